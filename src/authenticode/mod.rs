@@ -1,0 +1,1 @@
+//! Authenticode: the PE image digest and the PKCS#7 signatures over it.

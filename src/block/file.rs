@@ -1,0 +1,174 @@
+//! Files and block devices. Both look the same to `pread` and `pwrite`; they differ in how a medium is claimed and in
+//! who knows its sector size.
+
+use super::{ReadAt, WriteAt, check_range};
+use crate::{Context, Error, Kind, Result};
+use rustix::fs::{Advice, FlockOperation, OFlags};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::num::NonZeroU64;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A file or block device opened for reading only.
+#[derive(Debug)]
+pub struct FileSource {
+    file: File,
+    bytes: u64,
+    path: PathBuf,
+    block_device: bool,
+}
+
+impl FileSource {
+    /// Opens a file or block device for reading.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] when it cannot be opened or is neither a file nor a block device.
+    pub fn open(path: &Path) -> Result<Self> {
+        let open = || -> Result<Self> {
+            let mut file = File::open(path)?;
+            let kind = file.metadata()?.file_type();
+            if !kind.is_file() && !kind.is_block_device() {
+                return Err(Error::io("neither a file nor a block device"));
+            }
+            // The metadata of a block device says 0 bytes; its end says how long it is.
+            let bytes = file.seek(SeekFrom::End(0))?;
+            Ok(Self { file, bytes, path: path.to_owned(), block_device: kind.is_block_device() })
+        };
+        open().while_doing(|| format!("opening {}", path.display()))
+    }
+
+    /// The path it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file itself, for copies inside the kernel.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether this is a block device rather than a file.
+    #[must_use]
+    pub fn is_block_device(&self) -> bool {
+        self.block_device
+    }
+
+    /// The logical sector size that the kernel knows, in bytes; `None` for a file.
+    #[must_use]
+    pub fn device_sector_size(&self) -> Option<u32> {
+        self.block_device.then(|| rustix::fs::ioctl_blksszget(&self.file).ok()).flatten()
+    }
+}
+
+impl ReadAt for FileSource {
+    fn size(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        check_range(self.bytes, offset, buf.len() as u64)?;
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn will_read(&self, offset: u64, bytes: u64) {
+        // Only a hint: nothing depends on it.
+        let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(bytes), Advice::Sequential);
+    }
+}
+
+/// A file or block device opened for surgery: writable, claimed for this process alone.
+#[derive(Debug)]
+pub struct SurgeryFile {
+    file: File,
+    bytes: u64,
+    sector_size: u32,
+    path: PathBuf,
+}
+
+impl SurgeryFile {
+    /// Opens a file or block device for reading and writing.
+    ///
+    /// A block device is opened with `O_EXCL`, which fails when it is mounted or claimed; a file is locked with
+    /// `flock`. `sector_size` is used for files; a block device knows its own.
+    ///
+    /// # Errors
+    /// [`Kind::Unsafe`] when it is mounted, claimed or locked, or may not be written; [`Kind::Io`] else.
+    pub fn open(path: &Path, sector_size: u32) -> Result<Self> {
+        Self::open_inner(path, sector_size).while_doing(|| format!("opening {} for writing", path.display()))
+    }
+
+    fn open_inner(path: &Path, sector_size: u32) -> Result<Self> {
+        let kind = std::fs::metadata(path)?.file_type();
+        let device = kind.is_block_device();
+        if !device && !kind.is_file() {
+            return Err(Error::io("neither a file nor a block device"));
+        }
+        let exclusive = if device { OFlags::EXCL } else { OFlags::empty() };
+        let flags = i32::try_from(exclusive.bits()).map_err(|e| Error::io(e.to_string()))?;
+        let mut file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).map_err(|e| match e
+            .raw_os_error()
+            .map(rustix::io::Errno::from_raw_os_error)
+        {
+            Some(rustix::io::Errno::BUSY) => Error::refused("it is mounted or in use"),
+            Some(rustix::io::Errno::ROFS | rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
+                Error::refused(format!("it may not be written ({e})"))
+                    .advise("check the permissions, and that the medium is not write-protected")
+            }
+            _ => e.into(),
+        })?;
+        if !device {
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| {
+                if e == rustix::io::Errno::WOULDBLOCK {
+                    Error::refused("another process holds a lock on it").advise("wait until that process has finished")
+                } else {
+                    Error::from(io::Error::from(e)).as_kind(Kind::Unsafe)
+                }
+            })?;
+        }
+        let sector_size =
+            if device { rustix::fs::ioctl_blksszget(&file).map_err(io::Error::from)? } else { sector_size };
+        let bytes = file.seek(SeekFrom::End(0))?;
+        Ok(Self { file, bytes, sector_size, path: path.to_owned() })
+    }
+
+    /// The path it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl ReadAt for SurgeryFile {
+    fn size(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        check_range(self.bytes, offset, buf.len() as u64)?;
+        self.file.read_exact_at(buf, offset)
+    }
+}
+
+impl WriteAt for SurgeryFile {
+    fn sector_size(&self) -> u32 {
+        self.sector_size
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        check_range(self.bytes, offset, buf.len() as u64)?;
+        self.file.write_all_at(buf, offset)
+    }
+
+    fn barrier(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// After a barrier no page of the range is dirty, so the kernel can forget all of them; the next read goes to the
+    /// medium.
+    fn drop_caches(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(bytes), Advice::DontNeed)?)
+    }
+}

@@ -1,0 +1,1 @@
+//! Finding the ESP: GPT, partition choice, block devices and their partition nodes.

@@ -1,0 +1,1 @@
+//! EFI variables, read from an efivarfs directory and never written.

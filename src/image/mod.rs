@@ -1,0 +1,1 @@
+//! What an IMAGE is, found out by content, and the UKIs in it.

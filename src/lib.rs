@@ -1,0 +1,39 @@
+//! Surgery on UEFI boot images: take a signed Unified Kernel Image (UKI) from where it was published and put it on the
+//! EFI System Partition (ESP) of a board whose firmware cannot help, so that the board boots at every moment between.
+//!
+//! The way of the data is the way of the modules:
+//!
+//! | module | job | may touch |
+//! | --- | --- | --- |
+//! | [`factory`] | schematics, downloads, remote images | the network, the output file |
+//! | [`image`], [`iso`] | find the UKI in whatever was given | reads |
+//! | [`pe`], [`uki`], [`authenticode`], [`pcr`] | what a UKI is and says | reads |
+//! | [`trust`], [`efivars`], [`verify`] | whether to believe it | reads |
+//! | [`disk`] | the ESP on a disk, device or image file | the operating system, reads |
+//! | [`fat`] | the file system of the ESP | reads; ordered sector writes for surgery |
+//! | [`boot`] | which file systemd-boot starts, and why | nothing: pure |
+//! | [`surgery`] | plans, and the one place that carries them out | the ESP |
+//! | [`block`] | bytes at a place: files, devices, memory | the operating system |
+//!
+//! # Limitations
+//! A logical sector is assumed to be written whole or not at all.
+#![forbid(unsafe_code)]
+
+pub mod authenticode;
+pub mod block;
+pub mod boot;
+pub mod disk;
+pub mod efivars;
+mod error;
+pub mod factory;
+pub mod fat;
+pub mod image;
+pub mod iso;
+pub mod pcr;
+pub mod pe;
+pub mod surgery;
+pub mod trust;
+pub mod uki;
+pub mod verify;
+
+pub use error::{Context, Error, Kind, Result};

@@ -1,0 +1,1 @@
+//! PCR 11: what the stub measures, and the signed policy in the UKI.

@@ -1,0 +1,1 @@
+//! Trust anchors and revocation: certificates, db, dbx, SBAT.

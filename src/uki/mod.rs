@@ -1,0 +1,1 @@
+//! The Unified Kernel Image: sections, os-release, profiles, initrd, schematic and extensions.

@@ -1,0 +1,1 @@
+//! The verification policy: every check with its verdict.
