@@ -1,1 +1,31 @@
 //! FAT12, FAT16 and FAT32: reading, health, and the ordered writes that surgery is made of.
+//!
+//! This is the project's own code on purpose. No crate offers what a safe swap needs: fatfs' `rename` erases the old
+//! name before it writes the new one, its `remove` frees a chain that a name still points at, and neither it nor any
+//! other crate tells where a directory entry stands or orders its writes by barriers. fatfs serves as the second,
+//! independent reader in tests.
+//!
+//! | part | job |
+//! | --- | --- |
+//! | [`Geometry`] | the BIOS parameter block, checked |
+//! | [`Volume`] | reading: the allocation table, directories, files |
+//! | [`Health`] | a read-only check of everything, in the terms of `fsck.fat` |
+//! | [`Editor`] | sector writes in the order the caller asks for; never decides on its own what is safe |
+//!
+//! Format: Microsoft, "FAT: General Overview of On-Disk Format", version 1.03 (`fatgen103`), and ECMA-107.
+
+mod dir;
+mod edit;
+mod geometry;
+mod health;
+mod name;
+mod table;
+mod volume;
+
+pub use dir::{Attributes, Directory, Entry, Slot};
+pub use edit::{Content, Editor, Stamp};
+pub use geometry::{FatKind, Geometry, is_fat};
+pub use health::{Health, Problem, ProblemClass};
+pub use name::{NameError, check_long_name};
+pub use table::{Link, Run, Table};
+pub use volume::Volume;
