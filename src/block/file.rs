@@ -101,7 +101,12 @@ impl SurgeryFile {
     }
 
     fn open_inner(path: &Path, sector_size: u32) -> Result<Self> {
-        let kind = std::fs::metadata(path)?.file_type();
+        let metadata = std::fs::metadata(path)?;
+        let kind = metadata.file_type();
+        // Root could write to it all the same; whoever took the permission away meant it.
+        if kind.is_file() && metadata.permissions().readonly() {
+            return Err(Error::refused("the file is read-only").advise("`chmod u+w` it, or work on a copy"));
+        }
         let device = kind.is_block_device();
         if !device && !kind.is_file() {
             return Err(Error::io("neither a file nor a block device"));
