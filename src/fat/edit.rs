@@ -45,7 +45,7 @@ impl Stamp {
 
 /// What an entry points at and when that was written: bytes 13 to 31 of a short entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Content([u8; 19]);
+pub struct Content(pub(super) [u8; 19]);
 
 impl Content {
     /// A file of `bytes` bytes that begins at `first_cluster`.

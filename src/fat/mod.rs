@@ -19,6 +19,7 @@ mod edit;
 mod geometry;
 mod health;
 mod name;
+mod populate;
 mod table;
 mod volume;
 

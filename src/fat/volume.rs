@@ -28,6 +28,12 @@ impl<S: ReadAt> Volume<S> {
         Ok(Self { source, geometry, table })
     }
 
+    /// The volume as another copy of the allocation table describes it.
+    #[must_use]
+    pub fn with_table(source: S, geometry: Geometry, table: Table) -> Self {
+        Self { source, geometry, table }
+    }
+
     /// The volume's shape.
     #[must_use]
     pub fn geometry(&self) -> &Geometry {

@@ -1,1 +1,54 @@
-//! Plans and their execution: swap, prune, restore, recover.
+//! Plans and their execution: the one place that changes an ESP.
+//!
+//! What must hold at every moment, power cuts included: the board boots, and it boots either the old image or the new
+//! one; the old image stays reachable by name; no other file changes; one sector write decides. The way there:
+//!
+//! 1. [`Staging`]: the new image goes into free clusters that nothing refers to. Barrier. It is read back from the
+//!    medium and compared. A power cut up to here leaves the volume as it was, to the last table entry.
+//! 2. [`Operation`]: an intent record appears (`\BOOTSURG.TXN`), then the chain is linked, then a backup entry in the
+//!    target's own directory sector, pointing at the *new* chain; then that one sector is rewritten with the two
+//!    entries' contents exchanged. That write is the commit. Duplicates are renamed, the record goes.
+//! 3. [`recover`]: undoes what was cut before the commit and finishes what was cut behind it.
+//!
+//! Planning ([`plan`]) is pure; it asks [`crate::boot`] which file the board starts before and after.
+
+mod intent;
+mod operation;
+mod recover;
+mod staging;
+
+pub use intent::{INTENT_NAME, Interrupted, interrupted};
+pub use operation::{ContentRef, Install, Operation, Outcome, Source, Tidy};
+pub use recover::{Recovery, recover};
+pub use staging::{Staged, Staging};
+
+use crate::block::WriteAt;
+use crate::fat::{Editor, Health, ProblemClass};
+use crate::{Error, Result};
+
+/// Where UKIs live on the ESP.
+pub const LINUX_DIR: &str = "EFI/Linux";
+
+/// Opens a volume for an operation: no earlier one interrupted, nothing damaged.
+///
+/// # Errors
+/// [`crate::Kind::Interrupted`] with the earlier operation's name and time; [`crate::Kind::Unsafe`] with what is damaged.
+pub fn open_healthy(medium: &dyn WriteAt) -> Result<Editor<'_>> {
+    let editor = Editor::open(medium)?;
+    let volume = editor.volume()?;
+    if let Some(found) = interrupted(&volume)? {
+        return Err(found.error());
+    }
+    let health = Health::check(&volume)?;
+    if health.is_healthy() {
+        return Ok(editor);
+    }
+    let what: Vec<&str> =
+        health.problems.iter().filter(|p| p.class != ProblemClass::Note).take(4).map(|p| p.what.as_str()).collect();
+    let advice = if health.is_damaged() {
+        "look at it with `doctor`; repair it with `fsck.fat` from another system before anything is written"
+    } else {
+        "run `recover` first: it takes these leftovers away"
+    };
+    Err(Error::refused(format!("the file system of the ESP is not healthy: {}", what.join("; "))).advise(advice))
+}

@@ -1,0 +1,201 @@
+//! After a power cut: undo what was cut before its commit, finish what was cut behind it, take leftovers away.
+//!
+//! Safe against power cuts itself: the intent record goes last, and every step can be done again.
+
+use super::LINUX_DIR;
+use super::intent::{self, interrupted};
+use super::operation::{Operation, finish};
+use crate::block::WriteAt;
+use crate::fat::{Editor, Health, ProblemClass, Table, Volume};
+use crate::{Error, Result};
+use serde::Serialize;
+
+/// What recovery found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Recovery {
+    /// The operation that had been interrupted, in words.
+    pub interrupted: Option<String>,
+    /// Whether it was finished (`true`) or undone (`false`).
+    pub finished: Option<bool>,
+    /// Everything that was done (or would be, in a dry run), in order.
+    pub actions: Vec<String>,
+}
+
+/// Brings a volume back to a clean state. With `dry_run` nothing is written and the actions say what would be done.
+///
+/// # Errors
+/// [`crate::Kind::Unsafe`] when the volume is damaged in a way that no interrupted operation of this program explains;
+/// what the medium reports.
+pub fn recover(medium: &dyn WriteAt, dry_run: bool) -> Result<Recovery> {
+    if dry_run {
+        // The same code on a copy-on-write view: what it says is what would be done.
+        let shadow = Shadow::new(medium);
+        return recover(&shadow, false);
+    }
+    let mut done = Recovery::default();
+    choose_table(medium, &mut done)?;
+    let mut editor = Editor::open(medium)?;
+    let volume = editor.volume()?;
+    let found = interrupted(&volume)?;
+    if let Some(found) = &found {
+        done.interrupted = Some(found.to_string());
+        if let Some(operation) = &found.operation {
+            settle(&mut editor, operation, &mut done)?;
+        }
+    }
+    clean(&mut editor, found.is_some(), &mut done)?;
+    if found.is_some() {
+        intent::clear(&mut editor)?;
+        done.actions.push("removed the intent record".into());
+    }
+    Ok(done)
+}
+
+/// Where the active copy of the allocation table is broken and another one is whole, the whole one is right.
+fn choose_table(medium: &dyn WriteAt, done: &mut Recovery) -> Result<()> {
+    let volume = Volume::open(medium)?;
+    let geometry = volume.geometry().clone();
+    let tree_is_damaged = |v: &Volume<&dyn WriteAt>| -> bool {
+        Health::check(v).map_or(true, |h| {
+            h.problems.iter().any(|p| p.class == ProblemClass::Damage && !p.what.starts_with("the copies of"))
+        })
+    };
+    if geometry.live_copies().count() < 2 || !tree_is_damaged(&volume) {
+        return Ok(());
+    }
+    for n in geometry.live_copies().skip(1) {
+        let table = Table::read(medium, &geometry, n)?;
+        if table == *volume.table() {
+            continue;
+        }
+        let other = Volume::with_table(medium, geometry.clone(), table);
+        if !tree_is_damaged(&other) {
+            let unit = medium.sector_size() as usize;
+            let at = geometry.fat_copy_offset(geometry.active_fat);
+            for (i, (good, bad)) in
+                other.table().bytes().chunks(unit).zip(volume.table().bytes().chunks(unit)).enumerate()
+            {
+                if good != bad {
+                    medium.write_all_at(good, at + (i * unit) as u64)?;
+                }
+            }
+            medium.barrier()?;
+            done.actions.push(format!(
+                "repaired the allocation table from copy {n}: with it every file is whole, without it not"
+            ));
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Finishes or undoes the interrupted operation.
+fn settle(editor: &mut Editor<'_>, operation: &Operation, done: &mut Recovery) -> Result<()> {
+    let mut committed = true;
+    if let Some(install) = &operation.install {
+        let directory = editor.directory(LINUX_DIR)?;
+        committed = directory
+            .find(&install.target)
+            .is_some_and(|t| t.first_cluster == install.new.cluster && t.bytes == install.new.bytes);
+        if !committed && let Some(backup) = install.backup.as_deref().and_then(|name| directory.find(name).cloned()) {
+            // It was made by this operation and points at a chain that another name, or nobody, owns.
+            editor.remove(LINUX_DIR, &backup)?;
+            done.actions.push(format!("removed the prepared backup name {}", backup.name));
+        }
+    }
+    done.finished = Some(committed);
+    if committed {
+        done.actions.extend(finish(editor, operation)?);
+    }
+    Ok(())
+}
+
+/// Takes away what no file depends on: differing table copies, orphaned name slots, lost clusters, a stale FSInfo.
+fn clean(editor: &mut Editor<'_>, had_intent: bool, done: &mut Recovery) -> Result<()> {
+    let health = Health::check(&editor.volume()?)?;
+    let explained = |what: &str| had_intent && what.starts_with("the copies of");
+    if let Some(p) = health.problems.iter().find(|p| p.class == ProblemClass::Damage && !explained(&p.what)) {
+        return Err(Error::refused(format!("the file system is damaged beyond what `recover` may decide: {}", p.what))
+            .advise("make an image of the partition first, then repair it with `fsck.fat` from another system"));
+    }
+    if !health.differing.is_empty() {
+        editor.equalise_tables()?;
+        editor.barrier()?;
+        done.actions
+            .push(format!("made the copies of the allocation table equal ({} entries)", health.differing.len()));
+    }
+    for (path, slots) in &health.orphan_slots {
+        for slot in editor.directory(path)?.orphans {
+            editor.clear(path, &(slot..slot + 1))?;
+        }
+        editor.barrier()?;
+        done.actions.push(format!("cleared {slots} orphaned name slots in /{}", path.trim_start_matches('/')));
+    }
+    let lost: u64 = health.lost.iter().map(|r| u64::from(r.count)).sum();
+    if lost > 0 {
+        editor.free(&health.lost)?;
+        editor.barrier()?;
+        let bytes = lost * u64::from(editor.geometry().cluster_bytes);
+        done.actions.push(format!("freed {lost} clusters ({bytes} bytes) that belonged to no file"));
+    }
+    if health.fsinfo_stale || lost > 0 {
+        editor.write_fsinfo()?;
+        editor.barrier()?;
+        done.actions.push("brought the free-space count (FSInfo) up to date".into());
+    }
+    Ok(())
+}
+
+/// A medium whose writes stay in memory.
+struct Shadow<'m> {
+    below: &'m dyn WriteAt,
+    written: std::sync::Mutex<std::collections::BTreeMap<u64, Vec<u8>>>,
+}
+
+impl<'m> Shadow<'m> {
+    fn new(below: &'m dyn WriteAt) -> Self {
+        Self { below, written: std::sync::Mutex::default() }
+    }
+
+    fn written(&self) -> std::sync::MutexGuard<'_, std::collections::BTreeMap<u64, Vec<u8>>> {
+        self.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl crate::block::ReadAt for Shadow<'_> {
+    fn size(&self) -> u64 {
+        self.below.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.below.read_exact_at(buf, offset)?;
+        let unit = u64::from(self.below.sector_size());
+        let end = offset + buf.len() as u64;
+        for (at, sector) in self.written().range(offset.saturating_sub(unit - 1)..end) {
+            let (from, to) = ((*at).max(offset), (at + unit).min(end));
+            if from < to {
+                let source = &sector[(from - at) as usize..(to - at) as usize];
+                buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(source);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl WriteAt for Shadow<'_> {
+    fn sector_size(&self) -> u32 {
+        self.below.sector_size()
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
+        let unit = self.below.sector_size() as usize;
+        for (i, sector) in buf.chunks(unit).enumerate() {
+            self.written().insert(offset + (i * unit) as u64, sector.to_vec());
+        }
+        Ok(())
+    }
+
+    fn barrier(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

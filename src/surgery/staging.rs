@@ -1,0 +1,101 @@
+//! Step one of every swap: the new image in free clusters, read back from the medium. Nothing refers to it yet.
+
+use crate::block::{Pieces, ReadAt, Sink, WriteAt, fan_out};
+use crate::fat::{Editor, Run, Volume};
+use crate::{Error, Result};
+use sha2::{Digest, Sha256};
+
+/// Clusters beyond the image itself that an operation may need: the intent record, growth of two directories.
+const SPARE_CLUSTERS: u64 = 4;
+
+/// Free clusters that are being filled. Dropping it leaves the volume exactly as it was.
+#[must_use = "nothing is staged before `seal`"]
+pub struct Staging<'m> {
+    editor: Editor<'m>,
+    medium: &'m dyn WriteAt,
+    runs: Vec<Run>,
+    bytes: u64,
+    written: u64,
+}
+
+/// An image that is on the medium, byte for byte, and not part of the file system yet.
+#[must_use = "a staged image is nothing until it is committed"]
+pub struct Staged<'m> {
+    pub(super) editor: Editor<'m>,
+    pub(super) runs: Vec<Run>,
+    pub(super) bytes: u32,
+    pub(super) sha256: [u8; 32],
+}
+
+impl<'m> Staging<'m> {
+    /// Reserves room for an image of `bytes` bytes. Nothing is written.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Unsafe`] when there is not enough room, with the numbers.
+    pub fn begin(mut editor: Editor<'m>, medium: &'m dyn WriteAt, bytes: u64) -> Result<Self> {
+        if bytes == 0 || bytes > u64::from(u32::MAX) {
+            return Err(Error::rejected(format!("an image of {bytes} bytes cannot be a file on FAT")));
+        }
+        let g = editor.geometry();
+        let need = g.clusters_for(bytes) + SPARE_CLUSTERS;
+        let free = u64::from(editor.table().free_clusters());
+        if need > free {
+            let kib = |clusters: u64| clusters * u64::from(g.cluster_bytes) / 1024;
+            return Err(Error::refused(format!(
+                "no room on the ESP: the image needs {} KiB beside the old one, {} KiB are free",
+                kib(need),
+                kib(free)
+            ))
+            .advise("make room: `prune DISK --delete` removes duplicates, `--keep-backups 0` old backups"));
+        }
+        let runs = editor.reserve((need - SPARE_CLUSTERS) as u32)?;
+        Ok(Self { editor, medium, runs, bytes, written: 0 })
+    }
+
+    /// Waits for the medium, drops the caches, reads everything back and compares it with `expected`.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Io`] when the stream was short or the medium gives back other bytes.
+    pub fn seal(self, expected: [u8; 32]) -> Result<Staged<'m>> {
+        if self.written != self.bytes {
+            return Err(Error::io(format!("the image ended after {} of {} bytes", self.written, self.bytes)));
+        }
+        self.editor.barrier()?;
+        self.editor.forget(&self.runs)?;
+        let volume: Volume<&dyn WriteAt> = self.editor.volume()?;
+        let on_medium = Pieces::new(self.medium, volume.extents_of(&self.runs))?;
+        let sha256 = sha256_of(&on_medium, self.bytes)?;
+        if sha256 != expected {
+            return Err(Error::io(format!(
+                "the medium does not give back what was written: SHA-256 {} instead of {}",
+                hex::encode(sha256),
+                hex::encode(expected)
+            ))
+            .advise("the board still boots its old image; do not trust this medium: replace it"));
+        }
+        Ok(Staged { editor: self.editor, runs: self.runs, bytes: self.bytes as u32, sha256 })
+    }
+}
+
+impl Sink for Staging<'_> {
+    /// Writes the next bytes of the image. Every chunk but the last is a multiple of the sector size.
+    fn chunk(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.written + bytes.len() as u64 > self.bytes {
+            return Err(Error::io("the image is longer than announced"));
+        }
+        self.editor.write_data(&self.runs, self.written, bytes)?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// SHA-256 of the first `bytes` bytes of a source.
+pub(crate) fn sha256_of(source: &dyn ReadAt, bytes: u64) -> Result<[u8; 32]> {
+    let mut hash = Sha256::new();
+    let mut sink = |chunk: &[u8]| -> Result<()> {
+        hash.update(chunk);
+        Ok(())
+    };
+    fan_out(source, 0, bytes, &mut [&mut sink])?;
+    Ok(hash.finalize().into())
+}

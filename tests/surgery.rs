@@ -1,0 +1,208 @@
+//! Swap, prune, restore and recover on volumes in memory, judged by other readers.
+
+use bootsurgeon::Kind;
+use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt, read_vec};
+use bootsurgeon::fat::{Editor, Health, Stamp, Volume};
+use bootsurgeon::surgery::{
+    ContentRef, INTENT_NAME, Install, LINUX_DIR, Operation, Source, Staging, Tidy, interrupted, open_healthy, recover,
+};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read};
+use std::process::Command;
+
+const STAMP: Stamp = Stamp(1_771_000_000);
+
+fn pattern(seed: u32, len: usize) -> Vec<u8> {
+    (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 13) as u8).collect()
+}
+
+/// A volume formatted by the fatfs crate, with a Talos-like ESP on it.
+fn volume(kind: fatfs::FatType, bytes: usize, cluster: u32, sector: u16) -> Memory {
+    let mut raw = Cursor::new(vec![0; bytes]);
+    let options = fatfs::FormatVolumeOptions::new()
+        .fat_type(kind)
+        .bytes_per_cluster(cluster)
+        .bytes_per_sector(sector)
+        .volume_label(*b"EFI        ");
+    fatfs::format_volume(&mut raw, options).unwrap();
+    let medium = Memory::with_sector_size(raw.into_inner(), u32::from(sector));
+    let mut editor = Editor::open(&medium).unwrap();
+    for dir in ["EFI/BOOT", "EFI/Linux", "loader"] {
+        editor.make_directories(dir, STAMP).unwrap();
+    }
+    editor.make_file("EFI/BOOT", "BOOTAA64.EFI", &pattern(1, 5000), STAMP).unwrap();
+    editor.make_file("loader", "loader.conf", b"timeout 10\n", STAMP).unwrap();
+    editor.make_file(LINUX_DIR, "Talos-v1.12.4.efi", &pattern(2, 70_001), STAMP).unwrap();
+    editor.make_file(LINUX_DIR, "Talos-v1.12.4~1.efi", &pattern(3, 60_000), STAMP).unwrap();
+    editor.write_fsinfo().unwrap();
+    medium
+}
+
+fn stage<'m>(medium: &'m dyn WriteAt, image: &[u8]) -> bootsurgeon::surgery::Staged<'m> {
+    let mut staging = Staging::begin(open_healthy(medium).unwrap(), medium, image.len() as u64).unwrap();
+    for chunk in image.chunks(16 * 1024) {
+        staging.chunk(chunk).unwrap();
+    }
+    staging.seal(Sha256::digest(image).into()).unwrap()
+}
+
+fn content(medium: &Memory, name: &str) -> Option<ContentRef> {
+    let volume = Volume::open(medium).unwrap();
+    let e = volume.find(&format!("{LINUX_DIR}/{name}")).unwrap()?;
+    Some(ContentRef { cluster: e.first_cluster, bytes: e.bytes, sha256: None })
+}
+
+fn swap(medium: &Memory, target: &str, image: &[u8], tidy: Vec<Tidy>) -> bool {
+    let old = content(medium, target);
+    let staged = stage(medium, image);
+    let backup = old.as_ref().map(|_| format!("{target}.bak.1771000000"));
+    let install = Install { target: target.into(), backup, old, new: staged.content(), source: Source::Staged };
+    let operation = Operation { command: "swap".into(), time: STAMP.0, install: Some(install), tidy };
+    staged.commit(&operation).unwrap().exchanged
+}
+
+/// Every file by path, as the fatfs crate reads it.
+fn files(medium: &Memory) -> BTreeMap<String, Vec<u8>> {
+    let bytes = read_vec(medium, 0, medium.size() as usize).unwrap();
+    let fs = fatfs::FileSystem::new(Cursor::new(bytes), fatfs::FsOptions::new()).unwrap();
+    let mut all = BTreeMap::new();
+    let mut dirs = vec![(String::new(), fs.root_dir())];
+    while let Some((path, dir)) = dirs.pop() {
+        for e in dir.iter().map(Result::unwrap).filter(|e| e.file_name() != "." && e.file_name() != "..") {
+            let path = format!("{path}/{}", e.file_name());
+            if e.is_dir() {
+                dirs.push((path, e.to_dir()));
+            } else {
+                let mut content = Vec::new();
+                e.to_file().read_to_end(&mut content).unwrap();
+                all.insert(path, content);
+            }
+        }
+    }
+    all
+}
+
+/// `fsck.fat -n`, where it is installed; in CI it must be.
+fn fsck(medium: &Memory) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), read_vec(medium, 0, medium.size() as usize).unwrap()).unwrap();
+    match Command::new("fsck.fat").arg("-n").arg(file.path()).output() {
+        Ok(out) => assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout)),
+        Err(e) if std::env::var_os("CI").is_some() => panic!("fsck.fat: {e}"),
+        Err(_) => eprintln!("fsck.fat is not installed: its opinion was not asked"),
+    }
+}
+
+fn assert_clean(medium: &Memory) {
+    let volume = Volume::open(medium).unwrap();
+    let health = Health::check(&volume).unwrap();
+    assert!(health.is_healthy() && !health.fsinfo_stale, "{:?}", health.problems);
+    assert_eq!(interrupted(&volume).unwrap(), None);
+    fsck(medium);
+}
+
+const SHAPES: [(fatfs::FatType, usize, u32, u16); 5] = [
+    (fatfs::FatType::Fat12, 2 << 20, 1024, 512),
+    (fatfs::FatType::Fat16, 8 << 20, 512, 512),
+    (fatfs::FatType::Fat32, 40 << 20, 512, 512),
+    (fatfs::FatType::Fat32, 300 << 20, 4096, 4096),
+    (fatfs::FatType::Fat16, 40 << 20, 8192, 4096),
+];
+
+#[test]
+fn swap_exchanges_in_place_and_touches_nothing_else() {
+    for (kind, bytes, cluster, sector) in SHAPES {
+        let medium = volume(kind, bytes, cluster, sector);
+        assert_clean(&medium);
+        let mut expected = files(&medium);
+        let image = pattern(9, 90_123);
+        let disable =
+            Tidy::Rename { from: "Talos-v1.12.4~1.efi".into(), to: "Talos-v1.12.4~1.efi.disabled.1771000000".into() };
+        assert!(swap(&medium, "Talos-v1.12.4.efi", &image, vec![disable]), "{kind:?}: the exchange is one write");
+        let old = expected.insert("/EFI/Linux/Talos-v1.12.4.efi".into(), image).unwrap();
+        expected.insert("/EFI/Linux/Talos-v1.12.4.efi.bak.1771000000".into(), old);
+        let twin = expected.remove("/EFI/Linux/Talos-v1.12.4~1.efi").unwrap();
+        expected.insert("/EFI/Linux/Talos-v1.12.4~1.efi.disabled.1771000000".into(), twin);
+        assert!(files(&medium) == expected, "{kind:?}");
+        assert_clean(&medium);
+        assert_eq!(recover(&medium, false).unwrap(), Default::default());
+    }
+}
+
+#[test]
+fn a_directory_without_room_beside_the_target_still_swaps() {
+    let medium = volume(fatfs::FatType::Fat32, 40 << 20, 512, 512);
+    let mut editor = Editor::open(&medium).unwrap();
+    for i in 0..20 {
+        editor.make_file(LINUX_DIR, &format!("filler {i}.txt"), b"x", STAMP).unwrap();
+    }
+    editor.write_fsinfo().unwrap();
+    let mut expected = files(&medium);
+    let image = pattern(9, 50_000);
+    assert!(!swap(&medium, "Talos-v1.12.4.efi", &image, vec![]), "no room: the backup stands elsewhere");
+    let old = expected.insert("/EFI/Linux/Talos-v1.12.4.efi".into(), image).unwrap();
+    expected.insert("/EFI/Linux/Talos-v1.12.4.efi.bak.1771000000".into(), old);
+    assert!(files(&medium) == expected);
+    assert_clean(&medium);
+}
+
+#[test]
+fn a_new_name_appears_whole_and_the_old_one_is_retired() {
+    let medium = volume(fatfs::FatType::Fat32, 40 << 20, 512, 512);
+    let retire = Tidy::Rename { from: "Talos-v1.12.4.efi".into(), to: "Talos-v1.12.4.efi.bak.1771000000".into() };
+    let remove = Tidy::Remove("Talos-v1.12.4~1.efi".into());
+    let mut expected = files(&medium);
+    let image = pattern(9, 50_000);
+    swap(&medium, "Talos-v1.13.0.efi", &image, vec![retire, remove]);
+    expected.insert("/EFI/Linux/Talos-v1.13.0.efi".into(), image);
+    let old = expected.remove("/EFI/Linux/Talos-v1.12.4.efi").unwrap();
+    expected.insert("/EFI/Linux/Talos-v1.12.4.efi.bak.1771000000".into(), old);
+    expected.remove("/EFI/Linux/Talos-v1.12.4~1.efi");
+    assert!(files(&medium) == expected);
+    assert_clean(&medium);
+}
+
+#[test]
+fn restore_puts_the_backup_back_without_copying() {
+    let medium = volume(fatfs::FatType::Fat32, 40 << 20, 512, 512);
+    let before = files(&medium);
+    swap(&medium, "Talos-v1.12.4.efi", &pattern(9, 50_000), vec![]);
+    let backup = "Talos-v1.12.4.efi.bak.1771000000";
+    let install = Install {
+        target: "Talos-v1.12.4.efi".into(),
+        backup: Some("Talos-v1.12.4.efi.bak.1771000099".into()),
+        old: content(&medium, "Talos-v1.12.4.efi"),
+        new: content(&medium, backup).unwrap(),
+        source: Source::File(backup.into()),
+    };
+    let operation = Operation { command: "restore".into(), time: 1_771_000_099, install: Some(install), tidy: vec![] };
+    operation.run(open_healthy(&medium).unwrap()).unwrap();
+    let after = files(&medium);
+    assert!(after["/EFI/Linux/Talos-v1.12.4.efi"] == before["/EFI/Linux/Talos-v1.12.4.efi"]);
+    assert!(after["/EFI/Linux/Talos-v1.12.4.efi.bak.1771000099"] == pattern(9, 50_000));
+    assert_eq!(after.len(), before.len() + 1);
+    assert_clean(&medium);
+}
+
+#[test]
+fn a_full_volume_is_refused_before_anything_is_written() {
+    let medium = volume(fatfs::FatType::Fat12, 1 << 20, 1024, 512);
+    let before = read_vec(&medium, 0, medium.size() as usize).unwrap();
+    let e = Staging::begin(open_healthy(&medium).unwrap(), &medium, 1 << 20).err().unwrap();
+    assert_eq!(e.kind(), Kind::Unsafe);
+    assert!(e.to_string().contains("no room"), "{e}");
+    assert!(read_vec(&medium, 0, medium.size() as usize).unwrap() == before);
+}
+
+#[test]
+fn an_interrupted_operation_is_named_and_everything_else_refused() {
+    let medium = volume(fatfs::FatType::Fat32, 40 << 20, 512, 512);
+    let mut editor = Editor::open(&medium).unwrap();
+    editor.make_file("", INTENT_NAME, b"{}", STAMP).unwrap();
+    assert_eq!(open_healthy(&medium).err().unwrap().kind(), Kind::Interrupted);
+    let dry = recover(&medium, true).unwrap();
+    assert!(interrupted(&Volume::open(&medium).unwrap()).unwrap().is_some(), "a dry run writes nothing");
+    assert_eq!(recover(&medium, false).unwrap(), dry);
+    assert_clean(&medium);
+}
