@@ -1,4 +1,5 @@
 //! Swap, prune, restore and recover on volumes in memory, judged by other readers.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
 use bootsurgeon::Kind;
 use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt, read_vec};

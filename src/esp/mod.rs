@@ -1,0 +1,327 @@
+//! What is on an ESP: the files of `EFI/Linux` and the parts they play, space, health, and what the board starts.
+//!
+//! Reads only. [`Inventory::read`] looks at headers and is quick; [`Inventory::examine`] also reads every image whole,
+//! for hashes and schematics.
+
+mod names;
+
+pub use names::{BackupName, backup_of, disabled_of};
+
+use crate::block::{Pieces, ReadAt};
+use crate::boot::{self, Esp, Loader, LoaderVersion, OtherLoaders, Prediction, Type1File, UkiFile, Variables};
+use crate::fat::{Entry, Health, Volume};
+use crate::pe::Arch;
+use crate::surgery::{Interrupted, LINUX_DIR, interrupted};
+use crate::{Result, uki};
+use serde::Serialize;
+
+/// More Type #1 entries than any loader would show.
+const MAX_TYPE1: usize = 1024;
+/// `loader.conf` and Type #1 entries are short texts.
+const MAX_TEXT: u32 = 64 * 1024;
+
+/// What a file in `EFI/Linux` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileKind {
+    /// A UKI in the boot menu.
+    Uki,
+    /// `….bak.<time>`: what a swap replaced.
+    Backup,
+    /// `….disabled.<time>`: taken out of the menu.
+    Disabled,
+    /// Named `.efi`, but it would not start.
+    Broken,
+    /// Anything else.
+    Other,
+}
+
+/// A file in `EFI/Linux`.
+#[derive(Debug, Clone)]
+pub struct EspFile {
+    /// What it is.
+    pub kind: FileKind,
+    /// Its directory entry.
+    pub entry: Entry,
+    /// What its headers and small sections say, if it is a whole PE image.
+    pub facts: Option<uki::Facts>,
+    /// Why it is broken.
+    pub trouble: Option<String>,
+    /// The file in the menu that it doubles: same version, same architecture.
+    pub duplicate_of: Option<String>,
+    /// SHA-256 in hex, once examined.
+    pub sha256: Option<String>,
+    /// The schematic it was built from, once examined.
+    pub schematic: Option<String>,
+}
+
+impl EspFile {
+    /// File name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.entry.name
+    }
+
+    /// `v1.12.4`.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.facts.as_ref()?.version()
+    }
+
+    /// Architecture.
+    #[must_use]
+    pub fn arch(&self) -> Option<Arch> {
+        self.facts.as_ref()?.arch
+    }
+}
+
+/// The state of an ESP.
+pub struct Inventory<S> {
+    /// The volume it was read from.
+    pub volume: Volume<S>,
+    /// FAT health.
+    pub health: Health,
+    /// An operation that did not finish.
+    pub interrupted: Option<Interrupted>,
+    /// The files of `EFI/Linux`, in on-disk order.
+    pub files: Vec<EspFile>,
+    /// The boot loader in `EFI/BOOT`: its path, and what it is if it is systemd-boot.
+    pub loader: Option<(String, Option<Loader>)>,
+    /// The EFI variables, as far as they could be read.
+    pub variables: Variables,
+    /// What the board starts with these variables, and with none (NVRAM reset).
+    pub worlds: [Prediction; 2],
+    /// The files as systemd-boot sees them.
+    linux: Vec<UkiFile>,
+    surroundings: Surroundings,
+}
+
+/// What systemd-boot looks at beside `EFI/Linux`.
+#[derive(Debug, Clone, Default)]
+struct Surroundings {
+    type1: Vec<Type1File>,
+    loader_conf: Option<Vec<u8>>,
+    key_dirs: Vec<String>,
+    others: OtherLoaders,
+}
+
+impl<S: ReadAt> Inventory<S> {
+    /// Reads an ESP. A damaged volume is read as far as it goes: `health` tells.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Rejected`] when the volume cannot be opened or its root directory not read.
+    pub fn read(source: S, variables: Variables) -> Result<Self> {
+        let volume = Volume::open(source)?;
+        let health = Health::check(&volume)?;
+        let interrupted = interrupted(&volume)?;
+        let loader = find_loader(&volume)?;
+        let (version, machine) = rules(&volume, loader.as_ref())?;
+        let mut files = Vec::new();
+        let mut linux = Vec::new();
+        for entry in volume.list(LINUX_DIR)?.unwrap_or_default() {
+            let seen = if entry.is_dir() { UkiFile::directory(&entry.name) } else { probe(&volume, &entry, &version, machine) };
+            if !entry.is_dir() {
+                files.push(describe(&volume, entry, &seen));
+            }
+            linux.push(seen);
+        }
+        let surroundings = Surroundings::read(&volume)?;
+        let unknown = || boot::predict(&nothing(), &Variables::default());
+        let worlds = [unknown(), unknown()];
+        let mut inventory =
+            Self { volume, health, interrupted, files, loader, variables, worlds, linux, surroundings };
+        inventory.worlds = inventory.predict(&inventory.linux);
+        inventory.mark_duplicates();
+        Ok(inventory)
+    }
+
+    /// Reads every image whole: hashes and schematics.
+    ///
+    /// # Errors
+    /// What the source reports. An image that cannot be understood keeps its hash.
+    pub fn examine(&mut self) -> Result<()> {
+        for file in &mut self.files {
+            let Ok(bytes) = self.volume.file(&file.entry) else { continue };
+            if file.facts.is_some()
+                && let Ok(uki) = uki::analyse(&bytes, &mut [])
+            {
+                file.sha256 = Some(hex::encode(uki.sha256));
+                file.schematic = uki.schematic().map(|s| s.id.clone());
+            } else {
+                file.sha256 = Some(hex::encode(crate::surgery::sha256_of(&bytes, bytes.size())?));
+            }
+        }
+        Ok(())
+    }
+
+    /// The boot loader's rules and machine type that predictions are made for.
+    ///
+    /// # Errors
+    /// What the source reports.
+    pub fn rules(&self) -> Result<(LoaderVersion, u16)> {
+        rules(&self.volume, self.loader.as_ref())
+    }
+
+    /// The files of `EFI/Linux` as systemd-boot sees them, in on-disk order.
+    #[must_use]
+    pub fn as_seen(&self) -> &[UkiFile] {
+        &self.linux
+    }
+
+    /// What the board would start if `EFI/Linux` held these files: with the variables as they are, and with none.
+    #[must_use]
+    pub fn predict(&self, linux: &[UkiFile]) -> [Prediction; 2] {
+        let exists = |path: &str| self.volume.find(&path.replace('\\', "/")).ok().flatten().is_some();
+        let (loader, machine) = self.rules().unwrap_or((LoaderVersion::assumed(), 0));
+        let s = &self.surroundings;
+        let esp = Esp {
+            loader,
+            machine,
+            loader_path: self.loader.as_ref().map_or_else(String::new, |(path, _)| format!("\\{}", path.replace('/', "\\"))),
+            linux: linux.to_vec(),
+            type1: s.type1.clone(),
+            loader_conf: s.loader_conf.clone(),
+            key_dirs: s.key_dirs.clone(),
+            others: s.others,
+            exists: &exists,
+            xbootldr: None,
+        };
+        boot::worlds(&esp, &self.variables)
+    }
+
+    /// The file the board starts now.
+    #[must_use]
+    pub fn selected(&self) -> Option<&EspFile> {
+        let name = self.worlds[0].selected_file()?;
+        self.files.iter().find(|f| f.name() == name)
+    }
+
+    /// The architecture of the board, as its boot loader tells, else its images.
+    #[must_use]
+    pub fn arch(&self) -> Option<Arch> {
+        let loader = self.loader.as_ref().and_then(|(_, l)| Arch::from_machine(l.as_ref()?.machine));
+        loader.or_else(|| self.files.iter().find_map(EspFile::arch))
+    }
+
+    /// The file of this name, by FAT's rules.
+    #[must_use]
+    pub fn file(&self, name: &str) -> Option<&EspFile> {
+        self.files.iter().find(|f| f.entry.is_named(name))
+    }
+
+    fn mark_duplicates(&mut self) {
+        // The one that starts is the original; else the one highest in the menu.
+        let menu: Vec<String> = {
+            let w = &self.worlds[0];
+            w.selected_file().into_iter().chain(w.menu.iter().filter_map(|e| e.file.as_deref())).map(str::to_owned).collect()
+        };
+        let rank = |f: &EspFile| menu.iter().position(|name| name == f.name()).unwrap_or(usize::MAX);
+        let key = |f: &EspFile| Some((f.version()?.to_owned(), f.arch()?));
+        let originals: Vec<_> = self.files.iter().map(|f| {
+            let in_menu = self.files.iter().filter(|o| o.kind == FileKind::Uki && key(o).is_some() && key(o) == key(f));
+            in_menu.min_by_key(|o| rank(o)).map(|o| o.name().to_owned())
+        }).collect();
+        for (file, original) in self.files.iter_mut().zip(originals) {
+            file.duplicate_of = original.filter(|o| file.kind == FileKind::Uki && o != file.name());
+        }
+    }
+}
+
+impl Surroundings {
+    fn read<S: ReadAt>(volume: &Volume<S>) -> Result<Self> {
+        let mut type1 = Vec::new();
+        for e in volume.list("loader/entries")?.unwrap_or_default().into_iter().take(MAX_TYPE1) {
+            let text = if e.is_dir() { None } else { volume.read_small(&format!("loader/entries/{}", e.name), MAX_TEXT)? };
+            type1.push(Type1File { is_dir: e.is_dir(), text: text.unwrap_or_default(), name: e.name });
+        }
+        let keys = volume.list("loader/keys")?.unwrap_or_default();
+        let there = |path: &str| volume.find(path).ok().flatten().is_some();
+        Ok(Self {
+            type1,
+            loader_conf: volume.read_small("loader/loader.conf", MAX_TEXT)?,
+            key_dirs: keys.into_iter().filter(Entry::is_dir).map(|e| e.name).collect(),
+            others: OtherLoaders {
+                macos: there("System/Library/CoreServices/boot.efi"),
+                windows: there("EFI/Microsoft/Boot/bootmgfw.efi"),
+                efi_shell: there("shellx64.efi") || there("shellaa64.efi"),
+                default_loader: false,
+            },
+        })
+    }
+}
+
+/// The removable-media loader, which is what Talos installs.
+fn find_loader<S: ReadAt>(volume: &Volume<S>) -> Result<Option<(String, Option<Loader>)>> {
+    for arch in [Arch::Arm64, Arch::Amd64] {
+        let path = format!("EFI/BOOT/{}", arch.removable_loader());
+        if let Some(entry) = volume.find(&path)?.filter(|e| !e.is_dir()) {
+            let loader = volume.file(&entry).ok().and_then(|bytes| Loader::probe(&bytes));
+            return Ok(Some((path, loader)));
+        }
+    }
+    Ok(None)
+}
+
+/// The version and machine type to predict by: the loader's; without one the first image tells the machine.
+fn rules<S: ReadAt>(volume: &Volume<S>, loader: Option<&(String, Option<Loader>)>) -> Result<(LoaderVersion, u16)> {
+    if let Some((path, known)) = loader {
+        if let Some(l) = known {
+            return Ok((l.version.clone(), l.machine));
+        }
+        let machine = if path.ends_with(Arch::Arm64.removable_loader()) { 0xAA64 } else { 0x8664 };
+        return Ok((LoaderVersion::assumed(), machine));
+    }
+    for entry in volume.list(LINUX_DIR)?.unwrap_or_default() {
+        if let Some(arch) = volume.file(&entry).ok().and_then(|f| crate::pe::Head::read(&f).ok()).map(|h| h.machine) {
+            return Ok((LoaderVersion::assumed(), arch));
+        }
+    }
+    Ok((LoaderVersion::assumed(), 0xAA64))
+}
+
+/// A file as systemd-boot sees it. A broken chain reads as an empty file: firmware would fail there too.
+fn probe<S: ReadAt>(volume: &Volume<S>, entry: &Entry, version: &LoaderVersion, machine: u16) -> UkiFile {
+    let mut seen = match volume.file(entry) {
+        Ok(bytes) => UkiFile::probe(&entry.name, &bytes, version, machine),
+        Err(_) => UkiFile::probe(&entry.name, &Vec::new(), version, machine),
+    };
+    seen.read_only = entry.attributes.is_read_only();
+    seen
+}
+
+fn describe<S: ReadAt>(volume: &Volume<S>, entry: Entry, seen: &UkiFile) -> EspFile {
+    let bytes: Result<Pieces<&S>> = volume.file(&entry);
+    let facts = bytes.and_then(|b| uki::probe(&b));
+    let mut trouble = None;
+    let named_efi = entry.name.to_ascii_lowercase().ends_with(".efi");
+    let kind = match BackupName::parse(&entry.name) {
+        Some(BackupName { disabled: false, .. }) => FileKind::Backup,
+        Some(BackupName { disabled: true, .. }) => FileKind::Disabled,
+        None if !named_efi => FileKind::Other,
+        None => {
+            trouble = match (&seen.profiles, &facts) {
+                (Err(skip), _) => Some(skip.to_string()),
+                (Ok(_), Err(e)) => Some(e.to_string()),
+                (Ok(_), Ok(facts)) if facts.extent(".linux").is_none() => Some("has no kernel (.linux section)".into()),
+                (Ok(_), Ok(_)) => None,
+            };
+            if trouble.is_some() { FileKind::Broken } else { FileKind::Uki }
+        }
+    };
+    EspFile { kind, entry, facts: facts.ok(), trouble, duplicate_of: None, sha256: None, schematic: None }
+}
+
+fn nothing() -> Esp<'static> {
+    Esp {
+        loader: LoaderVersion::assumed(),
+        machine: 0,
+        loader_path: String::new(),
+        linux: Vec::new(),
+        type1: Vec::new(),
+        loader_conf: None,
+        key_dirs: Vec::new(),
+        others: OtherLoaders::default(),
+        exists: &|_| false,
+        xbootldr: None,
+    }
+}
