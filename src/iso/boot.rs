@@ -137,7 +137,7 @@ impl<S: ReadAt> Iso<S> {
 
 /// The length in bytes of the FAT volume that begins with `sector` (its first 512 bytes); `None` when that is no FAT
 /// boot sector. (Microsoft FAT specification, section 3: jump, BytsPerSec, SecPerClus, NumFATs, TotSec16, TotSec32.)
-pub(crate) fn fat_bytes(sector: &[u8; 512]) -> Option<u64> {
+fn fat_bytes(sector: &[u8; 512]) -> Option<u64> {
     let u16_at = |at: usize| u16::from_le_bytes([sector[at], sector[at + 1]]);
     let jump = sector[0] == 0xE9 || (sector[0] == 0xEB && sector[2] == 0x90);
     let bytes_per_sector = u16_at(11);
