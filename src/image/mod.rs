@@ -1,1 +1,299 @@
-//! What an IMAGE is, found out by content, and the UKIs in it.
+//! What an IMAGE is, found out by content, and the UKIs in it: a bare UKI, an ISO, a raw disk image, a FAT image. Reads
+//! only, except for [`extract`], which writes the file it is told to.
+//!
+//! Nothing here assumes a local file: a source may be a URL, so structures are read in a few large pieces and a UKI is
+//! a list of extents until somebody wants its bytes.
+
+mod extract;
+mod twins;
+
+pub use extract::extract;
+pub use twins::{TwinVerdict, compare_twins};
+
+use crate::block::{Extent, Pieces, ReadAt, Window, read_vec};
+use crate::fat::Volume;
+use crate::iso::{Iso, Origin};
+use crate::{Context, Error, Result};
+use std::fmt;
+use std::sync::Arc;
+
+/// A source that several readers share.
+pub type Source = Arc<dyn ReadAt>;
+
+/// Where systemd-boot looks for UKIs (UAPI.1, Boot Loader Specification type #2).
+const UKI_FOLDER: &str = "EFI/Linux";
+
+/// What an image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageKind {
+    /// A PE image: a bare UKI, or something that claims to be one.
+    Uki,
+    /// An ISO 9660 volume.
+    Iso,
+    /// A disk with a GPT, in 512- or 4096-byte sectors.
+    Disk,
+    /// A FAT file system without a partition table.
+    Fat,
+}
+
+impl fmt::Display for ImageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uki => "UKI",
+            Self::Iso => "ISO",
+            Self::Disk => "disk image",
+            Self::Fat => "FAT image",
+        })
+    }
+}
+
+impl ImageKind {
+    /// What the first bytes of `source` say it is; `None` when it is nothing this tool knows.
+    ///
+    /// # Errors
+    /// What the source reports; [`crate::Kind::Rejected`] when it is a disk whose partition tables are both bad.
+    pub fn detect(source: &dyn ReadAt) -> Result<Option<Self>> {
+        // A hybrid ISO also has an MBR, perhaps a GPT, and a boot sector that may begin like anything: the ISO first.
+        Ok(if crate::iso::is_iso(source)? {
+            Some(Self::Iso)
+        } else if is_pe(source)? {
+            Some(Self::Uki)
+        } else if crate::disk::esp_extents(source)?.is_some() {
+            Some(Self::Disk)
+        } else {
+            crate::fat::is_fat(source)?.then_some(Self::Fat)
+        })
+    }
+
+    /// Where the UKIs of such an image were looked for.
+    const fn places(self) -> &'static str {
+        match self {
+            Self::Uki => "the file itself",
+            Self::Iso => "EFI/Linux of the ISO's tree and of its EFI boot images",
+            Self::Disk => "EFI/Linux of the disk's EFI System Partitions",
+            Self::Fat => "EFI/Linux of the FAT image",
+        }
+    }
+}
+
+/// A UKI in an image.
+#[derive(Clone)]
+pub struct Candidate {
+    /// File name as on the medium; `None` for a bare UKI, whose name only the caller can know.
+    pub name: Option<String>,
+    /// Where it was found, in words.
+    pub place: String,
+    /// Its bytes. The extents are those of the whole source.
+    pub bytes: Pieces<Source>,
+    /// The same file in another place of an ISO, next to be asked: the tree's twin is the copy in the FAT image, which
+    /// firmware boots.
+    pub twin: Option<Box<Self>>,
+}
+
+impl fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Candidate")
+            .field("name", &self.name)
+            .field("place", &self.place)
+            .field("extents", &self.bytes.extents())
+            .field("twin", &self.twin)
+            .finish()
+    }
+}
+
+impl fmt::Display for Candidate {
+    /// Name and place; the name in quotes and escaped, because whoever made the image chose it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name:?} ({})", self.place),
+            None => f.write_str(&self.place),
+        }
+    }
+}
+
+/// What an image holds.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// What the image is.
+    pub kind: ImageKind,
+    /// The UKIs in it, in the order of the medium.
+    pub candidates: Vec<Candidate>,
+}
+
+/// Finds out what `source` is and where the UKIs in it are, with their second copies.
+///
+/// # Errors
+/// [`crate::Kind::Rejected`] when it is nothing this tool knows, or malformed or truncated; what the source reports.
+pub fn locate(source: Source) -> Result<Found> {
+    locate_in(&source, true)
+}
+
+/// As [`locate`], but an ISO whose tree holds UKIs is not searched for second copies: to do so costs about a megabyte
+/// (the allocation table of the FAT image), which matters when the source is far away.
+///
+/// # Errors
+/// As [`locate`].
+pub fn locate_without_twins(source: Source) -> Result<Found> {
+    locate_in(&source, false)
+}
+
+fn locate_in(source: &Source, twins: bool) -> Result<Found> {
+    let kind = ImageKind::detect(source)?.ok_or_else(|| unknown(source))?;
+    let all = Extent { offset: 0, bytes: source.size() };
+    let candidates = match kind {
+        ImageKind::Uki => vec![candidate(source, None, "the image itself", vec![all])?],
+        ImageKind::Iso => in_iso(source, twins)?,
+        ImageKind::Disk => in_disk(source)?,
+        ImageKind::Fat => in_fat(source, all, "the FAT image")?,
+    };
+    Ok(Found { kind, candidates })
+}
+
+/// The UKI that is meant: the only one, or the one named `uki` (without regard to case, `.efi` may be left out).
+///
+/// # Errors
+/// [`crate::Kind::Rejected`] when there is none; [`crate::Kind::Usage`] when there are several and no name, or the
+/// name fits none or several: the error lists what there is.
+pub fn choose<'a>(found: &'a Found, uki: Option<&str>) -> Result<&'a Candidate> {
+    let kind = found.kind;
+    let fits = |c: &&Candidate| match (uki, &c.name) {
+        (None, _) => true,
+        (Some(wanted), Some(name)) => same_name(name, wanted) || same_name(name, &format!("{wanted}.efi")),
+        (Some(_), None) => false,
+    };
+    let chosen: Vec<&Candidate> = found.candidates.iter().filter(fits).collect();
+    let list = |these: &[&Candidate]| these.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match (chosen[..].split_first(), uki) {
+        (Some((one, [])), _) => Ok(one),
+        (Some(_), None) => Err(Error::usage(format!("the {kind} holds {} UKIs: {}", chosen.len(), list(&chosen)))
+            .advise("choose one with --uki NAME")),
+        (Some(_), Some(wanted)) => {
+            Err(Error::usage(format!("--uki {wanted:?} fits {} UKIs: {}", chosen.len(), list(&chosen)))
+                .advise("take the right one out with another tool and give that file"))
+        }
+        (None, _) if found.candidates.is_empty() => {
+            Err(Error::rejected(format!("no UKI in the {kind}: looked for *.efi in {}", kind.places()))
+                .advise("give a Secure Boot image: metal-<arch>-secureboot.iso or metal-<arch>-secureboot-uki.efi"))
+        }
+        (None, _) if kind == ImageKind::Uki => {
+            Err(Error::usage("the image is a UKI itself: there is nothing to choose with --uki"))
+        }
+        (None, wanted) => {
+            let all: Vec<&Candidate> = found.candidates.iter().collect();
+            Err(Error::usage(format!("no UKI in the {kind} is named {:?}", wanted.unwrap_or_default()))
+                .advise(format!("there are: {}", list(&all))))
+        }
+    }
+}
+
+fn in_iso(source: &Source, twins: bool) -> Result<Vec<Candidate>> {
+    let mut iso = Iso::open(Arc::clone(source))?;
+    let mut found = Vec::new();
+    if let Some(folder) = iso.find(UKI_FOLDER)?.filter(|node| node.is_dir) {
+        for node in iso.read_dir(&folder)? {
+            if !node.is_dir && is_efi(&node.name) {
+                found.push(candidate(source, Some(node.name), "EFI/Linux in the ISO's tree", node.extents)?);
+            }
+        }
+    }
+    if !twins && !found.is_empty() {
+        return Ok(found);
+    }
+    for image in iso.efi_images()? {
+        let place = match image.origin {
+            Origin::ElTorito => "the ISO's El Torito FAT image".to_owned(),
+            Origin::AppendedPartition => "the ISO's appended EFI partition".to_owned(),
+            Origin::TreeFile(name) => format!("the FAT image {name} in the ISO's tree"),
+        };
+        found.extend(in_fat(source, image.extent, &place)?);
+    }
+    Ok(pair(found))
+}
+
+fn in_disk(source: &Source) -> Result<Vec<Candidate>> {
+    let mut found = Vec::new();
+    for extent in crate::disk::esp_extents(source)?.unwrap_or_default() {
+        let place = format!("the EFI System Partition at byte {}", extent.offset);
+        found.extend(in_fat(source, extent, &place)?);
+    }
+    Ok(found)
+}
+
+/// The UKIs of a FAT volume that lies at `extent` of the source.
+fn in_fat(source: &Source, extent: Extent, place: &str) -> Result<Vec<Candidate>> {
+    let read = || -> Result<Vec<Candidate>> {
+        let volume = Volume::open(Window::new(Arc::clone(source), extent)?)?;
+        let mut found = Vec::new();
+        for entry in volume.list(UKI_FOLDER)?.unwrap_or_default() {
+            if !entry.is_dir() && is_efi(&entry.name) {
+                let mut extents = volume.extents(&entry)?;
+                for e in &mut extents {
+                    e.offset += extent.offset;
+                }
+                found.push(candidate(source, Some(entry.name), &format!("{UKI_FOLDER} in {place}"), extents)?);
+            }
+        }
+        Ok(found)
+    };
+    read().while_doing(|| format!("looking for UKIs in {place}"))
+}
+
+fn candidate(source: &Source, name: Option<String>, place: &str, extents: Vec<Extent>) -> Result<Candidate> {
+    let bytes = Pieces::new(Arc::clone(source), extents)?;
+    Ok(Candidate { name, place: place.to_owned(), bytes, twin: None })
+}
+
+/// Hangs every later file under the first one of its name.
+fn pair(found: Vec<Candidate>) -> Vec<Candidate> {
+    let mut heads: Vec<Candidate> = Vec::new();
+    for candidate in found {
+        let name = candidate.name.as_deref().unwrap_or_default();
+        match heads.iter_mut().find(|h| same_name(h.name.as_deref().unwrap_or_default(), name)) {
+            Some(head) => {
+                let mut last = &mut head.twin;
+                while let Some(twin) = last {
+                    last = &mut twin.twin;
+                }
+                *last = Some(Box::new(candidate));
+            }
+            None => heads.push(candidate),
+        }
+    }
+    heads
+}
+
+/// `MZ`, and `PE\0\0` where the DOS header says.
+fn is_pe(source: &dyn ReadAt) -> Result<bool> {
+    if !crate::pe::Head::is_candidate(source)? {
+        return Ok(false);
+    }
+    let at = read_vec(source, 0x3C, 4)?;
+    let at = u64::from(u32::from_le_bytes([at[0], at[1], at[2], at[3]]));
+    Ok(at + 4 <= source.size() && read_vec(source, at, 4)? == b"PE\0\0")
+}
+
+fn is_efi(name: &str) -> bool {
+    name.len() > 4 && name.to_lowercase().ends_with(".efi")
+}
+
+fn same_name(a: &str, b: &str) -> bool {
+    a.to_lowercase() == b.to_lowercase()
+}
+
+/// Compressed images get a word of their own: the factory serves disk images so.
+fn unknown(source: &Source) -> Error {
+    const COMPRESSED: [(&[u8], &str); 3] =
+        [(b"\x28\xB5\x2F\xFD", "zstd"), (b"\xFD7zXZ\0", "xz"), (b"\x1F\x8B", "gzip")];
+    let head = read_vec(source, 0, source.size().min(8) as usize).unwrap_or_default();
+    match COMPRESSED.iter().find(|(magic, _)| head.starts_with(magic)) {
+        Some((_, name)) => Error::rejected(format!("the image is compressed ({name})")).advise("unpack it first"),
+        None => Error::rejected(format!(
+            "the image ({} bytes) is neither a UKI (PE) nor an ISO nor a disk image (GPT) nor a FAT image",
+            source.size()
+        ))
+        .advise("is it the right file, and complete?"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
