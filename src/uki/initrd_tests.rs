@@ -10,6 +10,14 @@ fn xz(data: &[u8], preset: u32) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn coded(coding: Coding, data: &[u8]) -> Vec<u8> {
+    match coding {
+        Coding::Plain => data.to_vec(),
+        Coding::Zstd => zstd(data, 3).unwrap(),
+        Coding::Xz => xz(data, 0),
+    }
+}
+
 fn read(bytes: &[u8]) -> Result<Initrd> {
     read_initrd(bytes, &mut ())
 }
@@ -50,12 +58,13 @@ fn pair() -> (Vec<u8>, Vec<u8>) {
 fn archives_follow_each_other_in_any_coding() {
     let (base, extra) = pair();
     let microcode = cpio(&[("kernel/x86/microcode/AuthenticAMD.bin", b"mc")]).unwrap();
-    let forms: [fn(&[u8]) -> Vec<u8>; 3] = [<[u8]>::to_vec, |d| zstd(d, 3).unwrap(), |d| xz(d, 0)];
+    let forms = [Coding::Plain, Coding::Zstd, Coding::Xz];
     for first in forms {
         for second in forms {
             for padding in [0, 4, 509] {
                 let zeros = vec![0; padding];
-                let all = [&microcode[..], &zeros, &first(&base), &zeros, &second(&extra), &zeros].concat();
+                let all =
+                    [&microcode[..], &zeros, &coded(first, &base), &zeros, &coded(second, &extra), &zeros].concat();
                 let initrd = read(&all).unwrap();
                 assert_eq!(initrd.archives.len(), 3);
                 assert_eq!((initrd.entries(), initrd.unpacked_bytes()), (7, 2 + 2 + 300_000 + 4 + 2 + 11));
@@ -213,13 +222,9 @@ fn an_error_of_the_medium_stays_one() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
-    fn damage_never_panics(flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8), coding in 0..3) {
+    fn damage_never_panics(flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8), coding in 0..3usize) {
         let archive = cpio(&[("extensions.yaml", b"layers: []"), ("0.sqsh", &[7; 300])]).unwrap();
-        let mut bytes = match coding {
-            0 => archive.clone(),
-            1 => zstd(&archive, 1).unwrap(),
-            _ => xz(&archive, 0),
-        };
+        let mut bytes = coded([Coding::Plain, Coding::Zstd, Coding::Xz][coding], &archive);
         bytes.extend(&archive);
         for (at, value) in flips {
             let at = at.index(bytes.len());

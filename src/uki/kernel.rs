@@ -139,8 +139,8 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    fn whole(kernel: &Vec<u8>) -> Result<Option<String>> {
-        kernel_version(kernel, Extent { offset: 0, bytes: kernel.len() as u64 })
+    fn whole(kernel: &[u8]) -> Result<Option<String>> {
+        kernel_version(&kernel, Extent { offset: 0, bytes: kernel.len() as u64 })
     }
 
     fn image() -> Vec<u8> {

@@ -149,7 +149,7 @@ pub fn check_layout(head: &Head) -> Vec<Problem> {
 }
 
 /// The first two of `ranges` that share a byte.
-fn overlap<'a>(mut ranges: Vec<(&'a str, Extent)>) -> Option<(&'a str, &'a str)> {
+fn overlap(mut ranges: Vec<(&str, Extent)>) -> Option<(&str, &str)> {
     ranges.retain(|(_, e)| e.bytes > 0);
     ranges.sort_by_key(|(_, e)| e.offset);
     ranges.windows(2).find(|w| w[0].1.offset + w[0].1.bytes > w[1].1.offset).map(|w| (w[0].0, w[1].0))
