@@ -20,6 +20,14 @@ pub trait Sink: Send {
     /// # Errors
     /// Ends the whole pass.
     fn chunk(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// The same for a sink that hands the bytes to yet another thread, and need not copy them for that.
+    ///
+    /// # Errors
+    /// As [`Self::chunk`].
+    fn shared(&mut self, chunk: &Chunk) -> Result<()> {
+        self.chunk(chunk)
+    }
 }
 
 impl<F: FnMut(&[u8]) -> Result<()> + Send> Sink for F {
@@ -44,7 +52,7 @@ pub fn fan_out(source: &dyn ReadAt, offset: u64, bytes: u64, sinks: &mut [&mut d
             inlets.push(inlet);
             workers.push(scope.spawn(move || -> Result<()> {
                 for chunk in outlet {
-                    sink.chunk(&chunk)?;
+                    sink.shared(&chunk)?;
                 }
                 Ok(())
             }));

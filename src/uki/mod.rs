@@ -1,1 +1,32 @@
 //! The Unified Kernel Image: sections, os-release, profiles, initrd, schematic and extensions.
+//!
+//! Reads only, and from whatever the caller gives it: [`probe`] the headers and small sections, [`analyse`] the whole
+//! file, once. Headers come from [`crate::pe`]; signatures and PCR policies are judged elsewhere, and their consumers
+//! can share the pass. The formats inside are read with crates (cpio, zstd, liblzma, serde-saphyr); own code decides what
+//! counts, and bounds memory and time, because the kernel, systemd-boot and Talos have rules of their own and the bytes
+//! may come from anyone.
+
+mod analysis;
+#[cfg(any(test, feature = "demo"))]
+pub mod build;
+pub mod cmdline;
+mod extensions;
+mod facts;
+mod frames;
+mod initrd;
+mod kernel;
+pub mod os_release;
+mod sections;
+mod sinks;
+mod texts;
+
+pub use analysis::{Analyser, Uki, analyse};
+pub use extensions::{Extension, Extensions, Schematic};
+pub use facts::{Facts, Profile, probe};
+pub use frames::Coding;
+pub use initrd::{Archive, Initrd, Member, Members, read_initrd};
+pub use kernel::kernel_version;
+pub use os_release::OsRelease;
+pub use sections::{Problem, Profiles, check_layout};
+pub use sinks::{InitrdSink, Sha256Sink};
+pub use texts::{TextSink, Texts};

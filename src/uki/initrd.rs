@@ -1,0 +1,309 @@
+//! The initrd: cpio archives one behind the other, each plain or compressed, read as the kernel unpacks them.
+//!
+//! Nothing is written out, so links, devices and odd paths in an archive have no effect here. Only two things are taken:
+//! `extensions.yaml` from the archive's root, and the names of the squashfs files there. The whole initrd is read all the
+//! same, because a later archive may replace what an earlier one brought, and because a damaged one must be noticed.
+//!
+//! Formats: Linux `Documentation/driver-api/early-userspace/buffer-format.rst`, `init/initramfs.c`. The archives are read
+//! with the cpio crate, which stops at each trailer; what lies between them, which compression comes next, and all
+//! limits are this module's own.
+
+use super::frames::{Coding, Frames, Tally, Totals, rejected};
+use crate::{Context, Error, Result};
+use serde::Serialize;
+use std::io::{BufRead, BufReader, Read};
+
+/// `PATH_MAX` of Linux: longer names are skipped by the kernel, and a way to fill the memory here.
+const MAX_NAME: u32 = 4096;
+/// Talos' archives have a few thousand entries, with all firmware extensions.
+const MAX_ENTRIES: u64 = 1_000_000;
+/// Archives, counted together. Talos has two or three.
+const MAX_ARCHIVES: usize = 4096;
+/// Squashfs files: one per extension, and a few more.
+const MAX_SQUASHFS: usize = 1024;
+/// `extensions.yaml` has about 1 KiB per extension.
+const MAX_YAML: u32 = 4 << 20;
+const MAX_NOTES: usize = 16;
+
+const HEADER: usize = 110;
+const BUFFER: usize = 64 * 1024;
+const SCRATCH: usize = 256 * 1024;
+
+/// What an initrd holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Initrd {
+    /// Its archives, in order.
+    pub archives: Vec<Archive>,
+    /// The squashfs files at the root, without directory; the last one of a name.
+    pub squashfs: Vec<Member>,
+    /// The content of `extensions.yaml` at the root; the last one, as the kernel would have it.
+    #[serde(skip)]
+    pub extensions_yaml: Option<Vec<u8>>,
+    /// What is unusual about it, in words.
+    pub notes: Vec<String>,
+}
+
+impl Initrd {
+    /// How many entries all archives have together, trailers not counted.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.archives.iter().map(|a| a.entries).sum()
+    }
+
+    /// What all files have together, in bytes.
+    #[must_use]
+    pub fn unpacked_bytes(&self) -> u64 {
+        self.archives.iter().map(|a| a.unpacked_bytes).sum()
+    }
+
+    /// Whether a squashfs file of this name is there.
+    #[must_use]
+    pub fn has_squashfs(&self, name: &str) -> bool {
+        self.squashfs.iter().any(|m| m.name == name)
+    }
+}
+
+/// One cpio archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Archive {
+    /// How it is compressed.
+    pub coding: Coding,
+    /// Entries, without the trailer.
+    pub entries: u64,
+    /// What its files have together, in bytes.
+    pub unpacked_bytes: u64,
+}
+
+/// One file of an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Member {
+    /// Its path from the root, without empty and `.` parts.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// Takes the content of chosen files while an initrd is read.
+pub trait Members: Send {
+    /// Whether the content of this file is wanted. Asked for every regular file; a name may come again in a later
+    /// archive and then replaces the earlier file.
+    fn wants(&mut self, member: &Member) -> bool;
+
+    /// The next bytes of the file that was last wanted.
+    ///
+    /// # Errors
+    /// Ends the reading of the initrd.
+    fn data(&mut self, bytes: &[u8]) -> Result<()>;
+}
+
+/// Wants nothing.
+impl Members for () {
+    fn wants(&mut self, _: &Member) -> bool {
+        false
+    }
+
+    fn data(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads an initrd to its end.
+///
+/// # Errors
+/// [`crate::Kind::Rejected`] when the kernel could not unpack it, or when it is larger than any real one: it expands to
+/// more than 4 GiB or by a factor that only a bomb has, needs more than 32 MiB to decompress, has a million entries.
+/// Else what `input` or `members` report.
+pub fn read_initrd(input: impl BufRead, members: &mut dyn Members) -> Result<Initrd> {
+    let mut input = Tally::new(input);
+    let mut totals = Totals::default();
+    let mut walk = Walk { members, found: Initrd::default(), entries: 0, scratch: vec![0; SCRATCH] };
+    while let Some(first) = skip_zeros(&mut input)? {
+        let at = input.consumed();
+        let coding = Coding::of(first).ok_or_else(|| {
+            let known =
+                Coding::foreign(first).map_or(String::new(), |name| format!(" ({name}, which Talos never used)"));
+            Error::malformed("initrd", at, format!("0x{first:02x} begins no cpio, zstd or xz archive{known}"))
+        })?;
+        let outcome = match coding {
+            Coding::Plain => walk.archive(coding, &mut input),
+            Coding::Zstd | Coding::Xz => Frames::new(coding, &mut input, &mut totals)
+                .and_then(|frames| walk.stream(coding, BufReader::with_capacity(BUFFER, frames))),
+        };
+        outcome.while_doing(|| format!("reading the {coding} archive at byte {at} of the initrd"))?;
+    }
+    if walk.found.archives.is_empty() {
+        return Err(Error::rejected("the initrd is empty"));
+    }
+    Ok(walk.found)
+}
+
+/// Bytes to parse, and how many compressed frames they have come from so far.
+trait Source: BufRead {
+    fn frames(&self) -> u64;
+}
+
+impl<R: BufRead> Source for Tally<R> {
+    fn frames(&self) -> u64 {
+        0
+    }
+}
+
+impl<R: BufRead> Source for BufReader<Frames<'_, R>> {
+    fn frames(&self) -> u64 {
+        self.get_ref().frames()
+    }
+}
+
+struct Walk<'a> {
+    members: &'a mut dyn Members,
+    found: Initrd,
+    entries: u64,
+    scratch: Vec<u8>,
+}
+
+impl Walk<'_> {
+    /// All archives of one compressed stream.
+    fn stream(&mut self, coding: Coding, mut source: impl Source) -> Result<()> {
+        while let Some(first) = skip_zeros(&mut source)? {
+            if first != b'0' {
+                return Err(Error::rejected(format!("0x{first:02x} behind an archive begins no other one")));
+            }
+            self.archive(coding, &mut source)?;
+        }
+        Ok(())
+    }
+
+    /// One archive, up to and including its trailer.
+    fn archive(&mut self, coding: Coding, source: &mut impl Source) -> Result<()> {
+        if self.found.archives.len() == MAX_ARCHIVES {
+            return Err(Error::rejected(format!("more than {MAX_ARCHIVES} archives")));
+        }
+        let mut archive = Archive { coding, entries: 0, unpacked_bytes: 0 };
+        let mut frame = None;
+        while let Some(bytes) = self.entry(source)? {
+            frame.get_or_insert_with(|| source.frames());
+            archive.entries += 1;
+            archive.unpacked_bytes += bytes;
+        }
+        if frame.is_some_and(|first| first != source.frames()) {
+            self.note(format!("an archive spans several {coding} frames: the kernel may unpack only the first"));
+        }
+        self.found.archives.push(archive);
+        Ok(())
+    }
+
+    /// One entry; its size, or `None` for the trailer.
+    fn entry(&mut self, source: &mut impl Source) -> Result<Option<u64>> {
+        // The name's length is looked at before the crate reads the name: it takes any.
+        let mut header = [0; HEADER];
+        source.read_exact(&mut header).map_err(rejected)?;
+        let name_len = std::str::from_utf8(&header[94..102]).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        if !header.iter().all(u8::is_ascii_hexdigit) || !name_len.is_some_and(|n| (1..=MAX_NAME).contains(&n)) {
+            let name = self.entries;
+            return Err(Error::rejected(format!("the header of entry {name} is no newc header")));
+        }
+        let mut reader = cpio::newc::Reader::new((&header[..]).chain(&mut *source)).map_err(rejected)?;
+        if reader.entry().is_trailer() {
+            reader.finish().map_err(rejected)?;
+            return Ok(None);
+        }
+        self.entries += 1;
+        if self.entries > MAX_ENTRIES {
+            return Err(Error::rejected(format!("more than {MAX_ENTRIES} entries")));
+        }
+        let size = reader.entry().file_size();
+        let keep = self.judge(reader.entry())?;
+        let mut yaml = (keep == Keep::Yaml).then(Vec::new);
+        loop {
+            let n = reader.read(&mut self.scratch).map_err(rejected)?;
+            if n == 0 {
+                break;
+            }
+            match &mut yaml {
+                Some(yaml) => yaml.extend_from_slice(&self.scratch[..n]),
+                None if keep == Keep::Wanted => self.members.data(&self.scratch[..n])?,
+                None => {}
+            }
+        }
+        // A member cut short shows here: `finish` wants its padding, or the next header is missing.
+        reader.finish().map_err(rejected)?;
+        if let Some(yaml) = yaml {
+            if yaml.len() != size as usize {
+                return Err(Error::rejected("the initrd ends in extensions.yaml"));
+            }
+            if self.found.extensions_yaml.replace(yaml).is_some() {
+                self.note("several extensions.yaml: the last one counts".into());
+            }
+        }
+        Ok(Some(u64::from(size)))
+    }
+
+    /// What to do with an entry's content.
+    fn judge(&mut self, entry: &cpio::newc::Entry) -> Result<Keep> {
+        let regular = entry.mode() & 0o170_000 == 0o100_000;
+        if entry.name().split('/').any(|part| part == "..") {
+            self.note("a path with \"..\" in it".into());
+        }
+        let name = entry.name().split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/");
+        if name == "extensions.yaml" {
+            // The kernel would let a link's content come from another entry; Talos builds no such thing.
+            if !regular || entry.nlink() > 1 {
+                return Err(Error::rejected("extensions.yaml is no plain file"));
+            }
+            if entry.file_size() > MAX_YAML {
+                return Err(Error::rejected(format!("extensions.yaml has {} bytes", entry.file_size())));
+            }
+            return Ok(Keep::Yaml);
+        }
+        if !regular {
+            return Ok(Keep::Nothing);
+        }
+        let member = Member { name, bytes: u64::from(entry.file_size()) };
+        if !member.name.contains('/') && member.name.ends_with(".sqsh") {
+            self.found.squashfs.retain(|m| m.name != member.name);
+            if self.found.squashfs.len() == MAX_SQUASHFS {
+                return Err(Error::rejected(format!("more than {MAX_SQUASHFS} squashfs files")));
+            }
+            self.found.squashfs.push(member.clone());
+        }
+        Ok(if self.members.wants(&member) { Keep::Wanted } else { Keep::Nothing })
+    }
+
+    fn note(&mut self, note: String) {
+        if self.found.notes.len() < MAX_NOTES && !self.found.notes.contains(&note) {
+            self.found.notes.push(note);
+        }
+    }
+}
+
+#[derive(PartialEq)]
+enum Keep {
+    Yaml,
+    Wanted,
+    Nothing,
+}
+
+/// Skips zero bytes and says what comes then; `None` at the end.
+fn skip_zeros(source: &mut impl BufRead) -> Result<Option<u8>> {
+    loop {
+        let ready = source.fill_buf().map_err(rejected)?;
+        if ready.is_empty() {
+            return Ok(None);
+        }
+        match ready.iter().position(|b| *b != 0) {
+            Some(n) => {
+                let first = ready[n];
+                source.consume(n);
+                return Ok(Some(first));
+            }
+            None => {
+                let n = ready.len();
+                source.consume(n);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "initrd_tests.rs"]
+mod tests;

@@ -1,0 +1,235 @@
+use super::*;
+use crate::Kind;
+use crate::uki::build::{cpio, zstd};
+use proptest::prelude::*;
+use std::io::Write;
+
+fn xz(data: &[u8], preset: u32) -> Vec<u8> {
+    let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), preset);
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn coded(coding: Coding, data: &[u8]) -> Vec<u8> {
+    match coding {
+        Coding::Plain => data.to_vec(),
+        Coding::Zstd => zstd(data, 3).unwrap(),
+        Coding::Xz => xz(data, 0),
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Initrd> {
+    read_initrd(bytes, &mut ())
+}
+
+fn rejection(bytes: &[u8]) -> String {
+    let e = read(bytes).unwrap_err();
+    assert_eq!(e.kind(), Kind::Rejected, "{e}");
+    e.to_string()
+}
+
+/// One entry with a header of its own making.
+fn entry(name: &[u8], mode: u32, nlink: u32, data: &[u8]) -> Vec<u8> {
+    let mut e = format!("070701{:08x}{mode:08x}{:08x}{:08x}{nlink:08x}{:08x}{:08x}", 1, 0, 0, 0, data.len());
+    e += &format!("{:032x}{:08x}{:08x}", 0, name.len() + 1, 0);
+    let mut e = e.into_bytes();
+    for part in [&[name, b"\0"].concat()[..], data] {
+        e.extend(part);
+        e.resize(e.len().next_multiple_of(4), 0);
+    }
+    e
+}
+
+fn closed(mut entries: Vec<u8>) -> Vec<u8> {
+    entries.extend(entry(b"TRAILER!!!", 0, 1, b""));
+    entries
+}
+
+/// A base archive and one with extensions, as Talos has them.
+fn pair() -> (Vec<u8>, Vec<u8>) {
+    let noise: Vec<u8> = (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let base = cpio(&[("init", b"#!"), ("rootfs.sqsh", &noise)]).unwrap();
+    let extra =
+        cpio(&[("0.sqsh", b"zero"), ("dir/1.sqsh", b"no"), ("extensions.yaml", b"layers: []\n"), ("./2.sqsh", b"")]);
+    (base, extra.unwrap())
+}
+
+#[test]
+fn archives_follow_each_other_in_any_coding() {
+    let (base, extra) = pair();
+    let microcode = cpio(&[("kernel/x86/microcode/AuthenticAMD.bin", b"mc")]).unwrap();
+    let forms = [Coding::Plain, Coding::Zstd, Coding::Xz];
+    for first in forms {
+        for second in forms {
+            for padding in [0, 4, 509] {
+                let zeros = vec![0; padding];
+                let all =
+                    [&microcode[..], &zeros, &coded(first, &base), &zeros, &coded(second, &extra), &zeros].concat();
+                let initrd = read(&all).unwrap();
+                assert_eq!(initrd.archives.len(), 3);
+                assert_eq!((initrd.entries(), initrd.unpacked_bytes()), (7, 2 + 2 + 300_000 + 4 + 2 + 11));
+                let names: Vec<_> = initrd.squashfs.iter().map(|m| (m.name.as_str(), m.bytes)).collect();
+                assert_eq!(names, [("rootfs.sqsh", 300_000), ("0.sqsh", 4), ("2.sqsh", 0)]);
+                assert_eq!(initrd.extensions_yaml.as_deref(), Some(&b"layers: []\n"[..]));
+                assert!(initrd.notes.is_empty(), "{:?}", initrd.notes);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_stream_may_hold_several_archives_and_one_archive_several_frames() {
+    let (base, extra) = pair();
+    let together = [&base[..], &[0; 512], &extra].concat();
+    assert_eq!(read(&zstd(&together, 1).unwrap()).unwrap().archives.len(), 2);
+
+    let (a, b) = base.split_at(70_000);
+    let mut split = ::zstd::encode_all(a, 1).unwrap();
+    split.extend(::zstd::encode_all(b, 1).unwrap());
+    let initrd = read(&split).unwrap();
+    assert_eq!(initrd.entries(), 2);
+    assert_eq!(initrd.notes, ["an archive spans several zstd frames: the kernel may unpack only the first"]);
+}
+
+#[test]
+fn the_last_extensions_yaml_at_the_root_counts() {
+    let a = cpio(&[("extensions.yaml", b"first"), ("etc/extensions.yaml", b"no")]).unwrap();
+    let b = cpio(&[("/.//extensions.yaml", b"second"), ("x/../extensions.yaml", b"no"), ("extensions.yaml/x", b"no")]);
+    let initrd = read(&[a, b.unwrap()].concat()).unwrap();
+    assert_eq!(initrd.extensions_yaml.as_deref(), Some(&b"second"[..]));
+    assert_eq!(initrd.notes, ["several extensions.yaml: the last one counts", "a path with \"..\" in it"]);
+}
+
+#[test]
+fn links_named_extensions_yaml_are_refused_and_other_kinds_ignored() {
+    for (mode, nlink) in [(0o120_777, 1), (0o040_755, 1), (0o100_644, 2)] {
+        assert!(rejection(&closed(entry(b"extensions.yaml", mode, nlink, b"x"))).contains("no plain file"));
+    }
+    let odd = closed([entry(b"dev/null", 0o020_666, 1, b""), entry(b"1.sqsh", 0o120_777, 1, b"x")].concat());
+    assert!(read(&odd).unwrap().squashfs.is_empty());
+}
+
+#[test]
+fn wanted_members_are_handed_over() {
+    struct Take(Vec<u8>);
+    impl Members for Take {
+        fn wants(&mut self, member: &Member) -> bool {
+            member.name == "0.sqsh"
+        }
+        fn data(&mut self, bytes: &[u8]) -> Result<()> {
+            self.0.extend(bytes);
+            Ok(())
+        }
+    }
+    let (base, extra) = pair();
+    let mut take = Take(Vec::new());
+    read_initrd(&[zstd(&base, 1).unwrap(), xz(&extra, 0)].concat()[..], &mut take).unwrap();
+    assert_eq!(take.0, b"zero");
+}
+
+#[test]
+fn malformed_archives_are_rejected_with_a_reason() {
+    let (base, _) = pair();
+    let long_name = closed(entry(&[b'a'; 4096], 0o100_644, 1, b""));
+    let mut huge_name = entry(b"a", 0o100_644, 1, b"");
+    huge_name[94..102].copy_from_slice(b"ffffffff");
+    let mut no_name = huge_name.clone();
+    no_name[94..102].copy_from_slice(b"00000000");
+    let mut signed = huge_name.clone();
+    signed[94..102].copy_from_slice(b"+0000002");
+    let mut huge_file = entry(b"a", 0o100_644, 1, b"");
+    huge_file[54..62].copy_from_slice(b"ffffffff");
+    let mut huge_yaml = entry(b"extensions.yaml", 0o100_644, 1, b"");
+    huge_yaml[54..62].copy_from_slice(b"00400001");
+    let mut bad_checksum = zstd(&base, 1).unwrap();
+    let middle = bad_checksum.len() / 2;
+    bad_checksum[middle] ^= 1;
+    for (what, bytes, reason) in [
+        ("empty", vec![], "empty"),
+        ("zeros", vec![0; 5000], "empty"),
+        ("junk", b"hello".to_vec(), "begins no cpio"),
+        ("gzip", vec![0x1F, 0x8B, 8, 0], "gzip"),
+        ("wrong zstd magic", vec![0x28, 1, 2, 3, 4, 5], ""),
+        ("wrong xz magic", vec![0xFD, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], ""),
+        ("junk behind", [&base[..], b"junk"].concat(), "begins no cpio"),
+        ("junk in a frame", zstd(&[&base[..], b"junk"].concat(), 1).unwrap(), "begins no other"),
+        ("no trailer", entry(b"a", 0o100_644, 1, b"b"), "too early"),
+        ("odc", b"070707".repeat(50), ""),
+        ("long name", long_name, "no newc header"),
+        ("huge name", huge_name, "no newc header"),
+        ("no name", no_name, "no newc header"),
+        ("signed number", signed, "no newc header"),
+        ("huge file", huge_file, "too early"),
+        ("huge yaml", huge_yaml, "extensions.yaml has 4194305 bytes"),
+        ("damaged frame", bad_checksum, ""),
+        ("cut frame", zstd(&base, 1).unwrap()[..1000].to_vec(), "too early"),
+        ("cut xz", xz(&base, 0)[..1000].to_vec(), ""),
+    ] {
+        let message = rejection(&bytes);
+        assert!(message.contains(reason), "{what}: {message}");
+    }
+}
+
+#[test]
+fn windows_of_more_than_32_mib_are_refused() {
+    let archive = cpio(&[("a", b"b")]).unwrap();
+    for (log, good) in [(23, true), (25, true), (26, false), (27, false)] {
+        let mut encoder = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(log).unwrap();
+        encoder.write_all(&archive).unwrap();
+        encoder.flush().unwrap();
+        assert_eq!(read(&encoder.finish().unwrap()).is_ok(), good, "{log}");
+    }
+    assert!(read(&xz(&archive, 8)).is_ok());
+    assert!(rejection(&xz(&archive, 9)).contains("memory"), "{}", rejection(&xz(&archive, 9)));
+}
+
+#[test]
+fn bombs_are_refused() {
+    let mut zeros = closed(entry(b"a", 0o100_644, 1, &vec![0; 100 << 20]));
+    assert!(rejection(&zstd(&zeros, 1).unwrap()).contains("bomb"));
+    zeros.truncate(50 << 20);
+    assert!(rejection(&zstd(&zeros, 1).unwrap()).contains("too early"));
+
+    let empty = ::zstd::encode_all(&b""[..], 1).unwrap();
+    assert!(rejection(&empty.repeat(20_000)).contains("frames"));
+
+    let entries = entry(b"a", 0o100_644, 1, b"").repeat(1_000_001);
+    assert!(rejection(&entries).contains("entries"));
+    let archives = cpio(&[]).unwrap().repeat(5000);
+    assert!(rejection(&archives).contains("archives"));
+    let layers: Vec<u8> = (0..2000).flat_map(|i| entry(format!("{i}.sqsh").as_bytes(), 0o100_644, 1, b"")).collect();
+    assert!(rejection(&layers).contains("squashfs"));
+}
+
+#[test]
+fn an_error_of_the_medium_stays_one() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("bad sector"))
+        }
+    }
+    let (base, _) = pair();
+    for start in [base.clone(), zstd(&base, 1).unwrap(), xz(&base, 0)] {
+        let cut = &start[..start.len() / 2];
+        let e = read_initrd(BufReader::new(cut.chain(Broken)), &mut ()).unwrap_err();
+        assert_eq!(e.kind(), Kind::Io, "{e}");
+        assert!(e.to_string().contains("bad sector"), "{e}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn damage_never_panics(flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8), coding in 0..3usize) {
+        let archive = cpio(&[("extensions.yaml", b"layers: []"), ("0.sqsh", &[7; 300])]).unwrap();
+        let mut bytes = coded([Coding::Plain, Coding::Zstd, Coding::Xz][coding], &archive);
+        bytes.extend(&archive);
+        for (at, value) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        let _ = read(&bytes);
+    }
+}
