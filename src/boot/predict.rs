@@ -1,0 +1,250 @@
+//! The prediction itself: menu, choice, and what is noteworthy about them.
+
+use super::config::{Config, Enroll, MenuMode};
+use super::entry::{self, EntryKind, MenuEntry};
+use super::probe::UkiFile;
+use super::select::{self, Choice};
+use super::version::LoaderVersion;
+use super::{Esp, Exists, Type1File, Variables, type1};
+use serde::Serialize;
+
+/// More lines than any menu has. Sorting takes time in the square of their number.
+const MAX_ENTRIES: usize = 4096;
+/// `EFI_OS_INDICATIONS_BOOT_TO_FW_UI`.
+const FIRMWARE_SETUP: u64 = 1;
+
+/// What systemd-boot will do.
+#[derive(Debug, Clone, Serialize)]
+#[must_use]
+pub struct Prediction {
+    /// The systemd-boot whose rules were applied.
+    pub loader: LoaderVersion,
+    /// The menu from top to bottom, whether it is drawn or not; the ids are those of `LoaderEntries`.
+    pub menu: Vec<MenuEntry>,
+    /// The entry that starts without a key press. `None` when there is no menu, or keys are enrolled instead.
+    pub selected: Option<usize>,
+    /// Why that one, in words.
+    pub reason: String,
+    /// The entry that would start if the selected file were not there.
+    pub fallback: Option<usize>,
+    /// The entry that the menu marks as the persistent default.
+    pub marked: Option<usize>,
+    /// What the selected image gets as LoadOptions.
+    pub load_options: Option<String>,
+    /// Boot counting: the name that the selected file is renamed to before it starts.
+    pub renamed_to: Option<String>,
+    /// What happens on the screen.
+    pub mode: MenuMode,
+    /// Secure Boot keys are enrolled and the machine restarts, before anything is selected.
+    pub enrolls_keys: bool,
+    /// What somebody should know.
+    pub warnings: Vec<String>,
+}
+
+impl Prediction {
+    /// The entry that starts without a key press.
+    #[must_use]
+    pub fn selected_entry(&self) -> Option<&MenuEntry> {
+        self.menu.get(self.selected?)
+    }
+
+    /// The file in `\EFI\Linux` that is started, with its case.
+    #[must_use]
+    pub fn selected_file(&self) -> Option<&str> {
+        self.selected_entry()?.file.as_deref()
+    }
+}
+
+/// Predicts what the systemd-boot of `esp` shows and starts with these variables.
+pub fn predict(esp: &Esp<'_>, vars: &Variables) -> Prediction {
+    let loader = &esp.loader;
+    let mut config = Config::read(esp.loader_conf.as_deref(), vars, loader);
+    let mut warnings: Vec<String> = loader.caveat().into_iter().collect();
+    warnings.append(&mut config.warnings);
+
+    let mut menu = entries(esp, &mut warnings);
+    entry::sort(&mut menu, loader);
+    append_automatic(&mut menu, esp, vars, &config);
+    entry::distinguish_titles(&mut menu);
+
+    let choice = select::choose(&menu, &config.wishes, loader, |_| true);
+    let enrolls_keys = enrolls(esp, vars, &config, &mut warnings);
+    let mut prediction = Prediction {
+        loader: loader.clone(),
+        selected: None,
+        reason: "there is no entry at all: control returns to the firmware".to_owned(),
+        fallback: choice.as_ref().and_then(|c| fallback(&menu, &config, loader, c.index)),
+        marked: choice.as_ref().filter(|c| c.marked).map(|c| c.index),
+        load_options: None,
+        renamed_to: None,
+        mode: config.menu_mode(choice.as_ref().is_none_or(|c| c.nothing_to_start)),
+        enrolls_keys,
+        menu,
+        warnings,
+    };
+    if enrolls_keys {
+        prediction.reason =
+            "the firmware is in setup mode: the keys in loader\\keys\\auto are enrolled, then it restarts".to_owned();
+    } else if let Some(choice) = choice {
+        apply(&mut prediction, &choice);
+    }
+    warn_of_unlisted(esp, &mut prediction.warnings);
+    prediction
+}
+
+/// The two worlds a plan has to hold in: with the variables as they are, and with none of them (NVRAM reset).
+pub fn worlds(esp: &Esp<'_>, vars: &Variables) -> [Prediction; 2] {
+    [predict(esp, vars), predict(esp, &vars.reset())]
+}
+
+fn apply(prediction: &mut Prediction, choice: &Choice) {
+    let Some(entry) = prediction.menu.get(choice.index) else { return };
+    prediction.selected = Some(choice.index);
+    prediction.reason.clone_from(&choice.reason);
+    prediction.load_options = entry.load_options();
+    prediction.renamed_to.clone_from(&entry.next_name);
+
+    let mut warn = |text: String| prediction.warnings.push(text);
+    if entry.profile > 0 {
+        warn(format!("{} is profile {} of its image and not the system itself", entry.id, entry.profile));
+    }
+    if entry.is_bad() {
+        warn(format!("{} has no tries left and is started all the same", entry.id));
+    }
+    if let Some(name) = &entry.next_name {
+        warn(format!("boot counting renames the file of {} to {name} before it starts", entry.id));
+    }
+    if choice.once {
+        warn("the one-shot variable is used up by the next boot; the boot after it may choose differently".to_owned());
+    }
+    if entry.kind == EntryKind::EnrollKeys {
+        warn("the firmware is in setup mode, and with no system to start the keys on the ESP are enrolled".to_owned());
+    }
+    if choice.nothing_to_start {
+        warn("no entry of the menu is a system to start".to_owned());
+    }
+}
+
+/// The entries of both partitions, in the order of the scan.
+fn entries(esp: &Esp<'_>, warnings: &mut Vec<String>) -> Vec<MenuEntry> {
+    let mut menu = Vec::new();
+    let own_path = Some(esp.loader_path.as_str());
+    scan(esp, &esp.linux, &esp.type1, own_path, esp.exists, &mut menu);
+    if let Some(x) = &esp.xbootldr {
+        scan(esp, &x.linux, &x.type1, None, x.exists, &mut menu);
+    }
+    if menu.len() > MAX_ENTRIES {
+        warnings.push(format!("only the first {MAX_ENTRIES} of {} entries are considered", menu.len()));
+        menu.truncate(MAX_ENTRIES);
+    }
+    menu
+}
+
+fn scan(
+    esp: &Esp<'_>,
+    linux: &[UkiFile],
+    type1: &[Type1File],
+    own_path: Option<&str>,
+    exists: Exists<'_>,
+    menu: &mut Vec<MenuEntry>,
+) {
+    let xbootldr = own_path.is_none();
+    for file in linux {
+        entry::of_uki(file, &esp.loader, xbootldr, menu);
+    }
+    for file in type1 {
+        let entry = type1::of_file(file, &esp.loader, esp.machine, own_path, exists);
+        menu.extend(entry.map(|entry| MenuEntry { xbootldr, ..entry }));
+    }
+}
+
+/// What stands behind the sorted entries, in fixed order.
+fn append_automatic(menu: &mut Vec<MenuEntry>, esp: &Esp<'_>, vars: &Variables, config: &Config) {
+    let (others, auto) = (&esp.others, config.auto_entries);
+    let setup = config.auto_firmware && vars.os_indications_supported & FIRMWARE_SETUP != 0;
+    let loader = EntryKind::OtherLoader;
+    let action = EntryKind::Action;
+    for (there, id, title, kind) in [
+        (auto && others.macos, "auto-osx", "macOS", loader),
+        (auto && others.windows, "auto-windows", "Windows Boot Manager", loader),
+        (auto && others.efi_shell, "auto-efi-shell", "EFI Shell", loader),
+        (auto && others.default_loader, "auto-efi-default", "EFI Default Loader", loader),
+        (setup, "auto-reboot-to-firmware-setup", "Reboot Into Firmware Interface", action),
+        (config.auto_poweroff, "auto-poweroff", "Power Off The System", action),
+        (config.auto_reboot, "auto-reboot", "Reboot The System", action),
+    ] {
+        if there {
+            menu.push(MenuEntry::new(id.to_owned(), title.to_owned(), kind));
+        }
+    }
+    if config.enroll != Enroll::Off && accepts_keys(vars) {
+        for dir in key_dirs(esp) {
+            menu.push(MenuEntry::new(
+                format!("secure-boot-keys-{dir}"),
+                format!("Enroll Secure Boot keys: {dir}"),
+                EntryKind::EnrollKeys,
+            ));
+        }
+    }
+}
+
+fn key_dirs<'a>(esp: &'a Esp<'_>) -> impl Iterator<Item = &'a String> {
+    esp.key_dirs.iter().filter(|dir| !dir.starts_with('.'))
+}
+
+/// Setup mode or audit mode (UEFI specification, figure "Secure Boot Modes").
+fn accepts_keys(vars: &Variables) -> bool {
+    vars.secure_boot == Some(false) && vars.setup_mode && !vars.deployed_mode
+}
+
+/// Whether keys are enrolled before anything is selected.
+fn enrolls(esp: &Esp<'_>, vars: &Variables, config: &Config, warnings: &mut Vec<String>) -> bool {
+    if !accepts_keys(vars) || !key_dirs(esp).any(|dir| dir.eq_ignore_ascii_case("auto")) {
+        return false;
+    }
+    match (config.enroll, vars.virtual_machine) {
+        (Enroll::Force, Some(true)) | (Enroll::IfSafe, Some(true)) => true,
+        (Enroll::Force, _) => {
+            warnings.push("outside a virtual machine the enrolment of keys can be stopped for 15 seconds".to_owned());
+            true
+        }
+        (Enroll::IfSafe, None) => {
+            warnings.push(
+                "the firmware is in setup mode: if this is a virtual machine, the keys in loader\\keys\\auto are \
+                 enrolled and it restarts"
+                    .to_owned(),
+            );
+            false
+        }
+        _ => false,
+    }
+}
+
+/// What would start without the selected file.
+fn fallback(menu: &[MenuEntry], config: &Config, loader: &LoaderVersion, selected: usize) -> Option<usize> {
+    let gone = menu.get(selected)?;
+    let other = |e: &MenuEntry| match (&e.path, &gone.path) {
+        (Some(path), Some(gone_path)) => (path, e.xbootldr) != (gone_path, gone.xbootldr),
+        _ => e.id != gone.id,
+    };
+    // A one-shot wish is used up by then.
+    let wishes: Vec<_> = config.wishes.iter().filter(|wish| !wish.once).cloned().collect();
+    let choice = select::choose(menu, &wishes, loader, other)?;
+    (!choice.nothing_to_start).then_some(choice.index)
+}
+
+/// Files that mean to be started and never will be.
+fn warn_of_unlisted(esp: &Esp<'_>, warnings: &mut Vec<String>) {
+    let volumes = [Some(&esp.linux), esp.xbootldr.as_ref().map(|x| &x.linux)];
+    for file in volumes.into_iter().flatten().flatten() {
+        match &file.profiles {
+            Err(skip) if skip.is_broken() => {
+                warnings.push(format!("{} is not listed: it {skip}", file.name));
+            }
+            _ => {}
+        }
+        for (number, skip) in &file.lost {
+            warnings.push(format!("profile {number} of {} is not listed: it {skip}", file.name));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Entries of the Boot Loader Specification's Type #1: the files of `\loader\entries` (`boot_entry_add_type1` in boot.c).
+
+use super::entry::{Counter, EntryKind, MenuEntry};
+use super::probe::refused;
+use super::text::{Lines, number, value};
+use super::version::LoaderVersion;
+use super::{Exists, Type1File};
+
+/// The entry of a file in `\loader\entries`, if it makes one. `own_path` is where the loader itself lies on that volume.
+pub(super) fn of_file(
+    file: &Type1File,
+    loader: &LoaderVersion,
+    machine: u16,
+    own_path: Option<&str>,
+    exists: Exists<'_>,
+) -> Option<MenuEntry> {
+    if file.is_dir || refused(&file.name, b".conf", loader).is_some() {
+        return None;
+    }
+    let mut entry = MenuEntry::new(file.name.to_ascii_lowercase(), String::new(), EntryKind::Type1);
+    let (mut title, mut options): (Option<String>, Option<String>) = (None, None);
+    let mut target: Option<Target> = None;
+    let mut initrds = Vec::new();
+    for (key, v) in Lines::words(&file.text, loader) {
+        let is_target = match key {
+            b"linux" | b"efi" => true,
+            b"uki" | b"uki-url" => loader.type1_ukis(),
+            _ => false,
+        };
+        if is_target {
+            let kind = TargetKind::of(key);
+            if loader.type1_ukis() && target.as_ref().is_some_and(|t| t.kind != kind) {
+                return None;
+            }
+            let path = efi_path(&value(v, loader).unwrap_or_default());
+            // The loader leaves itself out of its menu.
+            if kind == TargetKind::Efi && own_path.is_some_and(|own| own.eq_ignore_ascii_case(&path)) {
+                return None;
+            }
+            target = Some(Target { kind, path });
+            continue;
+        }
+        match key {
+            b"title" => title = value(v, loader),
+            b"sort-key" => entry.sort_key = value(v, loader),
+            b"version" => entry.version = value(v, loader),
+            b"machine-id" => entry.machine_id = value(v, loader),
+            b"architecture" if !v.eq_ignore_ascii_case(architecture(machine)) => return None,
+            b"profile" if loader.type1_profiles() => {
+                if let Some(n) = value(v, loader).and_then(|v| u32::try_from(number(&v)?).ok()) {
+                    entry.profile = n;
+                }
+            }
+            b"initrd" => initrds.push(efi_path(&value(v, loader).unwrap_or_default())),
+            b"options" => {
+                let new = value(v, loader).unwrap_or_default();
+                options = Some(options.map_or(new.clone(), |old| format!("{old} {new}")));
+            }
+            _ => {}
+        }
+    }
+
+    let target = target?;
+    if target.kind != TargetKind::UkiUrl {
+        if target.path.is_empty() || !exists(&target.path) {
+            return None;
+        }
+        entry.path = Some(target.path);
+    }
+    if target.kind == TargetKind::Linux && !initrds.is_empty() {
+        let all: Vec<String> = initrds.iter().map(|path| format!("initrd={path}")).chain(options).collect();
+        options = Some(all.join(" "));
+    }
+    entry.options = options;
+    if let Some(counter) = Counter::parse(&file.name, ".conf") {
+        entry.count(&counter);
+        if loader.counter_left_out_of_id() {
+            entry.id = counter.id;
+        }
+    }
+    entry.title = title.unwrap_or_else(|| entry.id.clone());
+    Some(entry)
+}
+
+struct Target {
+    kind: TargetKind,
+    path: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TargetKind {
+    Linux,
+    Efi,
+    Uki,
+    UkiUrl,
+}
+
+impl TargetKind {
+    fn of(key: &[u8]) -> Self {
+        match key {
+            b"linux" => Self::Linux,
+            b"efi" => Self::Efi,
+            b"uki" => Self::Uki,
+            _ => Self::UkiUrl,
+        }
+    }
+}
+
+/// Slashes become backslashes, several become one.
+fn efi_path(text: &str) -> String {
+    let mut path = String::with_capacity(text.len());
+    for c in text.chars().map(|c| if c == '/' { '\\' } else { c }) {
+        if c != '\\' || !path.ends_with('\\') {
+            path.push(c);
+        }
+    }
+    path
+}
+
+/// The architecture's name in Type #1 entries and in the names of boot loaders.
+fn architecture(machine: u16) -> &'static [u8] {
+    match machine {
+        0x8664 => b"x64",
+        0xAA64 => b"aa64",
+        0x014C => b"ia32",
+        0x01C2 => b"arm",
+        0x5064 => b"riscv64",
+        0x6264 => b"loongarch64",
+        _ => b"",
+    }
+}
