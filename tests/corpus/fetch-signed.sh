@@ -103,7 +103,7 @@ for file in "$dir"/files/*; do
         at=$((at + (length + 7) / 8 * 8))
         rm -f part-*.pem
         openssl pkcs7 -inform DER -in one.p7 -print_certs 2>/dev/null |
-            awk '/BEGIN CERT/ { n++ } n { print > sprintf("part-%02d.pem", n) } /END CERT/ { close(sprintf("part-%02d.pem", n)) }'
+            awk '/BEGIN CERT/ { file = sprintf("part-%02d.pem", ++n) } file { print >file } /END CERT/ { close(file); file = "" }'
         for part in part-*.pem; do
             [ -f "$part" ] || continue
             openssl x509 -in "$part" -out clean.pem 2>/dev/null || continue
