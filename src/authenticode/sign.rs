@@ -61,7 +61,8 @@ impl SigningKey {
             OsRng.try_fill_bytes(&mut serial)?;
             let spki = spki::SubjectPublicKeyInfoOwned::try_from(key.to_public_key().to_public_key_der()?.as_bytes())?;
             let builder = CertificateBuilder::new(
-                Profile::Root,
+                // Self-signed, but for signing images and not certificates: OpenSSL wants that key usage of a signer.
+                Profile::Leaf { issuer: subject.clone(), enable_key_agreement: false, enable_key_encipherment: false },
                 SerialNumber::new(&serial)?,
                 Validity::from_now(VALIDITY)?,
                 subject,

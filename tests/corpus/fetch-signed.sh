@@ -58,7 +58,7 @@ CONF
 fetch amd64 shim-signed shim-helpers-amd64-signed grub-efi-amd64-signed fwupd-amd64-signed systemd-boot-efi KERNEL
 fetch arm64 shim-signed shim-helpers-arm64-signed grub-efi-arm64-signed fwupd-arm64-signed systemd-boot-efi KERNEL
 
-# Own signatures: RSA-2048 self-signed, RSA-4096 self-signed, a leaf under a CA, two signatures on one file.
+# Own signatures: RSA-2048 self-signed, RSA-4096 self-signed, a leaf under a CA (which comes along or not), two signatures on one file.
 cd "$work"
 own() { # name, bits
     openssl req -new -x509 -newkey "rsa:$2" -nodes -days 3650 -subj "/CN=bootsurgeon corpus $1/" \
@@ -74,8 +74,9 @@ openssl x509 -req -in leaf.csr -CA "$dir/certs/own-ca.pem" -CAkey ca.key -CAseri
 plain=$dir/files/amd64-systemd-bootx64.efi
 sbsign --key rsa2048.key --cert "$dir/certs/own-rsa2048.pem" --output "$dir/files/own-rsa2048.efi" "$plain" 2>/dev/null
 sbsign --key rsa4096.key --cert "$dir/certs/own-rsa4096.pem" --output "$dir/files/own-rsa4096.efi" "$plain" 2>/dev/null
+sbsign --key leaf.key --cert "$dir/certs/own-leaf.pem" --output "$dir/files/own-leaf.efi" "$plain" 2>/dev/null
 sbsign --key leaf.key --cert "$dir/certs/own-leaf.pem" --addcert "$dir/certs/own-ca.pem" \
-    --output "$dir/files/own-leaf.efi" "$plain" 2>/dev/null
+    --output "$dir/files/own-leaf-with-ca.efi" "$plain" 2>/dev/null
 sbsign --key rsa2048.key --cert "$dir/certs/own-rsa2048.pem" --output "$dir/files/own-double.efi" \
     "$dir/files/own-rsa4096.efi" 2>/dev/null
 sbsign --key rsa2048.key --cert "$dir/certs/own-rsa2048.pem" --output "$dir/files/own-arm64.efi" \
