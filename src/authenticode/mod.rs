@@ -1,1 +1,28 @@
 //! Authenticode: the PE image digest and the PKCS#7 signatures over it.
+//!
+//! Pure computation over bytes that others read; touches nothing. The structures come from the crates `authenticode`,
+//! `cms` and `x509-cert`, RSA from `ring`. Own code stands beside them for three things:
+//!
+//! * the digest, because the crate wants the whole file as a slice (UKIs have over 100 MB) and does not pad unsigned
+//!   files;
+//! * the walk over the certificate table, because it must end exactly where firmware wants it to end;
+//! * chains, because `rustls-webpki` and its kind check dates and server names, which firmware does not.
+//!
+//! Sources: Microsoft "Windows Authenticode Portable Executable Signature Format", RFC 2315 and RFC 5652, and the
+//! behaviour of EDK2's `DxeImageVerificationLib`, which is what nearly all firmware runs.
+
+mod certificate;
+mod digest;
+#[cfg(feature = "demo")]
+mod sign;
+mod signature;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(all(test, feature = "demo"))]
+mod tests;
+
+pub use certificate::Certificate;
+pub use digest::{DigestSink, ImageDigest};
+#[cfg(feature = "demo")]
+pub use sign::{SigningKey, sign_pe};
+pub use signature::{Outcome, Signature, parse_table, verify};

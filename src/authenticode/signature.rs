@@ -1,0 +1,231 @@
+//! The signatures in a PE image's certificate table: parsing, and verification against trusted certificates.
+
+use super::Certificate;
+use crate::{Context, Error, Result};
+use authenticode::{AuthenticodeSignature, SPC_INDIRECT_DATA_OBJID};
+use cms::{
+    cert::CertificateChoices, content_info::ContentInfo, signed_data::SignedData, signed_data::SignerIdentifier,
+};
+use const_oid::{ObjectIdentifier, db::rfc5911, db::rfc5912};
+use der::{Decode, Encode, asn1::OctetStringRef};
+use sha2::{Digest, Sha256};
+
+/// `WIN_CERT_REVISION_2_0` and `WIN_CERT_TYPE_PKCS_SIGNED_DATA` (Microsoft PE/COFF, "The Attribute Certificate Table").
+const REVISION: u16 = 0x0200;
+const TYPE_PKCS7: u16 = 0x0002;
+const HEADER: usize = 8;
+/// Bounds on what one image may carry; shim has 2 signatures with 2 to 4 certificates each.
+const MAX_SIGNATURES: usize = 16;
+const MAX_CERTIFICATES: usize = 16;
+
+/// One Authenticode signature: what it states, and the certificates it came with. Nothing is verified yet.
+#[derive(Debug, Clone)]
+pub struct Signature {
+    /// The image digest it states, SHA-256.
+    pub digest: [u8; 32],
+    /// The certificate of the signer, one of [`Self::certificates`].
+    pub signer: Certificate,
+    /// All embedded certificates, in the order of the PKCS#7 structure. They prove nothing by themselves.
+    pub certificates: Vec<Certificate>,
+    /// The content octets whose hash the messageDigest attribute holds.
+    content: Vec<u8>,
+    message_digest: Vec<u8>,
+    /// DER SET OF the signed attributes: what the RSA signature is over.
+    attributes: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+/// What became of one signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether it was made for this image.
+    pub digest_matches: bool,
+    /// Why the signature itself is wrong (message digest, RSA), if it is.
+    pub problem: Option<String>,
+    /// The signer and the embedded authorities above it, each proved by its signature: the signer first. Every
+    /// certificate reachable is here, for revocation lists.
+    pub chain: Vec<Certificate>,
+    /// Index of the first trusted certificate, in the order given, that is in the chain or issued one of it.
+    pub anchor: Option<usize>,
+}
+
+impl Outcome {
+    /// Made for this image, mathematically right, and by somebody trusted.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.is_sound() && self.anchor.is_some()
+    }
+
+    /// Made for this image and mathematically right, whoever made it.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.digest_matches && self.problem.is_none()
+    }
+}
+
+/// The signatures in the raw bytes of a certificate table (`WIN_CERTIFICATE` entries, each aligned to 8 bytes).
+///
+/// # Errors
+/// [`crate::Kind::Rejected`] when an entry runs over the end, bytes are left over, an entry is of another kind than
+/// PKCS#7, or a signature breaks its format. Firmware refuses such images, too.
+pub fn parse_table(table: &[u8]) -> Result<Vec<Signature>> {
+    let mut signatures = Vec::new();
+    let mut at = 0;
+    while at < table.len() {
+        let bad = |why: String| Error::malformed("certificate table", at as u64, why);
+        let rest = table.get(at..).unwrap_or_default();
+        let Some(([l0, l1, l2, l3, r0, r1, t0, t1], _)) = rest.split_first_chunk::<HEADER>() else {
+            return Err(bad(format!("{} bytes are left over", rest.len())));
+        };
+        if signatures.len() == MAX_SIGNATURES {
+            return Err(bad(format!("more than {MAX_SIGNATURES} signatures")));
+        }
+        let length = u32::from_le_bytes([*l0, *l1, *l2, *l3]);
+        let (revision, kind) = (u16::from_le_bytes([*r0, *r1]), u16::from_le_bytes([*t0, *t1]));
+        let blob = usize::try_from(length).ok().filter(|n| *n > HEADER).and_then(|n| rest.get(HEADER..n));
+        let Some(blob) = blob else {
+            return Err(bad(format!("an entry of {length} bytes where {} are left", rest.len())));
+        };
+        if (revision, kind) != (REVISION, TYPE_PKCS7) {
+            return Err(bad(format!(
+                "revision 0x{revision:04x}, type 0x{kind:04x}: only PKCS#7 (0x0200, 0x0002) is known"
+            )));
+        }
+        let n = signatures.len() + 1;
+        signatures.push(Signature::parse(blob).while_doing(|| format!("reading signature {n}"))?);
+        // dwLength is what is used, the next entry is aligned; the last may leave its padding out.
+        at += (HEADER + blob.len()).next_multiple_of(8).min(rest.len());
+    }
+    Ok(signatures)
+}
+
+impl Signature {
+    /// Parses one PKCS#7 SignedData in the way of Authenticode.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Rejected`], saying what is wrong.
+    pub fn parse(pkcs7: &[u8]) -> Result<Self> {
+        let bad = |why: String| Error::rejected(format!("not an Authenticode signature: {why}"));
+        let parsed = AuthenticodeSignature::from_bytes(pkcs7).map_err(|e| bad(e.to_string()))?;
+
+        if parsed.digest_algorithm().oid != rfc5912::ID_SHA_256 {
+            return Err(bad(format!("the image digest is {}, not SHA-256", parsed.digest_algorithm().oid)));
+        }
+        let digest = parsed.digest().try_into().map_err(|_| bad("the image digest has a wrong length".into()))?;
+        let content = parsed.encapsulated_content().unwrap_or_default().to_vec();
+
+        let info = parsed.signer_info();
+        if info.digest_alg.oid != rfc5912::ID_SHA_256 {
+            return Err(bad(format!("the signer's digest is {}, not SHA-256", info.digest_alg.oid)));
+        }
+        let by = info.signature_algorithm.oid;
+        if by != rfc5912::RSA_ENCRYPTION && by != rfc5912::SHA_256_WITH_RSA_ENCRYPTION {
+            return Err(bad(format!("the signature algorithm is {by}, not RSA with SHA-256")));
+        }
+        let Some(signed) = &info.signed_attrs else {
+            return Err(bad("it has no signed attributes".into()));
+        };
+        let attribute = |oid: ObjectIdentifier| {
+            let mut all = signed.iter().filter(|a| a.oid == oid);
+            match (all.next(), all.next()) {
+                (Some(one), None) if one.values.len() == 1 => one.values.get(0),
+                _ => None,
+            }
+        };
+        let content_type = attribute(rfc5911::ID_CONTENT_TYPE).and_then(|v| v.decode_as::<ObjectIdentifier>().ok());
+        if content_type != Some(SPC_INDIRECT_DATA_OBJID) {
+            return Err(bad("the contentType attribute is not SpcIndirectDataContent".into()));
+        }
+        let message_digest = attribute(rfc5911::ID_MESSAGE_DIGEST)
+            .and_then(|v| v.decode_as::<OctetStringRef<'_>>().ok())
+            .ok_or_else(|| bad("not exactly one messageDigest attribute".into()))?
+            .as_bytes()
+            .to_vec();
+        let attributes = signed.to_der().map_err(|e| bad(e.to_string()))?;
+
+        let certificates = embedded_certificates(pkcs7)?;
+        let SignerIdentifier::IssuerAndSerialNumber(id) = &info.sid else {
+            return Err(bad("the signer is not named by issuer and serial number".into()));
+        };
+        let signer = certificates.iter().find(|c| c.is_identified_by(id)).cloned().ok_or_else(|| {
+            bad(format!("the signer's certificate (issued by {}) is not in the signature", id.issuer))
+        })?;
+        Ok(Self {
+            digest,
+            signer,
+            certificates,
+            content,
+            message_digest,
+            attributes,
+            signature: parsed.signature().to_vec(),
+        })
+    }
+
+    /// Everything that can be verified without trusting anybody.
+    fn check(&self) -> Result<()> {
+        if Sha256::digest(&self.content).as_slice() != self.message_digest {
+            return Err(Error::rejected("the messageDigest attribute is not the hash of the signed content"));
+        }
+        self.signer.verify_sha256(&self.attributes, &self.signature)
+    }
+
+    /// The signer and every embedded certificate that a chain of signatures leads to, each with the number of
+    /// authorities below it.
+    fn chain(&self) -> Vec<(Certificate, usize)> {
+        let mut chain = vec![(self.signer.clone(), 0)];
+        let mut left: Vec<&Certificate> = self.certificates.iter().filter(|c| **c != self.signer).collect();
+        let mut next = 0;
+        while let Some((subject, depth)) = chain.get(next).cloned() {
+            left.retain(|issuer| {
+                let found = subject.is_issued_by(issuer, depth);
+                if found {
+                    chain.push(((*issuer).clone(), depth + 1));
+                }
+                !found
+            });
+            next += 1;
+        }
+        chain
+    }
+}
+
+/// The certificates of a PKCS#7 structure. `AuthenticodeSignature::certificates` panics when there are none.
+fn embedded_certificates(pkcs7: &[u8]) -> Result<Vec<Certificate>> {
+    let parse = || -> der::Result<SignedData> {
+        let mut reader = der::SliceReader::new(pkcs7)?;
+        let info = ContentInfo::decode(&mut reader)?;
+        info.content.decode_as::<SignedData>()
+    };
+    let signed = parse().map_err(|e| Error::rejected(format!("not PKCS#7 SignedData ({e})")))?;
+    let set = signed.certificates.map(|set| set.0.into_vec()).unwrap_or_default();
+    if set.len() > MAX_CERTIFICATES {
+        return Err(Error::rejected(format!("a signature with {} certificates", set.len())));
+    }
+    set.into_iter()
+        .map(|choice| match choice {
+            CertificateChoices::Certificate(parsed) => Certificate::from_parsed(parsed, pkcs7),
+            CertificateChoices::Other(_) => Err(Error::rejected("a certificate that is not X.509")),
+        })
+        .collect()
+}
+
+/// Verifies each signature against the image's digest and the trusted certificates. A trusted certificate may be the
+/// signer's own, an embedded authority, or the issuer of one of them; its own validity and issuer do not matter, and no
+/// expiry does.
+#[must_use]
+pub fn verify(signatures: &[Signature], image_digest: &[u8; 32], trusted: &[&Certificate]) -> Vec<Outcome> {
+    signatures
+        .iter()
+        .map(|signature| {
+            let chain = signature.chain();
+            let anchor =
+                trusted.iter().position(|t| chain.iter().any(|(c, depth)| c == *t || c.is_issued_by(t, *depth)));
+            Outcome {
+                digest_matches: signature.digest == *image_digest,
+                problem: signature.check().err().map(|e| e.message().to_owned()),
+                chain: chain.into_iter().map(|(c, _)| c).collect(),
+                anchor,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,203 @@
+//! Which sections the stub measures for which profile, and their hashes in one pass.
+
+use super::bank::Hasher;
+use super::{Bank, BankHashes};
+use crate::block::Sink;
+use crate::pe::{Head, Section};
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+
+/// The measuring order, never the order in the file; each with the first stub version that knows the section
+/// (`fundamental/uki.h`). `.pcrsig` is never measured.
+const ORDER: [(&str, u32); 14] = [
+    (".linux", 0),
+    (".osrel", 0),
+    (".cmdline", 0),
+    (".initrd", 0),
+    (".ucode", 256),
+    (".splash", 0),
+    (".dtb", 0),
+    (".uname", 254),
+    (".sbat", 254),
+    (".pcrpkey", 0),
+    (".profile", 257),
+    (".dtbauto", 257),
+    (".hwids", 257),
+    (".efifw", 258),
+];
+/// Of these the stub takes the one that matches the hardware.
+const BY_HARDWARE: [&str; 2] = [".dtbauto", ".efifw"];
+/// Zeros behind a section's data that are hashed at most, over all sections, in bytes.
+const MAX_FILL: u64 = 64 * 1024 * 1024;
+/// Profiles the stub tries (`UNIFIED_PROFILES_MAX` in systemd-boot).
+const MAX_PROFILES: usize = 256;
+
+/// What the stub takes for one profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// 0 for the first, also when the UKI has no `.profile` at all.
+    pub index: usize,
+    /// Name to index in the section table, for every section of the profile: the base sections, overridden by the
+    /// profile's own.
+    pub sections: BTreeMap<String, usize>,
+    /// The measured ones in measuring order: name and index in the section table.
+    pub measured: Vec<(String, usize)>,
+    /// The UKI has `.dtbauto` or `.efifw`: what is measured depends on the hardware, and the values computed here hold
+    /// where nothing matches.
+    pub depends_on_hardware: bool,
+}
+
+/// The major version of a stub from its `.sdmagic` section: `#### LoaderInfo: systemd-stub 257.9 ####`.
+#[must_use]
+pub fn stub_version(sdmagic: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(sdmagic).ok()?;
+    let version = text.split("systemd-stub ").nth(1)?;
+    let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+    version.get(..digits)?.parse().ok()
+}
+
+/// The profiles of a UKI in order, as a stub of version `stub` takes them; without a version as the newest does.
+///
+/// # Errors
+/// [`crate::Kind::Rejected`] when there are more profiles than systemd-boot would ever look at.
+pub fn profiles(sections: &[Section], stub: Option<u32>) -> Result<Vec<Profile>> {
+    let stub = stub.unwrap_or(u32::MAX);
+    let starts: Vec<usize> = if stub < 257 {
+        Vec::new() // it knows no profiles and takes the first section of each name
+    } else {
+        (0..sections.len()).filter(|i| sections.get(*i).is_some_and(|s| s.name == ".profile")).collect()
+    };
+    if starts.len() > MAX_PROFILES {
+        return Err(Error::rejected(format!("a UKI with {} profiles", starts.len())));
+    }
+    let first_of_each = |range: std::ops::Range<usize>| {
+        let mut map = BTreeMap::new();
+        for (i, section) in sections.iter().enumerate().take(range.end).skip(range.start) {
+            if section.virtual_bytes > 0 {
+                map.entry(section.name.clone()).or_insert(i);
+            }
+        }
+        map
+    };
+    let end_of_base = starts.first().copied().unwrap_or(sections.len());
+    let base = first_of_each(0..end_of_base);
+    let count = starts.len().max(1);
+    Ok((0..count)
+        .map(|index| {
+            let mut map = base.clone();
+            if let Some(start) = starts.get(index) {
+                map.extend(first_of_each(*start..starts.get(index + 1).copied().unwrap_or(sections.len())));
+            }
+            let measured = ORDER
+                .iter()
+                .filter(|(name, since)| stub >= *since && !BY_HARDWARE.contains(name))
+                .filter_map(|(name, _)| Some(((*name).to_owned(), *map.get(*name)?)))
+                .collect();
+            let depends_on_hardware = BY_HARDWARE.iter().any(|name| map.contains_key(*name));
+            Profile { index, sections: map, measured, depends_on_hardware }
+        })
+        .collect())
+}
+
+/// One section on its way past.
+#[derive(Debug)]
+struct Running {
+    index: usize,
+    start: u64,
+    end: u64,
+    /// Zeros that the loader puts behind the data.
+    fill: u64,
+    hashes: Vec<(Bank, Hasher)>,
+}
+
+/// Takes the whole file once, in order, and hashes the data of every section that any stub may measure: exactly
+/// `VirtualSize` bytes, filled up with zeros where the file has fewer.
+#[derive(Debug)]
+pub struct SectionHashes {
+    running: Vec<Running>,
+    at: u64,
+}
+
+impl SectionHashes {
+    /// A sink for the file with this head. Each bank costs its hash over nearly the whole file; give them to sinks of
+    /// their own to use several processors.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Rejected`] when sections overlap so that hashing them would take longer than hashing the file, or
+    /// want more than 64 MiB of zeros.
+    pub fn new(head: &Head, banks: &[Bank]) -> Result<Self> {
+        let mut running = Vec::new();
+        let (mut data_bytes, mut fill_bytes) = (0u64, 0u64);
+        for (index, section) in head.sections.iter().enumerate() {
+            if section.virtual_bytes == 0 || !ORDER.iter().any(|(name, _)| *name == section.name) {
+                continue;
+            }
+            let data = section.data();
+            let fill = u64::from(section.virtual_bytes).saturating_sub(data.bytes);
+            data_bytes = data_bytes.saturating_add(data.bytes);
+            fill_bytes = fill_bytes.saturating_add(fill);
+            running.push(Running {
+                index,
+                start: data.offset,
+                end: data.offset.saturating_add(data.bytes),
+                fill,
+                hashes: banks.iter().map(|bank| (*bank, Hasher::new(*bank))).collect(),
+            });
+        }
+        if data_bytes > head.file_bytes {
+            return Err(Error::rejected(format!(
+                "measured sections of {data_bytes} bytes in a file of {}: they lie over each other",
+                head.file_bytes
+            )));
+        }
+        if fill_bytes > MAX_FILL {
+            return Err(Error::rejected(format!(
+                "measured sections want {fill_bytes} bytes of zeros behind their data"
+            )));
+        }
+        Ok(Self { running, at: 0 })
+    }
+
+    /// The hashes by index in the section table, after the whole file has gone by.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Rejected`] when the stream ended before a section did.
+    pub fn finish(self) -> Result<BTreeMap<usize, BankHashes>> {
+        let zeros = [0; 4096];
+        let mut all = BTreeMap::new();
+        for section in self.running {
+            if section.end > self.at && section.end > section.start {
+                return Err(Error::rejected(format!("the file ended at byte {} inside a section", self.at)));
+            }
+            let mut hashes = BankHashes::default();
+            for (bank, mut hasher) in section.hashes {
+                let mut left = section.fill;
+                while left > 0 {
+                    let n = left.min(zeros.len() as u64);
+                    hasher.update(zeros.get(..n as usize).unwrap_or_default());
+                    left -= n;
+                }
+                hashes.add(bank, hasher.finish());
+            }
+            all.insert(section.index, hashes);
+        }
+        Ok(all)
+    }
+}
+
+impl Sink for SectionHashes {
+    fn chunk(&mut self, bytes: &[u8]) -> Result<()> {
+        let from = self.at;
+        self.at = from.saturating_add(bytes.len() as u64);
+        let clip = |at: u64| usize::try_from(at.saturating_sub(from)).unwrap_or(usize::MAX).min(bytes.len());
+        for section in &mut self.running {
+            let part = bytes.get(clip(section.start)..clip(section.end)).unwrap_or_default();
+            if !part.is_empty() {
+                for (_, hasher) in &mut section.hashes {
+                    hasher.update(part);
+                }
+            }
+        }
+        Ok(())
+    }
+}
