@@ -1,1 +1,6 @@
-//! The Image Factory: schematics, downloads, and a local factory for demonstration and tests.
+//! The Image Factory: schematics, downloads, remote images, and a local factory for demonstration and tests.
+
+mod canonical;
+mod schematic;
+
+pub use schematic::{Bootloader, OptionValue, Overlay, Schematic, is_id};

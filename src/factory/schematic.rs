@@ -1,0 +1,654 @@
+//! Schematics: the small YAML documents that say what the Image Factory puts into an image.
+//!
+//! A schematic's ID is the SHA-256 of its canonical YAML, so it can be computed without asking anyone. Reading is strict
+//! (an unknown field is an error, as at the factory, and says where); `serde-saphyr` does it, because it bounds aliases
+//! and nesting. Printing is [`super::canonical`]'s. Pure: touches nothing.
+
+use super::canonical::{self, Node};
+use crate::{Error, Result};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// Longest schematic that is read, in bytes.
+const MAX_BYTES: usize = 1 << 20;
+/// Deepest nesting of overlay options.
+const MAX_DEPTH: usize = 64;
+/// Most entries of one mapping among overlay options.
+const MAX_ENTRIES: usize = 1024;
+/// The kernel argument that removes Talos's halt flag from an ISO's command line.
+const NO_HALT: &str = "-talos.halt_if_installed";
+
+/// A schematic: fields, order and defaults as in the factory's own data model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Schematic {
+    /// Who alone may use it; enterprise factories only.
+    pub owner: String,
+    /// The overlay for a single-board computer.
+    pub overlay: Overlay,
+    /// Machine configuration baked into the image.
+    pub embedded_machine_configuration: String,
+    /// Kernel arguments added to (or, with a leading `-`, removed from) the command line.
+    pub extra_kernel_args: Vec<String>,
+    /// Initial contents of the META partition: key and value.
+    pub meta: Vec<(u8, String)>,
+    /// Official system extensions, for example `siderolabs/tailscale`.
+    pub official_extensions: Vec<String>,
+    /// Boot loader of disk images.
+    pub bootloader: Bootloader,
+    /// How systemd-boot enrols the Secure Boot keys: `off`, `manual`, `if-safe`, `force`; empty for the default.
+    pub enroll_keys: String,
+    /// Whether well-known UEFI certificates are enrolled too.
+    pub include_well_known_certificates: bool,
+    /// Sector size of disk images in bytes; 0 for the default.
+    pub sector_size: u64,
+}
+
+/// The overlay of a [`Schematic`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Overlay {
+    /// Image that holds the overlay, for example `siderolabs/sbc-raspberrypi`.
+    pub image: String,
+    /// Name of the overlay, for example `rpi_generic`.
+    pub name: String,
+    /// Options in the overlay's own terms, in the order they are printed in.
+    pub options: Vec<(String, OptionValue)>,
+}
+
+/// A value among an overlay's options.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "the names of YAML's types say it")]
+pub enum OptionValue {
+    Null,
+    Bool(bool),
+    /// Between the least 64-bit signed and the greatest 64-bit unsigned integer.
+    Int(i128),
+    Float(f64),
+    Text(String),
+    List(Vec<Self>),
+    /// Entries in the order they are printed in.
+    Map(Vec<(String, Self)>),
+}
+
+/// Boot loader of disk images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Bootloader {
+    /// Not chosen.
+    #[default]
+    None,
+    /// systemd-boot for UEFI and GRUB for BIOS.
+    DualBoot,
+    /// systemd-boot.
+    SdBoot,
+    /// GRUB.
+    Grub,
+}
+
+impl Schematic {
+    /// Reads a schematic.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::Kind::Usage), with line and column, for anything that is not one YAML document of known
+    /// fields: unknown or doubled fields, wrong types, merge keys, several documents.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.len() > MAX_BYTES {
+            return Err(Error::usage(format!("schematic: {} bytes are more than the 1 MiB allowed", text.len())));
+        }
+        if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
+            return Err(
+                Error::usage("schematic: the document is empty").advise("the empty schematic is `customization: {}`")
+            );
+        }
+        let options = serde_saphyr::options! {
+            duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
+            merge_keys: serde_saphyr::MergeKeyPolicy::Error,
+            legacy_octal_numbers: true,
+            strict_booleans: true,
+            with_snippet: false,
+        };
+        let raw: Option<raw::Schematic> = serde_saphyr::from_str_with_options(text, options).map_err(|e| {
+            let place =
+                e.location().map_or_else(String::new, |at| format!("line {}, column {}: ", at.line(), at.column()));
+            let told = e.without_snippet().to_string();
+            let told = told.lines().next().unwrap_or_default();
+            let told = told.rsplit_once(" at line ").map_or(told, |(told, _)| told);
+            Error::usage(format!("schematic: {place}{told}"))
+                .advise("the factory accepts only the documented fields of a schematic; correct the file")
+        })?;
+        let schematic = Self::from(raw.unwrap_or_default());
+        schematic.check(text)?;
+        Ok(schematic)
+    }
+
+    /// What cannot be printed as the factory would.
+    fn check(&self, text: &str) -> Result<()> {
+        fn walk(value: &OptionValue, text: &str) -> Result<()> {
+            match value {
+                OptionValue::Text(s) => {
+                    // A few plain scalars (time stamps, `1_0.5`) are another type to the factory than to our reader.
+                    let quoted = || ['"', '\''].iter().any(|q| text.contains(&format!("{q}{s}{q}")));
+                    if !s.is_empty() && canonical::resolves_to_another_type(s) && !quoted() {
+                        let why = format!("schematic: overlay option: {s} may be a string or something else");
+                        return Err(Error::usage(why).advise("put it in quotes"));
+                    }
+                    Ok(())
+                }
+                OptionValue::List(items) => items.iter().try_for_each(|v| walk(v, text)),
+                OptionValue::Map(entries) => walk_map(entries, text),
+                _ => Ok(()),
+            }
+        }
+        fn walk_map(entries: &[(String, OptionValue)], text: &str) -> Result<()> {
+            for (key, value) in entries {
+                let breaks = |c| matches!(c, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}');
+                if key.len() > 128 || key.contains(breaks) {
+                    return Err(Error::usage(
+                        "schematic: the name of an overlay option is longer than 128 bytes or a line",
+                    ));
+                }
+                walk(value, text)?;
+            }
+            Ok(())
+        }
+        walk_map(&self.overlay.options, text)
+    }
+
+    /// The canonical YAML, as the factory prints it.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        canonical::print(&self.nodes())
+    }
+
+    /// The ID: SHA-256 of [`Self::canonical`], 64 lower-case hexadecimal digits.
+    #[must_use]
+    pub fn id(&self) -> String {
+        hex::encode(Sha256::digest(self.canonical()))
+    }
+
+    /// The same schematic with a system extension more; a short name means Sidero Labs'. One that is there already is
+    /// not added again.
+    #[must_use]
+    pub fn with_extension(mut self, name: &str) -> Self {
+        let name = if name.contains('/') { name.to_owned() } else { format!("siderolabs/{name}") };
+        if !self.official_extensions.contains(&name) {
+            self.official_extensions.push(name);
+        }
+        self
+    }
+
+    /// The same schematic with a kernel argument more. One that is there already is not added again.
+    #[must_use]
+    pub fn with_extra_kernel_arg(mut self, arg: &str) -> Self {
+        if !self.extra_kernel_args.iter().any(|a| a == arg) {
+            self.extra_kernel_args.push(arg.to_owned());
+        }
+        self
+    }
+
+    /// The same schematic whose ISOs do not carry `talos.halt_if_installed`, which stops an installed node at boot.
+    #[must_use]
+    pub fn negating_halt(&self) -> Self {
+        if self.negates_halt() { self.clone() } else { self.clone().with_extra_kernel_arg(NO_HALT) }
+    }
+
+    /// Whether its ISOs come without `talos.halt_if_installed`.
+    #[must_use]
+    pub fn negates_halt(&self) -> bool {
+        self.extra_kernel_args.iter().any(|a| a == NO_HALT)
+    }
+
+    fn nodes(&self) -> Vec<(String, Node)> {
+        let texts = |list: &[String]| Node::Seq(list.iter().cloned().map(Node::Text).collect());
+        let text = |s: &str| (!s.is_empty()).then(|| Node::Text(s.to_owned()));
+        let map = |fields: Vec<(String, Node)>| (!fields.is_empty()).then_some(Node::Map(fields));
+
+        let overlay = (self.overlay != Overlay::default()).then(|| {
+            Node::Map(fields([
+                ("image", Some(Node::Text(self.overlay.image.clone()))),
+                ("name", Some(Node::Text(self.overlay.name.clone()))),
+                ("options", map(option_nodes(&self.overlay.options))),
+            ]))
+        });
+        let meta = self.meta.iter().map(|(key, value)| {
+            Node::Map(fields([
+                ("key", Some(Node::Verbatim(key.to_string()))),
+                ("value", Some(Node::Text(value.clone()))),
+            ]))
+        });
+        let extensions = (!self.official_extensions.is_empty()).then(|| texts(&self.official_extensions));
+        let well_known = self.include_well_known_certificates.then(|| Node::Verbatim("true".into()));
+        let sector_size = (self.sector_size != 0).then(|| Node::Verbatim(self.sector_size.to_string()));
+        let customization = fields([
+            ("embeddedMachineConfiguration", text(&self.embedded_machine_configuration)),
+            ("extraKernelArgs", (!self.extra_kernel_args.is_empty()).then(|| texts(&self.extra_kernel_args))),
+            ("meta", (!self.meta.is_empty()).then(|| Node::Seq(meta.collect()))),
+            ("systemExtensions", map(fields([("officialExtensions", extensions)]))),
+            ("bootloader", text(self.bootloader.name())),
+            (
+                "secureboot",
+                map(fields([("enrollKeys", text(&self.enroll_keys)), ("includeWellKnownCertificates", well_known)])),
+            ),
+            ("diskImage", map(fields([("sectorSize", sector_size)]))),
+        ]);
+        // The only field that is printed even when empty.
+        fields([("owner", text(&self.owner)), ("overlay", overlay), ("customization", Some(Node::Map(customization)))])
+    }
+}
+
+/// Whether this is a schematic ID: 64 lower-case hexadecimal digits.
+#[must_use]
+pub fn is_id(s: &str) -> bool {
+    s.len() == 64 && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn fields<const N: usize>(all: [(&str, Option<Node>); N]) -> Vec<(String, Node)> {
+    all.into_iter().filter_map(|(name, node)| Some((name.to_owned(), node?))).collect()
+}
+
+fn option_nodes(options: &[(String, OptionValue)]) -> Vec<(String, Node)> {
+    let mut sorted: Vec<_> = options.iter().map(|(k, v)| (k.clone(), v.node())).collect();
+    canonical::sort_by_key(&mut sorted);
+    sorted
+}
+
+impl OptionValue {
+    fn node(&self) -> Node {
+        match self {
+            Self::Null => Node::Verbatim("null".into()),
+            Self::Bool(b) => Node::Verbatim(b.to_string()),
+            Self::Int(i) => Node::Verbatim(i.to_string()),
+            Self::Float(f) => Node::Verbatim(canonical::float(*f)),
+            Self::Text(s) => Node::Text(s.clone()),
+            Self::List(items) => Node::Seq(items.iter().map(Self::node).collect()),
+            Self::Map(entries) => Node::Map(option_nodes(entries)),
+        }
+    }
+}
+
+impl Bootloader {
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::DualBoot => "dual-boot",
+            Self::SdBoot => "sd-boot",
+            Self::Grub => "grub",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bootloader {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(d)?;
+        match name.to_ascii_lowercase().as_str() {
+            "none" => Ok(Self::None),
+            "dual-boot" => Ok(Self::DualBoot),
+            "sd-boot" => Ok(Self::SdBoot),
+            "grub" => Ok(Self::Grub),
+            _ => Err(de::Error::custom(format!("bootloader {name:?} is none of none, dual-boot, sd-boot, grub"))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OptionValue {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        de::DeserializeSeed::deserialize(Depth(0), d)
+    }
+}
+
+/// The options of an overlay: a mapping or nothing.
+struct Options(Vec<(String, OptionValue)>);
+
+impl<'de> Deserialize<'de> for Options {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        match OptionValue::deserialize(d)? {
+            OptionValue::Map(entries) => Ok(Self(entries)),
+            OptionValue::Null => Ok(Self(Vec::new())),
+            _ => Err(de::Error::custom("overlay options are not a mapping")),
+        }
+    }
+}
+
+/// A boolean that may have a spelling of YAML 1.1: only where a boolean is expected, never in free-form options.
+struct LooseBool(bool);
+
+impl<'de> Deserialize<'de> for LooseBool {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let word = match OptionValue::deserialize(d)? {
+            OptionValue::Bool(b) => return Ok(Self(b)),
+            OptionValue::Text(s) => s,
+            _ => String::new(),
+        };
+        match word.as_str() {
+            "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Ok(Self(true)),
+            "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Ok(Self(false)),
+            _ => Err(de::Error::custom("not a boolean (true or false)")),
+        }
+    }
+}
+
+/// Reads an option value, this deep already.
+#[derive(Clone, Copy)]
+struct Depth(usize);
+
+impl<'de> de::DeserializeSeed<'de> for Depth {
+    type Value = OptionValue;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<OptionValue, D::Error> {
+        if self.0 > MAX_DEPTH {
+            return Err(de::Error::custom("overlay options are nested too deep"));
+        }
+        d.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Depth {
+    type Value = OptionValue;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_bool<E>(self, v: bool) -> Result<OptionValue, E> {
+        Ok(OptionValue::Bool(v))
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<OptionValue, E> {
+        Ok(OptionValue::Int(v.into()))
+    }
+    fn visit_u64<E>(self, v: u64) -> Result<OptionValue, E> {
+        Ok(OptionValue::Int(v.into()))
+    }
+    fn visit_i128<E>(self, v: i128) -> Result<OptionValue, E> {
+        let fits = (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(&v);
+        Ok(if fits { OptionValue::Int(v) } else { OptionValue::Float(v as f64) })
+    }
+    fn visit_u128<E>(self, v: u128) -> Result<OptionValue, E> {
+        Ok(u64::try_from(v).map_or(OptionValue::Float(v as f64), |v| OptionValue::Int(v.into())))
+    }
+    fn visit_f64<E>(self, v: f64) -> Result<OptionValue, E> {
+        Ok(OptionValue::Float(v))
+    }
+    fn visit_str<E>(self, v: &str) -> Result<OptionValue, E> {
+        Ok(OptionValue::Text(v.to_owned()))
+    }
+    fn visit_unit<E>(self) -> Result<OptionValue, E> {
+        Ok(OptionValue::Null)
+    }
+    fn visit_none<E>(self) -> Result<OptionValue, E> {
+        Ok(OptionValue::Null)
+    }
+    fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<OptionValue, D::Error> {
+        d.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<OptionValue, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element_seed(Self(self.0 + 1))? {
+            items.push(item);
+        }
+        Ok(OptionValue::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OptionValue, A::Error> {
+        let mut entries: Vec<(String, OptionValue)> = Vec::new();
+        while let Some(key) = map.next_key_seed(Self(MAX_DEPTH))? {
+            let OptionValue::Text(key) = key else {
+                return Err(de::Error::custom("the name of an overlay option is not a string"));
+            };
+            if entries.len() == MAX_ENTRIES {
+                return Err(de::Error::custom("overlay options have more than 1,024 entries in one mapping"));
+            }
+            entries.push((key, map.next_value_seed(Self(self.0 + 1))?));
+        }
+        canonical::sort_by_key(&mut entries);
+        Ok(OptionValue::Map(entries))
+    }
+}
+
+/// The document as it is written. Every field may be absent or null.
+mod raw {
+    use super::Bootloader;
+    use serde::Deserialize;
+
+    #[derive(Deserialize, Default)]
+    #[serde(default, deny_unknown_fields)]
+    pub(super) struct Schematic {
+        owner: Option<String>,
+        overlay: Option<Overlay>,
+        customization: Option<Customization>,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(default, deny_unknown_fields)]
+    struct Overlay {
+        image: Option<String>,
+        name: Option<String>,
+        options: Option<super::Options>,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+    struct Customization {
+        embedded_machine_configuration: Option<String>,
+        extra_kernel_args: Option<Vec<Option<String>>>,
+        meta: Option<Vec<Option<Meta>>>,
+        system_extensions: Option<SystemExtensions>,
+        bootloader: Option<Bootloader>,
+        secureboot: Option<SecureBoot>,
+        disk_image: Option<DiskImage>,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(default, deny_unknown_fields)]
+    struct Meta {
+        key: Option<u8>,
+        value: Option<String>,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+    struct SystemExtensions {
+        official_extensions: Option<Vec<Option<String>>>,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+    struct SecureBoot {
+        enroll_keys: Option<String>,
+        include_well_known_certificates: Option<super::LooseBool>,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+    struct DiskImage {
+        sector_size: Option<u64>,
+    }
+
+    fn strings(list: Option<Vec<Option<String>>>) -> Vec<String> {
+        list.unwrap_or_default().into_iter().flatten().collect() // nulls do not count
+    }
+
+    impl From<Schematic> for super::Schematic {
+        fn from(raw: Schematic) -> Self {
+            let overlay = raw.overlay.unwrap_or_default();
+            let c = raw.customization.unwrap_or_default();
+            let secureboot = c.secureboot.unwrap_or_default();
+            let options = overlay.options.map(|o| o.0).unwrap_or_default();
+            Self {
+                owner: raw.owner.unwrap_or_default(),
+                overlay: super::Overlay {
+                    image: overlay.image.unwrap_or_default(),
+                    name: overlay.name.unwrap_or_default(),
+                    options,
+                },
+                embedded_machine_configuration: c.embedded_machine_configuration.unwrap_or_default(),
+                extra_kernel_args: strings(c.extra_kernel_args),
+                meta: c
+                    .meta
+                    .unwrap_or_default()
+                    .into_iter()
+                    .flatten()
+                    .map(|m| (m.key.unwrap_or_default(), m.value.unwrap_or_default()))
+                    .collect(),
+                official_extensions: strings(c.system_extensions.unwrap_or_default().official_extensions),
+                bootloader: c.bootloader.unwrap_or_default(),
+                enroll_keys: secureboot.enroll_keys.unwrap_or_default(),
+                include_well_known_certificates: secureboot.include_well_known_certificates.is_some_and(|b| b.0),
+                sector_size: c.disk_image.unwrap_or_default().sector_size.unwrap_or_default(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    /// IDs that the factory gives (its documentation, its tests, schematics in use).
+    #[test]
+    fn ids_are_the_factorys() {
+        let empty = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba";
+        let table = [
+            ("{}", empty),
+            ("customization:", empty),
+            (r#"customization: {"extraKernelArgs": [], "systemExtensions": {}}"#, empty),
+            (
+                "customization: {systemExtensions: {officialExtensions: [siderolabs/i915, siderolabs/intel-ucode, siderolabs/tailscale]}}",
+                "08086db1d88ea52b2e873f0b0c64562af7ae98f6ed83da5ee478871bbe52abd6",
+            ),
+            (
+                "customization: {systemExtensions: {officialExtensions: [siderolabs/i915, siderolabs/mei, siderolabs/tailscale]}}",
+                "e60b2867d93adc72270a9a6919deb41755ede46ea45e08a25df37bb5c3919593",
+            ),
+            (
+                "customization: {extraKernelArgs: [vga=791]}",
+                "eea1f9534c46d95c4715a2f13d17eacb927c13a42ef087c79b22c3bd0c49d073",
+            ),
+            (
+                "customization: {extraKernelArgs: [noapic, nolapic]}",
+                "9cba8e32753f91a16c1837ab8abf356af021706ef284aef07380780177d9a06c",
+            ),
+            (
+                "customization: {meta: [{value: foo, key: 0x0a}]}",
+                "d308a2a5ee2277bed5fbaa104fcbc8d59122abfa737df987a95b4ca763459a7f",
+            ),
+            (
+                "overlay: {name: rpi_generic, image: siderolabs/sbc-raspberrypi}",
+                "ee21ef4a5ef808a9b7484cc0dda0f25075021691c8c09a276591eedb638ea1f9",
+            ),
+            (
+                "customization: {secureboot: {includeWellKnownCertificates: yes}}",
+                "fa8e05f142a851d3ee568eb0a8e5841eaf6b0ebc8df9a63df16ac5ed2c04f3e6",
+            ),
+            (
+                "customization: {diskImage: {sectorSize: 4096}}",
+                "92833e9ddd9bb9e11b2464fa5525429f01866306d52ebd882ee08d7918f6d1ea",
+            ),
+        ];
+        for (yaml, id) in table {
+            let schematic = Schematic::parse(yaml).unwrap();
+            assert_eq!(schematic.id(), id, "{yaml}\n{}", schematic.canonical());
+            assert!(is_id(id));
+            assert_eq!(Schematic::parse(&schematic.canonical()).unwrap(), schematic);
+        }
+    }
+
+    #[test]
+    fn every_field_stands_in_its_place() {
+        let yaml = r#"
+customization:
+    diskImage: {sectorSize: 0x1000}
+    secureboot: {includeWellKnownCertificates: true, enrollKeys: force}
+    bootloader: SD-Boot
+    systemExtensions: {officialExtensions: [a/b, ~]}
+    meta: [{key: 012, value: no}]
+    extraKernelArgs: [1.50, "a: b"]
+    embeddedMachineConfiguration: "machine:\n  x: y\n"
+overlay:
+    options: {b: [1, {c: 1.0, no: no}], a10: 007, a9: ~}
+    name: n
+    image: i
+owner: me
+"#;
+        let expected = r#"owner: me
+overlay:
+    image: i
+    name: "n"
+    options:
+        a9: null
+        a10: 7
+        b:
+            - 1
+            - c: 1
+              "no": "no"
+customization:
+    embeddedMachineConfiguration: |
+        machine:
+          x: y
+    extraKernelArgs:
+        - "1.50"
+        - 'a: b'
+    meta:
+        - key: 10
+          value: "no"
+    systemExtensions:
+        officialExtensions:
+            - a/b
+    bootloader: sd-boot
+    secureboot:
+        enrollKeys: force
+        includeWellKnownCertificates: true
+    diskImage:
+        sectorSize: 4096
+"#;
+        assert_eq!(Schematic::parse(yaml).unwrap().canonical(), expected);
+    }
+
+    #[test]
+    fn what_is_not_a_schematic_is_refused_with_its_place() {
+        let bomb: String = (1..12).fold("a0: &a0 [x,x]\n".into(), |s, i| {
+            let p = format!("*a{}", i - 1);
+            s + &format!("a{i}: &a{i} [{p},{p},{p},{p},{p},{p},{p},{p},{p}]\n")
+        });
+        let table = [
+            ("customization:\n    bogus: 1\n", "line 2, column 5"),
+            ("customization: {}\ncustomization: {}\n", "line 2"),
+            ("customization: {}\n---\nowner: x\n", "documents"),
+            ("customization: {extraKernelArgs: foo}", "line 1"),
+            ("customization: {meta: [{key: 256, value: a}]}", "line 1"),
+            ("customization: {bootloader: lilo}", "lilo"),
+            ("customization: {secureboot: {includeWellKnownCertificates: 2}}", "boolean"),
+            ("overlay: {options: [1]}", "mapping"),
+            ("overlay: {options: {a: 2024-01-02}}", "2024-01-02"),
+            ("overlay: {options: {<<: {a: 1}}}", "line 1"),
+            ("overlay: {options: {1: a}}", "not a string"),
+            ("", "empty"),
+            ("# nothing\n", "empty"),
+            ("[", "line"),
+            (bomb.as_str(), "schematic: "),
+        ];
+        for (yaml, place) in table {
+            let e = Schematic::parse(yaml).unwrap_err();
+            assert_eq!(e.kind(), Kind::Usage);
+            assert!(e.to_string().contains(place), "{yaml:?}: {e}");
+        }
+        let deep = format!("overlay: {{options: {{a: {}{}}}}}", "[".repeat(5000), "]".repeat(5000));
+        Schematic::parse(&deep).unwrap_err();
+    }
+
+    #[test]
+    fn editing_gives_the_new_schematic() {
+        let s = Schematic::default().with_extension("tailscale").with_extension("siderolabs/tailscale");
+        assert_eq!(s.official_extensions, ["siderolabs/tailscale"]);
+        assert!(!s.negates_halt());
+        let n = s.negating_halt();
+        assert!(n.negates_halt() && n.negating_halt() == n);
+        assert!(n.canonical().contains("        - -talos.halt_if_installed\n"));
+        assert_eq!(n.with_extra_kernel_arg("vga=791").extra_kernel_args, ["-talos.halt_if_installed", "vga=791"]);
+    }
+
+    #[test]
+    fn only_64_lower_case_digits_are_an_id() {
+        assert!(!is_id(&"A".repeat(64)) && !is_id(&"a".repeat(63)) && !is_id("") && is_id(&"0".repeat(64)));
+    }
+}
