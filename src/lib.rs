@@ -10,6 +10,7 @@
 //! | [`pe`], [`uki`], [`authenticode`], [`pcr`] | what a UKI is and says | reads |
 //! | [`trust`], [`efivars`], [`verify`] | whether to believe it | reads |
 //! | [`disk`] | the ESP on a disk, device or image file | the operating system, reads |
+//! | [`esp`] | what is on the ESP and what part each file plays | reads |
 //! | [`fat`] | the file system of the ESP | reads; ordered sector writes for surgery |
 //! | [`boot`] | which file systemd-boot starts, and why | nothing: pure |
 //! | [`surgery`] | plans, and the one place that carries them out | the ESP |
@@ -25,6 +26,7 @@ pub mod boot;
 pub mod disk;
 pub mod efivars;
 mod error;
+pub mod esp;
 pub mod factory;
 pub mod fat;
 pub mod image;

@@ -2,6 +2,7 @@
 
 use super::{ReadAt, check_range};
 use crate::{Error, Result};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
@@ -85,6 +86,20 @@ pub fn fan_out(source: &dyn ReadAt, offset: u64, bytes: u64, sinks: &mut [&mut d
         }
         failed.map_or(outcome, Err::<(), Error>)
     })
+}
+
+/// SHA-256 of the first `bytes` bytes of a source.
+///
+/// # Errors
+/// What the source reports.
+pub fn sha256_of(source: &dyn ReadAt, bytes: u64) -> Result<[u8; 32]> {
+    let mut hash = Sha256::new();
+    let mut sink = |chunk: &[u8]| -> Result<()> {
+        hash.update(chunk);
+        Ok(())
+    };
+    fan_out(source, 0, bytes, &mut [&mut sink])?;
+    Ok(hash.finalize().into())
 }
 
 #[cfg(test)]

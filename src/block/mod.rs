@@ -10,7 +10,7 @@ mod file;
 mod memory;
 mod pieces;
 
-pub use fanout::{Chunk, Sink, fan_out};
+pub use fanout::{Chunk, Sink, fan_out, sha256_of};
 pub use file::{FileSource, SurgeryFile};
 pub use memory::Memory;
 pub use pieces::{Extent, Pieces, Window};

@@ -7,7 +7,7 @@ mod names;
 
 pub use names::{BackupName, backup_of, disabled_of};
 
-use crate::block::{Pieces, ReadAt};
+use crate::block::{Pieces, ReadAt, sha256_of};
 use crate::boot::{self, Esp, Loader, LoaderVersion, OtherLoaders, Prediction, Type1File, UkiFile, Variables};
 use crate::fat::{Entry, Health, Volume};
 use crate::pe::Arch;
@@ -119,7 +119,11 @@ impl<S: ReadAt> Inventory<S> {
         let mut files = Vec::new();
         let mut linux = Vec::new();
         for entry in volume.list(LINUX_DIR)?.unwrap_or_default() {
-            let seen = if entry.is_dir() { UkiFile::directory(&entry.name) } else { probe(&volume, &entry, &version, machine) };
+            let seen = if entry.is_dir() {
+                UkiFile::directory(&entry.name)
+            } else {
+                probe(&volume, &entry, &version, machine)
+            };
             if !entry.is_dir() {
                 files.push(describe(&volume, entry, &seen));
             }
@@ -128,8 +132,7 @@ impl<S: ReadAt> Inventory<S> {
         let surroundings = Surroundings::read(&volume)?;
         let unknown = || boot::predict(&nothing(), &Variables::default());
         let worlds = [unknown(), unknown()];
-        let mut inventory =
-            Self { volume, health, interrupted, files, loader, variables, worlds, linux, surroundings };
+        let mut inventory = Self { volume, health, interrupted, files, loader, variables, worlds, linux, surroundings };
         inventory.worlds = inventory.predict(&inventory.linux);
         inventory.mark_duplicates();
         Ok(inventory)
@@ -148,7 +151,7 @@ impl<S: ReadAt> Inventory<S> {
                 file.sha256 = Some(hex::encode(uki.sha256));
                 file.schematic = uki.schematic().map(|s| s.id.clone());
             } else {
-                file.sha256 = Some(hex::encode(crate::surgery::sha256_of(&bytes, bytes.size())?));
+                file.sha256 = Some(hex::encode(sha256_of(&bytes, bytes.size())?));
             }
         }
         Ok(())
@@ -169,7 +172,6 @@ impl<S: ReadAt> Inventory<S> {
     }
 
     /// What the board would start if `EFI/Linux` held these files: with the variables as they are, and with none.
-    #[must_use]
     pub fn predict(&self, linux: &[UkiFile]) -> [Prediction; 2] {
         let exists = |path: &str| self.volume.find(&path.replace('\\', "/")).ok().flatten().is_some();
         let (loader, machine) = self.rules().unwrap_or((LoaderVersion::assumed(), 0));
@@ -177,7 +179,10 @@ impl<S: ReadAt> Inventory<S> {
         let esp = Esp {
             loader,
             machine,
-            loader_path: self.loader.as_ref().map_or_else(String::new, |(path, _)| format!("\\{}", path.replace('/', "\\"))),
+            loader_path: self
+                .loader
+                .as_ref()
+                .map_or_else(String::new, |(path, _)| format!("\\{}", path.replace('/', "\\"))),
             linux: linux.to_vec(),
             type1: s.type1.clone(),
             loader_conf: s.loader_conf.clone(),
@@ -213,14 +218,23 @@ impl<S: ReadAt> Inventory<S> {
         // The one that starts is the original; else the one highest in the menu.
         let menu: Vec<String> = {
             let w = &self.worlds[0];
-            w.selected_file().into_iter().chain(w.menu.iter().filter_map(|e| e.file.as_deref())).map(str::to_owned).collect()
+            w.selected_file()
+                .into_iter()
+                .chain(w.menu.iter().filter_map(|e| e.file.as_deref()))
+                .map(str::to_owned)
+                .collect()
         };
         let rank = |f: &EspFile| menu.iter().position(|name| name == f.name()).unwrap_or(usize::MAX);
         let key = |f: &EspFile| Some((f.version()?.to_owned(), f.arch()?));
-        let originals: Vec<_> = self.files.iter().map(|f| {
-            let in_menu = self.files.iter().filter(|o| o.kind == FileKind::Uki && key(o).is_some() && key(o) == key(f));
-            in_menu.min_by_key(|o| rank(o)).map(|o| o.name().to_owned())
-        }).collect();
+        let originals: Vec<_> = self
+            .files
+            .iter()
+            .map(|f| {
+                let in_menu =
+                    self.files.iter().filter(|o| o.kind == FileKind::Uki && key(o).is_some() && key(o) == key(f));
+                in_menu.min_by_key(|o| rank(o)).map(|o| o.name().to_owned())
+            })
+            .collect();
         for (file, original) in self.files.iter_mut().zip(originals) {
             file.duplicate_of = original.filter(|o| file.kind == FileKind::Uki && o != file.name());
         }
@@ -231,7 +245,8 @@ impl Surroundings {
     fn read<S: ReadAt>(volume: &Volume<S>) -> Result<Self> {
         let mut type1 = Vec::new();
         for e in volume.list("loader/entries")?.unwrap_or_default().into_iter().take(MAX_TYPE1) {
-            let text = if e.is_dir() { None } else { volume.read_small(&format!("loader/entries/{}", e.name), MAX_TEXT)? };
+            let text =
+                if e.is_dir() { None } else { volume.read_small(&format!("loader/entries/{}", e.name), MAX_TEXT)? };
             type1.push(Type1File { is_dir: e.is_dir(), text: text.unwrap_or_default(), name: e.name });
         }
         let keys = volume.list("loader/keys")?.unwrap_or_default();

@@ -14,11 +14,13 @@
 
 mod intent;
 mod operation;
+mod plan;
 mod recover;
 mod staging;
 
 pub use intent::{INTENT_NAME, Interrupted, interrupted};
 pub use operation::{ContentRef, Install, Operation, Outcome, Source, Tidy};
+pub use plan::{NewImage, PrunePlan, PruneWishes, Rename, SwapPlan, SwapWishes, backups};
 pub use recover::{Recovery, recover};
 pub use staging::{Staged, Staging};
 

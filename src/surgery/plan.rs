@@ -118,7 +118,8 @@ impl SwapPlan {
             let old_version = before.as_deref().and_then(|b| esp.file(b)).and_then(EspFile::version);
             let doubles = |f: &&EspFile| {
                 let same = f.version().is_some() && (f.version() == image.version || f.version() == old_version);
-                let listed_but_dead = f.kind == FileKind::Broken && esp.as_seen().iter().any(|u| u.name == f.name() && u.is_listed());
+                let listed_but_dead =
+                    f.kind == FileKind::Broken && esp.as_seen().iter().any(|u| u.name == f.name() && u.is_listed());
                 f.kind == FileKind::Uki && same || listed_but_dead
             };
             let others = esp.files.iter().filter(|f| f.name() != target && Some(f.name()) != retired.as_deref());
@@ -131,7 +132,9 @@ impl SwapPlan {
             let gone = |name: &str| disable.iter().any(|d| d == name) || renames.iter().any(|r| r.from == name);
             linux = arranged(esp, image, &target, gone)?;
             worlds = esp.predict(&linux);
-            let Some(winner) = worlds.iter().filter_map(Prediction::selected_file).find(|f| *f != target) else { break };
+            let Some(winner) = worlds.iter().filter_map(Prediction::selected_file).find(|f| *f != target) else {
+                break;
+            };
             let winner = winner.to_owned();
             if wishes.keep_duplicates || esp.file(&winner).is_none() || disable.contains(&winner) {
                 return Ok(Err(format!("{winner} would start instead ({})", worlds[0].reason)));
@@ -199,7 +202,13 @@ impl SwapPlan {
         Operation {
             command: command.to_owned(),
             time,
-            install: Some(Install { target: self.target.clone(), backup: self.target_backup.clone(), old, new, source }),
+            install: Some(Install {
+                target: self.target.clone(),
+                backup: self.target_backup.clone(),
+                old,
+                new,
+                source,
+            }),
             tidy: renames.chain(removals).collect(),
         }
     }
@@ -329,8 +338,11 @@ impl PrunePlan {
                 .flatten()
                 .filter_map(|n| esp.file(n)?.version().map(str::to_owned))
                 .collect();
-            let other = |f: &&EspFile| f.kind == FileKind::Uki && !kept_versions.iter().any(|v| Some(v.as_str()) == f.version());
-            let in_order = esp.worlds[0].menu.iter().filter(|e| e.profile == 0).filter_map(|e| esp.file(e.file.as_deref()?));
+            let other = |f: &&EspFile| {
+                f.kind == FileKind::Uki && !kept_versions.iter().any(|v| Some(v.as_str()) == f.version())
+            };
+            let in_order =
+                esp.worlds[0].menu.iter().filter(|e| e.profile == 0).filter_map(|e| esp.file(e.file.as_deref()?));
             hold(in_order.filter(other).map(|f| f.name()).next(), "the fallback");
         }
         let leaves = |f: &&EspFile| {

@@ -1,9 +1,8 @@
 //! Step one of every swap: the new image in free clusters, read back from the medium. Nothing refers to it yet.
 
-use crate::block::{Pieces, ReadAt, Sink, WriteAt, fan_out};
+use crate::block::{Pieces, Sink, WriteAt, sha256_of};
 use crate::fat::{Editor, Run, Volume};
 use crate::{Error, Result};
-use sha2::{Digest, Sha256};
 
 /// Clusters beyond the image itself that an operation may need: the intent record, growth of two directories.
 const SPARE_CLUSTERS: u64 = 4;
@@ -87,15 +86,4 @@ impl Sink for Staging<'_> {
         self.written += bytes.len() as u64;
         Ok(())
     }
-}
-
-/// SHA-256 of the first `bytes` bytes of a source.
-pub(crate) fn sha256_of(source: &dyn ReadAt, bytes: u64) -> Result<[u8; 32]> {
-    let mut hash = Sha256::new();
-    let mut sink = |chunk: &[u8]| -> Result<()> {
-        hash.update(chunk);
-        Ok(())
-    };
-    fan_out(source, 0, bytes, &mut [&mut sink])?;
-    Ok(hash.finalize().into())
 }

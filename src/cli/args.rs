@@ -1,0 +1,398 @@
+//! What can be typed. Names and meaning are a contract that scripts rely on; new options may come, these stay.
+
+use crate::pe::Arch;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Surgery on UEFI boot images: swap a Talos Linux UKI on the EFI System Partition, without mounting it, safe against
+/// power cuts
+#[derive(Debug, Parser)]
+#[command(name = "bootsurgeon", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Print one JSON document on stdout and nothing else there
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress bars
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+    /// When to use colours (NO_COLOR is respected)
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+    /// Say more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Work with Image Factory schematics
+    #[command(subcommand)]
+    Schematic(SchematicCommand),
+    /// Download an ISO or a UKI from the factory, resumably
+    Fetch(FetchArgs),
+    /// Take the UKI alone out of an image, byte for byte
+    Extract(ExtractArgs),
+    /// Say what something is and what is in it
+    Inspect(InspectArgs),
+    /// Check an image: signature, identity, what it would do to an installed node
+    Verify(VerifyArgs),
+    /// Compare two images
+    Diff(DiffArgs),
+    /// Show the ESP: files, space, health, the boot menu, what boots and why
+    Status(StatusArgs),
+    /// Put an image in the place of the one that boots, safely
+    Swap(SwapArgs),
+    /// Take duplicates and stale versions out of the boot menu
+    Prune(PruneArgs),
+    /// Put a backup back in place
+    Restore(RestoreArgs),
+    /// Finish or undo what was interrupted
+    Recover(RecoverArgs),
+    /// Firmware and device: what is wrong and what to do
+    Doctor(DoctorArgs),
+    /// Show the main job on a disk image made on the spot, with a local factory
+    #[cfg(feature = "demo")]
+    Demo(DemoArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory
+    Man {
+        /// The directory; it must exist
+        dir: PathBuf,
+    },
+}
+
+/// `schematic …`
+#[derive(Debug, Subcommand)]
+pub enum SchematicCommand {
+    /// Canonical form and ID, offline
+    Id {
+        /// A schematic in YAML, or - for standard input
+        file: PathBuf,
+        /// Add a system extension, for example siderolabs/tailscale
+        #[arg(long, value_name = "NAME")]
+        add_extension: Vec<String>,
+        /// Add a kernel argument, for example -talos.halt_if_installed
+        #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+        extra_kernel_arg: Vec<String>,
+    },
+    /// Register a schematic with the factory
+    Create {
+        /// A schematic in YAML, or - for standard input
+        file: PathBuf,
+        #[command(flatten)]
+        factory: FactoryArgs,
+    },
+    /// Fetch a schematic from the factory
+    Show {
+        /// Its ID
+        id: String,
+        #[command(flatten)]
+        factory: FactoryArgs,
+    },
+}
+
+/// How to reach the factory.
+#[derive(Debug, Clone, Args)]
+pub struct FactoryArgs {
+    /// Base URL of the Image Factory
+    #[arg(long = "factory", value_name = "URL", default_value = "https://factory.talos.dev", env = "BOOTSURGEON_FACTORY")]
+    pub url: String,
+    /// Trust the certificates in this PEM file for TLS, instead of the built-in roots
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// Which image of the factory.
+#[derive(Debug, Clone, Args)]
+pub struct FetchArgs {
+    /// Schematic: its ID, or a YAML file
+    #[arg(long, value_name = "ID|FILE")]
+    pub schematic: String,
+    /// Talos version, for example v1.12.4
+    #[arg(long, value_name = "VERSION")]
+    pub talos: String,
+    /// Architecture
+    #[arg(long, value_name = "arm64|amd64")]
+    pub arch: Arch,
+    /// The Secure Boot ISO, or the UKI alone
+    #[arg(long, value_enum, default_value_t = Kind::Iso)]
+    pub kind: Kind,
+    /// Where to write it
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub factory: FactoryArgs,
+}
+
+/// What the factory is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// metal-<arch>-secureboot.iso
+    Iso,
+    /// metal-<arch>-secureboot-uki.efi
+    Uki,
+}
+
+/// An image and which UKI of it.
+#[derive(Debug, Clone, Args)]
+pub struct ImageArgs {
+    /// A UKI, an ISO, a raw disk image or a FAT image, as a file or an http(s) URL
+    pub image: String,
+    /// Which UKI, when there are several
+    #[arg(long, value_name = "NAME")]
+    pub uki: Option<String>,
+}
+
+/// `extract`
+#[derive(Debug, Args)]
+pub struct ExtractArgs {
+    #[command(flatten)]
+    pub image: ImageArgs,
+    /// Where to write it
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `inspect`
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// A UKI, an ISO, a disk or FAT image or device, as a path or an http(s) URL
+    pub path: String,
+    /// Which UKI, when there are several
+    #[arg(long, value_name = "NAME")]
+    pub uki: Option<String>,
+}
+
+/// What an image must be to be believed.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TrustArgs {
+    /// Trusted signer, PEM or DER (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub cert: Vec<PathBuf>,
+    /// Directory with EFI variables, or "none"
+    #[arg(long, value_name = "DIR", default_value = "/sys/firmware/efi/efivars")]
+    pub efivars: PathBuf,
+    /// The schematic it must be built from: ID or YAML file
+    #[arg(long, value_name = "ID|FILE")]
+    pub schematic: Option<String>,
+    /// The Talos version it must be
+    #[arg(long, value_name = "VERSION")]
+    pub talos: Option<String>,
+    /// The architecture it must be for
+    #[arg(long, value_name = "arm64|amd64")]
+    pub arch: Option<Arch>,
+    /// A system extension it must hold (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub require_extension: Vec<String>,
+    /// Signature problems become warnings
+    #[arg(long)]
+    pub allow_untrusted: bool,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub image: ImageArgs,
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    /// Compare with the UKI installed on this disk (continuity of signer and PCR key)
+    #[arg(long, value_name = "DISK")]
+    pub installed: Option<PathBuf>,
+    /// Fail unless the PCR key is the installed UKI's
+    #[arg(long)]
+    pub require_pcr_key: bool,
+    /// SBAT revocation level, instead of SbatLevelRT
+    #[arg(long, value_name = "FILE")]
+    pub sbat_level: Option<PathBuf>,
+}
+
+/// `diff`
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The one
+    pub old: String,
+    /// The other
+    pub new: String,
+}
+
+/// A disk and which ESP of it.
+#[derive(Debug, Clone, Args)]
+pub struct DiskArgs {
+    /// A disk, a partition, a raw disk image or a FAT image
+    pub disk: PathBuf,
+    /// Which EFI System Partition, when there are several
+    #[arg(long, value_name = "N|LABEL|PARTUUID")]
+    pub partition: Option<String>,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub disk: DiskArgs,
+    /// Directory with EFI variables, or "none"
+    #[arg(long, value_name = "DIR", default_value = "/sys/firmware/efi/efivars")]
+    pub efivars: PathBuf,
+}
+
+/// Of commands that change something.
+#[derive(Debug, Clone, Args)]
+pub struct ChangeArgs {
+    /// Print the plan and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `swap`
+#[derive(Debug, Args)]
+pub struct SwapArgs {
+    #[command(flatten)]
+    pub disk: DiskArgs,
+    /// The new image: a UKI, an ISO, a disk or FAT image, as a file or an http(s) URL
+    #[arg(required_unless_present = "schematic")]
+    pub image: Option<String>,
+    /// Which UKI, when the image holds several
+    #[arg(long, value_name = "NAME")]
+    pub uki: Option<String>,
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// File name in EFI/Linux that gets the image
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// Leave duplicates in the boot menu
+    #[arg(long)]
+    pub keep_duplicates: bool,
+    /// Delete older backups beyond this many
+    #[arg(long, value_name = "N")]
+    pub keep_backups: Option<usize>,
+    /// Copy the old image off the ESP too
+    #[arg(long, value_name = "FILE")]
+    pub backup_to: Option<PathBuf>,
+    /// Fail unless the PCR key is the installed UKI's
+    #[arg(long)]
+    pub require_pcr_key: bool,
+    /// Accept an image that halts on installed nodes (an ISO's)
+    #[arg(long)]
+    pub allow_halt_if_installed: bool,
+    /// With --schematic: which asset to ask the factory for
+    #[arg(long, value_enum, default_value_t = Via::Auto)]
+    pub via: Via,
+    #[command(flatten)]
+    pub factory: FactoryArgs,
+}
+
+/// Which asset a swap asks the factory for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// The UKI; the ISO where the factory has no UKI
+    Auto,
+    /// metal-<arch>-secureboot-uki.efi
+    Uki,
+    /// metal-<arch>-secureboot.iso
+    Iso,
+}
+
+/// `prune`
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    #[command(flatten)]
+    pub disk: DiskArgs,
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// Delete instead of renaming, and delete what was disabled before
+    #[arg(long)]
+    pub delete: bool,
+    /// Keep this many backups and delete the older ones
+    #[arg(long, value_name = "N")]
+    pub keep_backups: Option<usize>,
+    /// Take the only fallback out of the menu too
+    #[arg(long)]
+    pub no_fallback: bool,
+    /// Directory with EFI variables, or "none"
+    #[arg(long, value_name = "DIR", default_value = "/sys/firmware/efi/efivars")]
+    pub efivars: PathBuf,
+}
+
+/// `restore`
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    #[command(flatten)]
+    pub disk: DiskArgs,
+    /// The backup; the newest if none is named
+    pub backup: Option<String>,
+    /// List the backups and do nothing
+    #[arg(long)]
+    pub list: bool,
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+/// `recover`
+#[derive(Debug, Args)]
+pub struct RecoverArgs {
+    #[command(flatten)]
+    pub disk: DiskArgs,
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// A disk, a partition, a raw disk image or a FAT image
+    pub disk: Option<PathBuf>,
+    /// Which EFI System Partition, when there are several
+    #[arg(long, value_name = "N|LABEL|PARTUUID")]
+    pub partition: Option<String>,
+    /// Directory with EFI variables, or "none"
+    #[arg(long, value_name = "DIR", default_value = "/sys/firmware/efi/efivars")]
+    pub efivars: PathBuf,
+}
+
+/// `demo`
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Keep the files in this directory
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
