@@ -19,10 +19,12 @@
 //! # Limitations
 //! A logical sector is assumed to be written whole or not at all.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod authenticode;
 pub mod block;
 pub mod boot;
+pub mod command;
 pub mod disk;
 pub mod efivars;
 mod error;

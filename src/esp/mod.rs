@@ -11,7 +11,7 @@ use crate::block::{Pieces, ReadAt, sha256_of};
 use crate::boot::{self, Esp, Loader, LoaderVersion, OtherLoaders, Prediction, Type1File, UkiFile, Variables};
 use crate::fat::{Entry, Health, Volume};
 use crate::pe::Arch;
-use crate::surgery::{Interrupted, LINUX_DIR, interrupted};
+use crate::surgery::{Interrupted, LINUX_DIR, interrupted, refuse_unhealthy};
 use crate::{Result, uki};
 use serde::Serialize;
 
@@ -136,6 +136,17 @@ impl<S: ReadAt> Inventory<S> {
         inventory.worlds = inventory.predict(&inventory.linux);
         inventory.mark_duplicates();
         Ok(inventory)
+    }
+
+    /// Refuses an ESP that must not be written: an operation interrupted, the file system not healthy.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Interrupted`], [`crate::Kind::Unsafe`].
+    pub fn refuse_unsafe(&self) -> Result<()> {
+        if let Some(found) = &self.interrupted {
+            return Err(found.error());
+        }
+        refuse_unhealthy(&self.health)
     }
 
     /// Reads every image whole: hashes and schematics.

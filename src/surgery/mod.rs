@@ -21,7 +21,7 @@ mod staging;
 pub use intent::{INTENT_NAME, Interrupted, interrupted};
 pub use operation::{ContentRef, Install, Operation, Outcome, Source, Tidy};
 pub use plan::{NewImage, PrunePlan, PruneWishes, Rename, SwapPlan, SwapWishes, backups};
-pub use recover::{Recovery, recover};
+pub use recover::{Recovery, recover, rehearse as rehearse_recovery};
 pub use staging::{Staged, Staging};
 
 use crate::block::WriteAt;
@@ -41,9 +41,17 @@ pub fn open_healthy(medium: &dyn WriteAt) -> Result<Editor<'_>> {
     if let Some(found) = interrupted(&volume)? {
         return Err(found.error());
     }
-    let health = Health::check(&volume)?;
+    refuse_unhealthy(&Health::check(&volume)?)?;
+    Ok(editor)
+}
+
+/// Refuses a volume that must not be written, with what is wrong and what to do.
+///
+/// # Errors
+/// [`crate::Kind::Unsafe`].
+pub fn refuse_unhealthy(health: &Health) -> Result<()> {
     if health.is_healthy() {
-        return Ok(editor);
+        return Ok(());
     }
     let what: Vec<&str> =
         health.problems.iter().filter(|p| p.class != ProblemClass::Note).take(4).map(|p| p.what.as_str()).collect();

@@ -5,10 +5,13 @@
 use super::LINUX_DIR;
 use super::intent::{self, interrupted};
 use super::operation::{Operation, finish};
-use crate::block::WriteAt;
+use crate::block::{ReadAt, WriteAt};
 use crate::fat::{Editor, Health, ProblemClass, Table, Volume};
 use crate::{Error, Result};
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What recovery found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -21,17 +24,21 @@ pub struct Recovery {
     pub actions: Vec<String>,
 }
 
-/// Brings a volume back to a clean state. With `dry_run` nothing is written and the actions say what would be done.
+/// What [`recover`] would do. It runs the same code on a view whose writes stay in memory, so what it says is what
+/// would be done.
+///
+/// # Errors
+/// As [`recover`].
+pub fn rehearse(source: &dyn ReadAt, sector_size: u32) -> Result<Recovery> {
+    recover(&Shadow { below: source, sector_size, written: Mutex::default() })
+}
+
+/// Brings a volume back to a clean state.
 ///
 /// # Errors
 /// [`crate::Kind::Unsafe`] when the volume is damaged in a way that no interrupted operation of this program explains;
 /// what the medium reports.
-pub fn recover(medium: &dyn WriteAt, dry_run: bool) -> Result<Recovery> {
-    if dry_run {
-        // The same code on a copy-on-write view: what it says is what would be done.
-        let shadow = Shadow::new(medium);
-        return recover(&shadow, false);
-    }
+pub fn recover(medium: &dyn WriteAt) -> Result<Recovery> {
     let mut done = Recovery::default();
     choose_table(medium, &mut done)?;
     let mut editor = Editor::open(medium)?;
@@ -148,28 +155,25 @@ fn clean(editor: &mut Editor<'_>, had_intent: bool, done: &mut Recovery) -> Resu
 
 /// A medium whose writes stay in memory.
 struct Shadow<'m> {
-    below: &'m dyn WriteAt,
-    written: std::sync::Mutex<std::collections::BTreeMap<u64, Vec<u8>>>,
+    below: &'m dyn ReadAt,
+    sector_size: u32,
+    written: Mutex<BTreeMap<u64, Vec<u8>>>,
 }
 
-impl<'m> Shadow<'m> {
-    fn new(below: &'m dyn WriteAt) -> Self {
-        Self { below, written: std::sync::Mutex::default() }
-    }
-
-    fn written(&self) -> std::sync::MutexGuard<'_, std::collections::BTreeMap<u64, Vec<u8>>> {
-        self.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+impl Shadow<'_> {
+    fn written(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<u8>>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl crate::block::ReadAt for Shadow<'_> {
+impl ReadAt for Shadow<'_> {
     fn size(&self) -> u64 {
         self.below.size()
     }
 
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.below.read_exact_at(buf, offset)?;
-        let unit = u64::from(self.below.sector_size());
+        let unit = u64::from(self.sector_size);
         let end = offset + buf.len() as u64;
         for (at, sector) in self.written().range(offset.saturating_sub(unit - 1)..end) {
             let (from, to) = ((*at).max(offset), (at + unit).min(end));
@@ -184,18 +188,18 @@ impl crate::block::ReadAt for Shadow<'_> {
 
 impl WriteAt for Shadow<'_> {
     fn sector_size(&self) -> u32 {
-        self.below.sector_size()
+        self.sector_size
     }
 
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
-        let unit = self.below.sector_size() as usize;
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let unit = self.sector_size as usize;
         for (i, sector) in buf.chunks(unit).enumerate() {
             self.written().insert(offset + (i * unit) as u64, sector.to_vec());
         }
         Ok(())
     }
 
-    fn barrier(&self) -> std::io::Result<()> {
+    fn barrier(&self) -> io::Result<()> {
         Ok(())
     }
 }

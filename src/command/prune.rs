@@ -1,0 +1,61 @@
+//! `prune`: duplicates, broken entries and stale versions out of the boot menu.
+
+use super::change::Change;
+use super::{DiskRequest, Event, Ui, boot_variables, now};
+use crate::Result;
+use crate::esp::Inventory;
+use crate::surgery::{PrunePlan, PruneWishes, open_healthy};
+use serde::Serialize;
+
+/// What `prune` is asked for.
+#[derive(Debug)]
+pub struct Prune {
+    /// The disk.
+    pub disk: DiskRequest,
+    /// How.
+    pub change: Change,
+    /// Delete instead of renaming.
+    pub delete: bool,
+    /// Keep this many backups.
+    pub keep_backups: Option<usize>,
+    /// Take the only fallback out too.
+    pub no_fallback: bool,
+}
+
+/// What it did.
+#[derive(Debug, Serialize)]
+pub struct PruneReport {
+    /// The plan.
+    pub plan: PrunePlan,
+    /// Whether it was carried out.
+    pub committed: bool,
+}
+
+impl Prune {
+    /// Plans, asks, carries out.
+    ///
+    /// # Errors
+    /// As [`PrunePlan::make`] and [`open_healthy`]; what the medium reports.
+    pub fn run(&self, ui: &dyn Ui) -> Result<PruneReport> {
+        let target = self.disk.find()?;
+        let (variables, unreadable) = boot_variables(&self.disk.efivars());
+        for warning in target.warnings.iter().chain(&unreadable) {
+            ui.event(Event::Warning(warning.clone()));
+        }
+        let esp = Inventory::read(target.open()?, variables)?;
+        esp.refuse_unsafe()?;
+        let time = now();
+        let wishes =
+            PruneWishes { delete: self.delete, keep_backups: self.keep_backups, no_fallback: self.no_fallback, time };
+        let plan = PrunePlan::make(&esp, &wishes)?;
+        if self.change.dry_run || plan.is_empty() {
+            return Ok(PruneReport { plan, committed: false });
+        }
+        let count = plan.renames.len() + plan.delete.len();
+        self.change.confirm(ui, &format!("Take {count} files out of the way on {}?", target.path.display()))?;
+        let opened = target.open_surgery()?;
+        let editor = open_healthy(opened.medium())?;
+        let _ = plan.operation(time).run(editor)?;
+        Ok(PruneReport { plan, committed: true })
+    }
+}

@@ -1,0 +1,247 @@
+//! `status`: the ESP as it is, and what boots.
+
+use super::{DiskRequest, Event, Ui, boot_variables};
+use crate::Result;
+use crate::block::ReadAt;
+use crate::boot::{Prediction, Roles};
+use crate::disk::Target;
+use crate::esp::{EspFile, FileKind, Inventory};
+use crate::fat::{FatKind, ProblemClass, Volume};
+use crate::pe::Arch;
+use serde::Serialize;
+
+/// The request: a disk.
+pub type Status = DiskRequest;
+
+/// What `status` says. The fields of the contract come first; the others are for people and may grow.
+#[derive(Debug, Serialize)]
+pub struct StatusReport {
+    /// The disk and the partition.
+    pub disk: DiskReport,
+    /// The file system.
+    pub esp: EspReport,
+    /// The files of `EFI/Linux`.
+    pub files: Vec<FileReport>,
+    /// The boot menu and what starts.
+    pub boot: BootReport,
+    /// An operation that did not finish.
+    pub interrupted: Option<String>,
+    /// The boot loader.
+    pub loader: Option<LoaderReport>,
+    /// What is noteworthy.
+    pub warnings: Vec<String>,
+}
+
+/// A disk and a partition of it.
+#[derive(Debug, Serialize)]
+pub struct DiskReport {
+    /// As given.
+    pub path: String,
+    /// Logical sector size in bytes.
+    pub sector_size: u32,
+    /// The partition; `null` for a file system without a table.
+    pub partition: Option<PartitionReport>,
+}
+
+/// A partition.
+#[derive(Debug, Serialize)]
+pub struct PartitionReport {
+    /// Its number.
+    pub number: u32,
+    /// Its label.
+    pub label: String,
+    /// Its PARTUUID.
+    pub partuuid: String,
+    /// Where it begins on the disk, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// The file system of an ESP.
+#[derive(Debug, Serialize)]
+pub struct EspReport {
+    /// FAT12, FAT16 or FAT32.
+    pub fat: FatKind,
+    /// Bytes per cluster.
+    pub cluster_bytes: u32,
+    /// Bytes in all clusters.
+    pub total_bytes: u64,
+    /// Bytes in free clusters.
+    pub free_bytes: u64,
+    /// Not unmounted cleanly.
+    pub dirty: bool,
+    /// Nothing stands in the way of writing.
+    pub healthy: bool,
+    /// What does.
+    pub problems: Vec<String>,
+    /// What is worth knowing and stands in nobody's way.
+    pub notes: Vec<String>,
+}
+
+/// A file in `EFI/Linux`.
+#[derive(Debug, Serialize)]
+pub struct FileReport {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: FileKind,
+    /// Its length.
+    pub bytes: u32,
+    /// Its SHA-256.
+    pub sha256: Option<String>,
+    /// The Talos version in it.
+    pub version: Option<String>,
+    /// The architecture it is for.
+    pub arch: Option<Arch>,
+    /// The schematic it was built from.
+    pub schematic: Option<String>,
+    /// The file it doubles.
+    pub duplicate_of: Option<String>,
+    /// Why no loader would start it.
+    pub trouble: Option<String>,
+}
+
+/// What boots.
+#[derive(Debug, Serialize)]
+pub struct BootReport {
+    /// Entry ids in menu order.
+    pub menu: Vec<String>,
+    /// The file that is started.
+    pub selected: Option<String>,
+    /// Why that one.
+    pub reason: String,
+    /// The menu with titles.
+    pub entries: Vec<EntryReport>,
+    /// What starts if the EFI variables are lost.
+    pub selected_without_variables: Option<String>,
+    /// The part each file plays.
+    pub roles: Roles,
+}
+
+/// A line of the menu.
+#[derive(Debug, Serialize)]
+pub struct EntryReport {
+    /// Its id.
+    pub id: String,
+    /// Its text.
+    pub title: String,
+    /// The file in `EFI/Linux`.
+    pub file: Option<String>,
+    /// The profile of that file.
+    pub profile: u32,
+    /// What it does to an installed node, if it is more than booting.
+    pub danger: Option<String>,
+}
+
+/// The boot loader in `EFI/BOOT`.
+#[derive(Debug, Serialize)]
+pub struct LoaderReport {
+    /// Where it is.
+    pub path: String,
+    /// Its version, if it is systemd-boot.
+    pub systemd_boot: Option<String>,
+}
+
+/// Reads an ESP.
+///
+/// # Errors
+/// As [`Target::find`] and [`Inventory::read`].
+pub fn status(request: &Status, ui: &dyn Ui) -> Result<StatusReport> {
+    let target = request.find()?;
+    let (variables, unreadable) = boot_variables(&request.efivars());
+    ui.event(Event::Step("reading the ESP".into()));
+    let mut inventory = Inventory::read(target.open()?, variables)?;
+    inventory.examine()?;
+    let mut warnings = target.warnings.clone();
+    warnings.extend(unreadable);
+    warnings.extend(inventory.worlds[0].warnings.iter().cloned());
+    Ok(report(&target, &inventory, warnings))
+}
+
+fn report<S: ReadAt>(target: &Target, esp: &Inventory<S>, warnings: Vec<String>) -> StatusReport {
+    StatusReport {
+        disk: disk_report(target),
+        esp: esp_report(&esp.volume, &esp.health),
+        files: esp.files.iter().map(FileReport::of).collect(),
+        boot: boot_report(esp),
+        interrupted: esp.interrupted.as_ref().map(ToString::to_string),
+        loader: esp.loader.as_ref().map(|(path, known)| LoaderReport {
+            path: path.clone(),
+            systemd_boot: known.as_ref().map(|l| l.version.to_string()),
+        }),
+        warnings,
+    }
+}
+
+fn disk_report(target: &Target) -> DiskReport {
+    DiskReport {
+        path: target.path.display().to_string(),
+        sector_size: target.sector_size,
+        partition: target.partition.as_ref().map(|p| PartitionReport {
+            number: p.number,
+            label: p.label.clone(),
+            partuuid: p.partuuid.to_string(),
+            offset: p.extent.offset,
+            bytes: p.extent.bytes,
+        }),
+    }
+}
+
+fn esp_report<S: ReadAt>(volume: &Volume<S>, health: &crate::fat::Health) -> EspReport {
+    let g = volume.geometry();
+    let (notes, problems): (Vec<_>, Vec<_>) = health.problems.iter().partition(|p| p.class == ProblemClass::Note);
+    let text = |these: Vec<&crate::fat::Problem>| these.into_iter().map(|p| p.what.clone()).collect::<Vec<_>>();
+    EspReport {
+        fat: g.kind,
+        cluster_bytes: g.cluster_bytes,
+        total_bytes: u64::from(g.clusters) * u64::from(g.cluster_bytes),
+        free_bytes: volume.free_bytes(),
+        dirty: health.dirty,
+        healthy: health.is_healthy(),
+        problems: text(problems),
+        notes: text(notes),
+    }
+}
+
+impl FileReport {
+    fn of(file: &EspFile) -> Self {
+        Self {
+            name: file.name().to_owned(),
+            kind: file.kind,
+            bytes: file.entry.bytes,
+            sha256: file.sha256.clone(),
+            version: file.version().map(str::to_owned),
+            arch: file.arch(),
+            schematic: file.schematic.clone(),
+            duplicate_of: file.duplicate_of.clone(),
+            trouble: file.trouble.clone(),
+        }
+    }
+}
+
+fn boot_report<S: ReadAt>(esp: &Inventory<S>) -> BootReport {
+    let [now, reset]: &[Prediction; 2] = &esp.worlds;
+    let danger = |entry: &crate::boot::MenuEntry| {
+        let cmdline = entry.options.as_deref()?;
+        crate::uki::cmdline::wipes(cmdline).map(|what| format!("wipes {what}"))
+    };
+    BootReport {
+        menu: now.menu.iter().map(|e| e.id.clone()).collect(),
+        selected: now.selected_file().map(str::to_owned),
+        reason: now.reason.clone(),
+        entries: now
+            .menu
+            .iter()
+            .map(|e| EntryReport {
+                id: e.id.clone(),
+                title: e.title.clone(),
+                file: e.file.clone(),
+                profile: e.profile,
+                danger: danger(e),
+            })
+            .collect(),
+        selected_without_variables: reset.selected_file().map(str::to_owned),
+        roles: crate::boot::roles(now, &esp.variables),
+    }
+}
