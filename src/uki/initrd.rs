@@ -137,20 +137,31 @@ pub fn read_initrd(input: impl BufRead, members: &mut dyn Members) -> Result<Ini
     Ok(walk.found)
 }
 
-/// Bytes to parse, and how many compressed frames they have come from so far.
+/// Bytes to parse.
 trait Source: BufRead {
+    /// How many compressed frames they have come from so far.
     fn frames(&self) -> u64;
+    /// How many were taken.
+    fn position(&self) -> u64;
 }
 
 impl<R: BufRead> Source for Tally<R> {
     fn frames(&self) -> u64 {
         0
     }
+
+    fn position(&self) -> u64 {
+        self.consumed()
+    }
 }
 
 impl<R: BufRead> Source for BufReader<Frames<'_, R>> {
     fn frames(&self) -> u64 {
         self.get_ref().frames()
+    }
+
+    fn position(&self) -> u64 {
+        self.get_ref().produced().saturating_sub(self.buffer().len() as u64)
     }
 }
 
@@ -177,6 +188,12 @@ impl Walk<'_> {
     fn archive(&mut self, coding: Coding, source: &mut impl Source) -> Result<()> {
         if self.found.archives.len() == MAX_ARCHIVES {
             return Err(Error::rejected(format!("more than {MAX_ARCHIVES} archives")));
+        }
+        let at = source.position();
+        if !at.is_multiple_of(4) {
+            return Err(Error::rejected(format!(
+                "an archive begins {at} bytes into it, which is no multiple of 4: the kernel takes it for junk"
+            )));
         }
         let mut archive = Archive { coding, entries: 0, unpacked_bytes: 0 };
         let mut frame = None;

@@ -61,7 +61,7 @@ fn archives_follow_each_other_in_any_coding() {
     let forms = [Coding::Plain, Coding::Zstd, Coding::Xz];
     for first in forms {
         for second in forms {
-            for padding in [0, 4, 509] {
+            for padding in [0, 4, 508] {
                 let zeros = vec![0; padding];
                 let all =
                     [&microcode[..], &zeros, &coded(first, &base), &zeros, &coded(second, &extra), &zeros].concat();
@@ -82,6 +82,9 @@ fn one_stream_may_hold_several_archives_and_one_archive_several_frames() {
     let (base, extra) = pair();
     let together = [&base[..], &[0; 512], &extra].concat();
     assert_eq!(read(&zstd(&together, 1).unwrap()).unwrap().archives.len(), 2);
+
+    // Only a plain archive has to be aligned.
+    assert_eq!(read(&[&extra[..], &[0; 3], &zstd(&base, 1).unwrap()].concat()).unwrap().archives.len(), 2);
 
     let (a, b) = base.split_at(70_000);
     let mut split = ::zstd::encode_all(a, 1).unwrap();
@@ -153,6 +156,8 @@ fn malformed_archives_are_rejected_with_a_reason() {
         ("wrong xz magic", vec![0xFD, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], ""),
         ("junk behind", [&base[..], b"junk"].concat(), "begins no cpio"),
         ("junk in a frame", zstd(&[&base[..], b"junk"].concat(), 1).unwrap(), "begins no other"),
+        ("misaligned", [&base[..], &[0; 5], &base].concat(), "no multiple of 4"),
+        ("misaligned in a frame", zstd(&[&base[..], &[0; 6], &base].concat(), 1).unwrap(), "no multiple of 4"),
         ("no trailer", entry(b"a", 0o100_644, 1, b"b"), "too early"),
         ("odc", b"070707".repeat(50), ""),
         ("long name", long_name, "no newc header"),
