@@ -176,6 +176,17 @@ fn malformed_archives_are_rejected_with_a_reason() {
 }
 
 #[test]
+fn an_initrd_cut_anywhere_is_noticed() {
+    let archive = cpio(&[("extensions.yaml", b"layers: []\n"), ("0.sqsh", &[7; 900])]).unwrap();
+    for coding in [Coding::Plain, Coding::Zstd, Coding::Xz] {
+        let whole = coded(coding, &archive);
+        for end in (0..whole.len()).filter(|&end| whole[end..].iter().any(|b| *b != 0) || coding == Coding::Plain) {
+            assert_eq!(read(&whole[..end]).unwrap_err().kind(), Kind::Rejected, "{coding} {end}");
+        }
+    }
+}
+
+#[test]
 fn windows_of_more_than_32_mib_are_refused() {
     let archive = cpio(&[("a", b"b")]).unwrap();
     for (log, good) in [(23, true), (25, true), (26, false), (27, false)] {
