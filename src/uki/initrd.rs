@@ -202,8 +202,11 @@ impl Walk<'_> {
             archive.entries += 1;
             archive.unpacked_bytes += bytes;
         }
+        // unpack_to_rootfs decompresses one frame per turn and wants it to end behind a trailer.
         if frame.is_some_and(|first| first != source.frames()) {
-            self.note(format!("an archive spans several {coding} frames: the kernel may unpack only the first"));
+            return Err(Error::rejected(format!(
+                "an archive spans several {coding} frames: the kernel takes the end of the first for junk"
+            )));
         }
         self.found.archives.push(archive);
         Ok(())

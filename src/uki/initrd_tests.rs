@@ -78,7 +78,7 @@ fn archives_follow_each_other_in_any_coding() {
 }
 
 #[test]
-fn one_stream_may_hold_several_archives_and_one_archive_several_frames() {
+fn one_frame_may_hold_several_archives_but_no_archive_spans_frames() {
     let (base, extra) = pair();
     let together = [&base[..], &[0; 512], &extra].concat();
     assert_eq!(read(&zstd(&together, 1).unwrap()).unwrap().archives.len(), 2);
@@ -89,9 +89,7 @@ fn one_stream_may_hold_several_archives_and_one_archive_several_frames() {
     let (a, b) = base.split_at(70_000);
     let mut split = ::zstd::encode_all(a, 1).unwrap();
     split.extend(::zstd::encode_all(b, 1).unwrap());
-    let initrd = read(&split).unwrap();
-    assert_eq!(initrd.entries(), 2);
-    assert_eq!(initrd.notes, ["an archive spans several zstd frames: the kernel may unpack only the first"]);
+    assert!(rejection(&split).contains("spans several zstd frames"));
 }
 
 #[test]
