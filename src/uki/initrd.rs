@@ -196,14 +196,14 @@ impl Walk<'_> {
             )));
         }
         let mut archive = Archive { coding, entries: 0, unpacked_bytes: 0 };
-        let mut frame = None;
+        // The first byte is in the buffer already, so its frame has begun.
+        let frame = source.frames();
         while let Some(bytes) = self.entry(source)? {
-            frame.get_or_insert_with(|| source.frames());
             archive.entries += 1;
             archive.unpacked_bytes += bytes;
         }
         // unpack_to_rootfs decompresses one frame per turn and wants it to end behind a trailer.
-        if frame.is_some_and(|first| first != source.frames()) {
+        if frame != source.frames() {
             return Err(Error::rejected(format!(
                 "an archive spans several {coding} frames: the kernel takes the end of the first for junk"
             )));

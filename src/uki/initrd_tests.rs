@@ -86,10 +86,12 @@ fn one_frame_may_hold_several_archives_but_no_archive_spans_frames() {
     // Only a plain archive has to be aligned.
     assert_eq!(read(&[&extra[..], &[0; 3], &zstd(&base, 1).unwrap()].concat()).unwrap().archives.len(), 2);
 
-    let (a, b) = base.split_at(70_000);
-    let mut split = ::zstd::encode_all(a, 1).unwrap();
-    split.extend(::zstd::encode_all(b, 1).unwrap());
-    assert!(rejection(&split).contains("spans several zstd frames"));
+    for at in [1, 50, 111, 200, 70_000, base.len() - 200, base.len() - 1] {
+        let (a, b) = base.split_at(at);
+        let mut split = ::zstd::encode_all(a, 1).unwrap();
+        split.extend(::zstd::encode_all(b, 1).unwrap());
+        assert!(rejection(&split).contains("spans several zstd frames"), "{at}");
+    }
 }
 
 #[test]
