@@ -5,7 +5,7 @@
 //! it was built from. Source: `pkg/machinery/extensions` of Talos, `internal/schematic` of the Image Factory.
 
 use crate::{Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 /// The most layers that are believed. The factory offers about a hundred extensions.
@@ -144,21 +144,21 @@ struct Layer {
 #[serde(rename_all = "camelCase")]
 struct Metadata {
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_nothing")]
     version: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_nothing")]
     author: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_nothing")]
     description: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_nothing")]
     extra_info: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_nothing")]
     compatibility: Compatibility,
 }
 
 #[derive(Deserialize, Default)]
 struct Compatibility {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_nothing")]
     talos: Versions,
 }
 
@@ -166,6 +166,11 @@ struct Compatibility {
 struct Versions {
     #[serde(default)]
     version: Option<String>,
+}
+
+/// An empty value is an empty text to Go's decoder, and so to Talos.
+fn null_is_nothing<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 #[cfg(test)]
@@ -203,6 +208,14 @@ mod tests {
     }
 
     #[test]
+    fn plain_scalars_of_any_kind_are_text_and_nothing_is_empty() {
+        let yaml = b"layers:\n- image: 0.sqsh\n  metadata:\n    name: a\n    version: 2025\n    author: null\n    description:\n    compatibility: {}\n- image: 1.sqsh\n  metadata: {name: b, version: 0x10, author: true, compatibility: null}\n";
+        let found = Extensions::parse(yaml).unwrap().extensions;
+        let fields: Vec<_> = found.iter().map(|e| (&*e.version, &*e.author, &*e.description)).collect();
+        assert_eq!(fields, [("2025", "", ""), ("0x10", "true", "")]);
+    }
+
+    #[test]
     fn another_yaml_than_the_id_says_is_seen() {
         let yaml = build::extensions_yaml(&[], "customization: {}\n").replace("customization", "customisation");
         let schematic = Extensions::parse(yaml.as_bytes()).unwrap().schematic.unwrap();
@@ -215,6 +228,8 @@ mod tests {
         let two = "layers:\n".to_owned() + &"  - {image: 1.sqsh, metadata: {name: schematic, version: a}}\n".repeat(2);
         let many = "layers:\n".to_owned() + &"  - {image: 1.sqsh, metadata: {name: a}}\n".repeat(MAX_LAYERS + 1);
         let deep = "layers: ".to_owned() + &"[".repeat(100_000);
+        let deep_block = "- ".repeat(1 << 21);
+        let wide = "layers: [".to_owned() + &"a,".repeat(2_000_000);
         let bomb = "a: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a]\nlayers: *b\n";
         for (what, yaml) in [
             ("empty", &b""[..]),
@@ -226,6 +241,8 @@ mod tests {
             ("two", two.as_bytes()),
             ("many", many.as_bytes()),
             ("deep", deep.as_bytes()),
+            ("deep block", deep_block.as_bytes()),
+            ("wide", wide.as_bytes()),
             ("bomb", bomb.as_bytes()),
         ] {
             let e = Extensions::parse(yaml).unwrap_err();

@@ -71,11 +71,13 @@ impl fmt::Display for Coding {
 
 /// An error on the way through the readers: our own as it was, a decompressor's as a rejection.
 pub(super) fn rejected(e: io::Error) -> Error {
-    if e.kind() == io::ErrorKind::UnexpectedEof {
-        return Error::rejected("it ends too early").advise("the file is truncated or damaged: fetch it again");
-    }
+    let early = e.kind() == io::ErrorKind::UnexpectedEof;
     let e = Error::from(e);
-    if e.io_error().is_some() { Error::rejected(e.message()) } else { e }
+    if e.io_error().is_none() {
+        return e;
+    }
+    Error::rejected(if early { "it ends too early" } else { e.message() })
+        .advise("the file is truncated or damaged: fetch it again")
 }
 
 /// Counts what is taken from a reader, and marks its errors as errors of the medium.
@@ -126,6 +128,8 @@ pub(super) struct Frames<'a, R> {
     coding: Coding,
     decoder: Option<Decoder<&'a mut Tally<R>>>,
     totals: &'a mut Totals,
+    /// What others had produced before.
+    before: u64,
 }
 
 enum Decoder<R> {
@@ -162,7 +166,8 @@ impl<R: BufRead> Decoder<R> {
 impl<'a, R: BufRead> Frames<'a, R> {
     /// Begins with the frame that `input` stands at.
     pub(super) fn new(coding: Coding, input: &'a mut Tally<R>, totals: &'a mut Totals) -> Result<Self> {
-        let mut frames = Self { coding, decoder: None, totals };
+        let before = totals.produced;
+        let mut frames = Self { coding, decoder: None, totals, before };
         frames.begin(input).map_err(rejected)?;
         Ok(frames)
     }
@@ -170,6 +175,11 @@ impl<'a, R: BufRead> Frames<'a, R> {
     /// How many frames were begun so far.
     pub(super) fn frames(&self) -> u64 {
         self.totals.frames
+    }
+
+    /// Bytes produced so far.
+    pub(super) fn produced(&self) -> u64 {
+        self.totals.produced - self.before
     }
 
     fn begin(&mut self, input: &'a mut Tally<R>) -> io::Result<()> {

@@ -137,20 +137,31 @@ pub fn read_initrd(input: impl BufRead, members: &mut dyn Members) -> Result<Ini
     Ok(walk.found)
 }
 
-/// Bytes to parse, and how many compressed frames they have come from so far.
+/// Bytes to parse.
 trait Source: BufRead {
+    /// How many compressed frames they have come from so far.
     fn frames(&self) -> u64;
+    /// How many were taken.
+    fn position(&self) -> u64;
 }
 
 impl<R: BufRead> Source for Tally<R> {
     fn frames(&self) -> u64 {
         0
     }
+
+    fn position(&self) -> u64 {
+        self.consumed()
+    }
 }
 
 impl<R: BufRead> Source for BufReader<Frames<'_, R>> {
     fn frames(&self) -> u64 {
         self.get_ref().frames()
+    }
+
+    fn position(&self) -> u64 {
+        self.get_ref().produced().saturating_sub(self.buffer().len() as u64)
     }
 }
 
@@ -178,15 +189,24 @@ impl Walk<'_> {
         if self.found.archives.len() == MAX_ARCHIVES {
             return Err(Error::rejected(format!("more than {MAX_ARCHIVES} archives")));
         }
+        let at = source.position();
+        if !at.is_multiple_of(4) {
+            return Err(Error::rejected(format!(
+                "an archive begins {at} bytes into it, which is no multiple of 4: the kernel takes it for junk"
+            )));
+        }
         let mut archive = Archive { coding, entries: 0, unpacked_bytes: 0 };
-        let mut frame = None;
+        // The first byte is in the buffer already, so its frame has begun.
+        let frame = source.frames();
         while let Some(bytes) = self.entry(source)? {
-            frame.get_or_insert_with(|| source.frames());
             archive.entries += 1;
             archive.unpacked_bytes += bytes;
         }
-        if frame.is_some_and(|first| first != source.frames()) {
-            self.note(format!("an archive spans several {coding} frames: the kernel may unpack only the first"));
+        // unpack_to_rootfs decompresses one frame per turn and wants it to end behind a trailer.
+        if frame != source.frames() {
+            return Err(Error::rejected(format!(
+                "an archive spans several {coding} frames: the kernel takes the end of the first for junk"
+            )));
         }
         self.found.archives.push(archive);
         Ok(())

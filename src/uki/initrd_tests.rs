@@ -61,7 +61,7 @@ fn archives_follow_each_other_in_any_coding() {
     let forms = [Coding::Plain, Coding::Zstd, Coding::Xz];
     for first in forms {
         for second in forms {
-            for padding in [0, 4, 509] {
+            for padding in [0, 4, 508] {
                 let zeros = vec![0; padding];
                 let all =
                     [&microcode[..], &zeros, &coded(first, &base), &zeros, &coded(second, &extra), &zeros].concat();
@@ -78,17 +78,20 @@ fn archives_follow_each_other_in_any_coding() {
 }
 
 #[test]
-fn one_stream_may_hold_several_archives_and_one_archive_several_frames() {
+fn one_frame_may_hold_several_archives_but_no_archive_spans_frames() {
     let (base, extra) = pair();
     let together = [&base[..], &[0; 512], &extra].concat();
     assert_eq!(read(&zstd(&together, 1).unwrap()).unwrap().archives.len(), 2);
 
-    let (a, b) = base.split_at(70_000);
-    let mut split = ::zstd::encode_all(a, 1).unwrap();
-    split.extend(::zstd::encode_all(b, 1).unwrap());
-    let initrd = read(&split).unwrap();
-    assert_eq!(initrd.entries(), 2);
-    assert_eq!(initrd.notes, ["an archive spans several zstd frames: the kernel may unpack only the first"]);
+    // Only a plain archive has to be aligned.
+    assert_eq!(read(&[&extra[..], &[0; 3], &zstd(&base, 1).unwrap()].concat()).unwrap().archives.len(), 2);
+
+    for at in [1, 50, 111, 200, 70_000, base.len() - 200, base.len() - 1] {
+        let (a, b) = base.split_at(at);
+        let mut split = ::zstd::encode_all(a, 1).unwrap();
+        split.extend(::zstd::encode_all(b, 1).unwrap());
+        assert!(rejection(&split).contains("spans several zstd frames"), "{at}");
+    }
 }
 
 #[test]
@@ -153,6 +156,8 @@ fn malformed_archives_are_rejected_with_a_reason() {
         ("wrong xz magic", vec![0xFD, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], ""),
         ("junk behind", [&base[..], b"junk"].concat(), "begins no cpio"),
         ("junk in a frame", zstd(&[&base[..], b"junk"].concat(), 1).unwrap(), "begins no other"),
+        ("misaligned", [&base[..], &[0; 5], &base].concat(), "no multiple of 4"),
+        ("misaligned in a frame", zstd(&[&base[..], &[0; 6], &base].concat(), 1).unwrap(), "no multiple of 4"),
         ("no trailer", entry(b"a", 0o100_644, 1, b"b"), "too early"),
         ("odc", b"070707".repeat(50), ""),
         ("long name", long_name, "no newc header"),
@@ -167,6 +172,17 @@ fn malformed_archives_are_rejected_with_a_reason() {
     ] {
         let message = rejection(&bytes);
         assert!(message.contains(reason), "{what}: {message}");
+    }
+}
+
+#[test]
+fn an_initrd_cut_anywhere_is_noticed() {
+    let archive = cpio(&[("extensions.yaml", b"layers: []\n"), ("0.sqsh", &[7; 900])]).unwrap();
+    for coding in [Coding::Plain, Coding::Zstd, Coding::Xz] {
+        let whole = coded(coding, &archive);
+        for end in (0..whole.len()).filter(|&end| whole[end..].iter().any(|b| *b != 0) || coding == Coding::Plain) {
+            assert_eq!(read(&whole[..end]).unwrap_err().kind(), Kind::Rejected, "{coding} {end}");
+        }
     }
 }
 
