@@ -110,7 +110,7 @@ impl MenuEntry {
 
 /// The entries of a file in `\EFI\Linux`.
 pub(super) fn of_uki(file: &UkiFile, loader: &LoaderVersion, xbootldr: bool, menu: &mut Vec<MenuEntry>) {
-    let Ok(profiles) = &file.profiles else { return };
+    let Ok(profiles) = file.listed(loader) else { return };
     let counter = Counter::parse(&file.name, ".efi");
     for profile in profiles {
         let (id, id_without_profile) = uki_id(&file.name, profile, counter.as_ref(), loader);

@@ -237,11 +237,14 @@ fn fallback(menu: &[MenuEntry], config: &Config, loader: &LoaderVersion, selecte
 fn warn_of_unlisted(esp: &Esp<'_>, warnings: &mut Vec<String>) {
     let volumes = [Some(&esp.linux), esp.xbootldr.as_ref().map(|x| &x.linux)];
     for file in volumes.into_iter().flatten().flatten() {
-        match &file.profiles {
-            Err(skip) if skip.is_broken() => {
-                warnings.push(format!("{} is not listed: it {skip}", file.name));
+        match file.listed(&esp.loader) {
+            Ok(_) => {}
+            Err(skip) => {
+                if skip.is_broken() {
+                    warnings.push(format!("{} is not listed: it {skip}", file.name));
+                }
+                continue;
             }
-            _ => {}
         }
         for (number, skip) in &file.lost {
             warnings.push(format!("profile {number} of {} is not listed: it {skip}", file.name));

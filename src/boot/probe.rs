@@ -14,15 +14,19 @@ use std::fmt;
 const MAX_PROFILES: u32 = 256;
 
 /// A file of `\EFI\Linux` as systemd-boot sees it.
+///
+/// Name and content are kept apart, so that a plan can ask what would be if the file had another name: change `name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UkiFile {
     /// Its long name with its case.
     pub name: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
     /// Whether it carries the read-only attribute; systemd-boot 262 does not count down such a file.
     pub read_only: bool,
-    /// The profiles that become menu entries, or why there are none.
-    pub profiles: Result<Vec<Profile>, Skip>,
-    /// Profiles that are there but do not become entries, although others of the file do.
+    /// The profiles in it that can become menu entries, or why there are none, whatever the name says.
+    pub content: Result<Vec<Profile>, Skip>,
+    /// Profiles that are there but cannot become entries, although others of the file can.
     pub lost: Vec<(u32, Skip)>,
 }
 
@@ -102,27 +106,34 @@ impl fmt::Display for Skip {
 
 impl UkiFile {
     /// Reads what the systemd-boot `loader`, built for the COFF machine type `machine`, would read of the regular file
-    /// `name` in `\EFI\Linux`. Never fails: what cannot be read is a reason not to be listed.
+    /// `name` in `\EFI\Linux`. Never fails: what cannot be read is a reason not to be listed. Files whose names keep them
+    /// out are read as well, for they may be renamed; it takes a few KiB.
     #[must_use]
     pub fn probe(name: &str, source: &dyn ReadAt, loader: &LoaderVersion, machine: u16) -> Self {
         let mut lost = Vec::new();
-        let profiles = match refused_name(name, loader) {
-            Some(skip) => Err(skip),
-            None => read_profiles(source, loader, machine, &mut lost),
-        };
-        Self { name: name.to_owned(), read_only: false, profiles, lost }
+        let content = read_profiles(source, loader, machine, &mut lost);
+        Self { name: name.to_owned(), is_dir: false, read_only: false, content, lost }
     }
 
     /// A directory, which systemd-boot passes over whatever its name.
     #[must_use]
     pub fn directory(name: &str) -> Self {
-        Self { name: name.to_owned(), read_only: false, profiles: Err(Skip::Directory), lost: Vec::new() }
+        let content = Err(Skip::Directory);
+        Self { name: name.to_owned(), is_dir: true, read_only: false, content, lost: Vec::new() }
     }
 
-    /// Whether systemd-boot lists it.
-    #[must_use]
-    pub fn is_listed(&self) -> bool {
-        self.profiles.is_ok()
+    /// The profiles that systemd-boot lists of it.
+    ///
+    /// # Errors
+    /// Why it lists none: the name first, then the content.
+    pub fn listed(&self, loader: &LoaderVersion) -> Result<&[Profile], Skip> {
+        if self.is_dir {
+            return Err(Skip::Directory);
+        }
+        if let Some(skip) = refused(&self.name, b".efi", loader) {
+            return Err(skip);
+        }
+        self.content.as_deref().map_err(Clone::clone)
     }
 }
 
@@ -148,12 +159,7 @@ impl Loader {
     }
 }
 
-/// The name rules, in systemd-boot's order.
-pub(super) fn refused_name(name: &str, loader: &LoaderVersion) -> Option<Skip> {
-    refused(name, b".efi", loader)
-}
-
-/// The same rules with another suffix, for Type #1 entries.
+/// Why systemd-boot passes over a file of that name where it looks for names with this suffix.
 pub(super) fn refused(name: &str, suffix: &[u8], loader: &LoaderVersion) -> Option<Skip> {
     let bytes = name.as_bytes();
     let auto = bytes.get(..5).is_some_and(|head| {

@@ -99,8 +99,8 @@ fn order_reason(menu: &[MenuEntry], candidates: &[usize], loader: &LoaderVersion
         return "enrolment of Secure Boot keys: there is no system to start".to_owned();
     }
     // Profiles of one file are one system.
-    let owner = |e: &MenuEntry| e.path.clone().unwrap_or_else(|| e.id.clone());
-    let mut owners: Vec<String> = candidates.iter().map(|i| owner(&menu[*i])).collect();
+    let owner = |e: &MenuEntry| (e.xbootldr, e.path.clone().unwrap_or_else(|| e.id.clone()));
+    let mut owners: Vec<_> = candidates.iter().map(|i| owner(&menu[*i])).collect();
     let rival = candidates.iter().map(|i| &menu[*i]).find(|e| owner(e) != owner(winner));
     owners.sort();
     owners.dedup();

@@ -26,15 +26,19 @@ fn names() {
         ("äöü.efi", None),
     ] {
         for version in VERSIONS {
-            assert_eq!(probe(version, name, &uki).profiles.err(), skip, "{version} {name}");
+            assert_eq!(probe(version, name, &uki).listed(&v(version)).err(), skip, "{version} {name}");
         }
     }
     for version in VERSIONS {
         let old = ["252.39", "254.26"].contains(&version);
         let skip = (!old).then_some(Skip::AutoPrefix);
-        assert_eq!(probe(version, "AUTO-foo.efi", &uki).profiles.err(), skip, "{version}");
+        assert_eq!(probe(version, "AUTO-foo.efi", &uki).listed(&v(version)).err(), skip, "{version}");
     }
-    assert_eq!(UkiFile::directory("dir.efi").profiles, Err(Skip::Directory));
+    assert_eq!(UkiFile::directory("dir.efi").listed(&v("257.9")), Err(Skip::Directory));
+    // What a plan asks: the same file under another name.
+    let mut file = probe("257.9", "x.efi.bak.1", &uki);
+    file.name = "x.efi".into();
+    assert_eq!(file.listed(&v("257.9")).unwrap().len(), 1);
     assert!(!Skip::NotEfi.is_broken() && Skip::NoOsRelease.is_broken());
 }
 
@@ -60,11 +64,11 @@ fn images_that_no_version_accepts() {
         for (what, damage) in cases {
             let mut bytes = plain_uki(&talos_os_release("v1"));
             damage(&mut bytes);
-            let skip = probe(version, "x.efi", &bytes).profiles.unwrap_err();
+            let skip = probe(version, "x.efi", &bytes).content.unwrap_err();
             assert!(matches!(skip, Skip::NotPe(_)), "{version} {what}: {skip:?}");
         }
         let foreign = pe(0xAA64, &[(".osrel", b"NAME=x")]);
-        assert_eq!(probe(version, "x.efi", &foreign).profiles, Err(Skip::OtherMachine(0xAA64)));
+        assert_eq!(probe(version, "x.efi", &foreign).content, Err(Skip::OtherMachine(0xAA64)));
     }
 }
 
@@ -72,11 +76,11 @@ fn images_that_no_version_accepts() {
 fn hardly_anything_is_needed() {
     for version in VERSIONS {
         let file = probe(version, "x.efi", &pe(X64, &[(".text", b"code"), (".osrel", b"NAME=x")]));
-        assert_eq!(file.profiles.unwrap()[0].os, "x", "{version}");
-        assert_eq!(probe(version, "a.addon.efi", &pe(X64, &[(".cmdline", b"x")])).profiles, Err(Skip::NoOsRelease));
+        assert_eq!(file.content.unwrap()[0].os, "x", "{version}");
+        assert_eq!(probe(version, "a.addon.efi", &pe(X64, &[(".cmdline", b"x")])).content, Err(Skip::NoOsRelease));
         let nameless = pe(X64, &[(".osrel", b"VERSION_ID=1\nHOME_URL=x")]);
-        assert_eq!(probe(version, "x.efi", &nameless).profiles, Err(Skip::Nameless));
-        assert_eq!(probe(version, "x.efi", &pe(X64, &[(".osrel", b"")])).profiles, Err(Skip::NoOsRelease));
+        assert_eq!(probe(version, "x.efi", &nameless).content, Err(Skip::Nameless));
+        assert_eq!(probe(version, "x.efi", &pe(X64, &[(".osrel", b"")])).content, Err(Skip::NoOsRelease));
     }
 }
 
@@ -86,7 +90,7 @@ fn the_first_or_the_last_section_of_a_name() {
     for (version, expected) in
         [("252.39", "longer"), ("254.26", "longer"), ("257.9", "first"), ("259.5", "first"), ("262", "first")]
     {
-        assert_eq!(probe(version, "x.efi", &image).profiles.unwrap()[0].os, expected, "{version}");
+        assert_eq!(probe(version, "x.efi", &image).content.unwrap()[0].os, expected, "{version}");
     }
 }
 
@@ -95,13 +99,13 @@ fn sections_outside_the_image_count_for_nothing_since_262() {
     let mut image = plain_uki("NAME=x");
     let size_of_image = 128 + 24 + 56;
     image[size_of_image..size_of_image + 4].copy_from_slice(&0x1000u32.to_le_bytes());
-    assert!(probe("259.5", "x.efi", &image).is_listed());
-    assert_eq!(probe("262", "x.efi", &image).profiles, Err(Skip::NoOsRelease));
+    assert!(probe("259.5", "x.efi", &image).content.is_ok());
+    assert_eq!(probe("262", "x.efi", &image).content, Err(Skip::NoOsRelease));
 
     let mut image = plain_uki("NAME=x");
     image[128 + 24 + 108] = 5;
-    assert!(probe("259.5", "x.efi", &image).is_listed());
-    assert!(matches!(probe("262", "x.efi", &image).profiles, Err(Skip::NotPe(_))));
+    assert!(probe("259.5", "x.efi", &image).content.is_ok());
+    assert!(matches!(probe("262", "x.efi", &image).content, Err(Skip::NotPe(_))));
 }
 
 #[test]
@@ -125,18 +129,18 @@ fn truncated_images_are_listed_as_long_as_their_texts_are_there() {
         for version in VERSIONS {
             let expected = if v(version).profiles() { modern } else { old };
             let file = probe(version, "x.efi", bytes);
-            let n = file.profiles.as_ref().map_or(0, Vec::len);
+            let n = file.content.as_ref().map_or(0, Vec::len);
             assert_eq!(n, expected, "{version} cut at {cut}: {file:?}");
         }
     }
-    assert_eq!(probe("257.9", "x.efi", &whole[..start(3) - 1]).profiles, Err(Skip::ProfileCutOff));
+    assert_eq!(probe("257.9", "x.efi", &whole[..start(3) - 1]).content, Err(Skip::ProfileCutOff));
     assert_eq!(probe("257.9", "x.efi", &whole[..start(4) - 1]).lost, [(1, Skip::ProfileCutOff)]);
-    assert_eq!(probe("252.39", "x.efi", &whole[..start(0) - 1]).profiles, Err(Skip::OsReleaseCutOff));
+    assert_eq!(probe("252.39", "x.efi", &whole[..start(0) - 1]).content, Err(Skip::OsReleaseCutOff));
 
     // os-release itself is cut: parsed up to there.
     let bytes = &plain_uki(&talos_os_release("v1"))[..1024 - 512 + 16];
     let file = UkiFile::probe("x.efi", &bytes.to_vec(), &v("257.9"), X64);
-    let profile = &file.profiles.unwrap()[0];
+    let profile = &file.content.unwrap()[0];
     assert_eq!((profile.os.as_str(), &profile.version), ("Talos", &None));
 
     let warnings =
@@ -150,7 +154,7 @@ fn j_quotes_and_empty_values_of_os_release() {
     let empty = plain_uki("PRETTY_NAME=\"\"\nNAME=Named\nID=\n");
     for version in VERSIONS {
         let new = ["257.13", "259.5", "262"].contains(&version);
-        let first = |image: &[u8]| probe(version, "x.efi", image).profiles.unwrap().remove(0);
+        let first = |image: &[u8]| probe(version, "x.efi", image).content.unwrap().remove(0);
         let p = first(&quoted);
         let expected = if new { ("Quoted OS", "q") } else { ("'Quoted OS'", "'q'") };
         assert_eq!((p.os.as_str(), p.sort_key.as_deref().unwrap()), expected, "{version}");
@@ -164,7 +168,7 @@ fn j_quotes_and_empty_values_of_os_release() {
 #[test]
 fn os_release_fields_in_their_order() {
     let first = |text: &str| {
-        let p = probe("257.9", "x.efi", &plain_uki(text)).profiles.unwrap().remove(0);
+        let p = probe("257.9", "x.efi", &plain_uki(text)).content.unwrap().remove(0);
         [Some(p.os), p.version, p.sort_key].map(Option::unwrap_or_default).join("/")
     };
     for (text, expected) in [
@@ -204,7 +208,7 @@ fn profiles_without_names_are_numbered() {
 fn a_profile_without_command_line_ends_the_search_up_to_257_12() {
     let image = pe(X64, &[(".osrel", b"NAME=x"), (".profile", b"ID=main"), (".profile", b"ID=more")]);
     for (version, expected) in [("257.9", 1), ("257.13", 2), ("259.5", 2), ("262", 2)] {
-        assert_eq!(probe(version, "x.efi", &image).profiles.unwrap().len(), expected, "{version}");
+        assert_eq!(probe(version, "x.efi", &image).content.unwrap().len(), expected, "{version}");
     }
 }
 
