@@ -2,9 +2,12 @@
 //!
 //! The corpus is made by `tests/corpus/fetch-signed.sh DIR`; `BOOTSURGEON_SIGNED_CORPUS=DIR` names it.
 
-use bootsurgeon::authenticode::{Certificate, DigestSink, ImageDigest, Outcome, Signature, parse_table, verify};
+#![allow(clippy::unwrap_used)]
+
+use bootsurgeon::authenticode::{DigestSink, ImageDigest, Outcome, Signature, parse_table, verify};
 use bootsurgeon::block::{FileSource, ReadAt, fan_out};
 use bootsurgeon::pe::Head;
+use bootsurgeon::trust::parse_certificates;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -52,10 +55,9 @@ fn verdicts_and_digests_agree_with_the_tools() {
     for row in table(corpus.join("verdicts.tsv")) {
         let [name, certificate, sbverify, embedded] = &row[..] else { panic!("verdicts.tsv: {row:?}") };
         let pem = std::fs::read(corpus.join("certs").join(certificate)).unwrap();
-        let (_, der) = pem_rfc7468(&pem);
-        let trusted = Certificate::from_der(&der).unwrap();
+        let [trusted] = &parse_certificates(&pem).unwrap()[..] else { panic!("{certificate}") };
         let (digest, signatures) = &images[name];
-        let ours = verify(signatures, &digest.sha256, &[&trusted]).iter().any(Outcome::is_trusted);
+        let ours = verify(signatures, &digest.sha256, &[trusted]).iter().any(Outcome::is_trusted);
         let theirs = sbverify == "ok";
         if theirs && !ours {
             // sbverify 0.9.4 says OK for shim, which Microsoft signed, with any certificate.
@@ -77,11 +79,6 @@ fn verdicts_and_digests_agree_with_the_tools() {
         images.len()
     );
     assert!(accepted >= 20 && rejected >= 100, "the corpus is incomplete");
-}
-
-fn pem_rfc7468(pem: &[u8]) -> (String, Vec<u8>) {
-    let (label, der) = der::pem::decode_vec(pem).unwrap();
-    (label.to_owned(), der)
 }
 
 /// What the demonstration signs must be right for everybody else, too.

@@ -67,10 +67,10 @@ impl DigestSink {
         };
 
         let mut ranges = Vec::with_capacity(head.sections.len() + 3);
-        let mut holes = vec![head.checksum_at..head.checksum_at.saturating_add(4)];
-        holes.extend(head.security_directory_at.map(|at| at..at.saturating_add(8)));
+        let checksum = head.checksum_at..head.checksum_at.saturating_add(4);
+        let directory = head.security_directory_at.map(|at| at..at.saturating_add(8));
         let mut from = 0;
-        for hole in holes {
+        for hole in std::iter::once(checksum).chain(directory) {
             if hole.start < from || hole.end > headers {
                 return Err(bad(hole.start, "a field that is not hashed lies outside the headers".into()));
             }

@@ -37,7 +37,7 @@ pub(crate) fn pe(sections: &[Piece<'_>]) -> Vec<u8> {
         put(&mut b, entry + 16, &raw.to_le_bytes());
         put(&mut b, entry + 20, &at.to_le_bytes());
         b.extend_from_slice(data);
-        b.resize(b.len().next_multiple_of(ALIGN), 0);
+        b.resize((at + raw) as usize, 0);
         rva += raw.next_multiple_of(4096).max(4096);
     }
     put(&mut b, optional + 56, &rva.to_le_bytes());

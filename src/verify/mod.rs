@@ -1,1 +1,263 @@
 //! The verification policy: every check with its verdict.
+//!
+//! Pure: facts and a policy go in, a report comes out. Reading the image is the work of [`crate::uki`] and friends,
+//! reading anchors that of [`crate::trust`].
+//!
+//! What `--allow-untrusted` softens: `authenticode-digest` and `authenticode-signer`, and nothing else. A digest that
+//! does not match is softened, too, because an image that was changed after signing is an untrusted one, no more and
+//! no less than one that was never signed. Revocation, PCR signatures and contents stay what they are: they decide
+//! whether the board starts and its disks unlock.
+
+mod checks;
+mod facts;
+mod signature;
+
+pub use facts::{Extension, Facts, Profile, ProfilePcr, Schematic};
+
+use crate::pe::Arch;
+use crate::trust::{Anchor, Firmware, Sbat};
+use serde::Serialize;
+use std::time::SystemTime;
+
+/// The checks, in the order of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckId {
+    /// The PE headers.
+    Pe,
+    /// The sections a UKI needs.
+    Sections,
+    /// The architecture asked for, and that of the installed UKI.
+    Arch,
+    /// The version asked for.
+    Version,
+    /// The image is what was signed.
+    AuthenticodeDigest,
+    /// Somebody trusted signed it.
+    AuthenticodeSigner,
+    /// dbx and SBAT level.
+    Revocation,
+    /// The signed PCR 11 policies.
+    PcrSignature,
+    /// The PCR key is that of the installed UKI.
+    PcrKey,
+    /// The schematic.
+    Schematic,
+    /// The extensions required.
+    Extensions,
+    /// The initrd can be read to its end.
+    Initrd,
+    /// Flags that halt or wipe.
+    Cmdline,
+}
+
+/// How a check went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// As it should be.
+    Pass,
+    /// Acceptable, and worth knowing.
+    Warn,
+    /// Not acceptable.
+    Fail,
+    /// Not done; the detail says why.
+    Skip,
+}
+
+/// One line of the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Which check.
+    pub id: CheckId,
+    /// How it went.
+    pub status: Status,
+    /// Sentences for people: what was found, and in a failure the way out.
+    pub detail: String,
+}
+
+impl Check {
+    fn new(id: CheckId, status: Status, detail: impl Into<String>) -> Self {
+        Self { id, status, detail: detail.into() }
+    }
+}
+
+/// The verdict over all checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// No check failed.
+    Accept,
+    /// At least one check failed.
+    Reject,
+}
+
+/// What the image is, in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageSummary {
+    /// SHA-256 of the whole file as hexadecimal.
+    pub sha256: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The architecture, if known.
+    pub arch: Option<Arch>,
+    /// The version, if known.
+    pub version: Option<String>,
+    /// The ID of the schematic, if it has one.
+    pub schematic: Option<String>,
+    /// The extensions in it.
+    pub extensions: Vec<Extension>,
+}
+
+/// One signature of the image, as stated by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Signer {
+    /// Subject of the signer's certificate.
+    pub subject: String,
+    /// Its issuer.
+    pub issuer: String,
+    /// Its serial number as hexadecimal.
+    pub serial: String,
+    /// SHA-256 of the certificate as hexadecimal.
+    pub fingerprint: String,
+    /// The end of its validity, RFC 3339. Firmware does not enforce it.
+    pub not_after: String,
+    /// Whether that has passed.
+    pub expired: bool,
+    /// Why it is trusted (where the anchor comes from), or null.
+    pub trusted_by: Option<String>,
+}
+
+/// The outcome of `verify`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[must_use]
+pub struct Report {
+    /// Over all checks.
+    pub verdict: Verdict,
+    /// What was verified.
+    pub image: ImageSummary,
+    /// The signatures on it.
+    pub signers: Vec<Signer>,
+    /// Why the board's firmware is certain to refuse the image: Secure Boot is on, and db or dbx is against it. Not
+    /// softened by anything: whoever writes must not leave a board with nothing that starts.
+    pub firmware_refuses: Option<String>,
+    /// Every check, in the order of [`CheckId`].
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// The check of this id.
+    #[must_use]
+    pub fn check(&self, id: CheckId) -> Option<&Check> {
+        self.checks.iter().find(|c| c.id == id)
+    }
+}
+
+/// What is known of the UKI that is installed now.
+#[derive(Debug, Clone, Default)]
+pub struct InstalledFacts {
+    /// Its `.pcrpkey`, if it has one.
+    pub pcrpkey: Option<Vec<u8>>,
+    /// Its architecture.
+    pub arch: Option<Arch>,
+    /// The command line of its profile 0.
+    pub cmdline: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+}
+
+/// What is expected of an image.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Who is trusted, in order of preference ([`crate::trust::Origin`]).
+    pub anchors: Vec<Anchor>,
+    /// What the firmware's variables say.
+    pub firmware: Firmware,
+    /// Why there are no EFI variables, if there are none.
+    pub no_variables: Option<String>,
+    /// Whether these variables are those of the board that will boot the image. An image prepared on a workstation
+    /// must not fail because that workstation's firmware would refuse it.
+    pub firmware_is_the_boards: bool,
+    /// An SBAT level from a file; the firmware's is used without one.
+    pub sbat_level: Option<Sbat>,
+    /// The ID of the schematic asked for.
+    pub schematic: Option<String>,
+    /// The version asked for, with or without `v`.
+    pub version: Option<String>,
+    /// The architecture asked for.
+    pub arch: Option<Arch>,
+    /// Names of extensions that must be there, with or without `siderolabs/`.
+    pub required_extensions: Vec<String>,
+    /// Signature problems are warnings.
+    pub allow_untrusted: bool,
+    /// The UKI that is installed now, if there is one.
+    pub installed: Option<InstalledFacts>,
+    /// Another PCR key than the installed one is a failure.
+    pub require_pcr_key: bool,
+    /// The halt flag is a failure (`swap` without `--allow-halt-if-installed`).
+    pub refuse_halt: bool,
+    /// The ID of the image's schematic with `-talos.halt_if_installed` added, if it could be computed.
+    pub schematic_without_halt: Option<String>,
+    /// The time that expiry is told by.
+    pub now: SystemTime,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            anchors: Vec::new(),
+            firmware: Firmware::default(),
+            no_variables: None,
+            firmware_is_the_boards: false,
+            sbat_level: None,
+            schematic: None,
+            version: None,
+            arch: None,
+            required_extensions: Vec::new(),
+            allow_untrusted: false,
+            installed: None,
+            require_pcr_key: false,
+            refuse_halt: false,
+            schematic_without_halt: None,
+            now: SystemTime::now(),
+        }
+    }
+}
+
+/// Applies the policy. Every check is in the report, also those that could not be done.
+pub fn verify(facts: &Facts, policy: &Policy) -> Report {
+    let signed = signature::Signed::new(facts, policy);
+    let checks = vec![
+        checks::pe(facts),
+        checks::sections(facts),
+        checks::arch(facts, policy),
+        checks::version(facts, policy),
+        signed.digest(),
+        signed.signer(),
+        signed.revocation(),
+        checks::pcr_signature(facts),
+        checks::pcr_key(facts, policy),
+        checks::schematic(facts, policy),
+        checks::extensions(facts, policy),
+        checks::initrd(facts),
+        checks::cmdline(facts, policy),
+    ];
+    let failed = checks.iter().any(|c| c.status == Status::Fail);
+    Report {
+        verdict: if failed { Verdict::Reject } else { Verdict::Accept },
+        image: ImageSummary {
+            sha256: hex::encode(facts.sha256),
+            bytes: facts.bytes,
+            arch: facts.arch,
+            version: facts.version.clone(),
+            schematic: facts.schematic.as_ref().map(|s| s.id.clone()),
+            extensions: facts.extensions.clone(),
+        },
+        signers: signed.signers(),
+        firmware_refuses: signed.firmware_refuses(),
+        checks,
+    }
+}
+
+#[cfg(all(test, feature = "demo"))]
+mod tests;

@@ -5,7 +5,8 @@
 #   tests/corpus/fetch-signed.sh DIR
 #
 # Nothing is installed and no root is needed: packages come through a private apt state and are only unpacked.
-# Needs apt, dpkg-deb, openssl, sbsigntool (sbverify, sbattach, sbsign) and osslsigncode.
+# Needs apt, dpkg-deb, openssl, sbsigntool (sbverify, sbsign) and osslsigncode; tests/agreement_trust.rs also efitools
+# and systemd-measure (package systemd).
 #
 # DIR afterwards:
 #   files/*          the binaries: signed by Debian and Microsoft, signed here with sbsign, unsigned

@@ -1,0 +1,278 @@
+//! The checks that are about contents: is it what was asked for, will it boot, will disks unlock.
+
+use super::{Check, CheckId, Facts, Policy, ProfilePcr, Status};
+use crate::pcr::key_fingerprint;
+use std::collections::BTreeSet;
+
+const HALT: &str = "talos.halt_if_installed";
+const WIPE: &str = "talos.experimental.wipe";
+
+pub(super) fn pe(facts: &Facts) -> Check {
+    problems(CheckId::Pe, &facts.pe_problems, "A PE32+ image that systemd-boot starts.")
+}
+
+pub(super) fn sections(facts: &Facts) -> Check {
+    problems(CheckId::Sections, &facts.section_problems, "Every section that a Talos UKI needs is there.")
+}
+
+fn problems(id: CheckId, problems: &[String], good: &str) -> Check {
+    if problems.is_empty() {
+        return Check::new(id, Status::Pass, good);
+    }
+    Check::new(
+        id,
+        Status::Fail,
+        format!("{}. The image is damaged or no Talos UKI: fetch it again.", problems.join("; ")),
+    )
+}
+
+pub(super) fn arch(facts: &Facts, policy: &Policy) -> Check {
+    let id = CheckId::Arch;
+    let Some(arch) = facts.arch else {
+        return Check::new(id, Status::Fail, "The image is for neither arm64 nor amd64.");
+    };
+    let installed = policy.installed.as_ref().and_then(|i| i.arch);
+    for (wanted, by) in [(policy.arch, "was asked for"), (installed, "is installed")] {
+        if let Some(wanted) = wanted
+            && wanted != arch
+        {
+            let detail = format!("The image is for {arch}, and {wanted} {by}. Fetch the one for {wanted}.");
+            return Check::new(id, Status::Fail, detail);
+        }
+    }
+    if policy.arch.or(installed).is_none() {
+        let detail = format!("The image is for {arch}; --arch would compare that with what is wanted.");
+        return Check::new(id, Status::Skip, detail);
+    }
+    Check::new(id, Status::Pass, format!("The image is for {arch}, as wanted."))
+}
+
+pub(super) fn version(facts: &Facts, policy: &Policy) -> Check {
+    let id = CheckId::Version;
+    if !facts.contradictions.is_empty() {
+        return Check::new(
+            id,
+            Status::Fail,
+            format!("The image contradicts itself: {}.", facts.contradictions.join("; ")),
+        );
+    }
+    let plain = |v: &str| v.strip_prefix('v').unwrap_or(v).to_owned();
+    match (&facts.version, &policy.version) {
+        (None, Some(wanted)) => {
+            Check::new(id, Status::Fail, format!("The image states no version, and {wanted} was asked for."))
+        }
+        (None, None) => Check::new(id, Status::Skip, "The image states no version, and none was asked for."),
+        (Some(version), None) => {
+            let detail = format!("The image is {version}; --talos would compare that with what is wanted.");
+            Check::new(id, Status::Skip, detail)
+        }
+        (Some(version), Some(wanted)) if plain(version) == plain(wanted) => {
+            Check::new(id, Status::Pass, format!("The image is {version}, as asked for."))
+        }
+        (Some(version), Some(wanted)) => {
+            Check::new(id, Status::Fail, format!("The image is {version}, and {wanted} was asked for."))
+        }
+    }
+}
+
+pub(super) fn pcr_signature(facts: &Facts) -> Check {
+    let id = CheckId::PcrSignature;
+    let has_key = facts.pcrpkey.is_some();
+    if !has_key && facts.profiles.iter().all(|p| p.pcr == ProfilePcr::Missing) {
+        return Check::new(
+            id,
+            Status::Skip,
+            "The image has no PCR key and no PCR signature (a build without Secure Boot): disks that are sealed to a \
+             TPM cannot be unlocked with it.",
+        );
+    }
+    let problem = |pcr: &ProfilePcr| match pcr {
+        ProfilePcr::Missing => Some("there is none".to_owned()),
+        ProfilePcr::Unusable(why) => Some(why.clone()),
+        ProfilePcr::Checked(outcome) => outcome.problem(),
+    };
+    let mut problems: Vec<_> = facts
+        .profiles
+        .iter()
+        .filter_map(|p| Some((p.index, format!("the PCR signature of profile {}: {}", name(p), problem(&p.pcr)?))))
+        .collect();
+    if facts.profiles.is_empty() {
+        problems.push((0, "there is no profile to measure".into()));
+    }
+    let text = problems.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; ");
+    if problems.iter().any(|(index, _)| *index == 0) {
+        let detail = format!("Wrong: {text}. A TPM would not release the keys of sealed disks: fetch the image again.");
+        return Check::new(id, Status::Fail, detail);
+    }
+    // Nobody unlocks disks in a profile that wipes them, so the board still boots.
+    if !problems.is_empty() {
+        return Check::new(id, Status::Warn, format!("The profile that boots by default is right, but {text}."));
+    }
+    let n = facts.profiles.len();
+    Check::new(id, Status::Pass, format!("The signed PCR 11 policy fits the measured sections ({n} of {n} profiles)."))
+}
+
+fn name(profile: &super::Profile) -> String {
+    profile.id.as_ref().map_or_else(|| profile.index.to_string(), |id| format!("{} ({id})", profile.index))
+}
+
+pub(super) fn pcr_key(facts: &Facts, policy: &Policy) -> Check {
+    let id = CheckId::PcrKey;
+    let found = |detail: String| {
+        if policy.require_pcr_key {
+            Check::new(id, Status::Fail, detail)
+        } else {
+            Check::new(id, Status::Warn, format!("{detail} --require-pcr-key makes this a failure."))
+        }
+    };
+    let nothing = |detail: &str| {
+        let status = if policy.require_pcr_key { Status::Fail } else { Status::Skip };
+        Check::new(id, status, detail)
+    };
+    let Some(installed) = &policy.installed else {
+        return nothing("There is no installed UKI to compare the PCR key with.");
+    };
+    const SEALED: &str = "Disks sealed to the TPM under the installed key (STATE, EPHEMERAL) would stay locked after the \
+                          swap.";
+    match (&facts.pcrpkey, &installed.pcrpkey) {
+        (None, None) => nothing("Neither the image nor the installed UKI has a PCR key."),
+        (Some(_), None) => nothing("The installed UKI has no PCR key, so no disk can be sealed to one."),
+        (None, Some(_)) => found(format!("The image has no PCR key, and the installed UKI has one. {SEALED}")),
+        (Some(new), Some(old)) => match (key_fingerprint(new), key_fingerprint(old)) {
+            (Ok(new), Ok(old)) if new == old => {
+                Check::new(id, Status::Pass, format!("The PCR key is the installed one ({new})."))
+            }
+            (Ok(new), Ok(old)) => {
+                found(format!("The image's PCR key is {new}, the installed UKI's is {old}. {SEALED}"))
+            }
+            (Err(e), _) => found(format!("The image's PCR key cannot be read: {e}. {SEALED}")),
+            (_, Err(e)) => found(format!("The installed UKI's PCR key cannot be read: {e}.")),
+        },
+    }
+}
+
+pub(super) fn schematic(facts: &Facts, policy: &Policy) -> Check {
+    let id = CheckId::Schematic;
+    let Some(schematic) = &facts.schematic else {
+        return match &policy.schematic {
+            Some(wanted) => Check::new(
+                id,
+                Status::Fail,
+                format!("The image has no schematic layer, and {wanted} was asked for: it is not from that factory."),
+            ),
+            None => Check::new(id, Status::Skip, "The image has no schematic layer, and no schematic was asked for."),
+        };
+    };
+    let states = &schematic.id;
+    if !schematic.id_matches {
+        let detail = format!("The image states the schematic {states}, but the schematic in it has another hash.");
+        return Check::new(id, Status::Fail, detail);
+    }
+    match &policy.schematic {
+        Some(wanted) if !wanted.eq_ignore_ascii_case(states) => Check::new(
+            id,
+            Status::Fail,
+            format!("The image was built from the schematic {states}, and {wanted} was asked for."),
+        ),
+        Some(_) => Check::new(id, Status::Pass, format!("Built from the schematic asked for, {states}.")),
+        None => Check::new(
+            id,
+            Status::Pass,
+            format!("Built from the schematic {states}; --schematic would compare that with what is wanted."),
+        ),
+    }
+}
+
+pub(super) fn extensions(facts: &Facts, policy: &Policy) -> Check {
+    let id = CheckId::Extensions;
+    let plain = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
+    let there: BTreeSet<_> = facts.extensions.iter().map(|e| plain(&e.name)).collect();
+    let missing: Vec<_> = policy.required_extensions.iter().filter(|e| !there.contains(&plain(e))).cloned().collect();
+    let list = facts.extensions.iter().map(|e| format!("{} {}", e.name, e.version)).collect::<Vec<_>>().join(", ");
+    let list = if list.is_empty() { "none".to_owned() } else { list };
+    if !missing.is_empty() {
+        let detail =
+            format!("Not in the image: {}. It has: {list}. Use a schematic with these extensions.", missing.join(", "));
+        return Check::new(id, Status::Fail, detail);
+    }
+    let waiting: Vec<_> = facts
+        .waiting_services
+        .iter()
+        .map(|name| format!("ext-{name} waits for an ExtensionServiceConfig; apply it (staged) before the reboot"))
+        .collect();
+    if !waiting.is_empty() {
+        return Check::new(id, Status::Warn, format!("Extensions: {list}. {}.", waiting.join("; ")));
+    }
+    if policy.required_extensions.is_empty() {
+        return Check::new(id, Status::Skip, format!("No extension was asked for. The image has: {list}."));
+    }
+    Check::new(id, Status::Pass, format!("Every extension asked for is there: {list}."))
+}
+
+pub(super) fn initrd(facts: &Facts) -> Check {
+    match &facts.initrd {
+        Ok(what) => Check::new(CheckId::Initrd, Status::Pass, what),
+        Err(why) => {
+            let detail = format!("The initrd cannot be read to its end: {why}. The image is damaged: fetch it again.");
+            Check::new(CheckId::Initrd, Status::Fail, detail)
+        }
+    }
+}
+
+/// The values of one kernel parameter, in order; a parameter without `=` has an empty value.
+fn parameter<'a>(cmdline: &'a str, name: &str) -> Vec<&'a str> {
+    cmdline
+        .split_ascii_whitespace()
+        .filter_map(|word| word.split_once('=').or(Some((word, ""))))
+        .filter(|(key, _)| *key == name)
+        .map(|(_, value)| value)
+        .collect()
+}
+
+pub(super) fn cmdline(facts: &Facts, policy: &Policy) -> Check {
+    let id = CheckId::Cmdline;
+    let (mut failures, mut warnings) = (Vec::new(), Vec::new());
+    for profile in &facts.profiles {
+        if let Some(what) = parameter(&profile.cmdline, WIPE).first() {
+            if profile.index == 0 {
+                failures.push(format!(
+                    "What boots by default wipes the node at every start ({WIPE}={what}). Use an image without that \
+                     flag."
+                ));
+            } else {
+                warnings.push(format!(
+                    "The boot menu gets an entry that wipes ({WIPE}={what}): profile {}. It never boots by itself.",
+                    name(profile)
+                ));
+            }
+        }
+    }
+    let default = facts.profiles.iter().find(|p| p.index == 0).map(|p| p.cmdline.as_str()).unwrap_or_default();
+    if parameter(default, HALT).iter().any(|value| *value != "0") {
+        let arch = facts.arch.map_or("<arch>", |arch| arch.name());
+        let id =
+            policy.schematic_without_halt.as_ref().map(|id| format!(", whose ID is then {id}")).unwrap_or_default();
+        let text = format!(
+            "The command line has {HALT}: an installed node that boots it stops for up to 70 minutes before it loads \
+             its configuration (ISOs have it). Two ways out: the factory's `metal-{arch}-secureboot-uki.efi`, which does \
+             not have it, or a schematic with `-{HALT}` in extraKernelArgs{id}."
+        );
+        if policy.refuse_halt { failures.push(text) } else { warnings.push(text) }
+    }
+    if let Some(old) = policy.installed.as_ref().and_then(|i| i.cmdline.as_deref()) {
+        for name in ["talos.platform", "console"] {
+            let (old, new) = (parameter(old, name), parameter(default, name));
+            if old != new {
+                let show = |values: &[&str]| if values.is_empty() { "not set".to_owned() } else { values.join(" ") };
+                warnings.push(format!("{name} changes from {} to {}.", show(&old), show(&new)));
+            }
+        }
+    }
+    let status = match (failures.is_empty(), warnings.is_empty()) {
+        (false, _) => Status::Fail,
+        (true, false) => Status::Warn,
+        (true, true) => return Check::new(id, Status::Pass, "Nothing on the command lines halts or wipes."),
+    };
+    failures.append(&mut warnings);
+    Check::new(id, status, failures.join(" "))
+}

@@ -1,0 +1,86 @@
+//! What the policy looks at: facts about an image, gathered by those who read it.
+
+use crate::authenticode::{ImageDigest, Signature};
+use crate::pcr::PcrSignature;
+use crate::pe::Arch;
+use crate::trust::Sbat;
+use serde::Serialize;
+
+/// An extension in the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Extension {
+    /// Its name as in `extensions.yaml`, for example `tailscale`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// The schematic layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schematic {
+    /// The ID that the layer states.
+    pub id: String,
+    /// Whether the YAML in the layer hashes to this ID.
+    pub id_matches: bool,
+}
+
+/// What became of one profile's signed PCR policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProfilePcr {
+    /// The profile has no `.pcrsig`.
+    Missing,
+    /// It was verified, with these outcomes.
+    Checked(PcrSignature),
+    /// `.pcrsig` or `.pcrpkey` cannot be read, or the measurement could not be computed: why.
+    Unusable(String),
+}
+
+/// One profile of a UKI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// 0 is what boots when nobody chooses.
+    pub index: usize,
+    /// `ID=` of its `.profile`, if it has one.
+    pub id: Option<String>,
+    /// Its kernel command line; empty when there is none.
+    pub cmdline: String,
+    /// Its signed PCR 11 policy.
+    pub pcr: ProfilePcr,
+}
+
+/// Facts about an image that `verify` has read. What could not be read carries the reason.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// SHA-256 of the whole file.
+    pub sha256: [u8; 32],
+    /// Length of the file in bytes.
+    pub bytes: u64,
+    /// What is wrong with the PE headers, if anything is.
+    pub pe_problems: Vec<String>,
+    /// What is wrong with the sections: missing ones, bad contents.
+    pub section_problems: Vec<String>,
+    /// The architecture, if it is one that Talos is built for.
+    pub arch: Option<Arch>,
+    /// `VERSION_ID` of `.osrel`.
+    pub version: Option<String>,
+    /// Places that state another version or architecture than these, one sentence each.
+    pub contradictions: Vec<String>,
+    /// The Authenticode digest.
+    pub digest: Result<ImageDigest, String>,
+    /// The signatures in the certificate table; empty when there is no table.
+    pub signatures: Result<Vec<Signature>, String>,
+    /// `.sbat`, if there is one.
+    pub sbat: Result<Option<Sbat>, String>,
+    /// `.pcrpkey` as it stands, if there is one.
+    pub pcrpkey: Option<Vec<u8>>,
+    /// The profiles, at least one for a UKI.
+    pub profiles: Vec<Profile>,
+    /// What the initrd holds in one sentence, or why it cannot be read.
+    pub initrd: Result<String, String>,
+    /// The schematic layer, if there is one.
+    pub schematic: Option<Schematic>,
+    /// The extensions, without the schematic layer.
+    pub extensions: Vec<Extension>,
+    /// Names of extension services that wait for an ExtensionServiceConfig.
+    pub waiting_services: Vec<String>,
+}

@@ -1,0 +1,272 @@
+//! The checks that are about signatures: digest, signer, revocation.
+
+use super::{Check, CheckId, Facts, Policy, Signer, Status};
+use crate::authenticode::{self, Certificate, ImageDigest, Outcome, Signature};
+
+const UNSIGNED: &str = "The image is not signed: it has no certificate table, so it is a build without Secure Boot. Fetch \
+                        the factory's `metal-<arch>-secureboot-uki.efi` (or the secureboot ISO), or give \
+                        --allow-untrusted if the board runs without Secure Boot.";
+
+/// The signatures with what became of them under the policy's anchors.
+pub(super) struct Signed<'a> {
+    facts: &'a Facts,
+    policy: &'a Policy,
+    signatures: &'a [Signature],
+    outcomes: Vec<Outcome>,
+}
+
+impl<'a> Signed<'a> {
+    pub(super) fn new(facts: &'a Facts, policy: &'a Policy) -> Self {
+        let signatures = facts.signatures.as_deref().unwrap_or_default();
+        let mut signed = Self { facts, policy, signatures, outcomes: Vec::new() };
+        signed.outcomes = signed.outcomes_with(&policy.anchors.iter().map(|a| &a.certificate).collect::<Vec<_>>());
+        signed
+    }
+
+    /// Without a digest of the image no signature matches it; their chains are still looked at.
+    fn outcomes_with(&self, trusted: &[&Certificate]) -> Vec<Outcome> {
+        match &self.facts.digest {
+            Ok(digest) => authenticode::verify(self.signatures, &digest.sha256, trusted),
+            Err(_) => {
+                let mut outcomes = authenticode::verify(self.signatures, &[0; 32], trusted);
+                outcomes.iter_mut().for_each(|o| o.digest_matches = false);
+                outcomes
+            }
+        }
+    }
+
+    /// A problem of signatures: a failure, or a warning under `--allow-untrusted`.
+    fn problem(&self, id: CheckId, detail: impl Into<String>) -> Check {
+        if self.policy.allow_untrusted {
+            Check::new(id, Status::Warn, format!("{} Accepted because of --allow-untrusted.", detail.into()))
+        } else {
+            Check::new(id, Status::Fail, detail)
+        }
+    }
+
+    pub(super) fn digest(&self) -> Check {
+        let id = CheckId::AuthenticodeDigest;
+        let digest = match (&self.facts.digest, &self.facts.signatures) {
+            (Err(why), _) => {
+                return self.problem(id, format!("The digest that firmware takes cannot be computed: {why}."));
+            }
+            (_, Err(why)) => {
+                return self.problem(id, format!("The signatures cannot be read, and firmware refuses that: {why}."));
+            }
+            (Ok(_), Ok(signatures)) if signatures.is_empty() && self.in_db_by_hash() => {
+                return Check::new(
+                    id,
+                    Status::Skip,
+                    "The image is not signed, and needs no signature: see the next check.",
+                );
+            }
+            (Ok(_), Ok(signatures)) if signatures.is_empty() => return self.problem(id, UNSIGNED),
+            (Ok(digest), Ok(_)) => digest,
+        };
+        let matching = self.outcomes.iter().filter(|o| o.digest_matches).count();
+        let hash = hex::encode(digest.sha256);
+        if matching == 0 {
+            return self.problem(
+                id,
+                format!(
+                    "The image was changed after it was signed: its Authenticode SHA-256 is {hash}, and its signature \
+                     was made for another. Fetch it again."
+                ),
+            );
+        }
+        let gaps = if digest.gap_bytes > 0 {
+            format!(" {} bytes between sections are covered by no signature, and loaded by nobody.", digest.gap_bytes)
+        } else {
+            String::new()
+        };
+        let all = self.outcomes.len();
+        Check::new(
+            id,
+            Status::Pass,
+            format!("The Authenticode SHA-256 {hash} is the one signed ({matching} of {all} signatures).{gaps}"),
+        )
+    }
+
+    /// The trusted signature whose anchor comes first in the order of preference.
+    fn trusted(&self) -> Option<(&Signature, usize)> {
+        let trusted = self.signatures.iter().zip(&self.outcomes).filter(|(_, o)| o.is_trusted());
+        trusted.filter_map(|(s, o)| Some((s, o.anchor?))).min_by_key(|(_, anchor)| *anchor)
+    }
+
+    fn in_db_by_hash(&self) -> bool {
+        let db = &self.policy.firmware.db_images;
+        self.facts
+            .digest
+            .as_ref()
+            .is_ok_and(|d: &ImageDigest| db.contains(&d.sha256) || d.unpadded.is_some_and(|d| db.contains(&d)))
+    }
+
+    pub(super) fn signer(&self) -> Check {
+        let id = CheckId::AuthenticodeSigner;
+        if self.in_db_by_hash() {
+            return Check::new(id, Status::Pass, "The image itself is in the firmware's db, by its hash.");
+        }
+        if let Err(why) = &self.facts.signatures {
+            return self.problem(id, format!("The signatures cannot be read, and firmware refuses that: {why}."));
+        }
+        let Some(first) = self.signatures.first() else { return self.problem(id, UNSIGNED) };
+        let Some((signature, index)) = self.trusted() else {
+            return self.problem(id, self.why_nobody(first));
+        };
+        let origin = self.policy.anchors.get(index).map(|a| a.origin.to_string()).unwrap_or_default();
+        let signer = &signature.signer;
+        let expired =
+            if signer.expired(self.policy.now) { " It has expired, which firmware does not look at." } else { "" };
+        let trusted = format!(
+            "Signed by {} (valid until {}), trusted by {origin}.{expired}",
+            signer.subject(),
+            signer.not_after()
+        );
+        self.firmware_would_refuse().map_or_else(
+            || Check::new(id, Status::Pass, trusted.clone()),
+            |(refuses, why)| {
+                let detail = format!("{trusted} {why}");
+                if refuses { self.problem(id, detail) } else { Check::new(id, Status::Warn, detail) }
+            },
+        )
+    }
+
+    fn why_nobody(&self, first: &Signature) -> String {
+        let signer = first.signer.subject();
+        if let Some(why) = self.outcomes.iter().find_map(|o| o.problem.as_ref()) {
+            return format!("The signature by {signer} is wrong: {why}. Fetch the image again.");
+        }
+        if self.policy.anchors.is_empty() {
+            return format!(
+                "The image says it is signed by {signer}, and there is nothing to hold that against. Give the signing \
+                 certificate with --cert (the factory serves it as /secureboot/signing-cert.pem), or --efivars to use \
+                 the firmware's db."
+            );
+        }
+        if self.outcomes.iter().all(|o| !o.digest_matches) {
+            return format!("The signature by {signer} was made for another image. Fetch the image again.");
+        }
+        let mut origins: Vec<_> = self.policy.anchors.iter().map(|a| a.origin.to_string()).collect();
+        origins.dedup();
+        format!(
+            "The image is signed by {signer} (issued by {}), whom none of the trusted certificates stands for ({}). If \
+             that signer is right, give its certificate with --cert.",
+            first.signer.issuer(),
+            origins.join(", ")
+        )
+    }
+
+    /// Whether db stands for the image; `None` when there is no db to ask.
+    fn firmware_accepts(&self) -> Option<bool> {
+        let firmware = &self.policy.firmware;
+        let db = firmware.db.as_ref()?;
+        if db.is_empty() && firmware.db_images.is_empty() && firmware.secure_boot != Some(true) {
+            return None;
+        }
+        let by_signer = || self.outcomes_with(&db.iter().collect::<Vec<_>>()).iter().any(Outcome::is_trusted);
+        Some(self.in_db_by_hash() || by_signer())
+    }
+
+    /// Why the board is certain to refuse the image.
+    pub(super) fn firmware_refuses(&self) -> Option<String> {
+        let firmware = &self.policy.firmware;
+        if firmware.secure_boot != Some(true) || !self.policy.firmware_is_the_boards {
+            return None;
+        }
+        if self.firmware_accepts() == Some(false) {
+            return Some("Secure Boot is on and nothing in the firmware's db stands for the image".into());
+        }
+        let (dbx, digest) = (firmware.dbx.as_ref()?, self.facts.digest.as_ref().ok()?);
+        let reasons = dbx.reasons(digest, &self.outcomes);
+        (!reasons.is_empty()).then(|| format!("Secure Boot is on, and {}", reasons.join("; ")))
+    }
+
+    /// What the firmware whose variables were read would say to an image that others trust, and whether that is
+    /// certain to matter.
+    fn firmware_would_refuse(&self) -> Option<(bool, String)> {
+        if self.firmware_accepts() != Some(false) {
+            return None;
+        }
+        let detail = match self.policy.firmware.secure_boot {
+            Some(true) if self.policy.firmware_is_the_boards => {
+                "But Secure Boot is on and the firmware's db does not hold this signer: the board would refuse to \
+                 start the image. Enroll the certificate first, or use an image signed with the enrolled key."
+            }
+            Some(true) => {
+                "The firmware whose variables were read has Secure Boot on and would refuse this signer; that matters \
+                 if it is the board that will boot the image."
+            }
+            _ => "Secure Boot is off; if it were on, the firmware's db does not hold this signer.",
+        };
+        let certain = self.policy.firmware.secure_boot == Some(true) && self.policy.firmware_is_the_boards;
+        Some((certain, detail.into()))
+    }
+
+    pub(super) fn revocation(&self) -> Check {
+        let id = CheckId::Revocation;
+        let firmware = &self.policy.firmware;
+        let level = self.policy.sbat_level.as_ref().or(firmware.sbat_level.as_ref());
+        if firmware.dbx.is_none() && level.is_none() {
+            let why = self.policy.no_variables.as_deref().unwrap_or("the firmware has neither dbx nor SbatLevelRT");
+            return Check::new(
+                id,
+                Status::Skip,
+                format!("No revocation list to look into ({why}). --efivars names a directory with dbx."),
+            );
+        }
+        let (mut reasons, mut looked_at) = (Vec::new(), Vec::new());
+        if let Some(dbx) = &firmware.dbx {
+            match &self.facts.digest {
+                Ok(digest) => reasons.extend(dbx.reasons(digest, &self.outcomes)),
+                Err(why) => reasons.push(format!("its digest cannot be looked up in dbx ({why})")),
+            }
+            let blind = if dbx.not_looked_at > 0 {
+                format!(", {} more of other types or unreadable", dbx.not_looked_at)
+            } else {
+                String::new()
+            };
+            looked_at.push(format!("dbx ({} entries{blind})", dbx.len()));
+        }
+        if let Some(level) = level {
+            match &self.facts.sbat {
+                Ok(sbat) => reasons.extend(sbat.iter().flat_map(|s| s.below(level)).map(|(name, has, lowest)| {
+                    format!("{name} is of SBAT generation {has}, and the level asks for {lowest}")
+                })),
+                Err(why) => reasons.push(format!("its .sbat cannot be read ({why})")),
+            }
+            looked_at.push("the SBAT level".into());
+        }
+        let looked_at = looked_at.join(" and ");
+        if reasons.is_empty() {
+            return Check::new(id, Status::Pass, format!("Nothing in {looked_at} is against the image."));
+        }
+        let reasons = reasons.join("; ");
+        if firmware.secure_boot == Some(false) {
+            let detail =
+                format!("Revoked: {reasons}. Secure Boot is off; if it were on, the board would not start it.");
+            return Check::new(id, Status::Warn, detail);
+        }
+        Check::new(
+            id,
+            Status::Fail,
+            format!("Revoked: {reasons}. Firmware with Secure Boot refuses it: use a newer image or another signer."),
+        )
+    }
+
+    pub(super) fn signers(&self) -> Vec<Signer> {
+        let trusted_by = |o: &Outcome| o.is_trusted().then(|| self.policy.anchors.get(o.anchor?)).flatten();
+        self.signatures
+            .iter()
+            .zip(&self.outcomes)
+            .map(|(signature, outcome)| Signer {
+                subject: signature.signer.subject(),
+                issuer: signature.signer.issuer(),
+                serial: signature.signer.serial(),
+                fingerprint: hex::encode(signature.signer.fingerprint()),
+                not_after: signature.signer.not_after(),
+                expired: signature.signer.expired(self.policy.now),
+                trusted_by: trusted_by(outcome).map(|a| a.origin.to_string()),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,288 @@
+use super::*;
+use crate::authenticode::{DigestSink, SigningKey, parse_table, sign_pe, testing::pe};
+use crate::block::Sink;
+use crate::pcr::{EntryOutcome, PcrSignature};
+use crate::pe::Head;
+use crate::trust::{Dbx, Origin};
+use std::sync::LazyLock;
+
+static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate("factory").unwrap());
+static OTHER: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate("stranger").unwrap());
+static SIGNED: LazyLock<Vec<u8>> = LazyLock::new(|| sign_pe(unsigned(), &KEY).unwrap());
+
+const ID: &str = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba";
+
+fn unsigned() -> Vec<u8> {
+    pe(&[(".linux", &[1; 900], 0)])
+}
+
+fn pcr(outcome: EntryOutcome) -> ProfilePcr {
+    ProfilePcr::Checked(PcrSignature { key: "k".into(), entries: vec![("sha256".into(), outcome)] })
+}
+
+fn facts(file: &[u8]) -> Facts {
+    let mut sink = DigestSink::new(&Head::read(&file.to_vec()).unwrap()).unwrap();
+    sink.chunk(file).unwrap();
+    let digest = sink.finish().unwrap();
+    Facts {
+        sha256: [7; 32],
+        bytes: file.len() as u64,
+        pe_problems: vec![],
+        section_problems: vec![],
+        arch: Some(Arch::Arm64),
+        version: Some("v1.12.4".into()),
+        contradictions: vec![],
+        signatures: parse_table(&digest.certificate_table).map_err(|e| e.to_string()),
+        digest: Ok(digest),
+        sbat: Ok(Some(Sbat::parse(b"sbat,1,x\nsystemd-stub,1,y\n").unwrap())),
+        pcrpkey: Some(KEY.public_key_pem().unwrap().into_bytes()),
+        profiles: vec![Profile {
+            index: 0,
+            id: Some("main".into()),
+            cmdline: "console=ttyS0 talos.platform=metal".into(),
+            pcr: pcr(EntryOutcome::Verified),
+        }],
+        initrd: Ok("2 archives".into()),
+        schematic: Some(Schematic { id: ID.into(), id_matches: true }),
+        extensions: vec![Extension { name: "tailscale".into(), version: "1.90.6".into() }],
+        waiting_services: vec![],
+    }
+}
+
+fn anchor(key: &SigningKey) -> Anchor {
+    Anchor { origin: Origin::CertFile("factory.pem".into()), certificate: key.certificate().unwrap() }
+}
+
+/// A policy that asks for everything, and gets it from `facts(&SIGNED)`.
+fn policy() -> Policy {
+    Policy {
+        anchors: vec![anchor(&KEY)],
+        firmware: Firmware {
+            secure_boot: Some(true),
+            db: Some(vec![KEY.certificate().unwrap()]),
+            dbx: Some(Dbx::default()),
+            ..Firmware::default()
+        },
+        firmware_is_the_boards: true,
+        schematic: Some(ID.to_uppercase()),
+        version: Some("1.12.4".into()),
+        arch: Some(Arch::Arm64),
+        required_extensions: vec!["siderolabs/tailscale".into()],
+        installed: Some(InstalledFacts {
+            pcrpkey: Some(KEY.public_key_pem().unwrap().into_bytes()),
+            arch: Some(Arch::Arm64),
+            cmdline: Some("talos.platform=metal console=ttyS0".into()),
+            version: Some("v1.12.3".into()),
+        }),
+        ..Policy::default()
+    }
+}
+
+/// The statuses that are not `pass`, with their details.
+fn unusual(facts: &Facts, policy: &Policy) -> Vec<(CheckId, Status, String)> {
+    let report = verify(facts, policy);
+    assert_eq!(report.checks.len(), 13);
+    assert_eq!(report.verdict == Verdict::Reject, report.checks.iter().any(|c| c.status == Status::Fail));
+    let unusual = report.checks.into_iter().filter(|c| c.status != Status::Pass);
+    unusual.map(|c| (c.id, c.status, c.detail)).collect()
+}
+
+#[test]
+fn a_good_image_passes_every_check() {
+    assert_eq!(unusual(&facts(&SIGNED), &policy()), []);
+    assert_eq!(verify(&facts(&SIGNED), &policy()).firmware_refuses, None);
+}
+
+#[test]
+fn one_thing_wrong_is_one_check_that_says_so() {
+    type Change = fn(&mut Facts, &mut Policy);
+    use CheckId as C;
+    use Status::{Fail, Skip, Warn};
+    let cases: &[(&str, C, Status, Change)] = &[
+        ("damaged", C::Pe, Fail, |f, _| f.pe_problems.push("damaged".into())),
+        (".linux", C::Sections, Fail, |f, _| f.section_problems.push("no .linux".into())),
+        ("amd64 was asked for", C::Arch, Fail, |_, p| p.arch = Some(Arch::Amd64)),
+        ("amd64 is installed", C::Arch, Fail, |_, p| p.installed.as_mut().unwrap().arch = Some(Arch::Amd64)),
+        ("neither", C::Arch, Fail, |f, _| f.arch = None),
+        ("--arch", C::Arch, Skip, |_, p| {
+            p.arch = None;
+            p.installed.as_mut().unwrap().arch = None;
+        }),
+        ("v1.12.5 was asked for", C::Version, Fail, |_, p| p.version = Some("v1.12.5".into())),
+        ("--talos", C::Version, Skip, |_, p| p.version = None),
+        ("states no version", C::Version, Fail, |f, _| f.version = None),
+        ("contradicts itself", C::Version, Fail, |f, _| f.contradictions.push("the file name says v1.12.3".into())),
+        ("the image itself", C::Revocation, Fail, |f, p| {
+            p.firmware.dbx.as_mut().unwrap().images.push(f.digest.as_ref().unwrap().sha256);
+        }),
+        ("Secure Boot is off", C::Revocation, Warn, |f, p| {
+            p.firmware.dbx.as_mut().unwrap().images.push(f.digest.as_ref().unwrap().sha256);
+            p.firmware.secure_boot = Some(false);
+        }),
+        ("generation 1", C::Revocation, Fail, |_, p| p.sbat_level = Sbat::parse(b"systemd-stub,2").ok()),
+        ("generation 1", C::Revocation, Fail, |_, p| p.firmware.sbat_level = Sbat::parse(b"systemd-stub,2").ok()),
+        ("no such directory", C::Revocation, Skip, |_, p| {
+            p.firmware.dbx = None;
+            p.no_variables = Some("no such directory".into());
+        }),
+        ("changed after signing", C::PcrSignature, Fail, |f, _| f.profiles[0].pcr = pcr(EntryOutcome::OtherPolicy)),
+        ("another key", C::PcrSignature, Fail, |f, _| f.profiles[0].pcr = pcr(EntryOutcome::OtherKey)),
+        ("there is none", C::PcrSignature, Fail, |f, _| f.profiles[0].pcr = ProfilePcr::Missing),
+        ("not JSON", C::PcrSignature, Fail, |f, _| f.profiles[0].pcr = ProfilePcr::Unusable("not JSON".into())),
+        ("but the PCR signature of profile 1 (reset)", C::PcrSignature, Warn, |f, _| {
+            f.profiles.push(Profile {
+                index: 1,
+                id: Some("reset".into()),
+                cmdline: String::new(),
+                pcr: ProfilePcr::Missing,
+            });
+        }),
+        ("would stay locked", C::PcrKey, Warn, |_, p| {
+            p.installed.as_mut().unwrap().pcrpkey = Some(OTHER.public_key_pem().unwrap().into_bytes());
+        }),
+        ("would stay locked", C::PcrKey, Fail, |_, p| {
+            p.require_pcr_key = true;
+            p.installed.as_mut().unwrap().pcrpkey = Some(OTHER.public_key_pem().unwrap().into_bytes());
+        }),
+        ("cannot be read", C::PcrKey, Warn, |f, _| f.pcrpkey = Some(b"junk".to_vec())),
+        ("has no PCR key, so", C::PcrKey, Skip, |_, p| p.installed.as_mut().unwrap().pcrpkey = None),
+        ("no installed UKI", C::PcrKey, Skip, |_, p| p.installed = None),
+        ("no installed UKI", C::PcrKey, Fail, |_, p| {
+            p.installed = None;
+            p.require_pcr_key = true;
+        }),
+        ("another hash", C::Schematic, Fail, |f, _| f.schematic.as_mut().unwrap().id_matches = false),
+        ("was asked for", C::Schematic, Fail, |_, p| p.schematic = Some("00".into())),
+        ("no schematic layer", C::Schematic, Fail, |f, _| f.schematic = None),
+        ("no schematic layer", C::Schematic, Skip, |f, p| {
+            f.schematic = None;
+            p.schematic = None;
+        }),
+        ("siderolabs/i915", C::Extensions, Fail, |_, p| p.required_extensions.push("siderolabs/i915".into())),
+        ("ext-tailscale waits", C::Extensions, Warn, |f, _| f.waiting_services.push("tailscale".into())),
+        ("No extension was asked for", C::Extensions, Skip, |_, p| p.required_extensions.clear()),
+        ("zstd", C::Initrd, Fail, |f, _| f.initrd = Err("zstd: bad checksum".into())),
+        ("metal-arm64-secureboot-uki.efi", C::Cmdline, Warn, |f, _| {
+            f.profiles[0].cmdline += " talos.halt_if_installed=1";
+        }),
+        ("whose ID is then abc", C::Cmdline, Fail, |f, p| {
+            f.profiles[0].cmdline += " talos.halt_if_installed=1";
+            p.schematic_without_halt = Some("abc".into());
+            p.refuse_halt = true;
+        }),
+        ("wipes the node", C::Cmdline, Fail, |f, _| f.profiles[0].cmdline += " talos.experimental.wipe=system"),
+        ("talos.platform changes from metal to nocloud", C::Cmdline, Warn, |f, _| {
+            f.profiles[0].cmdline = "talos.platform=nocloud console=ttyS0".into();
+        }),
+    ];
+    for (text, id, status, change) in cases {
+        let (mut facts, mut policy) = (facts(&SIGNED), policy());
+        change(&mut facts, &mut policy);
+        let found = unusual(&facts, &policy);
+        let [(found_id, found_status, detail)] = &found[..] else { panic!("{text}: {found:?}") };
+        assert_eq!((found_id, found_status), (id, status), "{text}: {detail}");
+        assert!(detail.contains(text), "{text:?} is not in {detail:?}");
+    }
+}
+
+#[test]
+fn a_menu_entry_that_wipes_is_a_warning() {
+    let mut f = facts(&SIGNED);
+    f.profiles.push(Profile {
+        index: 1,
+        id: Some("reset".into()),
+        cmdline: "talos.experimental.wipe=system".into(),
+        pcr: pcr(EntryOutcome::Verified),
+    });
+    let found = unusual(&f, &policy());
+    assert!(
+        matches!(&found[..], [(CheckId::Cmdline, Status::Warn, d)] if d.contains("profile 1 (reset)")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn signature_problems_and_what_softens_them() {
+    type Change = fn(&mut Facts, &mut Policy);
+    use Status::{Fail, Pass, Warn};
+    let cases: &[(&str, Status, Status, Change)] = &[
+        ("is not signed", Fail, Fail, |f, _| *f = facts(&unsigned())),
+        ("changed after it was signed", Fail, Fail, |f, _| f.digest.as_mut().unwrap().sha256[0] ^= 1),
+        ("cannot be read", Fail, Fail, |f, _| f.signatures = Err("bytes are left over".into())),
+        ("cannot be computed", Fail, Fail, |f, _| f.digest = Err("sections overlap".into())),
+        ("nothing to hold that against", Pass, Fail, |_, p| p.anchors.clear()),
+        ("CN=factory", Pass, Fail, |_, p| p.anchors = vec![anchor(&OTHER)]),
+        ("refuse to start", Pass, Fail, |_, p| p.firmware.db = Some(vec![OTHER.certificate().unwrap()])),
+        ("that matters if", Pass, Warn, |_, p| {
+            p.firmware.db = Some(vec![OTHER.certificate().unwrap()]);
+            p.firmware_is_the_boards = false;
+        }),
+        ("if it were on", Pass, Warn, |_, p| {
+            p.firmware.db = Some(vec![OTHER.certificate().unwrap()]);
+            p.firmware.secure_boot = Some(false);
+        }),
+    ];
+    for (text, digest, signer, change) in cases {
+        for allow in [false, true] {
+            let (mut facts, mut policy) = (facts(&SIGNED), policy());
+            policy.allow_untrusted = allow;
+            policy.firmware.dbx = None;
+            change(&mut facts, &mut policy);
+            let report = verify(&facts, &policy);
+            let soft = |s: Status| if allow && s == Fail { Warn } else { s };
+            let check = |id| report.check(id).unwrap();
+            let (d, s) = (check(CheckId::AuthenticodeDigest), check(CheckId::AuthenticodeSigner));
+            assert_eq!((d.status, s.status), (soft(*digest), soft(*signer)), "{text}: {d:?} {s:?}");
+            assert!(d.detail.contains(text) || s.detail.contains(text), "{text}: {d:?} {s:?}");
+            assert_eq!(report.verdict == Verdict::Accept, allow || *signer != Fail, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_board_that_would_refuse_is_told_whatever_is_allowed() {
+    let mut policy = policy();
+    policy.allow_untrusted = true;
+    let report = verify(&facts(&unsigned()), &policy);
+    assert_eq!(report.verdict, Verdict::Accept);
+    assert!(report.firmware_refuses.unwrap().contains("Secure Boot is on"));
+    policy.firmware.secure_boot = Some(false);
+    assert_eq!(verify(&facts(&unsigned()), &policy).firmware_refuses, None);
+}
+
+#[test]
+fn an_image_in_db_by_its_hash_needs_no_signature() {
+    let (f, mut policy) = (facts(&unsigned()), policy());
+    policy.firmware.db_images.push(f.digest.as_ref().unwrap().sha256);
+    let report = verify(&f, &policy);
+    assert_eq!(report.check(CheckId::AuthenticodeSigner).unwrap().status, Status::Pass);
+    assert_eq!(report.check(CheckId::AuthenticodeDigest).unwrap().status, Status::Skip);
+    assert_eq!((report.verdict, report.firmware_refuses), (Verdict::Accept, None));
+}
+
+#[test]
+fn the_first_anchor_in_order_is_named() {
+    let mut policy = policy();
+    policy.anchors = vec![
+        anchor(&OTHER),
+        Anchor { origin: Origin::FirmwareDb, certificate: KEY.certificate().unwrap() },
+        Anchor { origin: Origin::InstalledUki, certificate: KEY.certificate().unwrap() },
+    ];
+    let report = verify(&facts(&SIGNED), &policy);
+    assert_eq!(report.signers[0].trusted_by.as_deref(), Some("the firmware's db"));
+    assert!(report.check(CheckId::AuthenticodeSigner).unwrap().detail.contains("the firmware's db"));
+}
+
+#[test]
+fn the_json_is_that_of_the_contract() {
+    let json = serde_json::to_value(verify(&facts(&SIGNED), &policy())).unwrap();
+    assert_eq!(json["verdict"], "accept");
+    assert_eq!(json["image"]["arch"], "arm64");
+    assert_eq!(json["image"]["sha256"], "07".repeat(32));
+    assert_eq!(json["image"]["extensions"][0]["name"], "tailscale");
+    let ids: Vec<_> = json["checks"].as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap()).collect();
+    let expected = "pe sections arch version authenticode-digest authenticode-signer revocation pcr-signature pcr-key \
+                    schematic extensions initrd cmdline";
+    assert_eq!(ids.join(" "), expected);
+    assert_eq!(json["checks"][0]["status"], "pass");
+}
