@@ -18,7 +18,6 @@ use std::time::Instant;
 
 /// A finished download.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
 pub struct Fetched {
     /// Length in bytes.
     pub bytes: u64,

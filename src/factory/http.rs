@@ -102,9 +102,7 @@ impl Head {
         let reason = status.and_then(|s| s.canonical_reason()).unwrap_or("unknown status");
         let told = if self.told.is_empty() { String::new() } else { format!(": {}", self.told) };
         let error = Error::io(format!("{} answered {} {reason}{told}", without_query(&self.url), self.status));
-        // A presigned URL that has just expired is worth another way through the factory.
-        let expired = self.redirected && matches!(self.status, 400 | 401 | 403 | 404 | 410);
-        let transient = expired || matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504);
+        let transient = matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504);
         let error = match self.status {
             400 => error.advise("check the schematic, the Talos version and the architecture"),
             401 | 403 => error.advise(

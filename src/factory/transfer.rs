@@ -257,7 +257,13 @@ impl Transfer {
             }
             // The part is longer than the file is now.
             416 if self.end.is_none() => Ok(Some(self.start_over(control))),
-            _ => Err(head.failure()),
+            _ => {
+                let mut failure = head.failure();
+                // A presigned URL that expired since it was issued is worth another way through the factory.
+                let may_have_expired = head.redirected && matches!(head.status, 400 | 401 | 403 | 404 | 410);
+                failure.transient |= may_have_expired && self.entity.is_some() && self.failures < 3;
+                Err(failure)
+            }
         }
     }
 }
