@@ -269,6 +269,24 @@ fn the_user_and_the_clock_can_stop_it() {
     assert!(begun.elapsed() < Duration::from_secs(3));
 }
 
+#[test]
+fn two_downloads_do_not_share_a_part() {
+    let factory = LocalFactory::start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("file");
+    let late = Behaviour { first_byte_delay: Duration::from_millis(400), ..Behaviour::default() };
+    let url = factory.serve_path("/file", bytes(1000), late);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| get(&url, &out, &quick()).0);
+        while !folder.path().join("file.part").exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(get(&url, &out, &quick()).0.unwrap_err().kind(), Kind::Unsafe);
+        assert_eq!(first.join().unwrap().unwrap().bytes, 1000);
+    });
+}
+
 fn open(url: &str) -> HttpSource {
     HttpSource::open(url, &quick(), Arc::default(), Box::new(|_| {})).unwrap().unwrap()
 }
@@ -307,6 +325,18 @@ fn a_remote_file_is_read_in_parts() {
     }
     assert_eq!(factory.requests().len(), before + 1);
     assert_eq!(source.wire_bytes(), factory.bytes_sent());
+
+    // Pieces of a file: neighbours in one request, another piece in another.
+    for (offset, n) in [(100, 500_000), (500_100, 100), (500_200, 900_000), (1_800_000, 1_100_000)] {
+        source.will_read(offset, n);
+    }
+    let before = factory.requests().len();
+    for (offset, n) in [(100, 1_400_100), (1_800_000, 1_100_000)] {
+        let mut buf = vec![0; n];
+        source.read_exact_at(&mut buf, offset as u64).unwrap();
+        assert!(buf == content[offset..offset + n], "{offset}");
+    }
+    assert!(factory.requests().len() - before <= 2);
 }
 
 #[test]
@@ -389,6 +419,10 @@ fn the_api_answers() {
             .asset_url(Asset::Iso, &id, "v1.12.4", "amd64")
             .unwrap()
             .ends_with("/v1.12.4/metal-amd64-secureboot.iso")
+    );
+    let ca_file = Some("Cargo.toml".into());
+    assert!(
+        Factory::new(&local.url(), &Options { ca_file, ..quick() }).unwrap_err().to_string().contains("no certificate")
     );
     for (id, version, arch) in
         [("x", "v1", "arm64"), (&id[..], "latest", "arm64"), (&id, "1/..", "arm64"), (&id, "v1", "riscv")]

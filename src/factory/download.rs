@@ -34,6 +34,7 @@ pub struct Fetched {
 /// What `<out>.part` is a part of.
 #[derive(Serialize, Deserialize)]
 struct Note {
+    /// SHA-256 of the URL: a URL may hold a token, which a file has no business to keep.
     url: String,
     entity: Entity,
 }
@@ -54,7 +55,14 @@ pub fn fetch(
     let http = Http::new(options.clone())?;
     let deadline = options.overall.and_then(|limit| Instant::now().checked_add(limit));
     let mut control = Control { cancel, deadline, events };
-    fetch_with(&http, url, out, &mut control).while_doing(|| format!("downloading {}", without_query(url)))
+    let outcome = fetch_with(&http, url, out, &mut control);
+    let part = beside(out, ".part");
+    // `Unsafe` means that the part is another process's.
+    let ours = outcome.as_ref().is_err_and(|e| e.kind() != Kind::Unsafe);
+    if ours && std::fs::metadata(&part).is_ok_and(|m| m.len() == 0) {
+        let _ = std::fs::remove_file(part); // nothing in it to go on from
+    }
+    outcome.while_doing(|| format!("downloading {}", without_query(url)))
 }
 
 fn fetch_with(http: &Arc<Http>, url: &str, out: &Path, control: &mut Control<'_>) -> Result<Fetched> {
@@ -124,7 +132,7 @@ fn fetch_with(http: &Arc<Http>, url: &str, out: &Path, control: &mut Control<'_>
 fn kept(part: &mut File, note_path: &Path, url: &str) -> Result<(u64, Option<Entity>, Sha256)> {
     let bytes = part.metadata()?.len();
     let note: Option<Note> = std::fs::read(note_path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    let entity = note.filter(|n| n.url == url).map(|n| n.entity).filter(|e| e.validator().is_some());
+    let entity = note.filter(|n| n.url == url_hash(url)).map(|n| n.entity).filter(|e| e.validator().is_some());
     let Some(entity) = entity else {
         part.set_len(0)?;
         return Ok((0, None, Sha256::new()));
@@ -149,7 +157,7 @@ fn each_chunk(file: &mut File, mut each: impl FnMut(&[u8])) -> Result<()> {
 }
 
 fn write_note(path: &Path, url: &str, entity: &Entity) -> Result<()> {
-    let note = Note { url: url.to_owned(), entity: entity.clone() };
+    let note = Note { url: url_hash(url), entity: entity.clone() };
     let text = serde_json::to_vec(&note).map_err(|e| Error::io(e.to_string()))?;
     std::fs::write(path, text).while_doing(|| format!("writing {}", path.display()))
 }
@@ -193,6 +201,10 @@ fn check_sidecars(
             .advise("the download was corrupted on its way: run it again"));
     }
     Ok(true)
+}
+
+fn url_hash(url: &str) -> String {
+    hex::encode(Sha256::digest(url))
 }
 
 fn beside(out: &Path, suffix: &str) -> PathBuf {

@@ -132,7 +132,7 @@ pub(super) struct Http {
     tls: TlsConfig,
     /// Agents whose connection can be used again: for loopback, and for elsewhere.
     idle: Mutex<Vec<(bool, ureq::Agent)>>,
-    /// Bytes of bodies that have arrived.
+    /// Bytes of bodies that have arrived, including what nobody took any more.
     pub(super) wire: AtomicU64,
 }
 
@@ -306,10 +306,7 @@ impl Exchange {
     /// The next part of the body; `None` at its end.
     pub(super) fn chunk(&mut self, control: &mut Control<'_>) -> Result<Option<Vec<u8>>, Failure> {
         match self.message(control, &mut |_| {})? {
-            Message::Data(chunk) => {
-                self.http.wire.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-                Ok(Some(chunk))
-            }
+            Message::Data(chunk) => Ok(Some(chunk)),
             _ => {
                 if let Some(agent) = self.agent.take() {
                     self.http.idle.lock().unwrap_or_else(PoisonError::into_inner).push((self.loopback, agent));
@@ -420,14 +417,26 @@ impl Worker {
             None => builder.body(()).map_err(ureq::Error::from).and_then(|r| agent.run(r)),
         };
         outcome.map_err(|e| {
-            let transient = matches!(
-                e,
-                ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::Protocol(_) | ureq::Error::ConnectionFailed
-            );
-            let error = Error::io(format!("asking {shown}: {e}"));
+            // rustls reports a certificate it does not trust as invalid data.
+            let untrusted = match &e {
+                ureq::Error::Io(io) => io.kind() == std::io::ErrorKind::InvalidData,
+                ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
+                _ => false,
+            };
+            let transient = !untrusted
+                && matches!(
+                    e,
+                    ureq::Error::Io(_)
+                        | ureq::Error::Timeout(_)
+                        | ureq::Error::Protocol(_)
+                        | ureq::Error::ConnectionFailed
+                );
+            // The text of a bad URL would show its query.
+            let why = if matches!(e, ureq::Error::BadUri(_)) { "not a URL".to_owned() } else { e.to_string() };
+            let error = Error::io(format!("asking {shown}: {why}"));
             let error = match e {
                 ureq::Error::HostNotFound => error.advise("check the name of the server, DNS, and HTTPS_PROXY"),
-                ureq::Error::Rustls(_) | ureq::Error::Tls(_) => error.advise(
+                _ if untrusted => error.advise(
                     "if the server's certificate is from an authority of your own, name it with the CA file option",
                 ),
                 _ => error.advise("check the network and the proxy variables, then run it again"),
@@ -460,6 +469,7 @@ impl Worker {
                 }
             }
             chunk.truncate(filled);
+            self.http.wire.fetch_add(filled as u64, Ordering::Relaxed);
             if filled > 0 && self.messages.send(Message::Data(chunk)).is_err() {
                 return Ok(());
             }

@@ -17,6 +17,8 @@ use std::time::Instant;
 /// Bytes of a cached block, and how many are kept: 16 MiB together.
 const BLOCK: u64 = 256 * 1024;
 const BLOCKS: usize = 64;
+/// Announced ranges that are remembered.
+const MAX_ANNOUNCED: usize = 256;
 /// An announced range of fewer bytes than this is left to the cache.
 const STREAM_FROM: u64 = 4 * BLOCK;
 
@@ -38,6 +40,8 @@ struct State {
     events: SharedEvents,
     /// Number and bytes of each block, the most recently used last.
     cache: Vec<(u64, Vec<u8>)>,
+    /// Ranges that will be read in order: start and end.
+    announced: Vec<(u64, u64)>,
     stream: Option<Stream>,
 }
 
@@ -69,7 +73,7 @@ impl HttpSource {
             first_block(&http, &endpoint, &mut control).while_doing(|| format!("opening {}", without_query(url)))?;
         let Some((entity, block)) = first else { return Ok(None) };
         let bytes = entity.length.unwrap_or_default();
-        let state = Mutex::new(State { events, cache: vec![(0, block)], stream: None });
+        let state = Mutex::new(State { events, cache: vec![(0, block)], announced: Vec::new(), stream: None });
         Ok(Some(Self { http, endpoint, entity, bytes, cancel, deadline, state }))
     }
 
@@ -94,12 +98,16 @@ impl HttpSource {
     }
 
     fn read(&self, state: &mut State, buf: &mut [u8], offset: u64) -> Result<()> {
-        let State { events, cache, stream } = state;
+        let State { events, cache, announced, stream } = state;
         let mut control = Control { cancel: &self.cancel, deadline: self.deadline, events: &mut **events };
         let (mut at, mut rest) = (offset, buf);
         while !rest.is_empty() {
             let number = at / BLOCK;
             let cached = cache.iter().position(|(n, _)| *n == number);
+            if let Some(i) = announced.iter().position(|(start, end)| *start == at && end - start >= STREAM_FROM) {
+                let (at, end) = announced.remove(i);
+                *stream = Some(Stream { transfer: None, at, end, chunk: Vec::new(), used: 0 });
+            }
             let streaming = stream.as_ref().is_some_and(|s| s.at == at && s.at < s.end);
             let n = if streaming && (cached.is_none() || stream.as_ref().is_some_and(|s| s.transfer.is_some())) {
                 let Some(stream) = stream.as_mut() else { break };
@@ -183,15 +191,22 @@ impl ReadAt for HttpSource {
     }
 
     fn will_read(&self, offset: u64, bytes: u64) {
-        if bytes < STREAM_FROM || check_range(self.bytes, offset, bytes).is_err() {
+        if bytes == 0 || check_range(self.bytes, offset, bytes).is_err() {
             return;
         }
-        let mut state = self.state();
-        // A stream that is inside the range already goes on.
-        if state.stream.as_ref().is_some_and(|s| s.at == offset && s.end == offset + bytes) {
+        let announced = &mut self.state().announced;
+        // Neighbouring pieces of a file become one request.
+        if let Some((_, end)) = announced.last_mut()
+            && *end == offset
+        {
+            *end += bytes;
             return;
         }
-        state.stream = Some(Stream { transfer: None, at: offset, end: offset + bytes, chunk: Vec::new(), used: 0 });
+        announced.retain(|(start, _)| *start != offset);
+        if announced.len() == MAX_ANNOUNCED {
+            announced.remove(0);
+        }
+        announced.push((offset, offset + bytes));
     }
 }
 

@@ -314,7 +314,7 @@ impl Connection<'_> {
         drop(seen);
         let path = asked.target.split('?').next().unwrap_or_default().to_owned();
         if self.storage {
-            return self.from_storage(asked);
+            return self.answer_as_storage(asked);
         }
         match (asked.method.as_str(), path.as_str()) {
             ("POST", "/schematics") => self.create(&asked.body),
@@ -361,7 +361,7 @@ impl Connection<'_> {
     }
 
     /// A presigned URL: `/blob?signature=<number>`.
-    fn from_storage(&mut self, asked: &Asked) -> io::Result<bool> {
+    fn answer_as_storage(&mut self, asked: &Asked) -> io::Result<bool> {
         let number: Option<u64> = asked.target.strip_prefix("/blob?signature=").and_then(|n| n.parse().ok());
         let path = number.and_then(|number| {
             let mut tickets = locked(&self.shared.tickets);
@@ -397,7 +397,7 @@ impl Connection<'_> {
             }
             let mut cut = Cut::No;
             if !(behaviour.redirect && ticket.is_none()) {
-                let rules: [(_, &mut u64, fn(u64) -> Cut); 3] = [
+                let rules: [(_, _, fn(u64) -> _); 3] = [
                     (behaviour.drop_after, &mut served.drops, Cut::Drop),
                     (behaviour.truncate_after, &mut served.truncations, Cut::Truncate),
                     (behaviour.stall_after, &mut served.stalls, Cut::Stall),
