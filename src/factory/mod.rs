@@ -1,6 +1,22 @@
 //! The Image Factory: schematics, downloads, remote images, and a local factory for demonstration and tests.
+//!
+//! Everything that talks to a server rests on one small stack: an exchange (`http`: one request and its answer, with
+//! clocks and cancelling), a transfer (`transfer`: chunks in order, over broken connections and expired URLs), and on
+//! that [`fetch`] to a file, [`HttpSource`] as a block source, and [`stream`] for servers without ranges.
 
 mod canonical;
+mod client;
+mod download;
+mod http;
+mod options;
+mod remote;
 mod schematic;
+#[cfg(feature = "factory-server")]
+pub mod server;
+mod transfer;
 
+pub use client::{Asset, Factory, PUBLIC_FACTORY};
+pub use download::{Fetched, fetch};
+pub use options::{Auth, Event, Options};
+pub use remote::{HttpSource, SharedEvents, stream};
 pub use schematic::{Bootloader, OptionValue, Overlay, Schematic, is_id};

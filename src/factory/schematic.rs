@@ -20,6 +20,15 @@ const MAX_ENTRIES: usize = 1024;
 const NO_HALT: &str = "-talos.halt_if_installed";
 
 /// A schematic: fields, order and defaults as in the factory's own data model.
+///
+/// ```
+/// use bootsurgeon::factory::Schematic;
+///
+/// let schematic = Schematic::parse("customization: {extraKernelArgs: [vga=791]}")?;
+/// assert_eq!(schematic.canonical(), "customization:\n    extraKernelArgs:\n        - vga=791\n");
+/// assert_eq!(schematic.id(), "eea1f9534c46d95c4715a2f13d17eacb927c13a42ef087c79b22c3bd0c49d073");
+/// # Ok::<(), bootsurgeon::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Schematic {
     /// Who alone may use it; enterprise factories only.

@@ -1,0 +1,570 @@
+//! One HTTP exchange at a time, on a thread of its own.
+//!
+//! `ureq` (rustls) speaks HTTP and TLS. It blocks, and its read time-out is one for headers and body, while a factory may
+//! take ten minutes for the first byte and must not be silent for one in the middle. So the exchange runs on a thread
+//! and hands over chunks; this side watches the clock and the cancel flag, and cuts the connection when it gives up.
+//! Redirects are followed here, so that credentials stay with the factory.
+
+use super::options::{Event, Options, origin, without_query};
+use crate::{Context, Error, Kind, Result};
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use ureq::http::{HeaderMap, StatusCode};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+
+/// Bytes of a chunk, and how many may wait.
+const CHUNK: usize = 256 * 1024;
+const WAITING: usize = 4;
+/// How often the clock and the cancel flag are looked at.
+const TICK: Duration = Duration::from_millis(50);
+const MAX_REDIRECTS: usize = 10;
+/// Bytes of an error's body that are read.
+const MAX_ERROR_BODY: u64 = 4096;
+
+/// What may end an operation from outside.
+pub(super) struct Control<'a> {
+    pub(super) cancel: &'a AtomicBool,
+    pub(super) deadline: Option<Instant>,
+    pub(super) events: &'a mut dyn FnMut(Event),
+}
+
+impl Control<'_> {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Cancelled, "stopped by the user"));
+        }
+        if self.deadline.is_some_and(|d| Instant::now() >= d) {
+            return Err(
+                Error::io("the overall time limit is over").advise("run it again: a download goes on where it stopped")
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Why an exchange failed.
+pub(super) struct Failure {
+    pub(super) error: Error,
+    /// Whether the same request may succeed later.
+    pub(super) transient: bool,
+    /// What the server asked to wait.
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl Failure {
+    pub(super) fn fatal(error: Error) -> Self {
+        Self { error, transient: false, retry_after: None }
+    }
+
+    pub(super) fn passing(why: impl Into<String>) -> Self {
+        Self { error: Error::io(why), transient: true, retry_after: None }
+    }
+}
+
+/// A request; redirects are followed unless it has a body.
+#[derive(Clone)]
+pub(super) struct Request {
+    pub(super) url: String,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) body: Option<Vec<u8>>,
+}
+
+impl Request {
+    pub(super) fn get(url: &str) -> Self {
+        Self { url: url.to_owned(), headers: Vec::new(), body: None }
+    }
+}
+
+/// The head of the last answer.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) status: u16,
+    /// The URL that answered, after redirects.
+    pub(super) url: String,
+    pub(super) redirected: bool,
+    pub(super) length: Option<u64>,
+    /// First byte and length of the whole, from Content-Range.
+    pub(super) range: Option<(u64, u64)>,
+    pub(super) etag: Option<String>,
+    pub(super) last_modified: Option<String>,
+    retry_after: Option<Duration>,
+    /// First line of an error's body.
+    told: String,
+}
+
+impl Head {
+    /// The failure that this status is.
+    pub(super) fn failure(&self) -> Failure {
+        let status = StatusCode::from_u16(self.status).ok();
+        let reason = status.and_then(|s| s.canonical_reason()).unwrap_or("unknown status");
+        let told = if self.told.is_empty() { String::new() } else { format!(": {}", self.told) };
+        let error = Error::io(format!("{} answered {} {reason}{told}", without_query(&self.url), self.status));
+        let transient = matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504);
+        let error = match self.status {
+            400 => error.advise("check the schematic, the Talos version and the architecture"),
+            401 | 403 => error.advise(
+                "set BOOTSURGEON_FACTORY_TOKEN, or BOOTSURGEON_FACTORY_USER and BOOTSURGEON_FACTORY_PASSWORD, for this factory",
+            ),
+            402 => error.advise("this factory's edition does not offer it"),
+            404 => error.advise("check that this factory knows the schematic (`schematic create`) and the Talos version"),
+            408 | 429 => error.advise("the factory is busy: try again later"),
+            500.. => error.advise("the factory has a problem: try again later, or use another one with --factory"),
+            _ => error,
+        };
+        Failure { error, transient, retry_after: self.retry_after }
+    }
+}
+
+enum Message {
+    Head(Box<Head>),
+    Data(Vec<u8>),
+    End,
+    Failed(Failure),
+}
+
+/// Makes exchanges.
+#[derive(Debug)]
+pub(super) struct Http {
+    pub(super) options: Options,
+    tls: TlsConfig,
+    /// Agents whose connection can be used again: for loopback, and for elsewhere.
+    idle: Mutex<Vec<(bool, ureq::Agent)>>,
+    /// Bytes of bodies that have arrived, including what nobody took any more.
+    pub(super) wire: AtomicU64,
+}
+
+impl Http {
+    pub(super) fn new(options: Options) -> Result<Arc<Self>> {
+        let mut tls = TlsConfig::builder();
+        if let Some(path) = &options.ca_file {
+            let read = || -> Result<Vec<Certificate<'static>>> {
+                let pem = std::fs::read(path)?;
+                let certificates: Vec<_> = parse_pem(&pem)
+                    .filter_map(|item| match item {
+                        Ok(PemItem::Certificate(c)) => Some(c),
+                        _ => None,
+                    })
+                    .collect();
+                if certificates.is_empty() {
+                    return Err(Error::usage("no certificate in PEM form"));
+                }
+                Ok(certificates)
+            };
+            let certificates =
+                read().while_doing(|| format!("reading certificate authorities from {}", path.display()))?;
+            tls = tls.root_certs(RootCerts::new_with_certs(&certificates));
+        }
+        Ok(Arc::new(Self { options, tls: tls.build(), idle: Mutex::default(), wire: AtomicU64::new(0) }))
+    }
+
+    fn agent(&self, loopback: bool) -> ureq::Agent {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(i) = idle.iter().position(|(l, _)| *l == loopback) {
+            return idle.swap_remove(i).1;
+        }
+        let read = self.options.first_byte.max(self.options.stall);
+        let mut config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent(concat!("bootsurgeon/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .timeout_connect(Some(Duration::from_secs(30)))
+            .timeout_per_read(Some(read))
+            .tls_config(self.tls.clone());
+        if loopback {
+            config = config.proxy(None); // a proxy cannot reach this machine's own loopback
+        }
+        config.build().into()
+    }
+
+    /// Sends a request and waits for the head of the answer, whatever its status.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        request: &Request,
+        control: &mut Control<'_>,
+    ) -> Result<(Head, Exchange), Failure> {
+        control.check().map_err(Failure::fatal)?;
+        let loopback = is_loopback(&request.url).map_err(Failure::fatal)?;
+        let agent = self.agent(loopback);
+        let (to_us, messages) = sync_channel(WAITING);
+        let (spare, spares) = channel();
+        let worker = Worker { http: Arc::clone(self), agent: agent.clone(), loopback, messages: to_us, spares };
+        let request = request.clone();
+        std::thread::Builder::new()
+            .name("http".into())
+            .spawn(move || worker.run(request))
+            .map_err(|e| Failure::fatal(Error::from(e)))?;
+        let mut exchange = Exchange {
+            http: Arc::clone(self),
+            messages,
+            spare,
+            agent: Some(agent),
+            loopback,
+            stall: self.options.first_byte,
+        };
+        let begun = Instant::now();
+        let mut told = 0;
+        let head = exchange.message(control, &mut |control| {
+            let elapsed = begun.elapsed();
+            if elapsed.as_secs() > told {
+                told = elapsed.as_secs();
+                (control.events)(Event::Waiting { elapsed });
+            }
+        })?;
+        let Message::Head(head) = head else {
+            return Err(Failure::passing("the connection ended before an answer"));
+        };
+        exchange.stall = self.options.stall;
+        Ok((*head, exchange))
+    }
+
+    /// The whole body of a small answer with status 200 or 201, with retries.
+    pub(super) fn small(
+        self: &Arc<Self>,
+        request: &Request,
+        limit: usize,
+        control: &mut Control<'_>,
+    ) -> Result<Vec<u8>, (u16, Error)> {
+        let mut failures = 0;
+        loop {
+            let mut status = 0;
+            let mut attempt = || -> Result<Vec<u8>, Failure> {
+                let (head, mut exchange) = self.start(request, control)?;
+                status = head.status;
+                if !matches!(head.status, 200 | 201) {
+                    return Err(head.failure());
+                }
+                let mut body = Vec::new();
+                while let Some(chunk) = exchange.chunk(control)? {
+                    if body.len() + chunk.len() > limit {
+                        return Err(Failure::fatal(Error::io(format!("the answer is longer than {limit} bytes"))));
+                    }
+                    body.extend_from_slice(&chunk);
+                    exchange.give_back(chunk);
+                }
+                Ok(body)
+            };
+            match attempt() {
+                Ok(body) => return Ok(body),
+                Err(failure) => {
+                    failures += 1;
+                    self.pause(failure, failures, control).map_err(|e| (status, e))?;
+                }
+            }
+        }
+    }
+
+    /// Waits before the next attempt, or gives up.
+    pub(super) fn pause(&self, failure: Failure, failures: u32, control: &mut Control<'_>) -> Result<()> {
+        if !failure.transient || failures > self.options.retries {
+            return Err(failure.error);
+        }
+        let doubled = self.options.backoff.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        let backoff = doubled.min(Duration::from_secs(30)).mul_f64(0.5 + 0.5 * random());
+        let after = failure.retry_after.map_or(backoff, |asked| asked.min(Duration::from_secs(120)).max(backoff));
+        (control.events)(Event::Retrying { attempt: failures, after, why: failure.error.to_string() });
+        let until = Instant::now() + after;
+        loop {
+            control.check()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(TICK));
+        }
+    }
+}
+
+/// A random number from 0 to 1, good enough to keep clients out of step.
+fn random() -> f64 {
+    use std::hash::{BuildHasher, Hasher};
+    let bits = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    (bits >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn is_loopback(url: &str) -> Result<bool> {
+    origin(url)?;
+    let uri: ureq::http::Uri = url.parse().map_err(|_| Error::usage("not a URL"))?;
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    Ok(host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback()))
+}
+
+/// An answer whose body is still coming. Dropping it cuts the connection.
+pub(super) struct Exchange {
+    http: Arc<Http>,
+    messages: Receiver<Message>,
+    spare: Sender<Vec<u8>>,
+    agent: Option<ureq::Agent>,
+    loopback: bool,
+    stall: Duration,
+}
+
+impl Exchange {
+    /// The next part of the body; `None` at its end.
+    pub(super) fn chunk(&mut self, control: &mut Control<'_>) -> Result<Option<Vec<u8>>, Failure> {
+        match self.message(control, &mut |_| {})? {
+            Message::Data(chunk) => Ok(Some(chunk)),
+            _ => {
+                if let Some(agent) = self.agent.take() {
+                    self.http.idle.lock().unwrap_or_else(PoisonError::into_inner).push((self.loopback, agent));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// A buffer that is no longer needed.
+    pub(super) fn give_back(&self, chunk: Vec<u8>) {
+        let _ = self.spare.send(chunk);
+    }
+
+    fn message(
+        &mut self,
+        control: &mut Control<'_>,
+        tick: &mut dyn FnMut(&mut Control<'_>),
+    ) -> Result<Message, Failure> {
+        let since = Instant::now();
+        loop {
+            control.check().map_err(Failure::fatal)?;
+            match self.messages.recv_timeout(TICK) {
+                Ok(Message::Failed(failure)) => return Err(failure),
+                Ok(message) => return Ok(message),
+                Err(RecvTimeoutError::Disconnected) => return Err(Failure::passing("the connection ended")),
+                Err(RecvTimeoutError::Timeout) if since.elapsed() >= self.stall => {
+                    return Err(Failure::passing(format!("no byte came for {} s", self.stall.as_secs_f32())));
+                }
+                Err(RecvTimeoutError::Timeout) => tick(control),
+            }
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            agent.shutdown();
+        }
+    }
+}
+
+/// The other side: blocks in the network.
+struct Worker {
+    http: Arc<Http>,
+    agent: ureq::Agent,
+    loopback: bool,
+    messages: SyncSender<Message>,
+    spares: Receiver<Vec<u8>>,
+}
+
+impl Worker {
+    fn run(&self, request: Request) {
+        // A failed send means that nobody listens any more.
+        let _ = match self.exchange(request) {
+            Ok(()) => self.messages.send(Message::End),
+            Err(failure) => self.messages.send(Message::Failed(failure)),
+        };
+    }
+
+    fn exchange(&self, mut request: Request) -> Result<(), Failure> {
+        for hop in 0..=MAX_REDIRECTS {
+            let response = self.send(&request)?;
+            let headers = response.headers();
+            let status = response.status();
+            let location = header(headers, "location");
+            if status.is_redirection()
+                && request.body.is_none()
+                && let Some(location) = location
+            {
+                request.url = follow(&request.url, &location).map_err(Failure::fatal)?;
+                continue;
+            }
+            let mut head = head(&request.url, hop > 0, status.as_u16(), headers);
+            let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
+            if status.is_client_error() || status.is_server_error() {
+                let mut text = Vec::new();
+                let _ = body.by_ref().take(MAX_ERROR_BODY).read_to_end(&mut text);
+                head.told = first_line(&text);
+                let _ = self.messages.send(Message::Head(Box::new(head)));
+                return Ok(());
+            }
+            if self.messages.send(Message::Head(Box::new(head))).is_err() {
+                return Ok(());
+            }
+            return self.pump(&mut body);
+        }
+        Err(Failure::fatal(Error::io(format!("more than {MAX_REDIRECTS} redirects"))))
+    }
+
+    fn send(&self, request: &Request) -> Result<ureq::http::Response<ureq::Body>, Failure> {
+        let method = if request.body.is_some() { "POST" } else { "GET" };
+        let mut builder = ureq::http::Request::builder().method(method).uri(&request.url);
+        for (name, value) in &request.headers {
+            builder = builder.header(*name, value);
+        }
+        if let Some(value) = self.http.options.auth.as_ref().and_then(|a| a.header_for(&request.url)) {
+            builder = builder.header("authorization", value);
+        }
+        let shown = without_query(&request.url);
+        // A redirect may lead off the loopback, where the proxy counts again.
+        let other = is_loopback(&request.url).map_err(Failure::fatal)? != self.loopback;
+        let fresh = other.then(|| self.http.agent(!self.loopback));
+        let agent = fresh.as_ref().unwrap_or(&self.agent);
+        let outcome = match &request.body {
+            Some(body) => builder.body(&body[..]).map_err(ureq::Error::from).and_then(|r| agent.run(r)),
+            None => builder.body(()).map_err(ureq::Error::from).and_then(|r| agent.run(r)),
+        };
+        outcome.map_err(|e| {
+            // rustls reports a certificate it does not trust as invalid data.
+            let untrusted = match &e {
+                ureq::Error::Io(io) => io.kind() == std::io::ErrorKind::InvalidData,
+                ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
+                _ => false,
+            };
+            let transient = !untrusted
+                && matches!(
+                    e,
+                    ureq::Error::Io(_)
+                        | ureq::Error::Timeout(_)
+                        | ureq::Error::Protocol(_)
+                        | ureq::Error::ConnectionFailed
+                );
+            // The text of a bad URL would show its query.
+            let why = if matches!(e, ureq::Error::BadUri(_)) { "not a URL".to_owned() } else { e.to_string() };
+            let error = Error::io(format!("asking {shown}: {why}"));
+            let error = match e {
+                ureq::Error::HostNotFound => error.advise("check the name of the server, DNS, and HTTPS_PROXY"),
+                _ if untrusted => error.advise(
+                    "if the server's certificate is from an authority of your own, name it with the CA file option",
+                ),
+                _ => error.advise("check the network and the proxy variables, then run it again"),
+            };
+            Failure { error, transient, retry_after: None }
+        })
+    }
+
+    fn pump(&self, body: &mut impl Read) -> Result<(), Failure> {
+        loop {
+            let mut chunk = self.spares.try_recv().unwrap_or_default();
+            chunk.resize(CHUNK, 0);
+            let mut filled = 0;
+            let mut ended = false;
+            let mut failed = None;
+            let begun = Instant::now();
+            // On a slow line part of a chunk is news enough: the other side watches for silence.
+            while filled < CHUNK && (filled == 0 || begun.elapsed() < TICK) {
+                match body.read(&mut chunk[filled..]) {
+                    Ok(0) => {
+                        ended = true;
+                        break;
+                    }
+                    Ok(n) => filled += n,
+                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(e) => {
+                        failed = Some(Failure::passing(format!("the connection broke: {e}")));
+                        break;
+                    }
+                }
+            }
+            chunk.truncate(filled);
+            self.http.wire.fetch_add(filled as u64, Ordering::Relaxed);
+            if filled > 0 && self.messages.send(Message::Data(chunk)).is_err() {
+                return Ok(());
+            }
+            match failed {
+                Some(failure) => return Err(failure),
+                None if ended => return Ok(()),
+                None => {}
+            }
+        }
+    }
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+fn head(url: &str, redirected: bool, status: u16, headers: &HeaderMap) -> Head {
+    let number = |name| header(headers, name)?.trim().parse().ok();
+    // `bytes 5-9/100`
+    let range = header(headers, "content-range").and_then(|v| {
+        let (range, total) = v.strip_prefix("bytes ")?.split_once('/')?;
+        let (first, _) = range.split_once('-')?;
+        Some((first.trim().parse().ok()?, total.trim().parse().ok()?))
+    });
+    Head {
+        status,
+        url: url.to_owned(),
+        redirected,
+        length: number("content-length"),
+        range,
+        etag: header(headers, "etag"),
+        last_modified: header(headers, "last-modified"),
+        retry_after: number("retry-after").map(Duration::from_secs),
+        told: String::new(),
+    }
+}
+
+/// The first line of an error's body, cut to a length fit for a message, without control characters.
+fn first_line(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let line = text.lines().find(|l| !l.trim().is_empty()).unwrap_or_default().trim();
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+/// Where a redirect leads (RFC 3986 section 5, without dot segments).
+fn follow(base: &str, location: &str) -> Result<String> {
+    let from = origin(base)?;
+    let authority = base.split('/').take(3).collect::<Vec<_>>().join("/");
+    let path = base.split(['?', '#']).next().unwrap_or(base);
+    let scheme = base.split(':').next().unwrap_or_default();
+    let to = if location.contains("://") {
+        location.to_owned()
+    } else if location.starts_with("//") {
+        format!("{scheme}:{location}")
+    } else if location.starts_with('/') {
+        format!("{authority}{location}")
+    } else if location.starts_with('?') {
+        format!("{path}{location}")
+    } else {
+        let folder = if path.len() > authority.len() { path.rsplit_once('/').map_or(path, |(f, _)| f) } else { path };
+        format!("{folder}/{location}")
+    };
+    let to = to.split('#').next().unwrap_or_default().to_owned();
+    if from.starts_with("https:") && !origin(&to)?.starts_with("https:") {
+        return Err(Error::io(format!("{} leads from https to http", without_query(base)))
+            .advise("use a server that keeps to https"));
+    }
+    Ok(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_lead_where_they_should() {
+        let base = "https://a.example/x/y?q=1";
+        for (location, expected) in [
+            ("https://b.example/z?s=1#f", "https://b.example/z?s=1"),
+            ("//b.example/z", "https://b.example/z"),
+            ("/z", "https://a.example/z"),
+            ("z", "https://a.example/x/z"),
+            ("?z", "https://a.example/x/y?z"),
+        ] {
+            assert_eq!(follow(base, location).unwrap(), expected);
+        }
+        follow(base, "http://b.example/").unwrap_err();
+        follow(base, "ftp://b.example/").unwrap_err();
+    }
+
+    #[test]
+    fn what_is_shown_holds_no_secret() {
+        assert_eq!(without_query("https://u:p@a/b?token=x#y"), "https://a/b");
+        assert!(
+            !format!("{:?}", super::super::options::Auth::bearer("http://a", "secret").unwrap()).contains("secret")
+        );
+    }
+}
