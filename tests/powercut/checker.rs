@@ -104,7 +104,7 @@ impl Report {
         self.find(path).and_then(|e| e.content)
     }
 
-    /// Only what `fsck.fat` also calls damage: everything but advice.
+    /// Nothing is wrong, not even a lost cluster or a wrong free count.
     pub fn is_clean(&self) -> bool {
         self.problems.is_empty()
     }
@@ -143,6 +143,17 @@ struct Pending {
 impl Checker {
     /// Reads the whole volume.
     pub fn check(&mut self, frame: &Frame) -> Report {
+        let mut report = self.files(frame);
+        if let Some((_, geometry)) = &self.geometry
+            && !matches!(report.problems.first(), Some(Problem::BadBpb(_)))
+        {
+            self.judge_fats(frame, geometry, &mut report);
+        }
+        report
+    }
+
+    /// Reads the files alone, without what can only be told of a volume as a whole, such as lost clusters.
+    pub fn files(&mut self, frame: &Frame) -> Report {
         let mut report = Report::default();
         let geometry = match self.geometry(frame) {
             Ok(g) => g,
@@ -155,7 +166,6 @@ impl Checker {
         self.generation = self.generation.wrapping_add(1);
         self.owners.resize(geometry.clusters as usize + 2, (0, 0));
         self.walk(frame, &geometry, &mut report);
-        self.judge_fats(frame, &geometry, &mut report);
         report
     }
 

@@ -23,6 +23,9 @@ pub struct Limits {
 /// The specification's bound for complete enumeration: 16 sector writes.
 pub const COMPLETE_WRITES: usize = 16;
 
+/// An epoch of so few writes is enumerated completely, data or not.
+const TINY: usize = 12;
+
 /// Where a state comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -45,7 +48,8 @@ pub struct Cut {
 }
 
 /// Calls `visit` with every state; the visitor leaves the frame as it found it. `frame` is the medium before the run.
-/// All prefixes come first and in order, even where a write changes nothing; of the others each distinct state once.
+/// All prefixes come first and in order, even where a write changes nothing; then of the reordered states each new one
+/// once; then the torn ones, every tear.
 pub fn enumerate(
     frame: &mut Frame,
     events: &[Event],
@@ -63,11 +67,7 @@ pub fn enumerate(
             visit(frame, cut);
         }
     });
-    torn(frame, events, is_data, limits, &mut |frame, cut| {
-        if seen.insert(frame.key()) {
-            visit(frame, cut);
-        }
-    });
+    torn(frame, events, is_data, limits, visit);
 }
 
 fn prefixes(frame: &mut Frame, events: &[Event], visit: &mut dyn FnMut(&mut Frame, Cut)) {
@@ -110,20 +110,31 @@ fn reordered(
 ) {
     let mut random = Random::new(limits.seed);
     for (epoch, span) in events.split(|e| matches!(e, Event::Barrier)).enumerate() {
-        let mut columns: BTreeMap<u64, Vec<Sector>> = BTreeMap::new();
-        for event in span {
-            if let Event::Write { sector, data, .. } = event {
-                columns.entry(*sector).or_default().push(data.clone());
-            }
-        }
-        let writes: usize = columns.values().map(Vec::len).sum();
-        let columns = columns.into_iter().map(|(sector, versions)| Column { sector, versions });
-        // A file of a few sectors is enumerated completely, like metadata.
-        let (data, metadata): (Vec<_>, Vec<_>) = columns.partition(|c| writes > 12 && is_data(c.sector));
+        let (metadata, data) = columns(span, is_data);
         one_epoch(frame, &metadata, &data, limits, &mut random, &mut |frame, kind| visit(frame, Cut { kind, epoch }));
         apply_all(frame, span);
     }
     undo(frame, events);
+}
+
+/// What an epoch writes: its metadata and its data.
+fn columns(span: &[Event], is_data: &dyn Fn(u64) -> bool) -> (Vec<Column>, Vec<Column>) {
+    let mut columns: BTreeMap<u64, Vec<Sector>> = BTreeMap::new();
+    for event in span {
+        if let Event::Write { sector, data, .. } = event {
+            columns.entry(*sector).or_default().push(data.clone());
+        }
+    }
+    let writes: usize = columns.values().map(Vec::len).sum();
+    let columns = columns.into_iter().map(|(sector, versions)| Column { sector, versions });
+    // A file of a few sectors is enumerated completely, like metadata.
+    columns.partition(|c| writes <= TINY || !is_data(c.sector))
+}
+
+fn is_complete(metadata: &[Column], limits: Limits) -> bool {
+    let writes: usize = metadata.iter().map(|c| c.versions.len()).sum();
+    let states = metadata.iter().try_fold(1usize, |n, c| n.checked_mul(c.versions.len() + 1)).unwrap_or(usize::MAX);
+    writes <= COMPLETE_WRITES && states <= limits.complete
 }
 
 fn apply_all(frame: &mut Frame, span: &[Event]) {
@@ -142,9 +153,8 @@ fn one_epoch(
     random: &mut Random,
     visit: &mut dyn FnMut(&mut Frame, Kind),
 ) {
-    let metadata_writes: usize = metadata.iter().map(|c| c.versions.len()).sum();
-    let states = metadata.iter().try_fold(1usize, |n, c| n.checked_mul(c.versions.len() + 1)).unwrap_or(usize::MAX);
-    if metadata_writes <= COMPLETE_WRITES && states <= limits.complete {
+    let complete = is_complete(metadata, limits);
+    if complete {
         let mut levels = vec![0; metadata.len()];
         loop {
             let data_levels = sample(data, random);
@@ -168,8 +178,7 @@ fn one_epoch(
             }
         }
     }
-    let complete = metadata_writes <= COMPLETE_WRITES && states <= limits.complete && data.is_empty();
-    if complete {
+    if complete && data.is_empty() {
         return;
     }
     for _ in 0..limits.sampled {
@@ -267,4 +276,21 @@ fn torn(
         }
     }
     undo(frame, events);
+}
+
+/// How many epochs are enumerated completely (their metadata), and how many sampled.
+pub fn epochs(events: &[Event], is_data: &dyn Fn(u64) -> bool, limits: Limits) -> (usize, usize) {
+    let (mut complete, mut sampled) = (0, 0);
+    for span in events.split(|e| matches!(e, Event::Barrier)) {
+        let (metadata, data) = columns(span, is_data);
+        if metadata.is_empty() && data.is_empty() {
+            continue;
+        }
+        if is_complete(&metadata, limits) && data.is_empty() {
+            complete += 1;
+        } else {
+            sampled += 1;
+        }
+    }
+    (complete, sampled)
 }

@@ -9,9 +9,13 @@ mod checker;
 mod crash;
 mod frame;
 mod geometry;
+mod invariants;
 mod matrix;
+mod naive;
+mod operations;
 mod readers;
 mod recorder;
+mod reference;
 #[cfg(test)]
 mod selftest;
 mod volumes;

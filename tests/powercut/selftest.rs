@@ -244,7 +244,7 @@ fn a_torn_sector_is_new_up_to_the_tear() {
             assert!(f.get(0).bytes.iter().enumerate().all(|(i, b)| *b == if i < at { 9 } else { 0 }));
         }
     });
-    assert_eq!(torn, 511);
+    assert_eq!(torn, 512);
 }
 
 #[test]
