@@ -87,7 +87,8 @@ fn prefixes(frame: &mut Frame, events: &[Event], visit: &mut dyn FnMut(&mut Fram
     undo(frame, events);
 }
 
-fn undo(frame: &mut Frame, events: &[Event]) {
+/// Takes all writes back.
+pub fn undo(frame: &mut Frame, events: &[Event]) {
     for event in events.iter().rev() {
         if let Event::Write { sector, before, .. } = event {
             frame.set(*sector, before.clone());
@@ -112,7 +113,7 @@ fn reordered(
     for (epoch, span) in events.split(|e| matches!(e, Event::Barrier)).enumerate() {
         let (metadata, data) = columns(span, is_data);
         one_epoch(frame, &metadata, &data, limits, &mut random, &mut |frame, kind| visit(frame, Cut { kind, epoch }));
-        apply_all(frame, span);
+        redo(frame, span);
     }
     undo(frame, events);
 }
@@ -137,7 +138,8 @@ fn is_complete(metadata: &[Column], limits: Limits) -> bool {
     writes <= COMPLETE_WRITES && states <= limits.complete
 }
 
-fn apply_all(frame: &mut Frame, span: &[Event]) {
+/// Carries out all writes.
+pub fn redo(frame: &mut Frame, span: &[Event]) {
     for event in span {
         if let Event::Write { sector, data, .. } = event {
             frame.set(*sector, data.clone());

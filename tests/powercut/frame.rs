@@ -81,8 +81,9 @@ impl Frame {
     pub fn write_sparse(&self, file: &std::fs::File) -> io::Result<()> {
         use std::os::unix::fs::FileExt;
         file.set_len(self.size())?;
+        let zeros = digest(&vec![0; self.sector_size]);
         for (n, s) in self.sectors.iter().enumerate() {
-            if s.bytes.iter().any(|b| *b != 0) {
+            if s.id != zeros {
                 file.write_all_at(&s.bytes, (n * self.sector_size) as u64)?;
             }
         }

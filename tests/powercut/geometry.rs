@@ -65,8 +65,8 @@ impl Geometry {
         let clusters = (total - data_start) / cluster_sectors;
         let width = match clusters {
             _ if is_fat32 => Width::Fat32,
-            ..4085 => Width::Fat12,
-            ..65525 => Width::Fat16,
+            0..4085 => Width::Fat12,
+            4085..65525 => Width::Fat16,
             _ => return Err("too many clusters for FAT16".into()),
         };
         let needed = match width {

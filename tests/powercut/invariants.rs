@@ -301,3 +301,102 @@ impl CommitWatch {
         wrong.then(|| violation("commit is not one sector", format!("{phase:?} in epoch {epoch}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volumes::short_entry;
+
+    fn content(id: u128) -> Content {
+        Content { size: 1, id }
+    }
+
+    /// A volume of these files and problems.
+    fn report(files: &[(&str, u128)], problems: &[Problem]) -> Report {
+        let entry = |(path, id): &(&str, u128)| Entry {
+            path: (*path).to_owned(),
+            raw: short_entry(b"NAME    EFI", 0x20, 2, 1),
+            content: Some(content(*id)),
+        };
+        Report { entries: files.iter().map(entry).collect(), problems: problems.to_vec(), dirty: false, free: 0 }
+    }
+
+    const T: &str = "EFI/Linux/t.efi";
+    const B: &str = "EFI/Linux/t.efi.bak";
+    const OTHER: &str = "loader/loader.conf";
+    const BEFORE: &[(&str, u128)] = &[(T, 1), (OTHER, 9)];
+    const AFTER: &[(&str, u128)] = &[(T, 2), (B, 1), (OTHER, 9)];
+
+    fn swap() -> Expectation {
+        Expectation::new(&report(BEFORE, &[]), &[(T, Some(content(2))), (B, Some(content(1)))], T, newest)
+    }
+
+    fn kinds(found: &[Violation]) -> Vec<&'static str> {
+        found.iter().map(|v| v.kind).collect()
+    }
+
+    #[test]
+    fn old_and_new_pass_and_what_lies_between_does_not() {
+        let lost = Problem::LostClusters(vec![5]);
+        for (files, phase, expected) in [
+            (BEFORE, Some(Phase::Before), &[][..]),
+            (AFTER, Some(Phase::After), &[]),
+            (&[(T, 2), (OTHER, 9)], Some(Phase::After), &["lost"]),
+            (&[(T, 3), (OTHER, 9)], None, &["neither old nor new", "no phase"]),
+            (&[(OTHER, 9)], None, &["no phase"]),
+            (&[(T, 1), (OTHER, 8)], Some(Phase::Before), &["bystander touched"]),
+            (&[(T, 1)], Some(Phase::Before), &["bystander gone"]),
+            (&[(T, 1), (B, 2), (OTHER, 9)], Some(Phase::Before), &["neither old nor new"]),
+            (
+                &[(T, 1), ("EFI/Linux/u.efi", 2), (OTHER, 9)],
+                Some(Phase::Before),
+                &["unexpected name", "boots another image"],
+            ),
+        ] {
+            let (seen, found) = swap().judge_cut(&report(files, std::slice::from_ref(&lost)));
+            assert_eq!((seen, &kinds(&found)[..]), (phase, expected), "{files:?}");
+        }
+    }
+
+    #[test]
+    fn allowances_hold_on_the_way_and_not_at_the_end() {
+        let shared = [Problem::SharedChain(T.into(), B.into())];
+        let both = report(&[(T, 1), (B, 1), (OTHER, 9)], &shared);
+        assert_eq!(kinds(&swap().judge_cut(&both).1), ["damage"]);
+        assert_eq!(kinds(&swap().sharing(B, T).judge_cut(&both).1), [""; 0]);
+        assert!(!swap().sharing(B, T).judge_end(&both, Phase::Before).1.is_empty());
+
+        let staged = report(&[(T, 1), (B, 2), (OTHER, 9)], &[]);
+        assert_eq!(kinds(&swap().passing(B, content(2)).judge_cut(&staged).1), [""; 0]);
+
+        let record = report(&[(T, 1), (OTHER, 9), ("surgery/intent", 7)], &[]);
+        assert_eq!(kinds(&swap().judge_cut(&record).1), ["unexpected name"]);
+        assert_eq!(kinds(&swap().scratch("surgery").judge_cut(&record).1), [""; 0]);
+        assert_eq!(
+            kinds(&swap().scratch("surgery").judge_end(&record, Phase::Before).1),
+            ["neither undone nor finished"]
+        );
+    }
+
+    #[test]
+    fn what_was_committed_stays_and_the_end_is_clean() {
+        assert_eq!(kinds(&swap().judge_end(&report(BEFORE, &[]), Phase::After).1), ["committed and undone"]);
+        assert_eq!(swap().judge_end(&report(AFTER, &[]), Phase::After), (Some(Phase::After), vec![]));
+        let lost = [Problem::LostClusters(vec![5])];
+        assert_eq!(kinds(&swap().judge_end(&report(AFTER, &lost), Phase::After).1), ["not clean at the end"]);
+        let dirty = Report { dirty: true, ..report(AFTER, &[]) };
+        assert_eq!(kinds(&swap().judge_end(&dirty, Phase::After).1), ["dirty flag"]);
+    }
+
+    #[test]
+    fn names_sort_as_in_the_boot_menu() {
+        let pick = |names: &[&str]| {
+            let paths: Vec<String> = names.iter().map(|n| format!("EFI/Linux/{n}")).collect();
+            let files: Vec<_> = paths.iter().enumerate().map(|(i, p)| (p.as_str(), content(i as u128))).collect();
+            newest(&files).map(|c| names[c.id as usize].to_owned())
+        };
+        assert_eq!(pick(&["Talos-v1.9.0.efi", "Talos-v1.12.4.efi"]).unwrap(), "Talos-v1.12.4.efi");
+        assert_eq!(pick(&["Talos-v1.12.4.efi", "Talos-v1.12.4~1.efi"]).unwrap(), "Talos-v1.12.4.efi");
+        assert_eq!(pick(&["Talos-v1.12.4.efi.bak", "README"]), None);
+    }
+}

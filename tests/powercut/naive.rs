@@ -7,7 +7,7 @@ use crate::crash::{self, Kind, Limits};
 use crate::geometry::Width;
 use crate::recorder::{Event, Recorder};
 use crate::volumes::{OTHER, Shape, TARGET, Volume};
-use bootsurgeon::block::{ReadAt, WriteAt};
+use bootsurgeon::block::WriteAt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 /// A seekable stream over a medium: what the fatfs crate wants. A write of a few bytes rewrites its sector.

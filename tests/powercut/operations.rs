@@ -181,6 +181,60 @@ pub fn check(makers: &[Maker], budget: Budget) -> Tally {
     total.into_inner().unwrap()
 }
 
+/// Success was reported although the last write may still be lost.
+fn unsynced(events: &[Event]) -> Option<Violation> {
+    let last = events.iter().rev().find(|e| !matches!(e, Event::DropCaches))?;
+    let detail = "the last write may be lost".to_owned();
+    (!matches!(last, Event::Barrier)).then_some(Violation { kind: "success without a barrier", detail })
+}
+
+/// A change to a recorded run, as a mistake in the operation would make it: the suite has to notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// The nth barrier, from 0, is not there.
+    NoBarrier(usize),
+    /// The writes before the nth barrier and those after it in the other order.
+    Swapped(usize),
+}
+
+/// Every mutation of a scenario's run, and what cutting the mutated run shows.
+pub fn mutate(scenario: &Scenario, budget: Budget) -> Vec<(Mutation, Tally)> {
+    let mut tally = Tally::default();
+    let recorded = Run::new(scenario, budget.seed, budget.states, &mut tally).record(scenario.volume.frame.clone());
+    let recording = recorded.unwrap_or_else(|| panic!("{} fails unmutated: {}", scenario.name, tally.table()));
+    let (mut frame, events) = recording.rewind();
+    let barriers = events.iter().filter(|e| matches!(e, Event::Barrier)).count();
+    let dropped = (0..barriers).map(Mutation::NoBarrier);
+    let swapped = (0..barriers.saturating_sub(1)).map(Mutation::Swapped);
+    let mut cut = |mutation| {
+        let events = mutated(&mut frame, &events, mutation);
+        let mut tally = Tally::default();
+        Run::new(scenario, budget.seed, budget.states, &mut tally).mutant(&mut frame, &events);
+        (mutation, tally)
+    };
+    dropped.chain(swapped).map(&mut cut).collect()
+}
+
+/// The changed events, each with what its sector then held before.
+fn mutated(frame: &mut Frame, events: &[Event], mutation: Mutation) -> Vec<Event> {
+    let mut spans: Vec<Vec<Event>> =
+        events.split_inclusive(|e| matches!(e, Event::Barrier)).map(<[_]>::to_vec).collect();
+    match mutation {
+        Mutation::NoBarrier(n) => {
+            spans[n].pop();
+        }
+        Mutation::Swapped(n) => spans.swap(n, n + 1),
+    }
+    let mut changed = spans.concat();
+    for event in &mut changed {
+        if let Event::Write { sector, data, before } = event {
+            *before = frame.set(*sector, data.clone());
+        }
+    }
+    crash::undo(frame, &changed);
+    changed
+}
+
 /// One scenario being cut.
 struct Run<'a> {
     scenario: &'a Scenario,
@@ -243,21 +297,24 @@ impl<'a> Run<'a> {
             found.push(Violation { kind: "the operation failed", detail: e.to_string() });
         }
         found.extend(recording.misuse.clone().map(|detail| Violation { kind: "misuse of the medium", detail }));
-        if !recording
-            .events
-            .iter()
-            .rev()
-            .find(|e| !matches!(e, Event::DropCaches))
-            .is_none_or(|e| matches!(e, Event::Barrier))
-        {
-            found.push(Violation { kind: "success without a barrier", detail: "the last write may be lost".into() });
-        }
+        found.extend(unsynced(&recording.events));
         let report = self.checker.check(&recording.frame);
         found.extend(self.scenario.expectation.judge_end(&report, Phase::After).1);
         self.ask_others(&recording.frame, &report, &mut found);
         let good = found.is_empty();
         self.tally.report(&self.scenario.name, &"undisturbed run", found);
         good.then_some(recording)
+    }
+
+    /// Judges a changed run: its end, and its cuts.
+    fn mutant(&mut self, frame: &mut Frame, events: &[Event]) {
+        crash::redo(frame, events);
+        let report = self.checker.check(frame);
+        crash::undo(frame, events);
+        let mut found = self.scenario.expectation.judge_end(&report, Phase::After).1;
+        found.extend(unsynced(events));
+        self.tally.report(&self.scenario.name, &"end", found);
+        self.cut_everywhere(frame, events);
     }
 
     fn cut_everywhere(&mut self, frame: &mut Frame, events: &[Event]) {

@@ -13,8 +13,6 @@ pub enum Event {
         data: Sector,
         /// What the sector held before.
         before: Sector,
-        /// Which call of `write_all_at` it belongs to, from 0.
-        call: u64,
     },
     Barrier,
     DropCaches,
@@ -184,7 +182,6 @@ impl WriteAt for Recorder {
             inner.recording.misuse.get_or_insert(what.clone());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
-        let call = inner.recording.counts.writes - 1;
         let first = offset / unit;
         for (i, bytes) in buf.chunks_exact(self.sector_size).enumerate() {
             if reach.is_some_and(|n| i >= n) {
@@ -193,7 +190,7 @@ impl WriteAt for Recorder {
             let n = first + i as u64;
             let data = sector(bytes);
             let before = inner.recording.frame.set(n, data.clone());
-            inner.recording.events.push(Event::Write { sector: n, data, before, call });
+            inner.recording.events.push(Event::Write { sector: n, data, before });
         }
         reach.map_or(Ok(()), |_| Err(eio()))
     }

@@ -5,7 +5,7 @@ use crate::checker::{Checker, Content, Problem, Report};
 use crate::frame::Frame;
 use crate::geometry::{Geometry, Width};
 use crate::invariants::{Expectation, newest};
-use crate::operations::{Budget, Maker, Operation, Scenario, check, prove};
+use crate::operations::{Budget, Maker, Mutation, Operation, Scenario, check, mutate, prove};
 use crate::volumes::{BACKUP, Room, Shape, TARGET, Volume, first_cluster, long_slots, short_entry};
 use bootsurgeon::block::{ReadAt, WriteAt, read_vec};
 use bootsurgeon::{Error, Result};
@@ -331,4 +331,17 @@ fn every_mistake_is_caught() {
         println!("{mistake:?}: {}", kinds.join(", "));
         assert!(tally.bad > 0, "{mistake:?} went unnoticed");
     }
+}
+
+#[test]
+fn mutated_recordings_are_caught() {
+    let scenario = swap_on(Shape::usual(Width::Fat16, 512, 512), None)(1);
+    let caught: Vec<_> = mutate(&scenario, Budget { states: 200, seed: 1 })
+        .into_iter()
+        .filter(|(_, tally)| tally.bad > 0)
+        .map(|(mutation, _)| mutation)
+        .collect();
+    // FAT16 has no FSInfo: the last step writes nothing, so the barrier before it can be missed without harm.
+    let expected = [Mutation::NoBarrier(1), Mutation::Swapped(1), Mutation::Swapped(2)];
+    assert_eq!(caught, expected);
 }

@@ -219,7 +219,7 @@ fn large_epochs_are_sampled_repeatably_and_restored() {
         let (mut frame, events) = recorder.into_recording().rewind();
         let mut states = Vec::new();
         crash::enumerate(&mut frame, &events, &|s| s >= 20, limits(1 << 16, 50, 100), &mut |f, c| {
-            states.push((f.key(), c.kind))
+            states.push((f.key(), c.kind));
         });
         assert!(firsts(&frame).iter().all(|b| *b == 0));
         states

@@ -443,7 +443,7 @@ pub fn short_entry(name: &[u8; 11], attributes: u8, first: u32, size: u32) -> [u
 pub fn long_slots(name: &str, short: &[u8; 11]) -> Vec<[u8; 32]> {
     let sum = short.iter().fold(0u8, |sum, b| sum.rotate_right(1).wrapping_add(*b));
     let mut units: Vec<u16> = name.encode_utf16().collect();
-    if units.len() % 13 != 0 {
+    if !units.len().is_multiple_of(13) {
         units.push(0);
     }
     let count = units.len().div_ceil(13);
