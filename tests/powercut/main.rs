@@ -18,4 +18,5 @@ mod recorder;
 mod reference;
 #[cfg(test)]
 mod selftest;
+mod traced;
 mod volumes;

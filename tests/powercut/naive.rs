@@ -6,6 +6,7 @@ use crate::checker::{Checker, Content};
 use crate::crash::{self, Kind, Limits};
 use crate::geometry::Width;
 use crate::recorder::{Event, Recorder};
+use crate::traced;
 use crate::volumes::{OTHER, Shape, TARGET, Volume};
 use bootsurgeon::block::WriteAt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -92,7 +93,8 @@ struct Outcome {
     nothing_boots: usize,
 }
 
-fn cut(volume: &Volume, sequence: Sequence) -> Outcome {
+/// What a sequence of the fatfs crate writes.
+fn record(volume: &Volume, sequence: Sequence) -> Vec<Event> {
     let recorder = Recorder::new(volume.frame.clone());
     {
         let disk = Stream { medium: &recorder, at: 0 };
@@ -100,14 +102,18 @@ fn cut(volume: &Volume, sequence: Sequence) -> Outcome {
         sequence(&fs.root_dir(), &volume.new).unwrap();
         fs.unmount().unwrap();
     }
-    let (mut frame, events) = recorder.into_recording().rewind();
+    recorder.into_recording().events
+}
+
+fn cut(volume: &Volume, events: &[Event]) -> Outcome {
     assert!(!events.iter().any(|e| matches!(e, Event::Barrier)));
+    let mut frame = volume.frame.clone();
     let sector = frame.sector_size();
     let whole = [Content::of(volume.old.as_ref().unwrap(), sector), Content::of(&volume.new, sector)];
     let mut checker = Checker::default();
     let mut outcome = Outcome { cuts: 0, bad: 0, nothing_boots: 0 };
     let limits = Limits { complete: 0, sampled: 0, torn: 0, seed: 1 };
-    crash::enumerate(&mut frame, &events, &|_| false, limits, &mut |frame, cut| {
+    crash::enumerate(&mut frame, events, &|_| false, limits, &mut |frame, cut| {
         if matches!(cut.kind, Kind::Prefix(_)) {
             let report = checker.files(frame);
             let is_whole = |c: Option<Content>| c.is_some_and(|c| whole.contains(&c));
@@ -116,10 +122,27 @@ fn cut(volume: &Volume, sequence: Sequence) -> Outcome {
             outcome.nothing_boots += usize::from(!report.entries.iter().any(|e| is_whole(e.content)));
         }
     });
+    crash::redo(&mut frame, events);
     let report = checker.check(&frame);
+    assert_eq!(report.content(TARGET), Some(whole[1]), "the sequence does what it is meant to");
     assert!(report.content(OTHER).is_some());
     outcome
 }
+
+/// Arguments of mtools commands, without the image.
+type Commands = &'static [&'static [&'static str]];
+
+const MTOOLS: [(&str, Commands); 2] = [
+    ("mtools: mcopy -o", &[&["mcopy", "-o", "NEW", "::/EFI/Linux/Talos-v1.12.4.efi"]]),
+    (
+        "mtools: mcopy, mdel, mren",
+        &[
+            &["mcopy", "NEW", "::/EFI/Linux/incoming.tmp"],
+            &["mdel", "::/EFI/Linux/Talos-v1.12.4.efi"],
+            &["mren", "::/EFI/Linux/incoming.tmp", "Talos-v1.12.4.efi"],
+        ],
+    ),
+];
 
 /// Prints the table of README: `cargo test --test powercut -- --nocapture what_others_leave_behind`.
 #[test]
@@ -128,8 +151,13 @@ fn what_others_leave_behind() {
     let volume = Volume::build(shape);
     println!("\n64 MiB FAT32, 512-byte clusters, 400 kB old, 520 kB new, cut after every write in program order:");
     println!("{:<32} {:>8} {:>24} {:>20}", "sequence", "cuts", "target not old nor new", "no whole image");
-    for (name, sequence) in SEQUENCES {
-        let o = cut(&volume, sequence);
+    let fatfs = SEQUENCES.iter().map(|(name, sequence)| (*name, record(&volume, *sequence)));
+    let mtools = MTOOLS.iter().map(|(name, commands)| {
+        let events = traced::record(&volume.frame, &volume.new, commands);
+        (*name, events.unwrap_or_else(|e| panic!("{name}: {e}")))
+    });
+    for (name, events) in fatfs.chain(mtools) {
+        let o = cut(&volume, &events);
         println!("{name:<32} {:>8} {:>24} {:>20}", o.cuts, o.bad, o.nothing_boots);
         assert!(o.bad > 0, "{name}: nothing found, which cannot be");
     }

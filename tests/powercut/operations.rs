@@ -6,7 +6,7 @@ use crate::frame::{Frame, Random};
 use crate::invariants::{CommitWatch, Expectation, Phase, Violation};
 use crate::readers;
 use crate::recorder::{Access, Event, Fault, How, Recorder, Recording};
-use crate::volumes::Volume;
+use crate::volumes::{Shape, Volume};
 use bootsurgeon::block::WriteAt;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -33,6 +33,23 @@ pub struct Scenario {
 
 /// Builds a scenario; the seed decides the bytes of its files.
 pub type Maker = Box<dyn Fn(u64) -> Scenario + Sync>;
+
+/// One scenario for each of the shapes. `plan` says what the operation does on a volume, and gives the operation:
+/// written once, tried on every volume.
+pub fn scenarios<P>(name: &'static str, shapes: impl IntoIterator<Item = Shape>, plan: P) -> Vec<Maker>
+where
+    P: Fn(&Volume, &Report) -> (Expectation, Box<dyn Operation>) + Copy + Sync + 'static,
+{
+    let maker = |shape: Shape| -> Maker {
+        Box::new(move |seed| {
+            let volume = Volume::build(Shape { seed, ..shape });
+            let report = Checker::default().check(&volume.frame);
+            let (expectation, operation) = plan(&volume, &report);
+            Scenario { name: format!("{name}, {}", shape.describe()), volume, expectation, operation }
+        })
+    };
+    shapes.into_iter().map(maker).collect()
+}
 
 /// How much to do.
 #[derive(Debug, Clone, Copy)]

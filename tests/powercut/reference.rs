@@ -5,7 +5,7 @@ use crate::checker::{Checker, Content, Problem, Report};
 use crate::frame::Frame;
 use crate::geometry::{Geometry, Width};
 use crate::invariants::{Expectation, newest};
-use crate::operations::{Budget, Maker, Mutation, Operation, Scenario, check, mutate, prove};
+use crate::operations::{Budget, Mutation, Operation, check, mutate, prove, scenarios};
 use crate::volumes::{BACKUP, Room, Shape, TARGET, Volume, first_cluster, long_slots, short_entry};
 use bootsurgeon::block::{ReadAt, WriteAt, read_vec};
 use bootsurgeon::{Error, Result};
@@ -283,17 +283,17 @@ impl Operation for Swap {
     }
 }
 
-fn swap_on(shape: Shape, mistake: Option<Mistake>) -> Maker {
-    Box::new(move |seed| {
-        let volume = Volume::build(Shape { seed, ..shape });
-        let sector = shape.sector as usize;
-        let (old, new) = (Content::of(volume.old.as_ref().unwrap(), sector), Content::of(&volume.new, sector));
-        let report = Checker::default().check(&volume.frame);
-        let changes = [(TARGET, Some(new)), (BACKUP, Some(old))];
-        let expectation = Expectation::new(&report, &changes, TARGET, newest).passing(BACKUP, new);
-        let operation = Box::new(Swap { new: volume.new.clone(), mistake });
-        Scenario { name: format!("reference swap, {}", shape.describe()), volume, expectation, operation }
-    })
+/// The swap as it should be, or with a mistake.
+fn plan(volume: &Volume, report: &Report, mistake: Option<Mistake>) -> (Expectation, Box<dyn Operation>) {
+    let sector = volume.shape.sector as usize;
+    let (old, new) = (Content::of(volume.old.as_ref().unwrap(), sector), Content::of(&volume.new, sector));
+    let changes = [(TARGET, Some(new)), (BACKUP, Some(old))];
+    let expectation = Expectation::new(report, &changes, TARGET, newest).passing(BACKUP, new);
+    (expectation, Box::new(Swap { new: volume.new.clone(), mistake }))
+}
+
+fn correct(volume: &Volume, report: &Report) -> (Expectation, Box<dyn Operation>) {
+    plan(volume, report, None)
 }
 
 fn simple_shapes() -> impl Iterator<Item = Shape> {
@@ -304,7 +304,7 @@ fn simple_shapes() -> impl Iterator<Item = Shape> {
 
 #[test]
 fn the_reference_swap_keeps_every_promise() {
-    let makers: Vec<Maker> = simple_shapes().map(|shape| swap_on(shape, None)).collect();
+    let makers = scenarios("reference swap", simple_shapes(), correct);
     let budget = Budget { states: Budget::from_environment().states.min(4000), ..Budget::from_environment() };
     let tally = prove("the_reference_swap_keeps_every_promise", &makers, budget);
     assert_eq!(tally.bad, 0);
@@ -325,7 +325,8 @@ fn every_mistake_is_caught() {
         Mistake::NoCleaning,
     ];
     for mistake in mistakes {
-        let makers = vec![swap_on(Shape::usual(Width::Fat32, 512, 512), Some(mistake))];
+        let shape = Some(Shape::usual(Width::Fat32, 512, 512));
+        let makers = scenarios("reference swap", shape, move |v, r| plan(v, r, Some(mistake)));
         let tally = check(&makers, Budget { states: 200, seed: 1 });
         let kinds: Vec<_> = tally.violations.iter().map(|(kind, (n, _))| format!("{kind} × {n}")).collect();
         println!("{mistake:?}: {}", kinds.join(", "));
@@ -335,7 +336,8 @@ fn every_mistake_is_caught() {
 
 #[test]
 fn mutated_recordings_are_caught() {
-    let scenario = swap_on(Shape::usual(Width::Fat16, 512, 512), None)(1);
+    let makers = scenarios("reference swap", Some(Shape::usual(Width::Fat16, 512, 512)), correct);
+    let scenario = makers[0](1);
     let caught: Vec<_> = mutate(&scenario, Budget { states: 200, seed: 1 })
         .into_iter()
         .filter(|(_, tally)| tally.bad > 0)
