@@ -74,7 +74,11 @@ impl Frame {
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
-        self.sectors.iter().flat_map(|s| s.bytes.iter().copied()).collect()
+        let mut bytes = Vec::with_capacity(self.sectors.len() * self.sector_size);
+        for s in &self.sectors {
+            bytes.extend_from_slice(&s.bytes);
+        }
+        bytes
     }
 
     /// Writes the image to `file`, which is empty: sectors of zeros stay holes.

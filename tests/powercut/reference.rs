@@ -66,9 +66,10 @@ impl View {
 
     /// Where a short entry stands, in bytes.
     fn place(&self, raw: &[u8; 32]) -> usize {
-        let bytes = self.frame.to_bytes();
-        let from = self.geometry.root_start as usize * self.frame.sector_size();
-        from + bytes[from..].chunks(32).position(|s| s == raw).unwrap() * 32
+        let is_it = |slot: &[u8]| slot == raw;
+        let find = |n: u64| Some((n, self.frame.get(n).bytes.chunks(32).position(is_it)?));
+        let (n, slot) = (self.geometry.root_start..self.frame.sector_count()).find_map(find).unwrap();
+        n as usize * self.frame.sector_size() + slot * 32
     }
 
     fn chain(&self, first: u32) -> Vec<u32> {
