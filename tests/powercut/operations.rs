@@ -60,13 +60,13 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// From `POWERCUT_STATES` and `POWERCUT_SEED`.
-    pub fn from_environment() -> Self {
+    /// From `POWERCUT_STATES` and `POWERCUT_SEED`; `quick` states where nothing is asked for.
+    pub fn from_environment(quick: u64) -> Self {
         let number = |name: &str, otherwise: u64| match std::env::var(name) {
             Ok(text) => text.replace(['_', ','], "").parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")),
             Err(_) => otherwise,
         };
-        Self { states: number("POWERCUT_STATES", 12_000) as usize, seed: number("POWERCUT_SEED", 1) }
+        Self { states: number("POWERCUT_STATES", quick) as usize, seed: number("POWERCUT_SEED", 1) }
     }
 }
 
