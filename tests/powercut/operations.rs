@@ -264,6 +264,8 @@ struct Run<'a> {
     readers_every: usize,
     nested_every: usize,
     kinds: HashSet<u64>,
+    /// Torn sectors to try.
+    torn: usize,
 }
 
 /// Tells states apart by what a recovery finds: files, their contents, and sorts of problems.
@@ -288,16 +290,29 @@ impl<'a> Run<'a> {
     fn new(scenario: &'a Scenario, seed: u64, share: usize, tally: &'a mut Tally) -> Self {
         let (checker, random) = (Checker::default(), Random::new(seed ^ 0xD1CE));
         let (readers_every, nested_every) = ((share / 6).max(25), (share / 8).max(10));
-        Self { scenario, tally, checker, random, seed, share, readers_every, nested_every, kinds: HashSet::new() }
+        Self {
+            scenario,
+            tally,
+            checker,
+            random,
+            seed,
+            share,
+            readers_every,
+            nested_every,
+            kinds: HashSet::new(),
+            torn: 0,
+        }
     }
 
-    fn everything(&mut self, with_faults: bool) {
+    fn everything(&mut self, first_round: bool) {
         let recording = self.record(self.scenario.volume.frame.clone());
         let Some(recording) = recording else { return };
+        // Other seeds tear the same sectors in the same places.
+        self.torn = if first_round { (self.share / 4).clamp(16, 4096) } else { 0 };
         let counts = recording.counts;
         let (mut frame, events) = recording.rewind();
         self.cut_everywhere(&mut frame, &events);
-        if with_faults {
+        if first_round {
             self.inject(&frame, counts.reads, Access::Read);
             self.inject(&frame, counts.writes, Access::Write);
             self.inject(&frame, counts.barriers, Access::Barrier);
@@ -357,7 +372,7 @@ impl<'a> Run<'a> {
         let epochs = 1 + events.iter().filter(|e| matches!(e, Event::Barrier)).count();
         let writes = events.len() + 1 - epochs;
         let each = self.share.saturating_sub(writes).div_ceil(epochs).max(8);
-        Limits { complete: (each * 2).min(1 << 16), sampled: each, torn: (self.share / 4).max(16), seed: self.seed }
+        Limits { complete: (each * 2).min(1 << 16), sampled: each, torn: self.torn, seed: self.seed }
     }
 
     fn one_cut(&mut self, frame: &mut Frame, cut: Cut, watch: &mut CommitWatch) {
