@@ -1,0 +1,164 @@
+//! What a user would otherwise run, under the same cuts: the comparison, and the proof that the harness can fail.
+//!
+//! This is the best case of each sequence: cuts in program order, as if the medium never reordered anything.
+
+use crate::checker::{Checker, Content};
+use crate::crash::{self, Kind, Limits};
+use crate::geometry::Width;
+use crate::recorder::{Event, Recorder};
+use crate::traced;
+use crate::volumes::{OTHER, Shape, TARGET, Volume};
+use bootsurgeon::block::WriteAt;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+/// A seekable stream over a medium: what the fatfs crate wants. A write of a few bytes rewrites its sector.
+struct Stream<'a> {
+    medium: &'a dyn WriteAt,
+    at: u64,
+}
+
+impl Read for Stream<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let part = (self.medium.size().saturating_sub(self.at) as usize).min(buf.len());
+        self.medium.read_exact_at(&mut buf[..part], self.at)?;
+        self.at += part as u64;
+        Ok(part)
+    }
+}
+
+impl Write for Stream<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let unit = u64::from(self.medium.sector_size());
+        let (first, end) = (self.at / unit * unit, (self.at + buf.len() as u64).next_multiple_of(unit));
+        let mut sectors = vec![0; (end - first) as usize];
+        self.medium.read_exact_at(&mut sectors, first)?;
+        sectors[(self.at - first) as usize..][..buf.len()].copy_from_slice(buf);
+        self.medium.write_all_at(&sectors, first)?;
+        self.at += buf.len() as u64;
+        Ok(buf.len())
+    }
+
+    /// As that of a file: it does not reach the medium.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Stream<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(n) => Some(n),
+            SeekFrom::End(n) => self.medium.size().checked_add_signed(n),
+            SeekFrom::Current(n) => self.at.checked_add_signed(n),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+type Root<'a, 'm> = fatfs::Dir<'a, Stream<'m>>;
+type Sequence = fn(&Root<'_, '_>, &[u8]) -> io::Result<()>;
+
+const INCOMING: &str = "EFI/Linux/incoming.tmp";
+const AWAY: &str = "EFI/Linux/Talos-v1.12.4.efi.bak";
+
+fn put(root: &Root<'_, '_>, path: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut file = root.create_file(path)?;
+    file.truncate()?;
+    file.write_all(bytes)?;
+    file.flush()
+}
+
+const SEQUENCES: [(&str, Sequence); 3] = [
+    ("fatfs: truncate and overwrite", |root, new| put(root, TARGET, new)),
+    ("fatfs: write, remove, rename", |root, new| {
+        put(root, INCOMING, new)?;
+        root.remove(TARGET)?;
+        root.rename(INCOMING, root, TARGET)
+    }),
+    ("fatfs: write, rename twice", |root, new| {
+        put(root, INCOMING, new)?;
+        root.rename(TARGET, root, AWAY)?;
+        root.rename(INCOMING, root, TARGET)
+    }),
+];
+
+/// What cutting a sequence showed.
+struct Outcome {
+    /// Before the first write and after each one.
+    cuts: usize,
+    /// The target is neither the old image nor the new one.
+    bad: usize,
+    /// No file holds a complete image, old or new.
+    nothing_boots: usize,
+}
+
+/// What a sequence of the fatfs crate writes.
+fn record(volume: &Volume, sequence: Sequence) -> Vec<Event> {
+    let recorder = Recorder::new(volume.frame.clone());
+    {
+        let disk = Stream { medium: &recorder, at: 0 };
+        let fs = fatfs::FileSystem::new(disk, fatfs::FsOptions::new()).unwrap();
+        sequence(&fs.root_dir(), &volume.new).unwrap();
+        fs.unmount().unwrap();
+    }
+    recorder.into_recording().events
+}
+
+fn cut(volume: &Volume, events: &[Event]) -> Outcome {
+    assert!(!events.iter().any(|e| matches!(e, Event::Barrier)));
+    let mut frame = volume.frame.clone();
+    let sector = frame.sector_size();
+    let whole = [Content::of(volume.old.as_ref().unwrap(), sector), Content::of(&volume.new, sector)];
+    let mut checker = Checker::default();
+    let mut outcome = Outcome { cuts: 0, bad: 0, nothing_boots: 0 };
+    let limits = Limits { complete: 0, sampled: 0, torn: 0, seed: 1 };
+    crash::enumerate(&mut frame, events, &|_| false, limits, &mut |frame, cut| {
+        if matches!(cut.kind, Kind::Prefix(_)) {
+            let report = checker.files(frame);
+            let is_whole = |c: Option<Content>| c.is_some_and(|c| whole.contains(&c));
+            outcome.cuts += 1;
+            outcome.bad += usize::from(!is_whole(report.content(TARGET)));
+            outcome.nothing_boots += usize::from(!report.entries.iter().any(|e| is_whole(e.content)));
+        }
+    });
+    crash::redo(&mut frame, events);
+    let report = checker.check(&frame);
+    assert_eq!(report.content(TARGET), Some(whole[1]), "the sequence does what it is meant to");
+    assert!(report.content(OTHER).is_some());
+    outcome
+}
+
+/// Arguments of mtools commands, without the image.
+type Commands = &'static [&'static [&'static str]];
+
+const MTOOLS: [(&str, Commands); 2] = [
+    ("mtools: mcopy -o", &[&["mcopy", "-o", "NEW", "::/EFI/Linux/Talos-v1.12.4.efi"]]),
+    (
+        "mtools: mcopy, mdel, mren",
+        &[
+            &["mcopy", "NEW", "::/EFI/Linux/incoming.tmp"],
+            &["mdel", "::/EFI/Linux/Talos-v1.12.4.efi"],
+            &["mren", "::/EFI/Linux/incoming.tmp", "Talos-v1.12.4.efi"],
+        ],
+    ),
+];
+
+/// Prints the table of README: `cargo test --test powercut -- --nocapture what_others_leave_behind`.
+#[test]
+fn what_others_leave_behind() {
+    let shape = Shape { clusters: 129_000, old: Some(400_000), new: 520_000, ..Shape::usual(Width::Fat32, 512, 512) };
+    let volume = Volume::build(shape);
+    println!("\n64 MiB FAT32, 512-byte clusters, 400 kB old, 520 kB new, cut after every write in program order:");
+    println!("{:<32} {:>8} {:>24} {:>20}", "sequence", "cuts", "target not old nor new", "no whole image");
+    let fatfs = SEQUENCES.iter().map(|(name, sequence)| (*name, record(&volume, *sequence)));
+    let mtools = MTOOLS.iter().map(|(name, commands)| {
+        let events = traced::record(&volume.frame, &volume.new, commands);
+        (*name, events.unwrap_or_else(|e| panic!("{name}: {e}")))
+    });
+    for (name, events) in fatfs.chain(mtools) {
+        let o = cut(&volume, &events);
+        println!("{name:<32} {:>8} {:>24} {:>20}", o.cuts, o.bad, o.nothing_boots);
+        assert!(o.bad > 0, "{name}: nothing found, which cannot be");
+    }
+}

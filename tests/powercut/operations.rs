@@ -1,0 +1,546 @@
+//! An operation under the harness: recorded, cut at every point, judged, recovered, cut again inside the recovery.
+
+use crate::checker::{Checker, Report};
+use crate::crash::{self, Cut, Kind, Limits};
+use crate::frame::{Frame, Random};
+use crate::invariants::{CommitWatch, Expectation, Phase, Violation};
+use crate::readers;
+use crate::recorder::{Access, Event, Fault, How, Recorder, Recording};
+use crate::volumes::{Shape, Volume};
+use bootsurgeon::block::WriteAt;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// What is put under the harness.
+pub trait Operation: Send + Sync {
+    fn run(&self, medium: &dyn WriteAt) -> bootsurgeon::Result<()>;
+
+    /// What the user runs after the power came back; on a volume that is whole it changes nothing.
+    fn recover(&self, medium: &dyn WriteAt) -> bootsurgeon::Result<()>;
+}
+
+/// An operation on a volume.
+pub struct Scenario {
+    pub name: String,
+    pub volume: Volume,
+    pub expectation: Expectation,
+    pub operation: Box<dyn Operation>,
+}
+
+/// Builds a scenario; the seed decides the bytes of its files.
+pub type Maker = Box<dyn Fn(u64) -> Scenario + Sync>;
+
+/// One scenario for each of the shapes. `plan` says what the operation does on a volume, and gives the operation:
+/// written once, tried on every volume.
+pub fn scenarios<P>(name: &'static str, shapes: impl IntoIterator<Item = Shape>, plan: P) -> Vec<Maker>
+where
+    P: Fn(&Volume, &Report) -> (Expectation, Box<dyn Operation>) + Copy + Sync + 'static,
+{
+    let maker = |shape: Shape| -> Maker {
+        Box::new(move |seed| {
+            let volume = Volume::build(Shape { seed, ..shape });
+            let report = Checker::default().check(&volume.frame);
+            let (expectation, operation) = plan(&volume, &report);
+            Scenario { name: format!("{name}, {}", shape.describe()), volume, expectation, operation }
+        })
+    };
+    shapes.into_iter().map(maker).collect()
+}
+
+/// How much to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// States in all scenarios together.
+    pub states: usize,
+    pub seed: u64,
+}
+
+impl Budget {
+    /// From `POWERCUT_STATES` and `POWERCUT_SEED`; `quick` states where nothing is asked for.
+    pub fn from_environment(quick: u64) -> Self {
+        let number = |name: &str, otherwise: u64| match std::env::var(name) {
+            Ok(text) => text.replace(['_', ','], "").parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")),
+            Err(_) => otherwise,
+        };
+        Self { states: number("POWERCUT_STATES", quick) as usize, seed: number("POWERCUT_SEED", 1) }
+    }
+}
+
+/// What was checked and what was found.
+#[derive(Debug, Default, Clone)]
+pub struct Tally {
+    pub scenarios: usize,
+    /// Distinct states after a cut inside the operation.
+    pub states: usize,
+    /// Recoveries from such a state that were judged.
+    pub recoveries: usize,
+    /// States after a cut inside a recovery.
+    pub nested: usize,
+    pub torn: usize,
+    pub torn_bad: usize,
+    pub complete_epochs: usize,
+    pub sampled_epochs: usize,
+    /// States that were also given to `fsck.fat`, the fatfs crate, mtools.
+    pub fsck: usize,
+    pub fatfs: usize,
+    pub mtools: usize,
+    /// Runs with an injected fault.
+    pub faults: usize,
+    pub bad: usize,
+    /// How often each kind was found, with the first case.
+    pub violations: BTreeMap<&'static str, (usize, String)>,
+}
+
+impl Tally {
+    fn report(&mut self, scenario: &str, at: &dyn std::fmt::Debug, found: Vec<Violation>) {
+        self.bad += usize::from(!found.is_empty());
+        for v in found {
+            let first = || (0, format!("{scenario}, {at:?}: {}", v.detail));
+            self.violations.entry(v.kind).or_insert_with(first).0 += 1;
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.scenarios += other.scenarios;
+        self.states += other.states;
+        self.recoveries += other.recoveries;
+        self.nested += other.nested;
+        self.torn += other.torn;
+        self.torn_bad += other.torn_bad;
+        self.complete_epochs += other.complete_epochs;
+        self.sampled_epochs += other.sampled_epochs;
+        self.fsck += other.fsck;
+        self.fatfs += other.fatfs;
+        self.mtools += other.mtools;
+        self.faults += other.faults;
+        self.bad += other.bad;
+        for (kind, (n, first)) in &other.violations {
+            self.violations.entry(kind).or_insert_with(|| (0, first.clone())).0 += n;
+        }
+    }
+
+    /// States of every sort that the model allows.
+    pub fn all_states(&self) -> usize {
+        self.states + self.nested
+    }
+
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        let mut row = |what: &str, n: usize| {
+            let _ = writeln!(text, "  {what:<48} {n:>9}");
+        };
+        row("scenarios", self.scenarios);
+        row("crash states of the operation", self.states);
+        row("  recovered, and recovered once more", self.recoveries);
+        row("crash states inside a recovery, recovered", self.nested);
+        row("barrier epochs enumerated completely", self.complete_epochs);
+        row("barrier epochs sampled", self.sampled_epochs);
+        row("states also judged by fsck.fat", self.fsck);
+        row("states also read by the fatfs crate", self.fatfs);
+        row("states also read by mtools", self.mtools);
+        row("runs with an injected fault", self.faults);
+        row("states with a violation", self.bad);
+        row("torn sectors (outside the model)", self.torn);
+        row("torn sectors that break a promise", self.torn_bad);
+        for (kind, (n, first)) in &self.violations {
+            let _ = writeln!(text, "  VIOLATION {kind}: {n} times, first in {first}");
+        }
+        text
+    }
+}
+
+/// Checks and prints the summary with the command that repeats it. `test` is the name of the calling test.
+pub fn prove(test: &str, makers: &[Maker], budget: Budget) -> Tally {
+    let started = Instant::now();
+    let tally = check(makers, budget);
+    println!("\n{test}, {:.1} s\n{}", started.elapsed().as_secs_f32(), tally.table());
+    let Budget { states, seed } = budget;
+    println!("  again: POWERCUT_STATES={states} POWERCUT_SEED={seed} cargo test --test powercut -- --nocapture {test}");
+    tally
+}
+
+/// Runs every scenario, on all processors, again with other seeds until the wanted number of states is reached.
+pub fn check(makers: &[Maker], budget: Budget) -> Tally {
+    let only = std::env::var("POWERCUT_ONLY").unwrap_or_default();
+    let total = Mutex::new(Tally::default());
+    let mut round = 0;
+    loop {
+        let before = total.lock().unwrap().all_states();
+        let share = (budget.states - before).div_ceil(makers.len().max(1)).max(60);
+        let next = AtomicUsize::new(0);
+        let seed = budget.seed.wrapping_add(round * 1_000_003);
+        let work = || {
+            let mut tally = Tally::default();
+            while let Some(maker) = makers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let scenario = maker(seed);
+                if scenario.name.contains(&only) {
+                    tally.scenarios += usize::from(round == 0);
+                    Run::new(&scenario, seed, share, &mut tally).everything(round == 0);
+                }
+            }
+            total.lock().unwrap().add(&tally);
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(work);
+            }
+        });
+        round += 1;
+        let reached = total.lock().unwrap().all_states();
+        if reached >= budget.states || reached == before || round >= 1000 {
+            break;
+        }
+    }
+    total.into_inner().unwrap()
+}
+
+/// Success was reported although the last write may still be lost.
+fn unsynced(events: &[Event]) -> Option<Violation> {
+    let last = events.iter().rev().find(|e| !matches!(e, Event::DropCaches))?;
+    let detail = "the last write may be lost".to_owned();
+    (!matches!(last, Event::Barrier)).then_some(Violation { kind: "success without a barrier", detail })
+}
+
+/// A change to a recorded run, as a mistake in the operation would make it: the suite has to notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// The nth barrier, from 0, is not there.
+    NoBarrier(usize),
+    /// The writes before the nth barrier and those after it in the other order.
+    Swapped(usize),
+}
+
+/// Every mutation of a scenario's run, and what cutting the mutated run shows.
+pub fn mutate(scenario: &Scenario, budget: Budget) -> Vec<(Mutation, Tally)> {
+    let mut tally = Tally::default();
+    let recorded = Run::new(scenario, budget.seed, budget.states, &mut tally).record(scenario.volume.frame.clone());
+    let recording = recorded.unwrap_or_else(|| panic!("{} fails unmutated: {}", scenario.name, tally.table()));
+    let (mut frame, events) = recording.rewind();
+    let barriers = events.iter().filter(|e| matches!(e, Event::Barrier)).count();
+    let dropped = (0..barriers).map(Mutation::NoBarrier);
+    let swapped = (0..barriers.saturating_sub(1)).map(Mutation::Swapped);
+    let mut cut = |mutation| {
+        let events = mutated(&mut frame, &events, mutation);
+        let mut tally = Tally::default();
+        Run::new(scenario, budget.seed, budget.states, &mut tally).mutant(&mut frame, &events);
+        (mutation, tally)
+    };
+    dropped.chain(swapped).map(&mut cut).collect()
+}
+
+/// The changed events, each with what its sector then held before.
+fn mutated(frame: &mut Frame, events: &[Event], mutation: Mutation) -> Vec<Event> {
+    let mut spans: Vec<Vec<Event>> =
+        events.split_inclusive(|e| matches!(e, Event::Barrier)).map(<[_]>::to_vec).collect();
+    match mutation {
+        Mutation::NoBarrier(n) => {
+            spans[n].pop();
+        }
+        Mutation::Swapped(n) => spans.swap(n, n + 1),
+    }
+    let mut changed = spans.concat();
+    for event in &mut changed {
+        if let Event::Write { sector, data, before } = event {
+            *before = frame.set(*sector, data.clone());
+        }
+    }
+    crash::undo(frame, &changed);
+    changed
+}
+
+/// One scenario being cut.
+struct Run<'a> {
+    scenario: &'a Scenario,
+    tally: &'a mut Tally,
+    checker: Checker,
+    random: Random,
+    seed: u64,
+    share: usize,
+    /// Every so many states is also given to readers by other hands, or cut inside its recovery.
+    readers_every: usize,
+    nested_every: usize,
+    kinds: HashSet<u64>,
+    /// Torn sectors to try.
+    torn: usize,
+}
+
+/// Tells states apart by what a recovery finds: files, their contents, and sorts of problems.
+fn kind_of(report: &Report) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for e in &report.entries {
+        (&e.path, e.content).hash(&mut hasher);
+    }
+    for p in &report.problems {
+        std::mem::discriminant(p).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// What is known of a state that was judged.
+struct Judged {
+    phase: Option<Phase>,
+    report: Report,
+}
+
+impl<'a> Run<'a> {
+    fn new(scenario: &'a Scenario, seed: u64, share: usize, tally: &'a mut Tally) -> Self {
+        let (checker, random) = (Checker::default(), Random::new(seed ^ 0xD1CE));
+        let (readers_every, nested_every) = ((share / 6).max(25), (share / 8).max(10));
+        Self {
+            scenario,
+            tally,
+            checker,
+            random,
+            seed,
+            share,
+            readers_every,
+            nested_every,
+            kinds: HashSet::new(),
+            torn: 0,
+        }
+    }
+
+    fn everything(&mut self, first_round: bool) {
+        let recording = self.record(self.scenario.volume.frame.clone());
+        let Some(recording) = recording else { return };
+        // Other seeds tear the same sectors in the same places.
+        self.torn = if first_round { (self.share / 4).clamp(16, 4096) } else { 0 };
+        let counts = recording.counts;
+        let (mut frame, events) = recording.rewind();
+        self.cut_everywhere(&mut frame, &events);
+        if first_round {
+            self.inject(&frame, counts.reads, Access::Read);
+            self.inject(&frame, counts.writes, Access::Write);
+            self.inject(&frame, counts.barriers, Access::Barrier);
+        }
+    }
+
+    /// The undisturbed run: it has to succeed and to leave a clean volume.
+    fn record(&mut self, frame: Frame) -> Option<Recording> {
+        let recorder = Recorder::new(frame);
+        let result = self.scenario.operation.run(&recorder);
+        let recording = recorder.into_recording();
+        let mut found = Vec::new();
+        if let Err(e) = result {
+            found.push(Violation { kind: "the operation failed", detail: e.to_string() });
+        }
+        found.extend(recording.misuse.clone().map(|detail| Violation { kind: "misuse of the medium", detail }));
+        found.extend(unsynced(&recording.events));
+        let report = self.checker.check(&recording.frame);
+        found.extend(self.scenario.expectation.judge_end(&report, Phase::After).1);
+        self.ask_others(&recording.frame, &report, &mut found);
+        let good = found.is_empty();
+        self.tally.report(&self.scenario.name, &"undisturbed run", found);
+        good.then_some(recording)
+    }
+
+    /// Judges a changed run: its end, and its cuts.
+    fn mutant(&mut self, frame: &mut Frame, events: &[Event]) {
+        crash::redo(frame, events);
+        let report = self.checker.check(frame);
+        crash::undo(frame, events);
+        let mut found = self.scenario.expectation.judge_end(&report, Phase::After).1;
+        found.extend(unsynced(events));
+        self.tally.report(&self.scenario.name, &"end", found);
+        self.cut_everywhere(frame, events);
+    }
+
+    fn cut_everywhere(&mut self, frame: &mut Frame, events: &[Event]) {
+        let limits = self.limits(events);
+        let is_data = self.scenario.volume.data_sectors();
+        let mut watch = CommitWatch::new(events);
+        crash::enumerate(frame, events, &is_data, limits, &mut |frame, cut| self.one_cut(frame, cut, &mut watch));
+        let complete = crash::epochs(events, &is_data, limits);
+        self.tally.complete_epochs += complete.0;
+        self.tally.sampled_epochs += complete.1;
+        if watch.committed_by.is_none() {
+            let detail = "no prefix commits".to_owned();
+            self.tally.report(
+                &self.scenario.name,
+                &"all prefixes",
+                vec![Violation { kind: "no commit point", detail }],
+            );
+        }
+    }
+
+    /// Spreads this scenario's share over its epochs.
+    fn limits(&self, events: &[Event]) -> Limits {
+        let epochs = 1 + events.iter().filter(|e| matches!(e, Event::Barrier)).count();
+        let writes = events.len() + 1 - epochs;
+        let each = self.share.saturating_sub(writes).div_ceil(epochs).max(8);
+        Limits { complete: (each * 2).min(1 << 16), sampled: each, torn: self.torn, seed: self.seed }
+    }
+
+    fn one_cut(&mut self, frame: &mut Frame, cut: Cut, watch: &mut CommitWatch) {
+        let report = self.checker.check(frame);
+        let (phase, mut found) = self.scenario.expectation.judge_cut(&report);
+        if let Kind::Torn { .. } = cut.kind {
+            self.tally.torn += 1;
+            self.tally.torn_bad += usize::from(!found.is_empty());
+            return;
+        }
+        self.tally.states += 1;
+        match (cut.kind, phase) {
+            (Kind::Prefix(writes), _) => found.extend(watch.see(writes, phase)),
+            (_, Some(phase)) => found.extend(watch.agrees(frame, cut.epoch, phase)),
+            (_, None) => {}
+        }
+        if self.tally.states.is_multiple_of(self.readers_every) {
+            self.ask_others(frame, &report, &mut found);
+        }
+        let sound = found.is_empty();
+        self.tally.report(&self.scenario.name, &cut, found);
+        if sound {
+            // A recovery that starts from a new kind of state is always cut; of the others a sample.
+            let nested = self.kinds.insert(kind_of(&report)) || self.tally.states.is_multiple_of(self.nested_every);
+            self.recover(frame, &cut, &Judged { phase, report }, nested);
+        }
+    }
+
+    /// Recovers, judges, recovers again, and leaves the frame as it was.
+    fn recover(&mut self, frame: &mut Frame, at: &dyn std::fmt::Debug, cut: &Judged, nested: bool) {
+        self.tally.recoveries += 1;
+        let (frames, mut found) = self.recovered(std::mem::take(frame), cut.phase);
+        let (mut back, events) = frames;
+        let at_recovery = format!("recovery from {at:?} with {:?}", cut.report.problems);
+        if found.is_empty() && nested && !events.is_empty() {
+            self.cut_recovery(&mut back, &events, cut.phase, &at_recovery);
+        }
+        *frame = back;
+        self.tally.report(&self.scenario.name, &at_recovery, std::mem::take(&mut found));
+    }
+
+    /// Recovers twice; the medium as it was, with what the first recovery did.
+    fn recovered(&mut self, frame: Frame, phase: Option<Phase>) -> ((Frame, Vec<Event>), Vec<Violation>) {
+        let recorder = Recorder::new(frame);
+        let result = self.scenario.operation.recover(&recorder);
+        let recording = recorder.into_recording();
+        let mut found = Vec::new();
+        found.extend(recording.misuse.clone().map(|detail| Violation { kind: "misuse of the medium", detail }));
+        if let Err(e) = result {
+            found.push(Violation { kind: "recover failed", detail: e.to_string() });
+            return (recording.rewind(), found);
+        }
+        let report = self.checker.check(&recording.frame);
+        found.extend(self.scenario.expectation.judge_end(&report, phase.unwrap_or(Phase::Before)).1);
+        let (events, again) = (recording.events, Recorder::new(recording.frame));
+        let result = self.scenario.operation.recover(&again);
+        let again = again.into_recording();
+        if let Err(e) = result {
+            found.push(Violation { kind: "second recover failed", detail: e.to_string() });
+        }
+        if again.wrote() {
+            found.push(Violation { kind: "second recover writes", detail: format!("{} sectors", again.events.len()) });
+        }
+        let (frame, _) = again.rewind();
+        let first = Recording { frame, events, counts: recording.counts, misuse: None };
+        (first.rewind(), found)
+    }
+
+    fn cut_recovery(&mut self, frame: &mut Frame, events: &[Event], phase: Option<Phase>, at: &str) {
+        let is_data = self.scenario.volume.data_sectors();
+        let seed = self.random.next();
+        let limits = Limits { complete: 64, sampled: 6, torn: 0, seed };
+        crash::enumerate(frame, events, &is_data, limits, &mut |frame, cut| {
+            self.tally.nested += 1;
+            let report = self.checker.check(frame);
+            let (now, mut found) = self.scenario.expectation.judge_cut(&report);
+            if now < phase {
+                found.push(Violation {
+                    kind: "recovery takes the commit back",
+                    detail: format!("{phase:?} to {now:?}"),
+                });
+            }
+            if found.is_empty() {
+                let (back, more) = self.recovered(std::mem::take(frame), now);
+                *frame = back.0;
+                found = more;
+            }
+            self.tally.report(&self.scenario.name, &format!("{cut:?} inside {at}"), found);
+        });
+    }
+
+    /// The opinion of `fsck.fat`, the fatfs crate and mtools.
+    fn ask_others(&mut self, frame: &Frame, report: &Report, found: &mut Vec<Violation>) {
+        let volume = &self.scenario.volume;
+        let mut add = |kind, detail| found.push(Violation { kind, detail });
+        // fsck.fat does not know of volumes without mirroring: it always compares the FATs and reads the first.
+        if volume.geometry.active.is_none() {
+            self.tally.fsck += 1;
+            match readers::by_fsck(frame) {
+                Ok(complaints) if complaints.is_empty() == (report.is_clean() && !report.dirty) => {}
+                Ok(complaints) => add("fsck.fat disagrees", format!("{complaints:?} but {:?}", report.problems)),
+                Err(e) => add("fsck.fat did not run", e.to_string()),
+            }
+        }
+        if !volume.shape.is_read_by_all() {
+            return;
+        }
+        self.tally.fatfs += 1;
+        if let Some(difference) = readers::disagreement(frame, report) {
+            add("the fatfs crate disagrees", difference);
+        }
+        let uki = |path: &&str| path.to_ascii_lowercase().starts_with("efi/linux/talos");
+        let files = report.entries.iter().filter(|e| e.content.is_some());
+        let paths: Vec<&str> = files.map(|e| e.path.as_str()).filter(uki).collect();
+        self.tally.mtools += 1;
+        match readers::by_mtools(frame, &paths) {
+            Ok(read) => {
+                for (path, bytes) in paths.iter().zip(read) {
+                    let content = bytes.map(|b| crate::checker::Content::of(&b, frame.sector_size()));
+                    if content != report.content(path) {
+                        add("mtools disagrees", format!("{path}: {content:?}"));
+                    }
+                }
+            }
+            Err(e) => add("mtools did not run", e.to_string()),
+        }
+    }
+
+    /// Lets the nth access of a kind fail, for every n (a sample where there are many), in every way.
+    fn inject(&mut self, frame: &Frame, accesses: u64, on: Access) {
+        let ways: &[How] = match on {
+            Access::Write => &[How::Fails, How::Short(0), How::Short(1), How::Vanishes],
+            Access::Read | Access::Barrier => &[How::Fails, How::Vanishes],
+        };
+        let step = (accesses * ways.len() as u64).div_ceil(self.share.max(16) as u64 / 4).max(1) as usize;
+        let offset = self.random.below(step);
+        for nth in (offset as u64..accesses).step_by(step) {
+            for how in ways {
+                self.one_fault(frame, Fault { on, nth, how: *how });
+            }
+        }
+    }
+
+    fn one_fault(&mut self, frame: &Frame, fault: Fault) {
+        self.tally.faults += 1;
+        let recorder = Recorder::with_fault(frame.clone(), fault);
+        let result = self.scenario.operation.run(&recorder);
+        let mut recording = recorder.into_recording();
+        let report = self.checker.check(&recording.frame);
+        let (phase, found) = match result {
+            Ok(()) => self.scenario.expectation.judge_end(&report, Phase::After),
+            Err(_) => self.scenario.expectation.judge_cut(&report),
+        };
+        let sound = found.is_empty();
+        self.tally.report(&self.scenario.name, &fault, found);
+        if sound {
+            self.recover(&mut recording.frame, &fault, &Judged { phase, report }, false);
+        }
+        // What was written behind the last barrier that returned may also be gone.
+        let events = &recording.events;
+        let synced = events.iter().rposition(|e| matches!(e, Event::Barrier)).map_or(0, |n| n + 1);
+        for event in events[synced..].iter().rev() {
+            if let Event::Write { sector, before, .. } = event {
+                recording.frame.set(*sector, before.clone());
+            }
+        }
+        let report = self.checker.check(&recording.frame);
+        let (_, found) = self.scenario.expectation.judge_cut(&report);
+        self.tally.report(&self.scenario.name, &format!("{fault:?} and a power cut"), found);
+    }
+}

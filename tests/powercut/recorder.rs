@@ -1,0 +1,215 @@
+//! A medium in memory that remembers every sector write and barrier, and fails where it is told to.
+
+use crate::frame::{Frame, Sector, sector};
+use bootsurgeon::block::{ReadAt, WriteAt};
+use std::io;
+use std::sync::{Mutex, MutexGuard};
+
+/// What reached the medium, in program order.
+#[derive(Clone)]
+pub enum Event {
+    Write {
+        sector: u64,
+        data: Sector,
+        /// What the sector held before.
+        before: Sector,
+    },
+    Barrier,
+    DropCaches,
+}
+
+/// A kind of access that can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+    Barrier,
+}
+
+/// How an access fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// EIO, once, and nothing happens.
+    Fails,
+    /// EIO, once, after so many sectors of the write reached the medium.
+    Short(usize),
+    /// This access and every one after it fails.
+    Vanishes,
+}
+
+/// One failure to inject: the `nth` (from 0) access of its kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    pub on: Access,
+    pub nth: u64,
+    pub how: How,
+}
+
+/// How often each kind of access was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub reads: u64,
+    pub writes: u64,
+    pub barriers: u64,
+}
+
+/// What a run did: the medium at its end and the way there.
+pub struct Recording {
+    pub frame: Frame,
+    pub events: Vec<Event>,
+    pub counts: Counts,
+    /// A write that was not whole sectors inside the medium: a bug of the code under test, refused by the recorder.
+    pub misuse: Option<String>,
+}
+
+impl Recording {
+    /// The medium as it was before the run.
+    pub fn rewind(self) -> (Frame, Vec<Event>) {
+        let mut frame = self.frame;
+        for event in self.events.iter().rev() {
+            if let Event::Write { sector, before, .. } = event {
+                frame.set(*sector, before.clone());
+            }
+        }
+        (frame, self.events)
+    }
+
+    /// Whether a sector holds other bytes than before the run.
+    pub fn wrote(&self) -> bool {
+        self.events.iter().any(|e| matches!(e, Event::Write { .. }))
+    }
+}
+
+/// The recording medium.
+pub struct Recorder {
+    size: u64,
+    sector_size: usize,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    recording: Recording,
+    fault: Option<Fault>,
+    gone: bool,
+}
+
+impl Recorder {
+    pub fn new(frame: Frame) -> Self {
+        Self::build(frame, None)
+    }
+
+    pub fn with_fault(frame: Frame, fault: Fault) -> Self {
+        Self::build(frame, Some(fault))
+    }
+
+    fn build(frame: Frame, fault: Option<Fault>) -> Self {
+        let (size, sector_size) = (frame.size(), frame.sector_size());
+        let recording = Recording { frame, events: Vec::new(), counts: Counts::default(), misuse: None };
+        Self { size, sector_size, inner: Mutex::new(Inner { recording, fault, gone: false }) }
+    }
+
+    pub fn into_recording(self) -> Recording {
+        self.inner.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).recording
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Counts an access; how many sectors of it still reach the medium (`None`: all), or the failure.
+    fn admit(&mut self, access: Access) -> io::Result<Option<usize>> {
+        let counts = &mut self.recording.counts;
+        let count = match access {
+            Access::Read => &mut counts.reads,
+            Access::Write => &mut counts.writes,
+            Access::Barrier => &mut counts.barriers,
+        };
+        let nth = *count;
+        *count += 1;
+        if self.gone {
+            return Err(no_device());
+        }
+        match self.fault {
+            Some(f) if f.on == access && f.nth == nth => match f.how {
+                How::Fails => Err(eio()),
+                How::Short(sectors) => Ok(Some(sectors)),
+                How::Vanishes => {
+                    self.gone = true;
+                    Err(no_device())
+                }
+            },
+            _ => Ok(None),
+        }
+    }
+}
+
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
+fn no_device() -> io::Error {
+    io::Error::from_raw_os_error(19)
+}
+
+impl ReadAt for Recorder {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.admit(Access::Read)?;
+        inner.recording.frame.read_exact_at(buf, offset)
+    }
+}
+
+impl WriteAt for Recorder {
+    fn sector_size(&self) -> u32 {
+        self.sector_size as u32
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let unit = self.sector_size as u64;
+        let mut inner = self.lock();
+        let reach = inner.admit(Access::Write)?;
+        let end = offset.checked_add(buf.len() as u64);
+        if !offset.is_multiple_of(unit) || !(buf.len() as u64).is_multiple_of(unit) || end.is_none_or(|e| e > self.size)
+        {
+            let what =
+                format!("a write of {} bytes at {offset} is not whole sectors of {unit} inside the medium", buf.len());
+            inner.recording.misuse.get_or_insert(what.clone());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let first = offset / unit;
+        for (i, bytes) in buf.chunks_exact(self.sector_size).enumerate() {
+            if reach.is_some_and(|n| i >= n) {
+                return Err(eio());
+            }
+            let n = first + i as u64;
+            let data = sector(bytes);
+            let before = inner.recording.frame.set(n, data.clone());
+            inner.recording.events.push(Event::Write { sector: n, data, before });
+        }
+        reach.map_or(Ok(()), |_| Err(eio()))
+    }
+
+    fn barrier(&self) -> io::Result<()> {
+        let mut inner = self.lock();
+        if inner.admit(Access::Barrier)?.is_some() {
+            return Err(eio());
+        }
+        inner.recording.events.push(Event::Barrier);
+        Ok(())
+    }
+
+    fn drop_caches(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        let mut inner = self.lock();
+        if inner.gone {
+            return Err(no_device());
+        }
+        inner.recording.events.push(Event::DropCaches);
+        Ok(())
+    }
+}
