@@ -59,6 +59,7 @@ impl SigningKey {
         let make = || -> Result<x509_cert::Certificate, Box<dyn std::error::Error>> {
             let mut serial = [0; 15];
             OsRng.try_fill_bytes(&mut serial)?;
+            serial[0] = serial[0] & 0x3F | 0x40; // positive and without leading zeros: always as long in DER
             let spki = spki::SubjectPublicKeyInfoOwned::try_from(key.to_public_key().to_public_key_der()?.as_bytes())?;
             let builder = CertificateBuilder::new(
                 // Self-signed, but for signing images and not certificates: OpenSSL wants that key usage of a signer.

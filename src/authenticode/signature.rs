@@ -93,8 +93,13 @@ pub fn parse_table(table: &[u8]) -> Result<Vec<Signature>> {
         }
         let n = signatures.len() + 1;
         signatures.push(Signature::parse(blob).while_doing(|| format!("reading signature {n}"))?);
-        // dwLength is what is used, the next entry is aligned; the last may leave its padding out.
-        at += (HEADER + blob.len()).next_multiple_of(8).min(rest.len());
+        // dwLength is what is used, and the padding behind it belongs to the table: EDK2 refuses an image whose
+        // aligned entries do not end where the directory says.
+        let aligned = (HEADER + blob.len()).next_multiple_of(8);
+        if aligned > rest.len() {
+            return Err(bad(format!("the padding of an entry of {length} bytes to {aligned} lies behind the table")));
+        }
+        at += aligned;
     }
     Ok(signatures)
 }

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)] // statics are not seen to be tests
+
 use super::testing::pe;
 use super::*;
 use crate::block::Sink;
@@ -5,6 +7,9 @@ use crate::pe::Head;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use std::sync::LazyLock;
+
+/// A way to damage a file or table.
+type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
 
 static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate("bootsurgeon test").unwrap());
 static OTHER: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate("somebody else").unwrap());
@@ -79,7 +84,7 @@ fn a_gap_is_left_out_and_as_much_of_the_end_hashed_twice() {
 #[test]
 fn layouts_that_firmware_would_not_hash_as_loaded_are_refused() {
     let raw_pointer = |section: usize| 88 + 240 + 40 * section + 20;
-    let cases: [(&str, &dyn Fn(&mut Vec<u8>)); 4] = [
+    let cases: &[(&str, Damage<'_>)] = &[
         ("over each other", &|f| f[raw_pointer(1)..][..4].copy_from_slice(&1100u32.to_le_bytes())),
         ("in the headers", &|f| f[raw_pointer(0)..][..4].copy_from_slice(&512u32.to_le_bytes())),
         ("table over sections", &|f| {
@@ -150,9 +155,15 @@ fn appending_or_truncating_breaks_a_signature() {
 #[test]
 fn a_table_must_end_where_it_says() {
     let table = digest(&sign_pe(plain(), &KEY).unwrap(), 4096).unwrap().certificate_table;
-    let length = u32::from_le_bytes([table[0], table[1], table[2], table[3]]);
-    assert!(parse_table(&table[..length as usize]).is_ok(), "padding of the last entry may be missing");
-    let cases: [(&str, &dyn Fn(&mut Vec<u8>)); 7] = [
+    let stated = u32::from_le_bytes([table[0], table[1], table[2], table[3]]) as usize;
+    // An entry of 1 byte more than a multiple of 8, whatever the signature's own length: PKCS#7 ends by itself.
+    let length = stated.next_multiple_of(8) as u32 + 1;
+    let mut table = table[..stated].to_vec();
+    table[0..4].copy_from_slice(&length.to_le_bytes());
+    table.resize(length as usize + 7, 0);
+    assert!(parse_table(&table).is_ok());
+    let cases: &[(&str, Damage<'_>)] = &[
+        ("no padding", &|t| t.truncate(length as usize)),
         ("bytes left over", &|t| t.extend([0; 4])),
         ("an empty entry", &|t| t.extend([8, 0, 0, 0, 0, 2, 2, 0])),
         ("zeros", &|t| t.extend([0; 16])),

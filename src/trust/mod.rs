@@ -194,8 +194,8 @@ mod tests {
         let (pem_a, pem_b) = (a.certificate_pem().unwrap(), b.certificate_pem().unwrap());
         let (cert_a, cert_b) = (a.certificate().unwrap(), b.certificate().unwrap());
         let parse = |bytes: &[u8]| parse_certificates(bytes).unwrap();
-        assert_eq!(parse(&a.certificate_der().unwrap()), [cert_a.clone()]);
-        assert_eq!(parse(pem_a.as_bytes()), [cert_a.clone()]);
+        assert_eq!(parse(&a.certificate_der().unwrap()), std::slice::from_ref(&cert_a));
+        assert_eq!(parse(pem_a.as_bytes()), std::slice::from_ref(&cert_a));
         let both = format!("# a comment\n{pem_a}subject=CN = b\r\n{}", pem_b.replace('\n', "\r\n"));
         assert_eq!(parse(both.as_bytes()), [cert_a, cert_b]);
         let cut = &pem_a.as_bytes()[..pem_a.len() - 10];

@@ -191,6 +191,8 @@ pub(super) mod tests {
         list(X509_SHA256, &[&[hash, &time].concat()])
     }
 
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+
     #[test]
     fn lists_of_every_type() {
         let mut bytes = hashes(&[&[1; 32], &[2; 32]]);
@@ -233,7 +235,7 @@ pub(super) mod tests {
     #[test]
     fn lists_that_break_their_format() {
         let good = hashes(&[&[1; 32]]);
-        let cases: [(&str, &dyn Fn(&mut Vec<u8>)); 6] = [
+        let cases: &[(&str, Damage<'_>)] = &[
             ("cut", &|b| b.truncate(b.len() - 1)),
             ("left over", &|b| b.push(0)),
             ("entry size 0", &|b| b[24..28].fill(0)),

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)] // statics are not seen to be tests
+
 use super::*;
 use crate::authenticode::{DigestSink, SigningKey, parse_table, sign_pe, testing::pe};
 use crate::block::Sink;
