@@ -24,6 +24,7 @@
 pub mod authenticode;
 pub mod block;
 pub mod boot;
+pub mod cli;
 pub mod command;
 pub mod disk;
 pub mod efivars;

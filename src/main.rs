@@ -1,3 +1,7 @@
-//! The command line: parse, call the library, render, exit code.
+//! The command line program. Everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bootsurgeon::cli::run()
+}

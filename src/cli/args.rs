@@ -8,36 +8,36 @@ use std::path::PathBuf;
 /// power cuts
 #[derive(Debug, Parser)]
 #[command(name = "bootsurgeon", version, propagate_version = true, max_term_width = 100)]
-pub struct Cli {
+pub(super) struct Cli {
     #[command(flatten)]
-    pub global: Global,
+    pub(super) global: Global,
     #[command(subcommand)]
-    pub command: Command,
+    pub(super) command: Command,
 }
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
-pub struct Global {
+pub(super) struct Global {
     /// Print one JSON document on stdout and nothing else there
     #[arg(long, global = true)]
-    pub json: bool,
+    pub(super) json: bool,
     /// No progress bars
     #[arg(long, global = true)]
-    pub no_progress: bool,
+    pub(super) no_progress: bool,
     /// When to use colours (NO_COLOR is respected)
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
-    pub color: Color,
+    pub(super) color: Color,
     /// Say more
     #[arg(short, long, global = true, action = ArgAction::Count)]
-    pub verbose: u8,
+    pub(super) verbose: u8,
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub quiet: bool,
+    pub(super) quiet: bool,
 }
 
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Color {
+pub(super) enum Color {
     /// On a terminal, unless NO_COLOR is set
     Auto,
     /// Always
@@ -48,7 +48,7 @@ pub enum Color {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Work with Image Factory schematics
     #[command(subcommand)]
     Schematic(SchematicCommand),
@@ -65,18 +65,13 @@ pub enum Command {
     /// Show the ESP: files, space, health, the boot menu, what boots and why
     Status(StatusArgs),
     /// Put an image in the place of the one that boots, safely
-    Swap(SwapArgs),
+    Swap(Box<SwapArgs>),
     /// Take duplicates and stale versions out of the boot menu
     Prune(PruneArgs),
     /// Put a backup back in place
     Restore(RestoreArgs),
     /// Finish or undo what was interrupted
     Recover(RecoverArgs),
-    /// Firmware and device: what is wrong and what to do
-    Doctor(DoctorArgs),
-    /// Show the main job on a disk image made on the spot, with a local factory
-    #[cfg(feature = "demo")]
-    Demo(DemoArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -91,7 +86,7 @@ pub enum Command {
 
 /// `schematic …`
 #[derive(Debug, Subcommand)]
-pub enum SchematicCommand {
+pub(super) enum SchematicCommand {
     /// Canonical form and ID, offline
     Id {
         /// A schematic in YAML, or - for standard input
@@ -121,40 +116,45 @@ pub enum SchematicCommand {
 
 /// How to reach the factory.
 #[derive(Debug, Clone, Args)]
-pub struct FactoryArgs {
+pub(super) struct FactoryArgs {
     /// Base URL of the Image Factory
-    #[arg(long = "factory", value_name = "URL", default_value = "https://factory.talos.dev", env = "BOOTSURGEON_FACTORY")]
-    pub url: String,
+    #[arg(
+        long = "factory",
+        value_name = "URL",
+        default_value = "https://factory.talos.dev",
+        env = "BOOTSURGEON_FACTORY"
+    )]
+    pub(super) url: String,
     /// Trust the certificates in this PEM file for TLS, instead of the built-in roots
     #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
+    pub(super) ca: Option<PathBuf>,
 }
 
 /// Which image of the factory.
 #[derive(Debug, Clone, Args)]
-pub struct FetchArgs {
+pub(super) struct FetchArgs {
     /// Schematic: its ID, or a YAML file
     #[arg(long, value_name = "ID|FILE")]
-    pub schematic: String,
+    pub(super) schematic: String,
     /// Talos version, for example v1.12.4
     #[arg(long, value_name = "VERSION")]
-    pub talos: String,
+    pub(super) talos: String,
     /// Architecture
     #[arg(long, value_name = "arm64|amd64")]
-    pub arch: Arch,
+    pub(super) arch: Arch,
     /// The Secure Boot ISO, or the UKI alone
     #[arg(long, value_enum, default_value_t = Kind::Iso)]
-    pub kind: Kind,
+    pub(super) kind: Kind,
     /// Where to write it
     #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    pub(super) out: PathBuf,
     #[command(flatten)]
-    pub factory: FactoryArgs,
+    pub(super) factory: FactoryArgs,
 }
 
 /// What the factory is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
+pub(super) enum Kind {
     /// metal-<arch>-secureboot.iso
     Iso,
     /// metal-<arch>-secureboot-uki.efi
@@ -163,164 +163,164 @@ pub enum Kind {
 
 /// An image and which UKI of it.
 #[derive(Debug, Clone, Args)]
-pub struct ImageArgs {
+pub(super) struct ImageArgs {
     /// A UKI, an ISO, a raw disk image or a FAT image, as a file or an http(s) URL
-    pub image: String,
+    pub(super) image: String,
     /// Which UKI, when there are several
     #[arg(long, value_name = "NAME")]
-    pub uki: Option<String>,
+    pub(super) uki: Option<String>,
 }
 
 /// `extract`
 #[derive(Debug, Args)]
-pub struct ExtractArgs {
+pub(super) struct ExtractArgs {
     #[command(flatten)]
-    pub image: ImageArgs,
+    pub(super) image: ImageArgs,
     /// Where to write it
     #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    pub(super) out: PathBuf,
     /// Replace the file if it exists
     #[arg(long)]
-    pub force: bool,
+    pub(super) force: bool,
 }
 
 /// `inspect`
 #[derive(Debug, Args)]
-pub struct InspectArgs {
+pub(super) struct InspectArgs {
     /// A UKI, an ISO, a disk or FAT image or device, as a path or an http(s) URL
-    pub path: String,
+    pub(super) path: String,
     /// Which UKI, when there are several
     #[arg(long, value_name = "NAME")]
-    pub uki: Option<String>,
+    pub(super) uki: Option<String>,
 }
 
 /// What an image must be to be believed.
 #[derive(Debug, Clone, Default, Args)]
-pub struct TrustArgs {
+pub(super) struct TrustArgs {
     /// Trusted signer, PEM or DER (repeatable)
     #[arg(long, value_name = "FILE")]
-    pub cert: Vec<PathBuf>,
-    /// Directory with EFI variables, or "none"
-    #[arg(long, value_name = "DIR", default_value = "/sys/firmware/efi/efivars")]
-    pub efivars: PathBuf,
+    pub(super) cert: Vec<PathBuf>,
+    /// Directory with EFI variables, or "none" [default: this machine's, for a disk in this machine]
+    #[arg(long, value_name = "DIR")]
+    pub(super) efivars: Option<PathBuf>,
     /// The schematic it must be built from: ID or YAML file
     #[arg(long, value_name = "ID|FILE")]
-    pub schematic: Option<String>,
+    pub(super) schematic: Option<String>,
     /// The Talos version it must be
     #[arg(long, value_name = "VERSION")]
-    pub talos: Option<String>,
+    pub(super) talos: Option<String>,
     /// The architecture it must be for
     #[arg(long, value_name = "arm64|amd64")]
-    pub arch: Option<Arch>,
+    pub(super) arch: Option<Arch>,
     /// A system extension it must hold (repeatable)
     #[arg(long, value_name = "NAME")]
-    pub require_extension: Vec<String>,
+    pub(super) require_extension: Vec<String>,
     /// Signature problems become warnings
     #[arg(long)]
-    pub allow_untrusted: bool,
+    pub(super) allow_untrusted: bool,
 }
 
 /// `verify`
 #[derive(Debug, Args)]
-pub struct VerifyArgs {
+pub(super) struct VerifyArgs {
     #[command(flatten)]
-    pub image: ImageArgs,
+    pub(super) image: ImageArgs,
     #[command(flatten)]
-    pub trust: TrustArgs,
+    pub(super) trust: TrustArgs,
     /// Compare with the UKI installed on this disk (continuity of signer and PCR key)
     #[arg(long, value_name = "DISK")]
-    pub installed: Option<PathBuf>,
+    pub(super) installed: Option<PathBuf>,
     /// Fail unless the PCR key is the installed UKI's
     #[arg(long)]
-    pub require_pcr_key: bool,
+    pub(super) require_pcr_key: bool,
     /// SBAT revocation level, instead of SbatLevelRT
     #[arg(long, value_name = "FILE")]
-    pub sbat_level: Option<PathBuf>,
+    pub(super) sbat_level: Option<PathBuf>,
 }
 
 /// `diff`
 #[derive(Debug, Args)]
-pub struct DiffArgs {
+pub(super) struct DiffArgs {
     /// The one
-    pub old: String,
+    pub(super) old: String,
     /// The other
-    pub new: String,
+    pub(super) new: String,
 }
 
 /// A disk and which ESP of it.
 #[derive(Debug, Clone, Args)]
-pub struct DiskArgs {
+pub(super) struct DiskArgs {
     /// A disk, a partition, a raw disk image or a FAT image
-    pub disk: PathBuf,
+    pub(super) disk: PathBuf,
     /// Which EFI System Partition, when there are several
     #[arg(long, value_name = "N|LABEL|PARTUUID")]
-    pub partition: Option<String>,
+    pub(super) partition: Option<String>,
 }
 
 /// `status`
 #[derive(Debug, Args)]
-pub struct StatusArgs {
+pub(super) struct StatusArgs {
     #[command(flatten)]
-    pub disk: DiskArgs,
-    /// Directory with EFI variables, or "none"
-    #[arg(long, value_name = "DIR", default_value = "/sys/firmware/efi/efivars")]
-    pub efivars: PathBuf,
+    pub(super) disk: DiskArgs,
+    /// Directory with EFI variables, or "none" [default: this machine's, for a disk in this machine]
+    #[arg(long, value_name = "DIR")]
+    pub(super) efivars: Option<PathBuf>,
 }
 
 /// Of commands that change something.
 #[derive(Debug, Clone, Args)]
-pub struct ChangeArgs {
+pub(super) struct ChangeArgs {
     /// Print the plan and write nothing
     #[arg(long)]
-    pub dry_run: bool,
+    pub(super) dry_run: bool,
     /// Do not ask
     #[arg(short, long)]
-    pub yes: bool,
+    pub(super) yes: bool,
 }
 
 /// `swap`
 #[derive(Debug, Args)]
-pub struct SwapArgs {
+pub(super) struct SwapArgs {
     #[command(flatten)]
-    pub disk: DiskArgs,
+    pub(super) disk: DiskArgs,
     /// The new image: a UKI, an ISO, a disk or FAT image, as a file or an http(s) URL
     #[arg(required_unless_present = "schematic")]
-    pub image: Option<String>,
+    pub(super) image: Option<String>,
     /// Which UKI, when the image holds several
     #[arg(long, value_name = "NAME")]
-    pub uki: Option<String>,
+    pub(super) uki: Option<String>,
     #[command(flatten)]
-    pub trust: TrustArgs,
+    pub(super) trust: TrustArgs,
     #[command(flatten)]
-    pub change: ChangeArgs,
+    pub(super) change: ChangeArgs,
     /// File name in EFI/Linux that gets the image
     #[arg(long, value_name = "NAME")]
-    pub target: Option<String>,
+    pub(super) target: Option<String>,
     /// Leave duplicates in the boot menu
     #[arg(long)]
-    pub keep_duplicates: bool,
+    pub(super) keep_duplicates: bool,
     /// Delete older backups beyond this many
     #[arg(long, value_name = "N")]
-    pub keep_backups: Option<usize>,
+    pub(super) keep_backups: Option<usize>,
     /// Copy the old image off the ESP too
     #[arg(long, value_name = "FILE")]
-    pub backup_to: Option<PathBuf>,
+    pub(super) backup_to: Option<PathBuf>,
     /// Fail unless the PCR key is the installed UKI's
     #[arg(long)]
-    pub require_pcr_key: bool,
+    pub(super) require_pcr_key: bool,
     /// Accept an image that halts on installed nodes (an ISO's)
     #[arg(long)]
-    pub allow_halt_if_installed: bool,
+    pub(super) allow_halt_if_installed: bool,
     /// With --schematic: which asset to ask the factory for
     #[arg(long, value_enum, default_value_t = Via::Auto)]
-    pub via: Via,
+    pub(super) via: Via,
     #[command(flatten)]
-    pub factory: FactoryArgs,
+    pub(super) factory: FactoryArgs,
 }
 
 /// Which asset a swap asks the factory for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Via {
+pub(super) enum Via {
     /// The UKI; the ISO where the factory has no UKI
     Auto,
     /// metal-<arch>-secureboot-uki.efi
@@ -331,68 +331,46 @@ pub enum Via {
 
 /// `prune`
 #[derive(Debug, Args)]
-pub struct PruneArgs {
+pub(super) struct PruneArgs {
     #[command(flatten)]
-    pub disk: DiskArgs,
+    pub(super) disk: DiskArgs,
     #[command(flatten)]
-    pub change: ChangeArgs,
+    pub(super) change: ChangeArgs,
     /// Delete instead of renaming, and delete what was disabled before
     #[arg(long)]
-    pub delete: bool,
+    pub(super) delete: bool,
     /// Keep this many backups and delete the older ones
     #[arg(long, value_name = "N")]
-    pub keep_backups: Option<usize>,
+    pub(super) keep_backups: Option<usize>,
     /// Take the only fallback out of the menu too
     #[arg(long)]
-    pub no_fallback: bool,
-    /// Directory with EFI variables, or "none"
-    #[arg(long, value_name = "DIR", default_value = "/sys/firmware/efi/efivars")]
-    pub efivars: PathBuf,
+    pub(super) no_fallback: bool,
+    /// Directory with EFI variables, or "none" [default: this machine's, for a disk in this machine]
+    #[arg(long, value_name = "DIR")]
+    pub(super) efivars: Option<PathBuf>,
 }
 
 /// `restore`
 #[derive(Debug, Args)]
-pub struct RestoreArgs {
+pub(super) struct RestoreArgs {
     #[command(flatten)]
-    pub disk: DiskArgs,
+    pub(super) disk: DiskArgs,
     /// The backup; the newest if none is named
-    pub backup: Option<String>,
+    pub(super) backup: Option<String>,
     /// List the backups and do nothing
     #[arg(long)]
-    pub list: bool,
+    pub(super) list: bool,
     #[command(flatten)]
-    pub trust: TrustArgs,
+    pub(super) trust: TrustArgs,
     #[command(flatten)]
-    pub change: ChangeArgs,
+    pub(super) change: ChangeArgs,
 }
 
 /// `recover`
 #[derive(Debug, Args)]
-pub struct RecoverArgs {
+pub(super) struct RecoverArgs {
     #[command(flatten)]
-    pub disk: DiskArgs,
+    pub(super) disk: DiskArgs,
     #[command(flatten)]
-    pub change: ChangeArgs,
-}
-
-/// `doctor`
-#[derive(Debug, Args)]
-pub struct DoctorArgs {
-    /// A disk, a partition, a raw disk image or a FAT image
-    pub disk: Option<PathBuf>,
-    /// Which EFI System Partition, when there are several
-    #[arg(long, value_name = "N|LABEL|PARTUUID")]
-    pub partition: Option<String>,
-    /// Directory with EFI variables, or "none"
-    #[arg(long, value_name = "DIR", default_value = "/sys/firmware/efi/efivars")]
-    pub efivars: PathBuf,
-}
-
-/// `demo`
-#[cfg(feature = "demo")]
-#[derive(Debug, Args)]
-pub struct DemoArgs {
-    /// Keep the files in this directory
-    #[arg(long, value_name = "DIR")]
-    pub keep: Option<PathBuf>,
+    pub(super) change: ChangeArgs,
 }

@@ -2,19 +2,44 @@
 //! report to, and returns a report that serialises to the JSON of the contract.
 
 mod change;
+mod examine;
+mod extract;
+mod fetch;
+mod image;
+mod inspect;
 mod prune;
 mod recover;
+mod restore;
 mod status;
+mod swap;
+mod trust;
+mod verify;
 
+pub use change::Change;
+pub use examine::{Examined, examine};
+pub use extract::{Extract, ExtractReport};
+pub use fetch::{FactoryRequest, Fetch, FetchReport, SchematicReport, create_schematic, schematic_of, show_schematic};
+pub use image::{ImageRequest, OpenImage};
+pub use inspect::{Diff, DiffReport, Inspect, InspectReport, ProfileReport, UkiReport};
 pub use prune::{Prune, PruneReport};
 pub use recover::{Recover, RecoverReport};
-pub use status::{BootReport, DiskReport, EspReport, FileReport, Status, StatusReport, status};
+pub use restore::{BackupReport, Restore, RestoreReport, list_backups};
+pub use status::{
+    BootReport, DiskReport, EntryReport, EspReport, FileReport, LoaderReport, PartitionReport, Status, StatusReport,
+    status,
+};
+pub use swap::{ImageSource, Swap, SwapReport};
+pub use trust::TrustRequest;
+pub use verify::Verify;
 
+use crate::block::{Pieces, ReadAt, fan_out};
 use crate::boot::Variables;
-use crate::disk::Target;
+use crate::disk::{Shape, Target};
 use crate::efivars::{self, EfiVars};
-use crate::{Error, Kind, Result};
-use std::path::PathBuf;
+use crate::factory;
+use crate::{Context, Error, Kind, Result};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Something worth telling while a command runs.
@@ -28,6 +53,11 @@ pub enum Event {
         done: u64,
         /// Of so many, where that is known.
         total: Option<u64>,
+    },
+    /// The server has not answered yet.
+    Waiting {
+        /// For so long, in seconds.
+        seconds: u64,
     },
     /// Something is not as it should be, and the command goes on.
     Warning(String),
@@ -62,8 +92,28 @@ pub struct DiskRequest {
     pub path: PathBuf,
     /// `--partition`.
     pub partition: Option<String>,
-    /// `--efivars`; `None` for none.
-    pub efivars: Option<PathBuf>,
+    /// `--efivars`.
+    pub efivars: VariablesChoice,
+}
+
+/// `--efivars`: which EFI variables go with a disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum VariablesChoice {
+    /// Not said: this machine's, if the disk is in this machine; none for an image file, which other firmware will boot.
+    #[default]
+    Unsaid,
+    /// None at all.
+    None,
+    /// Those in this directory.
+    Dir(PathBuf),
+}
+
+impl VariablesChoice {
+    /// Whether a directory was named.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        matches!(self, Self::Dir(_))
+    }
 }
 
 impl DiskRequest {
@@ -75,10 +125,24 @@ impl DiskRequest {
         Target::find(&self.path, self.partition.as_deref())
     }
 
-    /// The EFI variables.
+    /// The EFI variables that go with the disk.
     #[must_use]
-    pub fn efivars(&self) -> EfiVars {
-        EfiVars::open(self.efivars.as_deref())
+    pub fn efivars(&self, target: &Target) -> EfiVars {
+        match &self.efivars {
+            VariablesChoice::None => EfiVars::open(None),
+            VariablesChoice::Dir(dir) => EfiVars::open(Some(dir)),
+            VariablesChoice::Unsaid if self.variables_are_the_boards(target) => {
+                EfiVars::open(Some(Path::new(efivars::DEFAULT_DIR)))
+            }
+            VariablesChoice::Unsaid => EfiVars::open(None),
+        }
+    }
+
+    /// Whether the EFI variables are those of the machine that boots from the disk: they were named, or the disk is in
+    /// this machine.
+    #[must_use]
+    pub fn variables_are_the_boards(&self, target: &Target) -> bool {
+        self.efivars.is_named() || matches!(target.shape, Shape::WholeDisk | Shape::PartitionDevice)
     }
 }
 
@@ -121,4 +185,27 @@ pub fn boot_variables(vars: &EfiVars) -> (Variables, Vec<String>) {
 /// Seconds since 1970 UTC.
 pub(crate) fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// Tells what a transfer does.
+pub(crate) fn network_event(ui: &dyn Ui, event: &factory::Event) {
+    ui.event(match event {
+        factory::Event::Waiting { elapsed } => Event::Waiting { seconds: elapsed.as_secs() },
+        factory::Event::Progress { bytes, total } => Event::Progress { done: *bytes, total: *total },
+        factory::Event::Retrying { attempt, after, why } => {
+            Event::Warning(format!("attempt {attempt} failed ({why}); the next one in {:.1} s", after.as_secs_f32()))
+        }
+        factory::Event::StartingOver => Event::Warning("the file has changed on the server: starting over".into()),
+    });
+}
+
+/// Copies a file of the ESP to another medium, complete or not at all.
+pub(crate) fn copy_out<S: ReadAt>(bytes: &Pieces<S>, out: &Path) -> Result<()> {
+    let copy = || -> Result<()> {
+        let file = std::fs::File::create_new(out)?;
+        let mut write = |chunk: &[u8]| -> Result<()> { Ok((&file).write_all(chunk)?) };
+        fan_out(bytes, 0, bytes.size(), &mut [&mut write])?;
+        Ok(file.sync_all()?)
+    };
+    copy().while_doing(|| format!("copying the old image to {}; the ESP was not changed", out.display()))
 }

@@ -38,7 +38,7 @@ impl Prune {
     /// As [`PrunePlan::make`] and [`open_healthy`]; what the medium reports.
     pub fn run(&self, ui: &dyn Ui) -> Result<PruneReport> {
         let target = self.disk.find()?;
-        let (variables, unreadable) = boot_variables(&self.disk.efivars());
+        let (variables, unreadable) = boot_variables(&self.disk.efivars(&target));
         for warning in target.warnings.iter().chain(&unreadable) {
             ui.event(Event::Warning(warning.clone()));
         }

@@ -149,7 +149,7 @@ pub struct LoaderReport {
 /// As [`Target::find`] and [`Inventory::read`].
 pub fn status(request: &Status, ui: &dyn Ui) -> Result<StatusReport> {
     let target = request.find()?;
-    let (variables, unreadable) = boot_variables(&request.efivars());
+    let (variables, unreadable) = boot_variables(&request.efivars(&target));
     ui.event(Event::Step("reading the ESP".into()));
     let mut inventory = Inventory::read(target.open()?, variables)?;
     inventory.examine()?;

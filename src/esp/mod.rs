@@ -125,7 +125,7 @@ impl<S: ReadAt> Inventory<S> {
                 probe(&volume, &entry, &version, machine)
             };
             if !entry.is_dir() {
-                files.push(describe(&volume, entry, &seen));
+                files.push(describe(&volume, entry, &seen, &version));
             }
             linux.push(seen);
         }
@@ -174,6 +174,12 @@ impl<S: ReadAt> Inventory<S> {
     /// What the source reports.
     pub fn rules(&self) -> Result<(LoaderVersion, u16)> {
         rules(&self.volume, self.loader.as_ref())
+    }
+
+    /// Whether systemd-boot lists a file of this name.
+    #[must_use]
+    pub fn lists(&self, name: &str) -> bool {
+        self.linux.iter().any(|f| f.name == name && f.listed(&self.worlds[0].loader).is_ok())
     }
 
     /// The files of `EFI/Linux` as systemd-boot sees them, in on-disk order.
@@ -315,7 +321,7 @@ fn probe<S: ReadAt>(volume: &Volume<S>, entry: &Entry, version: &LoaderVersion, 
     seen
 }
 
-fn describe<S: ReadAt>(volume: &Volume<S>, entry: Entry, seen: &UkiFile) -> EspFile {
+fn describe<S: ReadAt>(volume: &Volume<S>, entry: Entry, seen: &UkiFile, loader: &LoaderVersion) -> EspFile {
     let bytes: Result<Pieces<&S>> = volume.file(&entry);
     let facts = bytes.and_then(|b| uki::probe(&b));
     let mut trouble = None;
@@ -325,7 +331,7 @@ fn describe<S: ReadAt>(volume: &Volume<S>, entry: Entry, seen: &UkiFile) -> EspF
         Some(BackupName { disabled: true, .. }) => FileKind::Disabled,
         None if !named_efi => FileKind::Other,
         None => {
-            trouble = match (&seen.profiles, &facts) {
+            trouble = match (seen.listed(loader), &facts) {
                 (Err(skip), _) => Some(skip.to_string()),
                 (Ok(_), Err(e)) => Some(e.to_string()),
                 (Ok(_), Ok(facts)) if facts.extent(".linux").is_none() => Some("has no kernel (.linux section)".into()),

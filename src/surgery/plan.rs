@@ -118,8 +118,7 @@ impl SwapPlan {
             let old_version = before.as_deref().and_then(|b| esp.file(b)).and_then(EspFile::version);
             let doubles = |f: &&EspFile| {
                 let same = f.version().is_some() && (f.version() == image.version || f.version() == old_version);
-                let listed_but_dead =
-                    f.kind == FileKind::Broken && esp.as_seen().iter().any(|u| u.name == f.name() && u.is_listed());
+                let listed_but_dead = f.kind == FileKind::Broken && esp.lists(f.name());
                 f.kind == FileKind::Uki && same || listed_but_dead
             };
             let others = esp.files.iter().filter(|f| f.name() != target && Some(f.name()) != retired.as_deref());

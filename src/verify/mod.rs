@@ -49,6 +49,31 @@ pub enum CheckId {
     Initrd,
     /// Flags that halt or wipe.
     Cmdline,
+    /// The two copies of the UKI in an ISO are the same; only there where the image is an ISO.
+    IsoCopies,
+}
+
+impl CheckId {
+    /// As in the report: `authenticode-digest`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pe => "pe",
+            Self::Sections => "sections",
+            Self::Arch => "arch",
+            Self::Version => "version",
+            Self::AuthenticodeDigest => "authenticode-digest",
+            Self::AuthenticodeSigner => "authenticode-signer",
+            Self::Revocation => "revocation",
+            Self::PcrSignature => "pcr-signature",
+            Self::PcrKey => "pcr-key",
+            Self::Schematic => "schematic",
+            Self::Extensions => "extensions",
+            Self::Initrd => "initrd",
+            Self::Cmdline => "cmdline",
+            Self::IsoCopies => "iso-copies",
+        }
+    }
 }
 
 /// How a check went.

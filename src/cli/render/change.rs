@@ -1,0 +1,143 @@
+//! What commands that write say afterwards.
+
+use super::{Paint, Render, size};
+use crate::command::{BackupReport, PruneReport, RecoverReport, RestoreReport, SwapReport};
+use crate::surgery::SwapPlan;
+use crate::verify::{Check, Status};
+use serde::Serialize;
+use std::fmt::{self, Write};
+
+impl Render for PruneReport {
+    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+        if self.plan.is_empty() {
+            writeln!(f, "{}: every file in the menu is there for a reason", p.good("Nothing to do"))?;
+        }
+        let done = |did: &'static str, would: &'static str| if self.committed { did } else { would };
+        for r in &self.plan.renames {
+            writeln!(f, "{} {} to {}", done("renamed", "would rename"), r.from, r.to)?;
+        }
+        for name in &self.plan.delete {
+            writeln!(f, "{} {name}", done("deleted", "would delete"))?;
+        }
+        for (name, why) in &self.plan.keep {
+            writeln!(f, "{} {name} stays: {why}", p.faint("kept:"))?;
+        }
+        match &self.plan.boot {
+            Some(name) => writeln!(f, "The board starts {}, as before.", p.good(name)),
+            None => writeln!(f, "{}", p.bad("The board starts nothing, as before.")),
+        }
+    }
+}
+
+impl Render for RecoverReport {
+    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+        let r = &self.recovery;
+        if let Some(what) = &r.interrupted {
+            let end = match r.finished {
+                Some(true) => "past its commit: it is finished",
+                Some(false) => "before its commit: it is undone",
+                None => "its record cannot be read: only leftovers are taken away",
+            };
+            writeln!(f, "{what}; {end}")?;
+        }
+        if r.actions.is_empty() {
+            return writeln!(f, "{}: the ESP is clean", p.good("Nothing to do"));
+        }
+        for action in &r.actions {
+            writeln!(f, "{} {action}", if self.committed { "done:" } else { "would be done:" })?;
+        }
+        Ok(())
+    }
+}
+
+impl Render for SwapReport {
+    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+        if self.already_in_place {
+            writeln!(f, "{}: {} already holds these very bytes", p.good("Nothing to do"), self.plan.target)?;
+            return warnings(f, p, &self.warnings);
+        }
+        checks(f, p, &self.checks)?;
+        let title = if self.committed { "Swapped" } else { "Plan (nothing was written)" };
+        writeln!(f, "\n{}", p.strong(title))?;
+        plan(f, p, &self.plan)?;
+        if let Some(bytes) = self.wire_bytes {
+            writeln!(f, "  over the wire  {}", size(bytes))?;
+        }
+        warnings(f, p, &self.warnings)?;
+        if self.committed {
+            writeln!(
+                f,
+                "\nNext: restart the node through its firmware, `talosctl -n NODE reboot --mode powercycle` (the default \
+                 reboot may kexec and pass systemd-boot by).\nThen: `talosctl -n NODE get extensions`, `talosctl -n NODE \
+                 services`. The way back: `bootsurgeon restore`."
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Render for RestoreReport {
+    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+        checks(f, p, &self.checks)?;
+        let title = if self.committed { "Restored" } else { "Plan (nothing was written)" };
+        writeln!(f, "\n{} {}", p.strong(title), self.restored)?;
+        plan(f, p, &self.plan)?;
+        warnings(f, p, &self.warnings)
+    }
+}
+
+fn plan(f: &mut dyn Write, p: Paint, plan: &SwapPlan) -> fmt::Result {
+    writeln!(f, "  image in       {} ({} written)", p.good(&plan.target), size(plan.bytes_to_write))?;
+    if let Some(backup) = &plan.backup {
+        writeln!(f, "  old image in   {backup}")?;
+    }
+    for r in &plan.renames {
+        writeln!(f, "  renamed        {} to {}", r.from, r.to)?;
+    }
+    for name in &plan.delete {
+        writeln!(f, "  deleted        {name}")?;
+    }
+    let name = |x: &Option<String>| x.clone().unwrap_or_else(|| "nothing".into());
+    writeln!(f, "  boot before    {}", name(&plan.boot_before))?;
+    writeln!(f, "  boot after     {}", p.good(name(&plan.boot_after)))
+}
+
+fn warnings(f: &mut dyn Write, p: Paint, warnings: &[String]) -> fmt::Result {
+    for warning in warnings {
+        writeln!(f, "{} {warning}", p.warn("warning:"))?;
+    }
+    Ok(())
+}
+
+/// A line per check.
+pub(super) fn checks(f: &mut dyn Write, p: Paint, checks: &[Check]) -> fmt::Result {
+    for c in checks {
+        let mark = match c.status {
+            Status::Pass => p.good("pass"),
+            Status::Warn => p.warn("warn"),
+            Status::Fail => p.bad("FAIL"),
+            Status::Skip => p.faint("skip"),
+        };
+        writeln!(f, "{mark}  {:20} {}", c.id.name(), c.detail)?;
+    }
+    Ok(())
+}
+
+/// `restore --list`.
+#[derive(Serialize)]
+pub(in crate::cli) struct Backups {
+    pub(in crate::cli) backups: Vec<BackupReport>,
+}
+
+impl Render for Backups {
+    fn text(&self, f: &mut dyn Write, _: Paint) -> fmt::Result {
+        if self.backups.is_empty() {
+            writeln!(f, "no backups")?;
+        }
+        for b in &self.backups {
+            let version = b.version.as_deref().unwrap_or("?");
+            writeln!(f, "{}  {}  {version}  {}", b.time, b.name, size(u64::from(b.bytes)))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,142 @@
+//! What commands that look at images say.
+
+use super::change::checks;
+use super::{Paint, Render, size};
+use crate::command::{DiffReport, ExtractReport, FetchReport, InspectReport, SchematicReport, UkiReport};
+use crate::verify::{Report, Verdict};
+use std::fmt::{self, Write};
+
+impl Render for SchematicReport {
+    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+        writeln!(f, "{}", p.strong(&self.id))?;
+        f.write_str(&self.schematic)
+    }
+}
+
+impl Render for FetchReport {
+    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+        writeln!(f, "{} {} ({}) from {}", p.good("fetched"), self.out, size(self.bytes), self.url)?;
+        if self.resumed_from > 0 {
+            writeln!(f, "resumed after {}", size(self.resumed_from))?;
+        }
+        writeln!(f, "sha256 {}", self.sha256)
+    }
+}
+
+impl Render for ExtractReport {
+    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+        let name = self.name.as_deref().unwrap_or("the UKI");
+        writeln!(f, "{} {name} ({}) from {} to {}", p.good("extracted"), size(self.bytes), self.place, self.out)
+    }
+}
+
+impl Render for Report {
+    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+        checks(f, p, &self.checks)?;
+        for s in &self.signers {
+            let by = s.trusted_by.as_ref().map_or_else(|| p.warn("not trusted"), |by| format!("trusted by {by}"));
+            let expired = if s.expired { " (expired; firmware does not mind)" } else { "" };
+            writeln!(f, "signed by {}, valid until {}{expired}, {by}", s.subject, s.not_after)?;
+        }
+        match self.verdict {
+            Verdict::Accept => writeln!(f, "{}  sha256 {}", p.good("accept"), self.image.sha256),
+            Verdict::Reject => writeln!(f, "{}  sha256 {}", p.bad("reject"), self.image.sha256),
+        }
+    }
+}
+
+impl Render for InspectReport {
+    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+        let volume = self.volume.as_ref().map_or(String::new(), |v| format!(", volume {v:?}"));
+        writeln!(f, "{}: {}, {}{volume}", p.strong(&self.path), self.kind, size(self.bytes))?;
+        for part in &self.partitions {
+            let esp = if part.esp { p.good("  EFI System Partition") } else { String::new() };
+            writeln!(f, "  partition {:2}  {:10} {:>12}{esp}", part.number, part.label, size(part.bytes))?;
+        }
+        for u in &self.ukis {
+            writeln!(f, "  UKI {} ({}) in {}", u.name.as_deref().unwrap_or("(bare)"), size(u.bytes), u.place)?;
+        }
+        match &self.uki {
+            Some(uki) => uki_text(f, p, uki),
+            None if self.ukis.len() > 1 => writeln!(f, "Choose one with --uki NAME to see what is in it."),
+            None => writeln!(f, "No UKI in it."),
+        }
+    }
+}
+
+fn uki_text(f: &mut dyn Write, p: Paint, u: &UkiReport) -> fmt::Result {
+    let mut line = |name: &str, value: Option<&str>| match value {
+        Some(value) => writeln!(f, "{name:14} {value}"),
+        None => Ok(()),
+    };
+    line("system", u.os.as_deref())?;
+    line("version", u.version.as_deref())?;
+    line("architecture", u.arch.map(|a| a.name()))?;
+    line("kernel", u.kernel.as_deref())?;
+    line("stub", u.stub.as_deref())?;
+    line("schematic", u.schematic.as_deref())?;
+    for e in &u.extensions {
+        line("extension", Some(&format!("{} {}", e.name, e.version)))?;
+    }
+    line("initrd", Some(&u.initrd))?;
+    if u.signers.is_empty() {
+        line("signed by", Some("nobody"))?;
+    }
+    for s in &u.signers {
+        line("signed by", Some(s))?;
+    }
+    line("PCR key", u.pcr_key.as_deref())?;
+    line("sha256", Some(&u.sha256))?;
+    line("authenticode", u.authenticode_sha256.as_deref())?;
+    for profile in &u.profiles {
+        let id = profile.id.as_deref().unwrap_or("-");
+        let title = profile.title.as_ref().map_or(String::new(), |t| format!(" {t:?}"));
+        writeln!(f, "profile {} {}{title}", profile.index, p.strong(id))?;
+        writeln!(f, "  command line   {}", profile.cmdline.as_deref().unwrap_or("(none)"))?;
+        if profile.halts_if_installed {
+            writeln!(f, "  {}", p.bad("stops on an installed node (talos.halt_if_installed)"))?;
+        }
+        if let Some(what) = &profile.wipes {
+            writeln!(f, "  {}", p.bad(format!("wipes: {what}")))?;
+        }
+        if let Some(value) = &profile.pcr11_sections {
+            writeln!(f, "  PCR 11         {value}")?;
+        }
+        for (word, value) in &profile.pcr11_phases {
+            writeln!(f, "  {word:14} {value}")?;
+        }
+        writeln!(f, "  PCR signature  {}", profile.pcr_signature)?;
+    }
+    writeln!(f, "{}", p.faint("sections"))?;
+    for s in &u.sections {
+        writeln!(f, "  {:10} {:>12}  at {}", s.name, size(u64::from(s.bytes)), s.offset)?;
+    }
+    for problem in &u.problems {
+        writeln!(f, "{} {problem}", p.bad("!"))?;
+    }
+    Ok(())
+}
+
+impl Render for DiffReport {
+    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+        if self.identical {
+            return writeln!(f, "{}: the same image, byte for byte", p.good("identical"));
+        }
+        if self.changes.is_empty() {
+            writeln!(f, "the bytes differ, and nothing that is looked at")?;
+        }
+        for c in &self.changes {
+            let side = |x: &Option<String>| x.clone().unwrap_or_else(|| "-".into());
+            writeln!(
+                f,
+                "{}\n  {} {}\n  {} {}",
+                p.strong(&c.what),
+                p.bad("-"),
+                side(&c.old),
+                p.good("+"),
+                side(&c.new)
+            )?;
+        }
+        Ok(())
+    }
+}

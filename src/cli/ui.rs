@@ -1,0 +1,103 @@
+//! The terminal: events, progress, the question before a change, and Ctrl-C.
+
+use super::args::Global;
+use crate::command::{Event, Ui};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{BufRead, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Tells on stderr, asks on stdin.
+pub(super) struct Terminal {
+    quiet: bool,
+    verbose: bool,
+    bar: Mutex<Option<ProgressBar>>,
+    draw: bool,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Terminal {
+    pub(super) fn new(global: &Global) -> Self {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            // The second one ends the process at once: whatever it is then, `recover` mends it.
+            let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&cancelled));
+            let _ = signal_hook::flag::register(signal, Arc::clone(&cancelled));
+        }
+        let draw = !global.no_progress && !global.quiet && std::io::stderr().is_terminal();
+        Self { quiet: global.quiet, verbose: global.verbose > 0, bar: Mutex::new(None), draw, cancelled }
+    }
+
+    /// Takes the progress bar away.
+    pub(super) fn finish(&self) {
+        if let Some(bar) = self.bar().take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn bar(&self) -> MutexGuard<'_, Option<ProgressBar>> {
+        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn line(&self, text: &str) {
+        match self.bar().as_ref() {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+impl Ui for Terminal {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Warning(text) => self.line(&format!("warning: {text}")),
+            Event::Detail(text) if self.verbose => self.line(&text),
+            Event::Step(text) if self.verbose => {
+                self.finish();
+                self.line(&text);
+            }
+            Event::Step(_) => self.finish(),
+            Event::Progress { done, total } if self.draw && !self.quiet => {
+                let mut bar = self.bar();
+                let bar = bar.get_or_insert_with(|| {
+                    let style = match total {
+                        Some(_) => "{bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+                        None => "{spinner} {bytes} {bytes_per_sec}",
+                    };
+                    let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+                    ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr()).with_style(style)
+                });
+                bar.set_position(done);
+            }
+            Event::Waiting { seconds } if self.verbose || (!self.quiet && seconds % 10 == 0 && seconds > 0) => {
+                self.line(&format!(
+                    "waiting for the server, {seconds} s (a new image is built on demand: minutes can pass)"
+                ));
+            }
+            Event::Progress { .. } | Event::Detail(_) | Event::Waiting { .. } => {}
+        }
+    }
+
+    fn confirm(&self, question: &str) -> Option<bool> {
+        if !std::io::stdin().is_terminal() {
+            return None;
+        }
+        self.finish();
+        eprint!("{question} [y/N] ");
+        let _ = std::io::stderr().flush();
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).ok()?;
+        Some(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+
+    fn cancelled(&self) -> &AtomicBool {
+        &self.cancelled
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.finish();
+        self.cancelled.store(false, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,184 @@
+//! One pass over a UKI for everything the tool wants to know of it, with room for more consumers (the swap's writer).
+
+use super::{Event, Ui};
+use crate::authenticode::{DigestSink, parse_table};
+use crate::block::{ReadAt, Sink, fan_out};
+use crate::pcr::{self, Bank, SectionHashes};
+use crate::pe::Head;
+use crate::trust::Sbat;
+use crate::uki::{Analyser, Uki, check_layout};
+use crate::verify::{Extension, Facts, Profile, ProfilePcr, Schematic};
+use crate::{Context, Error, Kind, Result};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+/// What one pass gave.
+pub struct Examined {
+    /// The UKI; `None` when its headers could not be read.
+    pub uki: Option<Uki>,
+    /// The facts that the policy judges.
+    pub facts: Facts,
+    /// PCR 11 per profile and bank: after the sections, and after each phase.
+    pub pcr: Vec<(usize, Bank, pcr::PcrValues)>,
+}
+
+/// Reads a UKI once. `extra` sinks get every byte in the same pass.
+///
+/// # Errors
+/// What the source or an extra sink reports; [`Kind::Cancelled`]. A malformed image is no error: its facts say so.
+pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink], ui: &dyn Ui) -> Result<Examined> {
+    let total = source.size();
+    let mut done = 0;
+    let mut progress = |chunk: &[u8]| -> Result<()> {
+        done += chunk.len() as u64;
+        ui.event(Event::Progress { done, total: Some(total) });
+        if ui.cancelled().load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Cancelled, "stopped on request; the ESP was not changed"));
+        }
+        Ok(())
+    };
+    let head = match Head::read(source) {
+        Ok(head) => head,
+        Err(e) if e.kind() == Kind::Rejected => return unreadable(source, &e, extra, &mut progress),
+        Err(e) => return Err(e),
+    };
+    let mut analyser = match Analyser::new(head.clone(), ()) {
+        Ok(analyser) => analyser,
+        Err(e) => return unreadable(source, &e, extra, &mut progress),
+    };
+    let mut digest = DigestSink::new(&head);
+    let mut hashes = SectionHashes::new(&head, banks);
+    {
+        let mut sinks = analyser.sinks();
+        sinks.extend(digest.as_mut().ok().map(|s| s as &mut dyn Sink));
+        sinks.extend(hashes.as_mut().ok().map(|s| s as &mut dyn Sink));
+        sinks.push(&mut progress);
+        for sink in extra {
+            sinks.push(&mut **sink);
+        }
+        fan_out(source, 0, total, &mut sinks).while_doing(|| "reading the image")?;
+    }
+    let uki = analyser.finish()?;
+    let digest = digest.and_then(DigestSink::finish).map_err(|e| e.to_string());
+    let signatures = match &digest {
+        Ok(d) if d.certificate_table.is_empty() => Ok(Vec::new()),
+        Ok(d) => parse_table(&d.certificate_table).map_err(|e| e.to_string()),
+        Err(e) => Err(e.clone()),
+    };
+    let hashes = hashes.and_then(SectionHashes::finish);
+    let (profiles, pcr) = measure(&uki, hashes, banks);
+    let extensions = uki.extensions.as_ref().ok().and_then(Option::as_ref);
+    let problems = check_layout(&uki.facts.head);
+    let initrd = match (&uki.initrd, &uki.extensions, uki.missing_images().as_slice()) {
+        (Err(e), _, _) | (_, Err(e), _) => Err(e.to_string()),
+        (Ok(i), Ok(_), []) => Ok(format!(
+            "{} archives, {} entries, {} squashfs images, {} MiB unpacked.",
+            i.archives.len(),
+            i.entries(),
+            i.squashfs.len(),
+            i.unpacked_bytes() >> 20
+        )),
+        (Ok(_), Ok(_), missing) => Err(format!("extensions.yaml names {}, which is not there", missing.join(", "))),
+    };
+    let facts = Facts {
+        sha256: uki.sha256,
+        bytes: uki.bytes,
+        pe_problems: Vec::new(),
+        section_problems: problems.into_iter().filter(|p| p.fatal).map(|p| p.message).collect(),
+        arch: uki.facts.arch,
+        version: uki.facts.version().map(str::to_owned),
+        contradictions: Vec::new(),
+        digest,
+        signatures,
+        sbat: uki.facts.sbat.as_ref().map(|t| Sbat::parse(t.as_bytes())).transpose().map_err(|e| e.to_string()),
+        pcrpkey: uki.facts.pcrpkey.clone(),
+        profiles,
+        initrd,
+        schematic: uki.schematic().map(|s| Schematic { id: s.id.clone(), id_matches: s.id_matches() }),
+        extensions: extensions
+            .iter()
+            .flat_map(|e| &e.extensions)
+            .map(|e| Extension { name: e.name.clone(), version: e.version.clone() })
+            .collect(),
+        waiting_services: Vec::new(),
+    };
+    Ok(Examined { uki: Some(uki), facts, pcr })
+}
+
+/// PCR 11 of every profile, and what becomes of its signed policy.
+fn measure(
+    uki: &Uki,
+    hashes: Result<BTreeMap<usize, pcr::BankHashes>>,
+    banks: &[Bank],
+) -> (Vec<Profile>, Vec<(usize, Bank, pcr::PcrValues)>) {
+    let f = &uki.facts;
+    let stub = f.sdmagic.as_deref().and_then(|m| pcr::stub_version(m.as_bytes()));
+    let measured = hashes.and_then(|h| Ok((h, pcr::profiles(&f.head.sections, stub)?)));
+    let mut all = Vec::new();
+    let profiles = f
+        .profiles
+        .iter()
+        .map(|p| {
+            let outcome = match (&measured, &p.pcrsig) {
+                (Err(e), _) => ProfilePcr::Unusable(e.to_string()),
+                (Ok((hashes, sections)), json) => {
+                    let mut values = BTreeMap::new();
+                    for bank in banks {
+                        let own = sections.iter().find(|s| s.index == p.index);
+                        if let Some(v) = own.and_then(|own| pcr::values(*bank, own, hashes, &pcr::TALOS_PHASES)) {
+                            values.insert(*bank, v.last().to_vec());
+                            all.push((p.index, *bank, v));
+                        }
+                    }
+                    match (json, &f.pcrpkey) {
+                        (None, _) => ProfilePcr::Missing,
+                        (Some(_), None) => ProfilePcr::Unusable("there is a .pcrsig, but no .pcrpkey".into()),
+                        (Some(json), Some(key)) => match pcr::verify_pcrsig(json.as_bytes(), key, &values) {
+                            Ok(outcome) => ProfilePcr::Checked(outcome),
+                            Err(e) => ProfilePcr::Unusable(e.to_string()),
+                        },
+                    }
+                }
+            };
+            Profile { index: p.index, id: p.id.clone(), cmdline: p.cmdline.clone().unwrap_or_default(), pcr: outcome }
+        })
+        .collect();
+    (profiles, all)
+}
+
+/// What can be said of a file whose headers are wrong: its hash, and that they are.
+fn unreadable(
+    source: &dyn ReadAt,
+    why: &Error,
+    extra: &mut [&mut dyn Sink],
+    progress: &mut dyn Sink,
+) -> Result<Examined> {
+    let mut hash = crate::uki::Sha256Sink::new();
+    {
+        let mut sinks: Vec<&mut dyn Sink> = vec![&mut hash, progress];
+        for sink in extra {
+            sinks.push(&mut **sink);
+        }
+        fan_out(source, 0, source.size(), &mut sinks)?;
+    }
+    let unknown = || "unknown, because the headers cannot be read".to_owned();
+    let facts = Facts {
+        sha256: hash.finish(),
+        bytes: source.size(),
+        pe_problems: vec![why.to_string()],
+        section_problems: vec![unknown()],
+        arch: None,
+        version: None,
+        contradictions: Vec::new(),
+        digest: Err(unknown()),
+        signatures: Err(unknown()),
+        sbat: Err(unknown()),
+        pcrpkey: None,
+        profiles: Vec::new(),
+        initrd: Err(unknown()),
+        schematic: None,
+        extensions: Vec::new(),
+        waiting_services: Vec::new(),
+    };
+    Ok(Examined { uki: None, facts, pcr: Vec::new() })
+}

@@ -1,0 +1,54 @@
+//! `extract`: the UKI alone, byte for byte.
+
+use super::image::{local, shown};
+use super::{ImageRequest, Ui};
+use crate::image;
+use crate::{Context, Result};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// What `extract` is asked for.
+#[derive(Debug)]
+pub struct Extract {
+    /// Out of what.
+    pub image: ImageRequest,
+    /// Into which file.
+    pub out: PathBuf,
+    /// Replace it if it exists.
+    pub force: bool,
+}
+
+/// What it did.
+#[derive(Debug, Serialize)]
+pub struct ExtractReport {
+    /// Name of the UKI on its medium; `null` for a bare UKI.
+    pub name: Option<String>,
+    /// Where it was found.
+    pub place: String,
+    /// Where it is now.
+    pub out: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Bytes that came over the network, for a URL.
+    pub wire_bytes: Option<u64>,
+}
+
+impl Extract {
+    /// Copies the UKI out.
+    ///
+    /// # Errors
+    /// As [`ImageRequest::open`] and [`image::extract`].
+    pub fn run(&self, ui: &dyn Ui) -> Result<ExtractReport> {
+        let opened = self.image.open(false, ui)?;
+        let uki = opened.uki()?;
+        let bytes = image::extract(uki, &self.out, local(&opened), self.force)
+            .while_doing(|| format!("extracting {} from {}", uki, shown(&self.image.image)))?;
+        Ok(ExtractReport {
+            name: uki.name.clone(),
+            place: uki.place.clone(),
+            out: self.out.display().to_string(),
+            bytes,
+            wire_bytes: opened.remote.as_ref().map(|r| r.wire_bytes()),
+        })
+    }
+}

@@ -1,0 +1,126 @@
+//! `fetch` and `schematic`: the factory.
+
+use super::trust::{read_schematic, schematic_id};
+use super::{Event, Ui, network_event};
+use crate::Result;
+use crate::factory::{self, Asset, Factory};
+use crate::pe::Arch;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// How to reach the factory.
+#[derive(Debug, Clone)]
+pub struct FactoryRequest {
+    /// Its base URL.
+    pub url: String,
+    /// How.
+    pub network: factory::Options,
+}
+
+/// What `fetch` is asked for.
+#[derive(Debug)]
+pub struct Fetch {
+    /// `--schematic`: an ID or a YAML file.
+    pub schematic: String,
+    /// `--talos`.
+    pub talos: String,
+    /// `--arch`.
+    pub arch: Arch,
+    /// `--kind`.
+    pub asset: Asset,
+    /// `--out`.
+    pub out: PathBuf,
+    /// Where.
+    pub factory: FactoryRequest,
+}
+
+/// What it did.
+#[derive(Debug, Serialize)]
+pub struct FetchReport {
+    /// From where.
+    pub url: String,
+    /// Where it is.
+    pub out: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// Bytes kept of an earlier download.
+    pub resumed_from: u64,
+    /// Bytes that came over the network.
+    pub wire_bytes: u64,
+    /// Whether a hash that the factory publishes beside it agreed.
+    pub sidecar_verified: bool,
+}
+
+impl Fetch {
+    /// Downloads.
+    ///
+    /// # Errors
+    /// As [`factory::fetch`].
+    pub fn run(&self, ui: &dyn Ui) -> Result<FetchReport> {
+        let factory = Factory::new(&self.factory.url, &self.factory.network)?;
+        let (id, schematic) = schematic_id(&self.schematic)?;
+        if let Some(schematic) = schematic {
+            factory.create_schematic(&schematic, ui.cancelled(), &mut |e| network_event(ui, &e))?;
+        }
+        let url = factory.asset_url(self.asset, &id, &self.talos, self.arch.name())?;
+        ui.event(Event::Step(format!("downloading {url}")));
+        let done =
+            factory::fetch(&url, &self.out, &self.factory.network, ui.cancelled(), &mut |e| network_event(ui, &e))?;
+        Ok(FetchReport {
+            url,
+            out: self.out.display().to_string(),
+            bytes: done.bytes,
+            sha256: done.sha256,
+            resumed_from: done.resumed_from,
+            wire_bytes: done.wire_bytes,
+            sidecar_verified: done.verified,
+        })
+    }
+}
+
+/// A schematic and its ID.
+#[derive(Debug, Serialize)]
+pub struct SchematicReport {
+    /// SHA-256 of the canonical form.
+    pub id: String,
+    /// The canonical form.
+    pub schematic: String,
+}
+
+/// `schematic id`: canonical form and ID, with changes on request.
+///
+/// # Errors
+/// [`crate::Kind::Usage`] when the file is no schematic.
+pub fn schematic_of(file: &std::path::Path, extensions: &[String], kernel_args: &[String]) -> Result<SchematicReport> {
+    let mut schematic = read_schematic(file)?;
+    for name in extensions {
+        schematic = schematic.with_extension(name);
+    }
+    for arg in kernel_args {
+        schematic = schematic.with_extra_kernel_arg(arg);
+    }
+    Ok(SchematicReport { id: schematic.id(), schematic: schematic.canonical() })
+}
+
+/// `schematic create`: registers a schematic; the ID that comes back must be the local one.
+///
+/// # Errors
+/// As [`Factory::create_schematic`].
+pub fn create_schematic(file: &std::path::Path, request: &FactoryRequest, ui: &dyn Ui) -> Result<SchematicReport> {
+    let schematic = read_schematic(file)?;
+    let factory = Factory::new(&request.url, &request.network)?;
+    let id = factory.create_schematic(&schematic, ui.cancelled(), &mut |e| network_event(ui, &e))?;
+    Ok(SchematicReport { id, schematic: schematic.canonical() })
+}
+
+/// `schematic show`: what the factory has under an ID.
+///
+/// # Errors
+/// As [`Factory::show_schematic`].
+pub fn show_schematic(id: &str, request: &FactoryRequest, ui: &dyn Ui) -> Result<SchematicReport> {
+    let factory = Factory::new(&request.url, &request.network)?;
+    let schematic = factory.show_schematic(id, ui.cancelled(), &mut |e| network_event(ui, &e))?;
+    Ok(SchematicReport { id: id.to_owned(), schematic })
+}

@@ -1,0 +1,344 @@
+//! `inspect` and `diff`: what something is and what is in it.
+
+use super::examine::{Examined, examine};
+use super::{ImageRequest, Ui};
+use crate::Result;
+use crate::authenticode::Signature;
+use crate::block::{FileSource, ReadAt};
+use crate::disk::{Gpt, Partition};
+use crate::image::{Candidate, ImageKind};
+use crate::iso::Iso;
+use crate::pcr::{Bank, key_fingerprint};
+use crate::pe::Arch;
+use crate::uki::{Uki, cmdline, kernel_version};
+use crate::verify::{Extension, ProfilePcr};
+use serde::Serialize;
+
+/// What `inspect` is asked for.
+#[derive(Debug)]
+pub struct Inspect {
+    /// What to look into.
+    pub image: ImageRequest,
+}
+
+/// What it found.
+#[derive(Debug, Serialize)]
+pub struct InspectReport {
+    /// As given.
+    pub path: String,
+    /// `UKI`, `ISO`, `disk image` or `FAT image`.
+    pub kind: String,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// The volume name of an ISO.
+    pub volume: Option<String>,
+    /// The partitions of a disk.
+    pub partitions: Vec<PartitionReport>,
+    /// Every UKI that was found: name and place.
+    pub ukis: Vec<UkiPlace>,
+    /// The UKI that was chosen, or the only one.
+    pub uki: Option<UkiReport>,
+}
+
+/// Where a UKI is.
+#[derive(Debug, Serialize)]
+pub struct UkiPlace {
+    /// Its name; `null` for a bare UKI.
+    pub name: Option<String>,
+    /// Where, in words.
+    pub place: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// A partition of a disk.
+#[derive(Debug, Serialize)]
+pub struct PartitionReport {
+    /// Its number.
+    pub number: u32,
+    /// Its label.
+    pub label: String,
+    /// Its PARTUUID.
+    pub partuuid: String,
+    /// Its type GUID.
+    pub type_guid: String,
+    /// Whether it is an EFI System Partition.
+    pub esp: bool,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// Everything that is known of a UKI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UkiReport {
+    /// SHA-256 of the whole file.
+    pub sha256: String,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Architecture.
+    pub arch: Option<Arch>,
+    /// Talos version.
+    pub version: Option<String>,
+    /// `PRETTY_NAME`.
+    pub os: Option<String>,
+    /// Version of the kernel.
+    pub kernel: Option<String>,
+    /// Name and version of the stub.
+    pub stub: Option<String>,
+    /// The schematic it was built from.
+    pub schematic: Option<String>,
+    /// That schematic, as YAML.
+    pub schematic_yaml: Option<String>,
+    /// The extensions in it.
+    pub extensions: Vec<Extension>,
+    /// The ways to boot it.
+    pub profiles: Vec<ProfileReport>,
+    /// Subjects of its signers.
+    pub signers: Vec<String>,
+    /// SHA-256 over the parts that a signature covers.
+    pub authenticode_sha256: Option<String>,
+    /// SHA-256 of its PCR public key.
+    pub pcr_key: Option<String>,
+    /// The section table.
+    pub sections: Vec<SectionReport>,
+    /// What the initrd holds, or why it cannot be read.
+    pub initrd: String,
+    /// What is wrong with it.
+    pub problems: Vec<String>,
+}
+
+/// A profile of a UKI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProfileReport {
+    /// Its number.
+    pub index: usize,
+    /// Its id.
+    pub id: Option<String>,
+    /// Its title.
+    pub title: Option<String>,
+    /// Its kernel command line.
+    pub cmdline: Option<String>,
+    /// Whether it stops on an installed node.
+    pub halts_if_installed: bool,
+    /// What it wipes.
+    pub wipes: Option<String>,
+    /// PCR 11 (SHA-256) when the stub is done.
+    pub pcr11_sections: Option<String>,
+    /// PCR 11 (SHA-256) after each of Talos' phases.
+    pub pcr11_phases: Vec<(String, String)>,
+    /// What became of its signed policy.
+    pub pcr_signature: String,
+}
+
+/// A section of a UKI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SectionReport {
+    /// Its name.
+    pub name: String,
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// Bytes of data.
+    pub bytes: u32,
+}
+
+impl Inspect {
+    /// Looks.
+    ///
+    /// # Errors
+    /// As [`ImageRequest::open`].
+    pub fn run(&self, ui: &dyn Ui) -> Result<InspectReport> {
+        let opened = self.image.open_any(ui)?;
+        let places = |c: &Candidate| UkiPlace { name: c.name.clone(), place: c.place.clone(), bytes: c.bytes.size() };
+        let one = match (&self.image.uki, opened.found.candidates.as_slice()) {
+            (None, [_, _, ..] | []) => None,
+            _ => Some(opened.uki()?),
+        };
+        let whole = opened.source();
+        Ok(InspectReport {
+            path: super::image::shown(&self.image.image).to_owned(),
+            kind: opened.found.kind.to_string(),
+            bytes: whole.size(),
+            volume: match opened.found.kind {
+                ImageKind::Iso => Some(Iso::open(&*whole)?.volume_id()),
+                _ => None,
+            },
+            partitions: match opened.found.kind {
+                ImageKind::Disk => partitions(&*whole, opened.file.as_deref())?,
+                _ => Vec::new(),
+            },
+            ukis: opened.found.candidates.iter().map(places).collect(),
+            uki: one.map(|c| uki_report(&c.bytes, ui)).transpose()?,
+        })
+    }
+}
+
+fn partitions(source: &dyn ReadAt, file: Option<&FileSource>) -> Result<Vec<PartitionReport>> {
+    let gpt = Gpt::read(source, file.and_then(FileSource::device_sector_size))?;
+    let report = |p: Partition| PartitionReport {
+        esp: p.is_esp(),
+        number: p.number,
+        label: p.label,
+        partuuid: p.partuuid.to_string(),
+        type_guid: p.type_guid.to_string(),
+        offset: p.extent.offset,
+        bytes: p.extent.bytes,
+    };
+    Ok(gpt.into_iter().flat_map(|g| g.partitions).map(report).collect())
+}
+
+/// Reads a UKI whole and says everything about it.
+fn uki_report(source: &dyn ReadAt, ui: &dyn Ui) -> Result<UkiReport> {
+    let examined = examine(source, &[Bank::Sha256], &mut [], ui)?;
+    let kernel = match &examined.uki {
+        Some(uki) => match (&uki.facts.uname, uki.facts.extent(".linux")) {
+            (Some(uname), _) => Some(uname.clone()),
+            (None, Some(extent)) => kernel_version(source, extent)?,
+            (None, None) => None,
+        },
+        None => None,
+    };
+    Ok(UkiReport::of(&examined, kernel))
+}
+
+impl UkiReport {
+    fn of(examined: &Examined, kernel: Option<String>) -> Self {
+        let facts = &examined.facts;
+        let uki = examined.uki.as_ref();
+        let signers = |all: &[Signature]| all.iter().map(|s| s.signer.subject()).collect();
+        let problems = facts.pe_problems.iter().chain(&facts.section_problems).cloned();
+        Self {
+            sha256: hex::encode(facts.sha256),
+            bytes: facts.bytes,
+            arch: facts.arch,
+            version: facts.version.clone(),
+            os: uki.and_then(|u| u.facts.os_release.pretty_name.clone()),
+            kernel,
+            stub: uki.and_then(|u| u.facts.stub().map(str::to_owned)),
+            schematic: facts.schematic.as_ref().map(|s| s.id.clone()),
+            schematic_yaml: uki.and_then(|u| u.schematic()).map(|s| s.yaml.clone()),
+            extensions: facts.extensions.clone(),
+            profiles: uki.map_or(Vec::new(), |u| profiles(u, examined)),
+            signers: facts.signatures.as_deref().map_or(Vec::new(), signers),
+            authenticode_sha256: facts.digest.as_ref().ok().map(|d| hex::encode(d.sha256)),
+            pcr_key: facts.pcrpkey.as_deref().and_then(|key| key_fingerprint(key).ok()),
+            sections: uki.map_or(Vec::new(), |u| {
+                let all = u.facts.head.sections.iter();
+                all.map(|s| SectionReport { name: s.name.clone(), offset: s.raw.offset, bytes: s.virtual_bytes })
+                    .collect()
+            }),
+            initrd: facts.initrd.clone().unwrap_or_else(|why| format!("cannot be read: {why}")),
+            problems: problems.chain(facts.signatures.as_ref().err().cloned()).collect(),
+        }
+    }
+}
+
+fn profiles(uki: &Uki, examined: &Examined) -> Vec<ProfileReport> {
+    let judged = |index: usize| examined.facts.profiles.iter().find(|p| p.index == index);
+    uki.facts
+        .profiles
+        .iter()
+        .map(|p| {
+            let values =
+                examined.pcr.iter().find(|(i, bank, _)| *i == p.index && *bank == Bank::Sha256).map(|(_, _, v)| v);
+            let line = p.cmdline.as_deref().unwrap_or_default();
+            ProfileReport {
+                index: p.index,
+                id: p.id.clone(),
+                title: p.title.clone(),
+                cmdline: p.cmdline.clone(),
+                halts_if_installed: cmdline::halt_if_installed(line),
+                wipes: cmdline::wipes(line).map(|what| what.to_string()),
+                pcr11_sections: values.map(|v| hex::encode(&v.sections)),
+                pcr11_phases: values.map_or(Vec::new(), |v| {
+                    v.phases.iter().map(|(word, value)| (word.clone(), hex::encode(value))).collect()
+                }),
+                pcr_signature: match judged(p.index).map(|p| &p.pcr) {
+                    None | Some(ProfilePcr::Missing) => "none".to_owned(),
+                    Some(ProfilePcr::Unusable(why)) => why.clone(),
+                    Some(ProfilePcr::Checked(c)) => c.problem().unwrap_or_else(|| "verified".to_owned()),
+                },
+            }
+        })
+        .collect()
+}
+
+/// What `diff` is asked for.
+#[derive(Debug)]
+pub struct Diff {
+    /// The one.
+    pub old: ImageRequest,
+    /// The other.
+    pub new: ImageRequest,
+}
+
+/// Two images side by side.
+#[derive(Debug, Serialize)]
+pub struct DiffReport {
+    /// The one.
+    pub old: UkiReport,
+    /// The other.
+    pub new: UkiReport,
+    /// Whether they are the same, byte for byte.
+    pub identical: bool,
+    /// What differs.
+    pub changes: Vec<Change>,
+}
+
+/// One difference.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// What: `version`, `kernel`, `extension tailscale`.
+    pub what: String,
+    /// In the one.
+    pub old: Option<String>,
+    /// In the other.
+    pub new: Option<String>,
+}
+
+impl Diff {
+    /// Compares.
+    ///
+    /// # Errors
+    /// As [`ImageRequest::open`].
+    pub fn run(&self, ui: &dyn Ui) -> Result<DiffReport> {
+        let read = |request: &ImageRequest| -> Result<UkiReport> {
+            let opened = request.open(false, ui)?;
+            uki_report(&opened.uki()?.bytes, ui)
+        };
+        let (old, new) = (read(&self.old)?, read(&self.new)?);
+        Ok(DiffReport { identical: old.sha256 == new.sha256, changes: changes(&old, &new), old, new })
+    }
+}
+
+fn changes(old: &UkiReport, new: &UkiReport) -> Vec<Change> {
+    let mut all = Vec::new();
+    let mut compare = |what: String, old: Option<String>, new: Option<String>| {
+        if old != new {
+            all.push(Change { what, old, new });
+        }
+    };
+    let list = |items: &[String]| (!items.is_empty()).then(|| items.join(", "));
+    compare("architecture".into(), old.arch.map(|a| a.to_string()), new.arch.map(|a| a.to_string()));
+    compare("version".into(), old.version.clone(), new.version.clone());
+    compare("kernel".into(), old.kernel.clone(), new.kernel.clone());
+    compare("stub".into(), old.stub.clone(), new.stub.clone());
+    compare("schematic".into(), old.schematic.clone(), new.schematic.clone());
+    let names = old.extensions.iter().chain(&new.extensions).map(|e| &e.name);
+    for name in names.collect::<std::collections::BTreeSet<_>>() {
+        let version = |r: &UkiReport| r.extensions.iter().find(|e| e.name == *name).map(|e| e.version.clone());
+        compare(format!("extension {name}"), version(old), version(new));
+    }
+    compare("signer".into(), list(&old.signers), list(&new.signers));
+    compare("PCR key".into(), old.pcr_key.clone(), new.pcr_key.clone());
+    let key = |p: &ProfileReport| p.id.clone().unwrap_or_else(|| p.index.to_string());
+    let ids = old.profiles.iter().chain(&new.profiles).map(key);
+    for id in ids.collect::<std::collections::BTreeSet<_>>() {
+        let find = |r: &UkiReport| r.profiles.iter().find(|p| key(p) == id).cloned();
+        let (a, b) = (find(old), find(new));
+        let line = |p: &Option<ProfileReport>| p.as_ref().map(|p| p.cmdline.clone().unwrap_or_default());
+        compare(format!("command line of profile {id}"), line(&a), line(&b));
+    }
+    all
+}

@@ -1,0 +1,169 @@
+//! `restore`: a backup back in place, the present image becoming a backup. No image byte is copied.
+
+use super::change::Change;
+use super::examine::examine;
+use super::swap::{confirm_on_medium, rejected};
+use super::trust::{TrustRequest, add_disk};
+use super::verify::accepted;
+use super::{DiskRequest, Event, Ui, boot_variables, now};
+use crate::block::ReadAt;
+use crate::esp::{BackupName, Inventory};
+use crate::pcr::Bank;
+use crate::surgery::{ContentRef, NewImage, Source, SwapPlan, SwapWishes, backups, open_healthy};
+use crate::verify::{Check, verify};
+use crate::{Error, Result};
+use serde::Serialize;
+
+/// What `restore` is asked for.
+#[derive(Debug)]
+pub struct Restore {
+    /// Which disk.
+    pub disk: DiskRequest,
+    /// Which backup; the newest if none is named.
+    pub backup: Option<String>,
+    /// Held against what.
+    pub trust: TrustRequest,
+    /// How.
+    pub change: Change,
+}
+
+/// What it did: the shape of a swap's report.
+#[derive(Debug, Serialize)]
+pub struct RestoreReport {
+    /// The backup that was put back.
+    pub restored: String,
+    /// The plan.
+    pub plan: SwapPlan,
+    /// Every check of the backup.
+    pub checks: Vec<Check>,
+    /// Whether it was carried out.
+    pub committed: bool,
+    /// SHA-256 of the image.
+    pub sha256: String,
+    /// What somebody should know.
+    pub warnings: Vec<String>,
+}
+
+/// A backup on the ESP.
+#[derive(Debug, Serialize)]
+pub struct BackupReport {
+    /// Its name.
+    pub name: String,
+    /// The file it was a backup of.
+    pub original: String,
+    /// When that was replaced, RFC 3339 UTC.
+    pub time: String,
+    /// Its length.
+    pub bytes: u32,
+    /// The version in it.
+    pub version: Option<String>,
+}
+
+/// The backups of a disk, the newest first.
+///
+/// # Errors
+/// As [`Inventory::read`].
+pub fn list_backups(disk: &DiskRequest) -> Result<Vec<BackupReport>> {
+    let target = disk.find()?;
+    let esp = Inventory::read(target.open()?, boot_variables(&disk.efivars(&target)).0)?;
+    let report = |(name, b): (String, BackupName)| {
+        let file = esp.file(&name);
+        BackupReport {
+            original: b.original,
+            time: rfc3339(b.time),
+            bytes: file.map_or(0, |f| f.entry.bytes),
+            version: file.and_then(|f| f.version()).map(str::to_owned),
+            name,
+        }
+    };
+    Ok(backups(&esp).into_iter().map(report).collect())
+}
+
+/// A time in the contract's form. Times that no clock shows become the last one that it can write.
+fn rfc3339(seconds: u64) -> String {
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds.min(253_402_300_799));
+    humantime::format_rfc3339_seconds(at).to_string()
+}
+
+impl Restore {
+    /// Does it.
+    ///
+    /// # Errors
+    /// As for a swap; [`crate::Kind::Usage`] when there is no such backup.
+    pub fn run(&self, ui: &dyn Ui) -> Result<RestoreReport> {
+        let target = self.disk.find()?;
+        let vars = self.disk.efivars(&target);
+        let (variables, mut warnings) = boot_variables(&vars);
+        warnings.extend(target.warnings.iter().cloned());
+        let esp = Inventory::read(target.open()?, variables)?;
+        esp.refuse_unsafe()?;
+        let (name, original) = self.choose(&esp)?;
+        let Some(file) = esp.file(&name) else { return Err(Error::usage(format!("there is no file {name}"))) };
+        let bytes = esp.volume.file(&file.entry)?;
+
+        let mut policy = self.trust.policy(&vars, ui)?;
+        policy.firmware_is_the_boards = self.disk.variables_are_the_boards(&target);
+        policy.arch = policy.arch.or(esp.arch());
+        add_disk(&mut policy, &esp, ui)?;
+        ui.event(Event::Step(format!("verifying {name}")));
+        let examined = examine(&bytes, &[Bank::Sha256], &mut [], ui)?;
+        let report = verify(&examined.facts, &policy);
+        if !accepted(&report) {
+            return Err(rejected(&report));
+        }
+        if let Some(why) = &report.firmware_refuses {
+            return Err(Error::refused(format!(
+                "the board's firmware would refuse {name}: {why}; nothing was changed"
+            )));
+        }
+
+        let time = now();
+        let image = NewImage { source: &bytes, version: file.version(), bytes_to_write: 0, from_file: Some(&name) };
+        let wishes = SwapWishes { target: Some(original), keep_duplicates: false, keep_backups: None, time };
+        let plan = SwapPlan::make(&esp, &image, &wishes)?;
+        warnings.extend(plan.warnings.iter().cloned());
+        let sha256 = report.image.sha256.clone();
+        let done = |plan, committed| RestoreReport {
+            restored: name.clone(),
+            plan,
+            checks: report.checks.clone(),
+            committed,
+            sha256: sha256.clone(),
+            warnings: warnings.clone(),
+        };
+        if self.change.dry_run {
+            return Ok(done(plan, false));
+        }
+        self.change.confirm(ui, &format!("Put {name} back as {} on {}?", plan.target, target.path.display()))?;
+        let opened = target.open_surgery()?;
+        let editor = open_healthy(opened.medium())?;
+        let entry = &file.entry;
+        let new = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
+        let operation = plan.operation("restore", &esp, new, Source::File(name.clone()), time);
+        let _ = operation.run(editor)?;
+        drop(opened);
+        confirm_on_medium(&target, &plan)?;
+        Ok(done(plan, true))
+    }
+
+    /// The backup's name and the name it goes back to.
+    fn choose<S: ReadAt>(&self, esp: &Inventory<S>) -> Result<(String, String)> {
+        let all = backups(esp);
+        let list = || all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        match &self.backup {
+            None => match all.first() {
+                Some((name, b)) => Ok((name.clone(), b.original.clone())),
+                None => Err(Error::usage("there is no backup in EFI/Linux")),
+            },
+            Some(wanted) => {
+                let file = esp.file(wanted).ok_or_else(|| {
+                    Error::usage(format!("there is no {wanted} in EFI/Linux; backups are: {}", list()))
+                })?;
+                let parsed = BackupName::parse(file.name()).ok_or_else(|| {
+                    Error::usage(format!("{wanted} is no backup: its name does not end in .bak.TIME or .disabled.TIME"))
+                })?;
+                Ok((file.name().to_owned(), parsed.original))
+            }
+        }
+    }
+}

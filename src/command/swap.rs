@@ -1,0 +1,349 @@
+//! `swap`: the whole job. Plan, ask, write into free clusters while verifying, read back, commit, tidy.
+
+use super::change::Change;
+use super::examine::{Examined, examine};
+use super::trust::{TrustRequest, add_disk, schematic_id};
+use super::verify::{accepted, without_halt};
+use super::{DiskRequest, Event, ImageRequest, Ui, boot_variables, check_cancelled, now};
+use crate::block::{ReadAt, Sink};
+use crate::disk::Target;
+use crate::esp::Inventory;
+use crate::factory::{Asset, Factory};
+use crate::image::Candidate;
+use crate::pcr::Bank;
+use crate::surgery::{NewImage, Source, Staging, SwapPlan, SwapWishes, open_healthy};
+use crate::verify::{Check, CheckId, Policy, Report, Status, verify};
+use crate::{Error, Kind, Result, uki};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// What `swap` is asked for.
+#[derive(Debug)]
+pub struct Swap {
+    /// Which disk.
+    pub disk: DiskRequest,
+    /// The image; with a factory it is asked for there.
+    pub image: ImageSource,
+    /// Held against what.
+    pub trust: TrustRequest,
+    /// How.
+    pub change: Change,
+    /// `--target`.
+    pub target: Option<String>,
+    /// `--keep-duplicates`.
+    pub keep_duplicates: bool,
+    /// `--keep-backups`.
+    pub keep_backups: Option<usize>,
+    /// `--backup-to`.
+    pub backup_to: Option<PathBuf>,
+    /// `--allow-halt-if-installed`.
+    pub allow_halt_if_installed: bool,
+}
+
+/// Where the image comes from.
+#[derive(Debug, Clone)]
+pub enum ImageSource {
+    /// It was named.
+    Named(ImageRequest),
+    /// The factory is asked for these assets, the first that it has.
+    Factory {
+        /// Its base URL.
+        url: String,
+        /// The assets, best first.
+        assets: Vec<Asset>,
+        /// How to reach it.
+        network: crate::factory::Options,
+        /// `--uki`.
+        uki: Option<String>,
+    },
+}
+
+/// What `swap` did. The fields of the contract come first.
+#[derive(Debug, Serialize)]
+pub struct SwapReport {
+    /// The plan.
+    pub plan: SwapPlan,
+    /// Every check.
+    pub checks: Vec<Check>,
+    /// Whether the ESP holds the new image now.
+    pub committed: bool,
+    /// SHA-256 of the image.
+    pub sha256: String,
+    /// Whether the very same bytes were in place already.
+    pub already_in_place: bool,
+    /// Bytes that came over the network, for a remote image.
+    pub wire_bytes: Option<u64>,
+    /// What somebody should know.
+    pub warnings: Vec<String>,
+}
+
+impl Swap {
+    /// Does the job.
+    ///
+    /// # Errors
+    /// [`Kind::Rejected`] when the image fails a check; [`Kind::Unsafe`] when the board would not boot it, or the ESP
+    /// is busy, full or damaged; what disk and network report.
+    pub fn run(&self, ui: &dyn Ui) -> Result<SwapReport> {
+        let target = self.disk.find()?;
+        let vars = self.disk.efivars(&target);
+        let (variables, mut warnings) = boot_variables(&vars);
+        warnings.extend(target.warnings.iter().cloned());
+        let esp = Inventory::read(target.open()?, variables)?;
+        esp.refuse_unsafe()?;
+
+        let mut policy = self.trust.policy(&vars, ui)?;
+        policy.firmware_is_the_boards = self.disk.variables_are_the_boards(&target);
+        policy.refuse_halt = !self.allow_halt_if_installed;
+        policy.arch = policy.arch.or(esp.arch());
+        add_disk(&mut policy, &esp, ui)?;
+
+        let opened = self.open_image(&mut policy, ui)?;
+        let candidate = opened.uki()?;
+        let facts = uki::probe(&candidate.bytes)?;
+        let time = now();
+        let plan = SwapPlan::make(
+            &esp,
+            &NewImage {
+                source: &candidate.bytes,
+                version: facts.version(),
+                bytes_to_write: candidate.bytes.size(),
+                from_file: None,
+            },
+            &SwapWishes {
+                target: self.target.clone(),
+                keep_duplicates: self.keep_duplicates,
+                keep_backups: self.keep_backups,
+                time,
+            },
+        )?;
+        warnings.extend(plan.warnings.iter().cloned());
+        if let Some(refusal) = halts(&facts, &policy) {
+            return Err(refusal);
+        }
+        let job = Job { swap: self, target: &target, esp: &esp, policy, candidate, time, ui };
+        let mut report = job.carry_out(plan)?;
+        report.wire_bytes = opened.remote.as_ref().map(|r| r.wire_bytes());
+        warnings.append(&mut report.warnings);
+        report.warnings = warnings;
+        Ok(report)
+    }
+
+    fn open_image(&self, policy: &mut Policy, ui: &dyn Ui) -> Result<super::image::OpenImage> {
+        let (url, assets, network, uki) = match &self.image {
+            ImageSource::Named(request) => return request.open(false, ui),
+            ImageSource::Factory { url, assets, network, uki } => (url, assets, network, uki),
+        };
+        let need = |what: &Option<String>, option: &str| {
+            what.clone().ok_or_else(|| Error::usage(format!("without IMAGE, {option} is needed")))
+        };
+        let (id, schematic) = schematic_id(&need(&self.trust.schematic, "--schematic")?)?;
+        let talos = need(&self.trust.talos, "--talos")?;
+        let arch = policy.arch.ok_or_else(|| Error::usage("--arch is needed: the ESP does not tell it"))?;
+        let factory = Factory::new(url, network)?;
+        if let Some(schematic) = schematic {
+            factory.create_schematic(&schematic, ui.cancelled(), &mut |e| super::network_event(ui, &e))?;
+        }
+        if url.starts_with("https://") {
+            let pem = factory.signing_certificate(ui.cancelled(), &mut |e| super::network_event(ui, &e));
+            match pem.and_then(|pem| crate::trust::parse_certificates(&pem)) {
+                Ok(certs) => {
+                    let origin = crate::trust::Origin::Factory(url.clone());
+                    policy.anchors.extend(crate::trust::Anchor::all(&origin, certs));
+                }
+                Err(e) => ui.event(Event::Warning(format!("the factory's signing certificate: {e}"))),
+            }
+        }
+        let mut refused = None;
+        for asset in assets {
+            let image = factory.asset_url(*asset, &id, &talos, arch.name())?;
+            let request = ImageRequest { image, uki: uki.clone(), network: network.clone() };
+            match request.open(false, ui) {
+                Ok(opened) => return Ok(opened),
+                Err(e) if assets.len() > 1 && e.kind() == Kind::Io => {
+                    ui.event(Event::Detail(e.to_string()));
+                    refused = Some(e);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Error::usage("no asset to ask the factory for")))
+    }
+}
+
+/// The halt flag is refused before anything is read or written: it is in the first kilobytes.
+fn halts(facts: &uki::Facts, policy: &Policy) -> Option<Error> {
+    let cmdline = facts.cmdline().unwrap_or_default();
+    if !policy.refuse_halt || !uki::cmdline::halt_if_installed(cmdline) {
+        return None;
+    }
+    Some(
+        Error::refused(
+            "the image has talos.halt_if_installed=1 in its signed command line, as every ISO's UKI has: an installed \
+             node that boots it stops for up to 70 minutes before it loads its configuration; the ESP was not changed",
+        )
+        .advise(format!(
+            "use the factory's metal-{}-secureboot-uki.efi (`swap DISK --schematic … --talos …` asks for it), or a \
+             schematic with -talos.halt_if_installed in extraKernelArgs{}; --allow-halt-if-installed overrides",
+            facts.arch.map_or("<arch>", |a| a.name()),
+            policy.schematic_without_halt.as_ref().map_or(String::new(), |id| format!(" (its ID is {id})"))
+        )),
+    )
+}
+
+/// A planned swap of one image.
+struct Job<'a, S> {
+    swap: &'a Swap,
+    target: &'a Target,
+    esp: &'a Inventory<S>,
+    policy: Policy,
+    candidate: &'a Candidate,
+    time: u64,
+    ui: &'a dyn Ui,
+}
+
+impl<S: ReadAt> Job<'_, S> {
+    fn carry_out(mut self, plan: SwapPlan) -> Result<SwapReport> {
+        if let Some(sha256) = self.in_place(&plan)? {
+            return Ok(self.report(plan, Vec::new(), false, sha256, true));
+        }
+        if self.swap.change.dry_run {
+            let (report, _) = self.judge(&mut [])?;
+            let sha256 = report.image.sha256.clone();
+            return Ok(self.report(plan, report.checks, false, sha256, false));
+        }
+        self.swap.change.confirm(self.ui, &question(&plan, self.target))?;
+        if let Some(path) = &self.swap.backup_to {
+            self.copy_old(path)?;
+        }
+
+        let opened = self.target.open_surgery()?;
+        let medium = opened.medium();
+        // The ESP as it is now that nobody else can write to it; the plan was made before that.
+        let editor = open_healthy(medium)?;
+        self.unchanged(&editor)?;
+        let mut staging = Staging::begin(editor, medium, self.candidate.bytes.size())?;
+        self.ui.event(Event::Step("writing the image into free space and verifying it".into()));
+        let (report, sha256) = self.judge(&mut [&mut staging])?;
+        self.ui.event(Event::Step("reading it back from the medium".into()));
+        let staged = staging.seal(sha256)?;
+        check_cancelled(self.ui)?;
+        self.ui.event(Event::Step("committing".into()));
+        let operation = plan.operation("swap", self.esp, staged.content(), Source::Staged, self.time);
+        let _ = staged.commit(&operation).map_err(interrupted_now)?;
+        confirm_on_medium(self.target, &plan)?;
+        Ok(self.report(plan, report.checks, true, hex::encode(sha256), false))
+    }
+
+    /// Reads and verifies the image in one pass, with `extra` sinks.
+    fn judge(&mut self, extra: &mut [&mut dyn Sink]) -> Result<(Report, [u8; 32])> {
+        let examined: Examined = examine(&self.candidate.bytes, &[Bank::Sha256], extra, self.ui)?;
+        without_halt(&mut self.policy, examined.uki.as_ref());
+        let report = verify(&examined.facts, &self.policy);
+        if !accepted(&report) {
+            return Err(rejected(&report));
+        }
+        if let Some(why) = &report.firmware_refuses {
+            return Err(Error::refused(format!(
+                "the board's firmware would refuse the image: {why}; the ESP was not changed"
+            )));
+        }
+        Ok((report, examined.facts.sha256))
+    }
+
+    /// The hash, if the target holds the very same bytes and nothing else is to be done.
+    fn in_place(&self, plan: &SwapPlan) -> Result<Option<String>> {
+        let Some(file) = self.esp.file(&plan.target) else { return Ok(None) };
+        let tidy = plan.renames.is_empty() && plan.delete.is_empty();
+        if !tidy || u64::from(file.entry.bytes) != self.candidate.bytes.size() {
+            return Ok(None);
+        }
+        let installed = self.esp.volume.file(&file.entry)?;
+        let size = self.candidate.bytes.size();
+        let (old, new) = std::thread::scope(|scope| {
+            let old = scope.spawn(|| crate::block::sha256_of(&installed, size));
+            let new = crate::block::sha256_of(&self.candidate.bytes, size);
+            (old.join().unwrap_or_else(|_| Err(Error::io("a thread failed"))), new)
+        });
+        let (old, new) = (old?, new?);
+        Ok((old == new).then(|| hex::encode(new)))
+    }
+
+    /// `--backup-to`: the image that boots now, on another medium, before anything is written.
+    fn copy_old(&self, path: &std::path::Path) -> Result<()> {
+        let Some(file) = self.esp.selected() else { return Ok(()) };
+        super::copy_out(&self.esp.volume.file(&file.entry)?, path)
+    }
+
+    /// Nothing has changed between the plan and the claim on the ESP.
+    fn unchanged(&self, editor: &crate::fat::Editor<'_>) -> Result<()> {
+        let now = editor.volume()?.list(crate::surgery::LINUX_DIR)?.unwrap_or_default();
+        let before: Vec<_> = self.esp.files.iter().map(|f| &f.entry).collect();
+        if now.iter().filter(|e| !e.is_dir()).eq(before) {
+            return Ok(());
+        }
+        Err(Error::refused("EFI/Linux has changed since the plan was made; nothing was written").advise("run it again"))
+    }
+
+    fn report(
+        &self,
+        plan: SwapPlan,
+        checks: Vec<Check>,
+        committed: bool,
+        sha256: String,
+        in_place: bool,
+    ) -> SwapReport {
+        SwapReport {
+            plan,
+            checks,
+            committed,
+            sha256,
+            already_in_place: in_place,
+            wire_bytes: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+fn question(plan: &SwapPlan, target: &Target) -> String {
+    let backup = plan.backup.as_ref().map_or(String::new(), |b| format!(", the old one stays as {b}"));
+    format!(
+        "Write {} MiB to {} as {}{backup}{}?",
+        plan.bytes_to_write >> 20,
+        target.path.display(),
+        plan.target,
+        if plan.disable.is_empty() { String::new() } else { format!(", disable {}", plan.disable.join(", ")) }
+    )
+}
+
+/// The refusal of an image that failed checks.
+pub(super) fn rejected(report: &Report) -> Error {
+    let failed: Vec<&Check> = report.checks.iter().filter(|c| c.status == Status::Fail).collect();
+    let list: Vec<String> = failed.iter().map(|c| format!("{}: {}", c.id.name(), c.detail)).collect();
+    let only_halt = failed.iter().all(|c| c.id == CheckId::Cmdline);
+    let error = Error::new(
+        if only_halt { Kind::Unsafe } else { Kind::Rejected },
+        format!("the image was rejected, the ESP was not changed: {}", list.join(" ")),
+    );
+    let signer = failed.iter().any(|c| c.id == CheckId::AuthenticodeSigner);
+    if signer { error.advise("name the signer you trust with --cert FILE") } else { error }
+}
+
+/// Adds what an error after the intent record means.
+fn interrupted_now(e: Error) -> Error {
+    e.while_doing("committing (the ESP was being changed; the board still boots the old image or the new one)")
+        .advise("run `bootsurgeon recover` on this disk before anything else")
+}
+
+/// Reads the ESP anew and makes sure the board starts what was planned.
+pub(super) fn confirm_on_medium(target: &Target, plan: &SwapPlan) -> Result<()> {
+    let source = target.open()?;
+    let volume = crate::fat::Volume::open(&source)?;
+    let directory = volume.list(crate::surgery::LINUX_DIR)?.unwrap_or_default();
+    let found = directory.iter().any(|e| e.is_named(&plan.target));
+    let health = crate::fat::Health::check(&volume)?;
+    if !found || !health.is_healthy() {
+        return Err(Error::io("the ESP does not look as planned after the swap")
+            .advise("look at it with `status`; `restore` puts the backup back"));
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! What an image is held against: trust anchors in their order, the firmware's variables, the installed UKI.
+
+use super::{DiskRequest, Event, Ui};
+use crate::authenticode::parse_table;
+use crate::block::{ReadAt, read_vec};
+use crate::efivars::EfiVars;
+use crate::esp::Inventory;
+use crate::factory::{Schematic, is_id};
+use crate::pe::{Arch, Head};
+use crate::trust::{Anchor, Firmware, Origin, Sbat};
+use crate::verify::{InstalledFacts, Policy};
+use crate::{Context, Error, Result, uki};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A certificate table larger than this is not read.
+const MAX_TABLE: u64 = 1024 * 1024;
+/// Larger text files are refused, in bytes.
+const MAX_TEXT: u64 = 1024 * 1024;
+
+/// What an image must be to be believed.
+#[derive(Debug, Clone, Default)]
+pub struct TrustRequest {
+    /// `--cert`.
+    pub cert: Vec<PathBuf>,
+    /// `--schematic`: an ID or a YAML file.
+    pub schematic: Option<String>,
+    /// `--talos`.
+    pub talos: Option<String>,
+    /// `--arch`.
+    pub arch: Option<Arch>,
+    /// `--require-extension`.
+    pub require_extension: Vec<String>,
+    /// `--allow-untrusted`.
+    pub allow_untrusted: bool,
+    /// `--require-pcr-key`.
+    pub require_pcr_key: bool,
+    /// `--sbat-level`.
+    pub sbat_level: Option<PathBuf>,
+}
+
+impl TrustRequest {
+    /// The policy as far as it does not depend on a disk.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Io`] when a file cannot be read; [`crate::Kind::Rejected`] when it holds no certificate.
+    pub fn policy(&self, vars: &EfiVars, ui: &dyn Ui) -> Result<Policy> {
+        let mut anchors = Vec::new();
+        for file in &self.cert {
+            anchors.extend(Anchor::from_file(file)?);
+        }
+        let firmware = Firmware::read(vars).unwrap_or_else(|e| {
+            ui.event(Event::Warning(format!("{e}: the firmware's keys are not taken into account")));
+            Firmware::default()
+        });
+        anchors.extend(firmware.anchors());
+        let sbat_level = match &self.sbat_level {
+            None => None,
+            Some(path) => Some(Sbat::parse(&read_file(path)?)?),
+        };
+        Ok(Policy {
+            anchors,
+            firmware,
+            no_variables: vars.unavailable().map(str::to_owned),
+            sbat_level,
+            schematic: self.schematic.as_deref().map(|s| Ok::<_, Error>(schematic_id(s)?.0)).transpose()?,
+            version: self.talos.clone(),
+            arch: self.arch,
+            required_extensions: self.require_extension.clone(),
+            allow_untrusted: self.allow_untrusted,
+            require_pcr_key: self.require_pcr_key,
+            ..Policy::default()
+        })
+    }
+}
+
+/// Adds what the board's own disk says: the keys on its ESP, the signer and the PCR key of the UKI that boots now.
+///
+/// # Errors
+/// What the source reports.
+pub(super) fn add_disk<S: ReadAt>(policy: &mut Policy, esp: &Inventory<S>, ui: &dyn Ui) -> Result<()> {
+    match esp.volume.read_small("loader/keys/auto/db.auth", MAX_TABLE as u32) {
+        Ok(None) => {}
+        Ok(Some(bytes)) => match Anchor::from_db_auth(&bytes) {
+            Ok(anchors) => policy.anchors.extend(anchors),
+            Err(e) => ui.event(Event::Warning(format!("loader/keys/auto/db.auth on the ESP: {e}"))),
+        },
+        Err(e) => ui.event(Event::Warning(format!("loader/keys/auto/db.auth on the ESP: {e}"))),
+    }
+    let Some(file) = esp.selected() else { return Ok(()) };
+    let Ok(bytes) = esp.volume.file(&file.entry) else { return Ok(()) };
+    match signers(&bytes) {
+        Ok(signers) => policy.anchors.extend(Anchor::all(&Origin::InstalledUki, signers)),
+        Err(e) => ui.event(Event::Warning(format!("the signature of the installed {}: {e}", file.name()))),
+    }
+    policy.installed = file.facts.as_ref().map(installed);
+    Ok(())
+}
+
+fn installed(facts: &uki::Facts) -> InstalledFacts {
+    InstalledFacts {
+        pcrpkey: facts.pcrpkey.clone(),
+        arch: facts.arch,
+        cmdline: facts.cmdline().map(str::to_owned),
+        version: facts.version().map(str::to_owned),
+    }
+}
+
+/// Facts about the UKI that boots from a disk now.
+///
+/// # Errors
+/// As [`Inventory::read`].
+pub(super) fn add_installed(policy: &mut Policy, disk: &DiskRequest, ui: &dyn Ui) -> Result<()> {
+    let target = disk.find()?;
+    let (variables, _) = super::boot_variables(&disk.efivars(&target));
+    let esp = Inventory::read(target.open()?, variables)?;
+    add_disk(policy, &esp, ui)
+}
+
+/// The certificates of those who signed an image, from its certificate table alone.
+fn signers(image: &dyn ReadAt) -> Result<Vec<crate::authenticode::Certificate>> {
+    let head = Head::read(image)?;
+    let Some(table) = head.certificate_table.filter(|t| t.bytes <= MAX_TABLE) else { return Ok(Vec::new()) };
+    let signatures = parse_table(&read_vec(image, table.offset, table.bytes as usize)?)?;
+    Ok(signatures.into_iter().map(|s| s.signer).collect())
+}
+
+/// The ID that `--schematic` means: the ID itself, or that of a YAML file, with the schematic if it is known.
+///
+/// # Errors
+/// [`crate::Kind::Usage`] when it is neither.
+pub(super) fn schematic_id(schematic: &str) -> Result<(String, Option<Schematic>)> {
+    if is_id(schematic) {
+        return Ok((schematic.to_owned(), None));
+    }
+    let parsed = read_schematic(Path::new(schematic))?;
+    Ok((parsed.id(), Some(parsed)))
+}
+
+/// A schematic from a file, or from standard input for `-`.
+pub(super) fn read_schematic(path: &Path) -> Result<Schematic> {
+    let bytes = if path.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().take(MAX_TEXT + 1).read_to_end(&mut bytes)?;
+        bytes
+    } else {
+        read_file(path)?
+    };
+    let text = String::from_utf8(bytes).map_err(|_| Error::usage(format!("{} is not UTF-8", path.display())))?;
+    Schematic::parse(&text).while_doing(|| format!("reading the schematic {}", path.display()))
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut read = || std::fs::File::open(path)?.take(MAX_TEXT + 1).read_to_end(&mut bytes);
+    read().while_doing(|| format!("reading {}", path.display()))?;
+    if bytes.len() as u64 > MAX_TEXT {
+        return Err(Error::usage(format!("{} is larger than {} KiB", path.display(), MAX_TEXT / 1024)));
+    }
+    Ok(bytes)
+}
