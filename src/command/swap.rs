@@ -117,8 +117,11 @@ impl Swap {
             },
         )?;
         warnings.extend(plan.warnings.iter().cloned());
-        if let Some(refusal) = halts(&facts, &policy) {
-            return Err(refusal);
+        if policy.refuse_halt && uki::cmdline::halt_if_installed(facts.cmdline().unwrap_or_default()) {
+            // The schematic stands in the initrd. From a remote image it is not worth the transfer.
+            let whole = if opened.remote.is_none() { uki::analyse(&candidate.bytes, &mut []).ok() } else { None };
+            without_halt(&mut policy, whole.as_ref());
+            return Err(halts(&facts, &policy));
         }
         let job = Job { swap: self, target: &target, esp: &esp, policy, candidate, time, ui };
         let mut report = job.carry_out(plan)?;
@@ -170,24 +173,18 @@ impl Swap {
     }
 }
 
-/// The halt flag is refused before anything is read or written: it is in the first kilobytes.
-fn halts(facts: &uki::Facts, policy: &Policy) -> Option<Error> {
-    let cmdline = facts.cmdline().unwrap_or_default();
-    if !policy.refuse_halt || !uki::cmdline::halt_if_installed(cmdline) {
-        return None;
-    }
-    Some(
-        Error::refused(
-            "the image has talos.halt_if_installed=1 in its signed command line, as every ISO's UKI has: an installed \
+/// The refusal of an image that halts. The flag is in the first kilobytes, so this comes before anything is written.
+fn halts(facts: &uki::Facts, policy: &Policy) -> Error {
+    Error::refused(
+        "the image has talos.halt_if_installed=1 in its signed command line, as every ISO's UKI has: an installed \
              node that boots it stops for up to 70 minutes before it loads its configuration; the ESP was not changed",
-        )
-        .advise(format!(
-            "use the factory's metal-{}-secureboot-uki.efi (`swap DISK --schematic … --talos …` asks for it), or a \
-             schematic with -talos.halt_if_installed in extraKernelArgs{}; --allow-halt-if-installed overrides",
-            facts.arch.map_or("<arch>", |a| a.name()),
-            policy.schematic_without_halt.as_ref().map_or(String::new(), |id| format!(" (its ID is {id})"))
-        )),
     )
+    .advise(format!(
+        "use the factory's metal-{}-secureboot-uki.efi (`swap DISK --schematic … --talos …` asks for it), or a \
+             schematic with -talos.halt_if_installed in extraKernelArgs{}; --allow-halt-if-installed overrides",
+        facts.arch.map_or("<arch>", |a| a.name()),
+        policy.schematic_without_halt.as_ref().map_or(String::new(), |id| format!(" (its ID is {id})"))
+    ))
 }
 
 /// A planned swap of one image.
