@@ -2,7 +2,7 @@
 
 use super::{Event, Ui};
 use crate::block::{FileSource, ReadAt};
-use crate::factory::{self, HttpSource};
+use crate::factory::{self, HttpSource, SequentialSource};
 use crate::image::{Candidate, Found, Source, choose, locate, locate_without_twins};
 use crate::{Context, Error, Result};
 use std::path::{Path, PathBuf};
@@ -26,11 +26,38 @@ pub struct OpenImage {
     pub found: Found,
     /// The local file, for copies inside the kernel.
     pub file: Option<Arc<FileSource>>,
-    /// The remote file, for the count of bytes on the wire.
-    pub remote: Option<Arc<HttpSource>>,
+    /// The remote file.
+    pub remote: Option<Remote>,
     uki: Option<String>,
     /// What a download left behind; gone with this value.
     _download: Option<Download>,
+}
+
+/// A file on a server, that is not stored here.
+#[derive(Clone)]
+pub enum Remote {
+    /// It can be read at any place.
+    Ranges(Arc<HttpSource>),
+    /// It can be read once, from front to back.
+    Sequential(Arc<SequentialSource>),
+}
+
+impl Remote {
+    /// Bytes that have come over the network so far.
+    #[must_use]
+    pub fn wire_bytes(&self) -> u64 {
+        match self {
+            Self::Ranges(source) => source.wire_bytes(),
+            Self::Sequential(source) => source.wire_bytes(),
+        }
+    }
+
+    fn source(&self) -> Source {
+        match self {
+            Self::Ranges(source) => Arc::clone(source) as Source,
+            Self::Sequential(source) => Arc::clone(source) as Source,
+        }
+    }
 }
 
 impl ImageRequest {
@@ -47,14 +74,6 @@ impl ImageRequest {
         opened.while_doing(|| format!("reading the image {}", shown(&self.image)))
     }
 
-    /// As [`Self::open`], for looking around: an image without any UKI is an answer, too.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_any(&self, ui: &dyn Ui) -> Result<OpenImage> {
-        self.open(false, ui)
-    }
-
     fn open_file(&self, path: &Path, twins: bool, download: Option<Download>) -> Result<OpenImage> {
         let file = Arc::new(FileSource::open(path)?);
         let source: Source = Arc::clone(&file) as Source;
@@ -63,34 +82,63 @@ impl ImageRequest {
     }
 
     fn open_url(&self, ui: &dyn Ui) -> Result<OpenImage> {
+        let mut tell = |e: factory::Event| super::network_event(ui, &e);
         let cancel = Arc::new(AtomicBool::new(false));
-        match HttpSource::open(&self.image, &self.network, Arc::clone(&cancel), Box::new(|_| {}))? {
-            Some(remote) => {
-                let remote = Arc::new(remote);
-                let found = locate_without_twins(Arc::clone(&remote) as Source)?;
-                Ok(OpenImage { found, file: None, remote: Some(remote), uki: self.uki.clone(), _download: None })
-            }
-            None => {
-                // A server that serves no ranges: the file comes whole, into a temporary place.
-                ui.event(Event::Detail("the server serves no ranges: downloading the whole file".into()));
-                let download = Download::new()?;
-                let path = download.path().join("image");
-                factory::fetch(&self.image, &path, &self.network, ui.cancelled(), &mut |e| {
-                    super::network_event(ui, &e);
-                })?;
-                self.open_file(&path, false, Some(download))
+        let remote = match HttpSource::open(&self.image, &self.network, Arc::clone(&cancel), Box::new(|_| {}))? {
+            Some(source) => Some(Remote::Ranges(Arc::new(source))),
+            None => SequentialSource::open(&self.image, &self.network, ui.cancelled(), &mut tell)?
+                .map(|source| Remote::Sequential(Arc::new(source))),
+        };
+        if let Some(remote) = remote {
+            // What lies at the end of the file, as a partition table's backup does, cannot be had without ranges.
+            match (locate_without_twins(remote.source()), &remote) {
+                (Err(_), Remote::Sequential(_)) => {}
+                (found, _) => {
+                    return Ok(OpenImage {
+                        found: found?,
+                        file: None,
+                        remote: Some(remote),
+                        uki: self.uki.clone(),
+                        _download: None,
+                    });
+                }
             }
         }
+        self.download(ui)
+    }
+
+    /// The whole file in a temporary place, for what cannot be read from front to back.
+    fn download(&self, ui: &dyn Ui) -> Result<OpenImage> {
+        ui.event(Event::Detail("the server serves no ranges: downloading the whole file".into()));
+        let download = Download::new()?;
+        let path = download.path().join("image");
+        factory::fetch(&self.image, &path, &self.network, ui.cancelled(), &mut |e| super::network_event(ui, &e))?;
+        self.open_file(&path, false, Some(download))
+    }
+
+    /// As [`Self::open`], for those who look at a UKI more than once: a server without ranges has to give it whole.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_to_look_around(&self, ui: &dyn Ui) -> Result<OpenImage> {
+        let opened = self.open(false, ui)?;
+        if opened.is_sequential() { self.download(ui) } else { Ok(opened) }
     }
 }
 
 impl OpenImage {
+    /// Whether it can be read only once, from front to back.
+    #[must_use]
+    pub fn is_sequential(&self) -> bool {
+        matches!(self.remote, Some(Remote::Sequential(_)))
+    }
+
     /// All of it, as a source.
     #[must_use]
     pub fn source(&self) -> Source {
         match (&self.file, &self.remote) {
             (Some(file), _) => Arc::clone(file) as Source,
-            (None, Some(remote)) => Arc::clone(remote) as Source,
+            (None, Some(remote)) => remote.source(),
             (None, None) => Arc::new(Vec::new()),
         }
     }

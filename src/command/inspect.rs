@@ -149,7 +149,7 @@ impl Inspect {
     /// # Errors
     /// As [`ImageRequest::open`].
     pub fn run(&self, ui: &dyn Ui) -> Result<InspectReport> {
-        let opened = self.image.open_any(ui)?;
+        let opened = self.image.open_to_look_around(ui)?;
         let places = |c: &Candidate| UkiPlace { name: c.name.clone(), place: c.place.clone(), bytes: c.bytes.size() };
         let one = match (&self.image.uki, opened.found.candidates.as_slice()) {
             (None, [_, _, ..] | []) => None,
@@ -304,7 +304,7 @@ impl Diff {
     /// As [`ImageRequest::open`].
     pub fn run(&self, ui: &dyn Ui) -> Result<DiffReport> {
         let read = |request: &ImageRequest| -> Result<UkiReport> {
-            let opened = request.open(false, ui)?;
+            let opened = request.open_to_look_around(ui)?;
             uki_report(&opened.uki()?.bytes, ui)
         };
         let (old, new) = (read(&self.old)?, read(&self.new)?);

@@ -2,16 +2,19 @@
 
 use super::change::Change;
 use super::examine::{Examined, examine};
+use super::image::{OpenImage, Remote};
 use super::trust::{TrustRequest, add_disk, schematic_id};
 use super::verify::{accepted, without_halt};
 use super::{DiskRequest, Event, ImageRequest, Ui, boot_variables, check_cancelled, now};
-use crate::block::{ReadAt, Sink};
+use crate::authenticode::{DigestSink, parse_table};
+use crate::block::{ReadAt, Sink, WriteAt, fan_out, read_vec, sha256_of};
 use crate::disk::Target;
 use crate::esp::Inventory;
 use crate::factory::{Asset, Factory};
 use crate::image::Candidate;
 use crate::pcr::Bank;
-use crate::surgery::{NewImage, Source, Staging, SwapPlan, SwapWishes, open_healthy};
+use crate::pe::Head;
+use crate::surgery::{NewImage, Source, Staged, Staging, SwapPlan, SwapWishes, open_healthy};
 use crate::verify::{Check, CheckId, Policy, Report, Status, verify};
 use crate::{Error, Kind, Result, uki};
 use serde::Serialize;
@@ -99,41 +102,18 @@ impl Swap {
 
         let opened = self.open_image(&mut policy, ui)?;
         let candidate = opened.uki()?;
-        let facts = uki::probe(&candidate.bytes)?;
-        let time = now();
-        let plan = SwapPlan::make(
-            &esp,
-            &NewImage {
-                source: &candidate.bytes,
-                version: facts.version(),
-                bytes_to_write: candidate.bytes.size(),
-                from_file: None,
-            },
-            &SwapWishes {
-                target: self.target.clone(),
-                keep_duplicates: self.keep_duplicates,
-                keep_backups: self.keep_backups,
-                time,
-            },
-        )?;
-        warnings.extend(plan.warnings.iter().cloned());
-        if policy.refuse_halt && uki::cmdline::halt_if_installed(facts.cmdline().unwrap_or_default()) {
-            // The schematic stands in the initrd. From a remote image it is not worth the transfer.
-            let whole = if opened.remote.is_none() { uki::analyse(&candidate.bytes, &mut []).ok() } else { None };
-            without_halt(&mut policy, whole.as_ref());
-            return Err(halts(&facts, &policy));
-        }
-        let job = Job { swap: self, target: &target, esp: &esp, policy, candidate, time, ui };
-        let mut report = job.carry_out(plan)?;
-        report.wire_bytes = opened.remote.as_ref().map(|r| r.wire_bytes());
-        warnings.append(&mut report.warnings);
+        let job = Job { swap: self, target: &target, esp: &esp, policy, candidate, time: now(), ui };
+        let mut report =
+            if opened.is_sequential() { job.stage_and_plan()? } else { job.plan_and_stage(opened.remote.is_some())? };
+        report.wire_bytes = opened.remote.as_ref().map(Remote::wire_bytes);
+        warnings.extend(report.plan.warnings.iter().cloned());
         report.warnings = warnings;
         Ok(report)
     }
 
-    fn open_image(&self, policy: &mut Policy, ui: &dyn Ui) -> Result<super::image::OpenImage> {
+    fn open_image(&self, policy: &mut Policy, ui: &dyn Ui) -> Result<OpenImage> {
         let (url, assets, network, uki) = match &self.image {
-            ImageSource::Named(request) => return request.open(false, ui),
+            ImageSource::Named(request) => return self.open_named(request, ui),
             ImageSource::Factory { url, assets, network, uki } => (url, assets, network, uki),
         };
         let need = |what: &Option<String>, option: &str| {
@@ -160,7 +140,7 @@ impl Swap {
         for asset in assets {
             let image = factory.asset_url(*asset, &id, &talos, arch.name())?;
             let request = ImageRequest { image, uki: uki.clone(), network: network.clone() };
-            match request.open(false, ui) {
+            match self.open_named(&request, ui) {
                 Ok(opened) => return Ok(opened),
                 Err(e) if assets.len() > 1 && e.kind() == Kind::Io => {
                     ui.event(Event::Detail(e.to_string()));
@@ -170,6 +150,11 @@ impl Swap {
             }
         }
         Err(refused.unwrap_or_else(|| Error::usage("no asset to ask the factory for")))
+    }
+
+    /// A dry run plans without writing, so it has to look at the image more than once.
+    fn open_named(&self, request: &ImageRequest, ui: &dyn Ui) -> Result<OpenImage> {
+        if self.change.dry_run { request.open_to_look_around(ui) } else { request.open(false, ui) }
     }
 }
 
@@ -199,36 +184,87 @@ struct Job<'a, S> {
 }
 
 impl<S: ReadAt> Job<'_, S> {
-    fn carry_out(mut self, plan: SwapPlan) -> Result<SwapReport> {
-        if let Some(sha256) = self.in_place(&plan)? {
-            return Ok(self.report(plan, Vec::new(), false, sha256, true));
+    /// The usual order: the plan comes from the image's headers, and the user agrees to it before anything is written.
+    fn plan_and_stage(mut self, remote: bool) -> Result<SwapReport> {
+        let facts = uki::probe(&self.candidate.bytes)?;
+        let plan = self.plan(&self.candidate.bytes, facts.version())?;
+        if self.policy.refuse_halt && uki::cmdline::halt_if_installed(facts.cmdline().unwrap_or_default()) {
+            // The schematic stands in the initrd. From a remote image it is not worth the transfer.
+            let whole = if remote { None } else { uki::analyse(&self.candidate.bytes, &mut []).ok() };
+            without_halt(&mut self.policy, whole.as_ref());
+            return Err(halts(&facts, &self.policy));
+        }
+        if let Some(sha256) = self.in_place(&plan, remote)? {
+            return Ok(report(plan, Vec::new(), false, sha256, true));
         }
         if self.swap.change.dry_run {
-            let (report, _) = self.judge(&mut [])?;
-            let sha256 = report.image.sha256.clone();
-            return Ok(self.report(plan, report.checks, false, sha256, false));
+            let (judged, sha256) = self.judge(&mut [])?;
+            return Ok(report(plan, judged.checks, false, hex::encode(sha256), false));
         }
         self.swap.change.confirm(self.ui, &question(&plan, self.target))?;
+        let opened = self.target.open_surgery()?;
+        let (judged, staged) = self.stage(opened.medium())?;
+        self.commit(plan, judged, staged)
+    }
+
+    /// For an image that can be read only once: it goes into free clusters first, and the plan comes from there. Nothing
+    /// refers to those clusters until there is a plan.
+    fn stage_and_plan(mut self) -> Result<SwapReport> {
+        let question = format!(
+            "Read the image and write it into free space on {}? It is verified and planned before anything refers to it",
+            self.target.path.display()
+        );
+        self.swap.change.confirm(self.ui, &question)?;
+        let opened = self.target.open_surgery()?;
+        let (judged, staged) = self.stage(opened.medium())?;
+        let plan = self.plan(&staged.image()?, judged.image.version.as_deref())?;
+        if let Some(file) = self.esp.file(&plan.target)
+            && plan.renames.is_empty()
+            && plan.delete.is_empty()
+            && file.entry.bytes == staged.content().bytes
+        {
+            let installed = self.esp.volume.file(&file.entry)?;
+            let hash = hex::encode(sha256_of(&installed, installed.size())?);
+            if hash == judged.image.sha256 {
+                return Ok(report(plan, judged.checks, false, hash, true));
+            }
+        }
+        self.commit(plan, judged, staged)
+    }
+
+    fn plan(&self, image: &dyn ReadAt, version: Option<&str>) -> Result<SwapPlan> {
+        let image = NewImage { source: image, version, bytes_to_write: image.size(), from_file: None };
+        let wishes = SwapWishes {
+            target: self.swap.target.clone(),
+            keep_duplicates: self.swap.keep_duplicates,
+            keep_backups: self.swap.keep_backups,
+            time: self.time,
+        };
+        SwapPlan::make(self.esp, &image, &wishes)
+    }
+
+    /// Writes the image into free clusters while it is verified, and reads it back.
+    fn stage<'m>(&mut self, medium: &'m dyn WriteAt) -> Result<(Report, Staged<'m>)> {
         if let Some(path) = &self.swap.backup_to {
             self.copy_old(path)?;
         }
-
-        let opened = self.target.open_surgery()?;
-        let medium = opened.medium();
         // The ESP as it is now that nobody else can write to it; the plan was made before that.
         let editor = open_healthy(medium)?;
         self.unchanged(&editor)?;
         let mut staging = Staging::begin(editor, medium, self.candidate.bytes.size())?;
         self.ui.event(Event::Step("writing the image into free space and verifying it".into()));
-        let (report, sha256) = self.judge(&mut [&mut staging])?;
+        let (judged, sha256) = self.judge(&mut [&mut staging])?;
         self.ui.event(Event::Step("reading it back from the medium".into()));
-        let staged = staging.seal(sha256)?;
+        Ok((judged, staging.seal(sha256)?))
+    }
+
+    fn commit(self, plan: SwapPlan, judged: Report, staged: Staged<'_>) -> Result<SwapReport> {
         check_cancelled(self.ui)?;
         self.ui.event(Event::Step("committing".into()));
         let operation = plan.operation("swap", self.esp, staged.content(), Source::Staged, self.time);
         let _ = staged.commit(&operation).map_err(interrupted_now)?;
         confirm_on_medium(self.target, &plan)?;
-        Ok(self.report(plan, report.checks, true, hex::encode(sha256), false))
+        Ok(report(plan, judged.checks, true, judged.image.sha256, false))
     }
 
     /// Reads and verifies the image in one pass, with `extra` sinks.
@@ -248,17 +284,20 @@ impl<S: ReadAt> Job<'_, S> {
     }
 
     /// The hash, if the target holds the very same bytes and nothing else is to be done.
-    fn in_place(&self, plan: &SwapPlan) -> Result<Option<String>> {
+    fn in_place(&self, plan: &SwapPlan, remote: bool) -> Result<Option<String>> {
         let Some(file) = self.esp.file(&plan.target) else { return Ok(None) };
         let tidy = plan.renames.is_empty() && plan.delete.is_empty();
-        if !tidy || u64::from(file.entry.bytes) != self.candidate.bytes.size() {
+        let size = self.candidate.bytes.size();
+        if !tidy || u64::from(file.entry.bytes) != size {
             return Ok(None);
         }
         let installed = self.esp.volume.file(&file.entry)?;
-        let size = self.candidate.bytes.size();
+        if remote {
+            return same_by_signature(&installed, &self.candidate.bytes);
+        }
         let (old, new) = std::thread::scope(|scope| {
-            let old = scope.spawn(|| crate::block::sha256_of(&installed, size));
-            let new = crate::block::sha256_of(&self.candidate.bytes, size);
+            let old = scope.spawn(|| sha256_of(&installed, size));
+            let new = sha256_of(&self.candidate.bytes, size);
             (old.join().unwrap_or_else(|_| Err(Error::io("a thread failed"))), new)
         });
         let (old, new) = (old?, new?);
@@ -280,25 +319,31 @@ impl<S: ReadAt> Job<'_, S> {
         }
         Err(Error::refused("EFI/Linux has changed since the plan was made; nothing was written").advise("run it again"))
     }
+}
 
-    fn report(
-        &self,
-        plan: SwapPlan,
-        checks: Vec<Check>,
-        committed: bool,
-        sha256: String,
-        in_place: bool,
-    ) -> SwapReport {
-        SwapReport {
-            plan,
-            checks,
-            committed,
-            sha256,
-            already_in_place: in_place,
-            wire_bytes: None,
-            warnings: Vec::new(),
-        }
+fn report(plan: SwapPlan, checks: Vec<Check>, committed: bool, sha256: String, in_place: bool) -> SwapReport {
+    SwapReport { plan, checks, committed, sha256, already_in_place: in_place, wire_bytes: None, warnings: Vec::new() }
+}
+
+/// The installed image's hash, if a remote image of the same length is the same, without transferring it: the same
+/// headers, the same certificate table, and the installed bytes are the ones its signatures were made for. A signature
+/// covers every byte but those two.
+fn same_by_signature(installed: &dyn ReadAt, remote: &dyn ReadAt) -> Result<Option<String>> {
+    let (Ok(old), new) = (Head::read(installed), Head::read(remote)?) else { return Ok(None) };
+    let Some(table) = new.certificate_table.filter(|t| t.bytes <= 1 << 20) else { return Ok(None) };
+    if old.bytes != new.bytes {
+        return Ok(None);
     }
+    let raw = read_vec(remote, table.offset, table.bytes as usize)?;
+    if read_vec(installed, table.offset, table.bytes as usize)? != raw {
+        return Ok(None);
+    }
+    let (Ok(mut digest), Ok(signatures)) = (DigestSink::new(&old), parse_table(&raw)) else { return Ok(None) };
+    let mut hash = uki::Sha256Sink::new();
+    fan_out(installed, 0, installed.size(), &mut [&mut digest, &mut hash])?;
+    let digest = digest.finish()?;
+    let signed = digest.gap_bytes == 0 && signatures.first().is_some_and(|s| s.digest == digest.sha256);
+    Ok(signed.then(|| hex::encode(hash.finish())))
 }
 
 fn question(plan: &SwapPlan, target: &Target) -> String {

@@ -11,6 +11,7 @@ mod http;
 mod options;
 mod remote;
 mod schematic;
+mod sequential;
 #[cfg(feature = "factory-server")]
 pub mod server;
 mod transfer;
@@ -20,3 +21,4 @@ pub use download::{Fetched, fetch};
 pub use options::{Auth, Event, Options};
 pub use remote::{HttpSource, SharedEvents, stream};
 pub use schematic::{Bootloader, OptionValue, Overlay, Schematic, is_id};
+pub use sequential::SequentialSource;

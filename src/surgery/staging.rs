@@ -76,6 +76,23 @@ impl<'m> Staging<'m> {
     }
 }
 
+impl<'m> Staged<'m> {
+    /// The staged image, as it is on the medium.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    pub fn image(&self) -> Result<Pieces<&'m dyn WriteAt>> {
+        let volume = self.editor.volume()?;
+        let mut extents = volume.extents_of(&self.runs);
+        let mut left = u64::from(self.bytes);
+        for e in &mut extents {
+            e.bytes = e.bytes.min(left);
+            left -= e.bytes;
+        }
+        Ok(Pieces::new(*volume.source(), extents)?)
+    }
+}
+
 impl Sink for Staging<'_> {
     /// Writes the next bytes of the image. Every chunk but the last is a multiple of the sector size.
     fn chunk(&mut self, bytes: &[u8]) -> Result<()> {
