@@ -136,3 +136,37 @@ fn the_factory_is_asked_for_the_uki_and_then_for_the_iso() {
         }
     }
 }
+
+#[test]
+fn the_cache_serves_offline_and_is_verified_on_use() {
+    let lab = Lab::new();
+    let uki = lab.fixture(&format!("{UKI}.zst"));
+    let factory = LocalFactory::start().unwrap();
+    factory.serve(
+        SCHEMATIC,
+        "v1.12.4",
+        "metal-arm64-secureboot-uki.efi",
+        std::fs::read(&uki).unwrap(),
+        Behaviour::default(),
+    );
+    let cache = lab.path("cache");
+    let swap = |name: &str, base: &str, offline: bool| {
+        let disk = lab.fixture_as("disk-512.img.zst", name);
+        let args = ["swap", disk.to_str().unwrap(), "--schematic", SCHEMATIC, "--talos", "v1.12.4", "--arch", "arm64"];
+        let more = ["--factory", base, "--cache", cache.to_str().unwrap(), "--yes", "--json"];
+        let offline: &[&str] = if offline { &["--offline"] } else { &[] };
+        bootsurgeon(&lab, &[&args[..], &more, offline].concat())
+    };
+    let nobody = "http://127.0.0.1:9";
+    let missing = swap("a.img", nobody, true);
+    assert_eq!(missing.status.code(), Some(1), "{}", String::from_utf8_lossy(&missing.stderr));
+    assert_eq!(json(&swap("b.img", &factory.url(), false))["sha256"], sha256(&uki));
+    assert_eq!(json(&swap("c.img", nobody, true))["sha256"], sha256(&uki));
+    // A damaged file is not used.
+    let kept = cache.join(SCHEMATIC).join("v1.12.4/metal-arm64-secureboot-uki.efi");
+    let mut bytes = std::fs::read(&kept).unwrap();
+    bytes[50_000] ^= 1;
+    std::fs::write(&kept, bytes).unwrap();
+    assert_eq!(swap("d.img", nobody, true).status.code(), Some(1));
+    assert_eq!(json(&swap("e.img", &factory.url(), false))["sha256"], sha256(&uki));
+}

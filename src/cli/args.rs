@@ -130,6 +130,17 @@ pub(super) struct FactoryArgs {
     pub(super) ca: Option<PathBuf>,
 }
 
+/// Where downloads are kept.
+#[derive(Debug, Clone, Args)]
+pub(super) struct CacheArgs {
+    /// Keep what is fetched in this directory, and take it from there the next time
+    #[arg(long, value_name = "DIR", env = "BOOTSURGEON_CACHE")]
+    pub(super) cache: Option<PathBuf>,
+    /// Take it from the cache and ask no network
+    #[arg(long, requires = "cache")]
+    pub(super) offline: bool,
+}
+
 /// Which image of the factory.
 #[derive(Debug, Clone, Args)]
 pub(super) struct FetchArgs {
@@ -314,6 +325,8 @@ pub(super) struct SwapArgs {
     /// With --schematic: which asset to ask the factory for
     #[arg(long, value_enum, default_value_t = Via::Auto)]
     pub(super) via: Via,
+    #[command(flatten)]
+    pub(super) cache: CacheArgs,
     #[command(flatten)]
     pub(super) factory: FactoryArgs,
 }

@@ -7,12 +7,12 @@ mod ui;
 use crate::command::{
     self, Change, DiskRequest, FactoryRequest, ImageRequest, ImageSource, TrustRequest, VariablesChoice,
 };
-use crate::factory::{Asset, Auth, Options};
+use crate::factory::{Asset, Auth, Cache, Options};
 use crate::verify::Verdict;
 use crate::{Kind, Result};
 use args::{
-    ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, ImageArgs, Kind as AssetKind, SchematicCommand, SwapArgs,
-    TrustArgs, Via,
+    CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, ImageArgs, Kind as AssetKind, SchematicCommand,
+    SwapArgs, TrustArgs, Via,
 };
 use clap::{CommandFactory, Parser};
 use render::{Backups, Output};
@@ -142,7 +142,9 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
                 Via::Uki => vec![Asset::Uki],
                 Via::Iso => vec![Asset::Iso],
             };
-            ImageSource::Factory { url, assets, network, uki: a.uki }
+            let CacheArgs { cache, offline } = a.cache;
+            let cache = cache.map(|dir| Cache::new(dir, offline));
+            ImageSource::Factory { url, assets, network, cache, uki: a.uki }
         }
     };
     Ok(command::Swap {

@@ -10,7 +10,7 @@ use crate::authenticode::{DigestSink, parse_table};
 use crate::block::{ReadAt, Sink, WriteAt, fan_out, read_vec, sha256_of};
 use crate::disk::Target;
 use crate::esp::Inventory;
-use crate::factory::{Asset, Factory};
+use crate::factory::{Asset, Cache, Factory, Key};
 use crate::image::Candidate;
 use crate::pcr::Bank;
 use crate::pe::Head;
@@ -56,6 +56,8 @@ pub enum ImageSource {
         assets: Vec<Asset>,
         /// How to reach it.
         network: crate::factory::Options,
+        /// Where assets are kept, if they are.
+        cache: Option<Cache>,
         /// `--uki`.
         uki: Option<String>,
     },
@@ -112,9 +114,9 @@ impl Swap {
     }
 
     fn open_image(&self, policy: &mut Policy, ui: &dyn Ui) -> Result<OpenImage> {
-        let (url, assets, network, uki) = match &self.image {
+        let (url, assets, network, cache, uki) = match &self.image {
             ImageSource::Named(request) => return self.open_named(request, ui),
-            ImageSource::Factory { url, assets, network, uki } => (url, assets, network, uki),
+            ImageSource::Factory { url, assets, network, cache, uki } => (url, assets, network, cache, uki),
         };
         let need = |what: &Option<String>, option: &str| {
             what.clone().ok_or_else(|| Error::usage(format!("without IMAGE, {option} is needed")))
@@ -123,10 +125,10 @@ impl Swap {
         let talos = need(&self.trust.talos, "--talos")?;
         let arch = policy.arch.ok_or_else(|| Error::usage("--arch is needed: the ESP does not tell it"))?;
         let factory = Factory::new(url, network)?;
-        if let Some(schematic) = schematic {
+        if let Some(schematic) = schematic.filter(|_| !cache.as_ref().is_some_and(Cache::is_offline)) {
             factory.create_schematic(&schematic, ui.cancelled(), &mut |e| super::network_event(ui, &e))?;
         }
-        if url.starts_with("https://") {
+        if url.starts_with("https://") && !cache.as_ref().is_some_and(Cache::is_offline) {
             let pem = factory.signing_certificate(ui.cancelled(), &mut |e| super::network_event(ui, &e));
             match pem.and_then(|pem| crate::trust::parse_certificates(&pem)) {
                 Ok(certs) => {
@@ -138,9 +140,15 @@ impl Swap {
         }
         let mut refused = None;
         for asset in assets {
-            let image = factory.asset_url(*asset, &id, &talos, arch.name())?;
-            let request = ImageRequest { image, uki: uki.clone(), network: network.clone() };
-            match self.open_named(&request, ui) {
+            let key = Key { asset: *asset, schematic: &id, talos: &talos, arch: arch.name() };
+            let image = match cache {
+                None => factory.asset_url(*asset, &id, &talos, arch.name()),
+                Some(cache) => cache
+                    .get(&factory, key, network, ui.cancelled(), &mut |e| super::network_event(ui, &e))
+                    .map(|path| path.display().to_string()),
+            };
+            let request = |image| ImageRequest { image, uki: uki.clone(), network: network.clone() };
+            match image.and_then(|image| self.open_named(&request(image), ui)) {
                 Ok(opened) => return Ok(opened),
                 Err(e) if assets.len() > 1 && e.kind() == Kind::Io => {
                     ui.event(Event::Detail(e.to_string()));

@@ -4,6 +4,7 @@
 //! clocks and cancelling), a transfer (`transfer`: chunks in order, over broken connections and expired URLs), and on
 //! that [`fetch`] to a file, [`HttpSource`] as a block source, and [`stream`] for servers without ranges.
 
+mod cache;
 mod canonical;
 mod client;
 mod download;
@@ -16,6 +17,7 @@ mod sequential;
 pub mod server;
 mod transfer;
 
+pub use cache::{Cache, Key};
 pub use client::{Asset, Factory, PUBLIC_FACTORY};
 pub use download::{Fetched, fetch};
 pub use options::{Auth, Event, Options};
