@@ -13,7 +13,9 @@
 //! | [`esp`] | what is on the ESP and what part each file plays | reads |
 //! | [`fat`] | the file system of the ESP | reads; ordered sector writes for surgery |
 //! | [`boot`] | which file systemd-boot starts, and why | nothing: pure |
-//! | [`surgery`] | plans, and the one place that carries them out | the ESP |
+//! | [`plan`] | what a swap, restore or prune will do, held against the prediction | nothing: pure |
+//! | [`surgery`] | the one place that carries operations out, and `recover` | the ESP |
+//! | [`command`], [`cli`] | each command as a function; arguments, prompts, rendering | the terminal |
 //! | [`block`] | bytes at a place: files, devices, memory | the operating system |
 //!
 //! # Limitations
@@ -36,6 +38,7 @@ pub mod image;
 pub mod iso;
 pub mod pcr;
 pub mod pe;
+pub mod plan;
 pub mod surgery;
 pub mod trust;
 pub mod uki;

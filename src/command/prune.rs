@@ -4,7 +4,8 @@ use super::change::Change;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
 use crate::esp::Inventory;
-use crate::surgery::{PrunePlan, PruneWishes, open_healthy};
+use crate::plan::{PrunePlan, PruneWishes};
+use crate::surgery::open_healthy;
 use serde::Serialize;
 
 /// What `prune` is asked for.

@@ -1,4 +1,4 @@
-//! Plans and their execution: the one place that changes an ESP.
+//! Operations: the one place that changes an ESP.
 //!
 //! What must hold at every moment, power cuts included: the board boots, and it boots either the old image or the new
 //! one; the old image stays reachable by name; no other file changes; one sector write decides. The way there:
@@ -10,17 +10,15 @@
 //!    entries' contents exchanged. That write is the commit. Duplicates are renamed, the record goes.
 //! 3. [`recover`]: undoes what was cut before the commit and finishes what was cut behind it.
 //!
-//! Planning ([`plan`]) is pure; it asks [`crate::boot`] which file the board starts before and after.
+//! What an operation is to do, [`crate::plan`] decides.
 
 mod intent;
 mod operation;
-mod plan;
 mod recover;
 mod staging;
 
 pub use intent::{INTENT_NAME, Interrupted, interrupted};
 pub use operation::{ContentRef, Install, Operation, Outcome, Source, Tidy};
-pub use plan::{NewImage, PrunePlan, PruneWishes, Rename, SwapPlan, SwapWishes, backups};
 pub use recover::{Recovery, recover, rehearse as rehearse_recovery};
 pub use staging::{Staged, Staging};
 

@@ -2,7 +2,7 @@
 
 use super::{Paint, Render, size};
 use crate::command::{BackupReport, PruneReport, RecoverReport, RestoreReport, SwapReport};
-use crate::surgery::SwapPlan;
+use crate::plan::SwapPlan;
 use crate::verify::{Check, Status};
 use serde::Serialize;
 use std::fmt::{self, Write};

@@ -1,0 +1,52 @@
+//! Planning: pure decisions over an [`Inventory`], checked against the boot prediction before anything is written.
+//!
+//! systemd-boot has no fallback: what it chooses either boots or the node is down. So a plan has to hold in two worlds,
+//! with the EFI variables as they are and with none of them (NVRAM reset), and in both the entry that starts must be
+//! the intended file itself, not one of its extra profiles (which wipe disks).
+//!
+//! A plan reads an inventory and asks [`crate::boot`]; [`crate::surgery`] carries out the operation it gives.
+
+mod prune;
+mod swap;
+
+pub use prune::{PrunePlan, PruneWishes};
+pub use swap::{NewImage, SwapPlan, SwapWishes};
+
+use crate::block::ReadAt;
+use crate::esp::{BackupName, FileKind, Inventory};
+use crate::surgery::Tidy;
+use serde::Serialize;
+
+/// A file gets another name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rename {
+    /// Its name now.
+    pub from: String,
+    /// Its name then.
+    pub to: String,
+}
+
+/// The directory entries that change beside the image itself, renames first.
+fn tidying(renames: &[Rename], delete: &[String]) -> Vec<Tidy> {
+    let renames = renames.iter().map(|r| Tidy::Rename { from: r.from.clone(), to: r.to.clone() });
+    renames.chain(delete.iter().cloned().map(Tidy::Remove)).collect()
+}
+
+/// Deletes the oldest backups beyond `keep`.
+fn old_backups<S: ReadAt>(esp: &Inventory<S>, keep: usize, except: Option<&str>) -> Vec<String> {
+    let mut backups = backups(esp);
+    backups.retain(|(name, _)| Some(name.as_str()) != except);
+    backups.into_iter().skip(keep).map(|(name, _)| name).collect()
+}
+
+/// All backups, the newest first.
+pub fn backups<S: ReadAt>(esp: &Inventory<S>) -> Vec<(String, BackupName)> {
+    let mut all: Vec<_> = esp
+        .files
+        .iter()
+        .filter(|f| f.kind == FileKind::Backup)
+        .filter_map(|f| Some((f.name().to_owned(), BackupName::parse(f.name())?)))
+        .collect();
+    all.sort_by_key(|(_, b)| std::cmp::Reverse(b.time));
+    all
+}

@@ -1,0 +1,115 @@
+//! Which files leave the menu although nothing new comes.
+
+use super::{Rename, old_backups, tidying};
+use crate::block::ReadAt;
+use crate::boot::{UkiFile, roles};
+use crate::esp::{EspFile, FileKind, Inventory, disabled_of};
+use crate::surgery::Operation;
+use crate::{Error, Result};
+use serde::Serialize;
+
+/// What the user asked of `prune`.
+#[derive(Debug, Clone, Default)]
+pub struct PruneWishes {
+    /// Delete instead of renaming, and delete what was disabled before.
+    pub delete: bool,
+    /// Keep this many backups, the newest.
+    pub keep_backups: Option<usize>,
+    /// Take the only fallback out of the menu too.
+    pub no_fallback: bool,
+    /// Now, in seconds since 1970 UTC.
+    pub time: u64,
+}
+
+/// What `prune` will do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PrunePlan {
+    /// Files that leave the boot menu by another name.
+    pub renames: Vec<Rename>,
+    /// Files that are deleted.
+    pub delete: Vec<String>,
+    /// Files that stay, and why.
+    pub keep: Vec<(String, String)>,
+    /// What the board starts, before and after.
+    pub boot: Option<String>,
+}
+
+impl PrunePlan {
+    /// Plans what leaves the menu: duplicates, broken entries, and versions other than what runs, what starts next and
+    /// one fallback.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Unsafe`] when the board would start something else afterwards.
+    pub fn make<S: ReadAt>(esp: &Inventory<S>, wishes: &PruneWishes) -> Result<Self> {
+        let roles = roles(&esp.worlds[0], &esp.variables);
+        let mut keep: Vec<(String, String)> = Vec::new();
+        let mut hold = |name: Option<&str>, why: &str| {
+            if let Some(name) = name
+                && esp.file(name).is_some()
+                && !keep.iter().any(|(n, _)| n == name)
+            {
+                keep.push((name.to_owned(), why.to_owned()));
+            }
+        };
+        hold(esp.worlds[0].selected_file(), "starts next");
+        hold(esp.worlds[1].selected_file(), "starts if the EFI variables are lost");
+        hold(roles.running_file.as_deref(), "was started at the last boot");
+        if !wishes.no_fallback {
+            let kept_versions: Vec<_> = [esp.worlds[0].selected_file(), esp.worlds[1].selected_file()]
+                .into_iter()
+                .flatten()
+                .filter_map(|n| esp.file(n)?.version().map(str::to_owned))
+                .collect();
+            let other = |f: &&EspFile| {
+                f.kind == FileKind::Uki && !kept_versions.iter().any(|v| Some(v.as_str()) == f.version())
+            };
+            let in_order =
+                esp.worlds[0].menu.iter().filter(|e| e.profile == 0).filter_map(|e| esp.file(e.file.as_deref()?));
+            hold(in_order.filter(other).map(|f| f.name()).next(), "the fallback");
+        }
+        let leaves = |f: &&EspFile| {
+            matches!(f.kind, FileKind::Uki | FileKind::Broken) && !keep.iter().any(|(n, _)| n == f.name())
+        };
+        let mut renames = Vec::new();
+        let mut delete = Vec::new();
+        let taken = |name: &str| esp.file(name).is_some();
+        for f in esp.files.iter().filter(leaves) {
+            if wishes.delete {
+                delete.push(f.name().to_owned());
+            } else {
+                renames.push(Rename { from: f.name().to_owned(), to: disabled_of(f.name(), wishes.time, taken) });
+            }
+        }
+        if wishes.delete {
+            delete.extend(esp.files.iter().filter(|f| f.kind == FileKind::Disabled).map(|f| f.name().to_owned()));
+        }
+        if let Some(n) = wishes.keep_backups {
+            delete.extend(old_backups(esp, n, None));
+        }
+        let gone = |name: &str| delete.iter().any(|d| d == name) || renames.iter().any(|r| r.from == name);
+        let linux: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !gone(&f.name)).cloned().collect();
+        let after = esp.predict(&linux);
+        for (before, after) in esp.worlds.iter().zip(&after) {
+            if before.selected_entry().map(|e| &e.id) != after.selected_entry().map(|e| &e.id) {
+                return Err(Error::refused(format!(
+                    "after that the board would start {} instead of {}",
+                    after.selected_file().unwrap_or("nothing"),
+                    before.selected_file().unwrap_or("nothing")
+                )));
+            }
+        }
+        Ok(Self { renames, delete, keep, boot: esp.worlds[0].selected_file().map(str::to_owned) })
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.renames.is_empty() && self.delete.is_empty()
+    }
+
+    /// The operation that carries the plan out.
+    #[must_use]
+    pub fn operation(&self, time: u64) -> Operation {
+        Operation { command: "prune".to_owned(), time, install: None, tidy: tidying(&self.renames, &self.delete) }
+    }
+}
