@@ -28,6 +28,8 @@ pub mod block;
 pub mod boot;
 pub mod cli;
 pub mod command;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod disk;
 pub mod efivars;
 mod error;

@@ -1,6 +1,8 @@
 //! Reports as text for people, or as one JSON document for programs.
 
 mod change;
+#[cfg(feature = "demo")]
+mod demo;
 mod image;
 mod status;
 mod style;
@@ -44,19 +46,30 @@ impl Output {
         Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
     }
 
+    /// Prints a part of a report while the rest is still being made; nothing with `--json`, which gives one document.
+    #[cfg(feature = "demo")]
+    pub(super) fn show_part(&self, part: &impl Render) -> Result<()> {
+        if self.json { Ok(()) } else { self.show(part) }
+    }
+
     /// Prints what went wrong, on stderr; with `--json` also as a document on stdout.
     pub(super) fn error(&self, error: &Error) {
-        let p = self.paint_errors;
-        eprintln!("{} {error}", p.bad("error:"));
-        if let Some(advice) = error.advice() {
-            eprintln!("{} {advice}", p.strong("what to do:"));
-        }
+        let mut text = String::new();
+        let _ = error_text(&mut text, self.paint_errors, error);
+        eprint!("{text}");
         if self.json {
-            let document = serde_json::json!({
-                "error": {"message": error.to_string(), "advice": error.advice(), "exit_code": error.kind().exit_code()}
-            });
+            let document = serde_json::json!({ "error": error });
             let _ = writeln!(std::io::stdout(), "{document:#}");
         }
+    }
+}
+
+/// What went wrong and what to do now.
+pub(super) fn error_text(f: &mut dyn fmt::Write, p: Paint, error: &Error) -> fmt::Result {
+    writeln!(f, "{} {error}", p.bad("error:"))?;
+    match error.advice() {
+        Some(advice) => writeln!(f, "{} {advice}", p.strong("what to do:")),
+        None => Ok(()),
     }
 }
 
