@@ -74,9 +74,19 @@ impl Step {
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// With its report.
-    Report(Answer),
+    Report(Box<Answer>),
     /// With an error.
     Error(Error),
+}
+
+impl Outcome {
+    /// The report, if there is one.
+    fn answer(&self) -> Option<&Answer> {
+        match self {
+            Self::Report(answer) => Some(answer),
+            Self::Error(_) => None,
+        }
+    }
 }
 
 /// The report of a command.

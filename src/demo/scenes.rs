@@ -214,9 +214,9 @@ impl<'a> Session<'a> {
                 (Outcome::Error(e), code)
             }
             Ok(Answer::Verify(report)) if report.verdict == Verdict::Reject => {
-                (Outcome::Report(Answer::Verify(report)), Kind::Rejected.exit_code())
+                (Outcome::Report(Box::new(Answer::Verify(report))), Kind::Rejected.exit_code())
             }
-            Ok(answer) => (Outcome::Report(answer), 0),
+            Ok(answer) => (Outcome::Report(Box::new(answer)), 0),
         };
         let time = milliseconds(start);
         let mut proofs = Vec::new();
@@ -246,7 +246,7 @@ impl<'a> Session<'a> {
         let plan = Plan { title, command: format!("bootsurgeon status {}", path(&self.world.disk)), expected: 0 };
         let run = |w: &World, ui: &dyn Ui| status(&w.disk_request(), ui).map(Answer::Status);
         self.step(plan, run, |s, outcome, proofs| {
-            if let Outcome::Report(Answer::Status(report)) = outcome {
+            if let Some(Answer::Status(report)) = outcome.answer() {
                 proof(proofs, "the file system is healthy", report.esp.healthy && report.interrupted.is_none());
                 judge(s, report, proofs)?;
             }
@@ -315,7 +315,7 @@ impl<'a> Session<'a> {
             Verify { image, trust: w.trust(), efivars: None, installed: Some(installed) }.run(ui).map(Answer::Verify)
         };
         self.step(plan, run, |_, outcome, proofs| {
-            if let Outcome::Report(Answer::Verify(report)) = outcome {
+            if let Some(Answer::Verify(report)) = outcome.answer() {
                 let status = |id| report.checks.iter().find(|c| c.id == id).map(|c| c.status);
                 for (id, what) in [
                     (CheckId::AuthenticodeSigner, "its signer is trusted"),
@@ -364,7 +364,7 @@ impl<'a> Session<'a> {
         };
         let run = |w: &World, ui: &dyn Ui| w.swap_from_factory().run(ui).map(Answer::Swap);
         self.step(plan, run, |s, outcome, proofs| {
-            let Outcome::Report(Answer::Swap(report)) = outcome else { return Ok(None) };
+            let Some(Answer::Swap(report)) = outcome.answer() else { return Ok(None) };
             let wire = s.world.factory.bytes_sent().saturating_sub(sent);
             s.expect_swapped(report, proofs);
             s.files_are_as_expected(proofs)?;
@@ -422,7 +422,7 @@ impl<'a> Session<'a> {
         let plan = Plan { title: "The same again.", command: self.swap_command(), expected: 0 };
         let run = |w: &World, ui: &dyn Ui| w.swap_from_factory().run(ui).map(Answer::Swap);
         self.step(plan, run, |s, outcome, proofs| {
-            let Outcome::Report(Answer::Swap(report)) = outcome else { return Ok(None) };
+            let Some(Answer::Swap(report)) = outcome.answer() else { return Ok(None) };
             proof(proofs, "there is nothing to do", report.already_in_place && !report.committed);
             let after = judge::fingerprint(&s.world.disk, None)?;
             proof(proofs, "not a byte of the disk has changed", before == after);
@@ -443,7 +443,7 @@ impl<'a> Session<'a> {
             request.run(ui).map(Answer::Prune)
         };
         self.step(plan, run, |s, outcome, proofs| {
-            let Outcome::Report(Answer::Prune(report)) = outcome else { return Ok(None) };
+            let Some(Answer::Prune(report)) = outcome.answer() else { return Ok(None) };
             let before = s.expected.len();
             s.expected.retain(|path, _| !path.contains(".disabled."));
             let deleted = report.committed && report.plan.delete.len() == 1 && s.expected.len() + 1 == before;
@@ -465,7 +465,7 @@ impl<'a> Session<'a> {
             request.run(ui).map(Answer::Restore)
         };
         self.step(plan, run, |s, outcome, proofs| {
-            let Outcome::Report(Answer::Restore(report)) = outcome else { return Ok(None) };
+            let Some(Answer::Restore(report)) = outcome.answer() else { return Ok(None) };
             let back = report.committed && report.plan.target == s.started;
             proof(proofs, "the old image has its name back", back);
             let old = s.expected.remove(&linux(&report.restored)).unwrap_or_default();
