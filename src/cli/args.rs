@@ -132,9 +132,23 @@ pub(super) struct FactoryArgs {
         env = "BOOTSURGEON_FACTORY"
     )]
     pub(super) url: String,
+    #[command(flatten)]
+    pub(super) network: NetworkArgs,
+}
+
+/// How to talk to a server. Proxies come from the usual variables (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY).
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct NetworkArgs {
     /// Trust the certificates in this PEM file for TLS, instead of the built-in roots
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "BOOTSURGEON_CA")]
     pub(super) ca: Option<PathBuf>,
+    /// Credentials for the server in a file of one line, user:password or a token
+    /// [else: BOOTSURGEON_FACTORY_TOKEN, or BOOTSURGEON_FACTORY_USER and _PASSWORD]
+    #[arg(long, value_name = "FILE")]
+    pub(super) auth_file: Option<PathBuf>,
+    /// Give a download up after this many seconds, retries included [default: never, while bytes arrive]
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) timeout: Option<u64>,
 }
 
 /// Where downloads are kept.
@@ -187,6 +201,8 @@ pub(super) struct ImageArgs {
     /// Which UKI, when there are several
     #[arg(long, value_name = "NAME")]
     pub(super) uki: Option<String>,
+    #[command(flatten)]
+    pub(super) network: NetworkArgs,
 }
 
 /// `extract`
@@ -210,6 +226,8 @@ pub(super) struct InspectArgs {
     /// Which UKI, when there are several
     #[arg(long, value_name = "NAME")]
     pub(super) uki: Option<String>,
+    #[command(flatten)]
+    pub(super) network: NetworkArgs,
 }
 
 /// What an image must be to be believed.
@@ -263,6 +281,8 @@ pub(super) struct DiffArgs {
     pub(super) old: String,
     /// The other
     pub(super) new: String,
+    #[command(flatten)]
+    pub(super) network: NetworkArgs,
 }
 
 /// A disk and which ESP of it.

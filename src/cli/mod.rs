@@ -7,17 +7,18 @@ mod ui;
 use crate::command::{
     self, Change, DiskRequest, FactoryRequest, ImageRequest, ImageSource, TrustRequest, VariablesChoice,
 };
-use crate::factory::{Asset, Auth, Cache, Options};
+use crate::factory::{Asset, Auth, Cache, Options, is_url};
 use crate::verify::Verdict;
 use crate::{Kind, Result};
 use args::{
-    CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, ImageArgs, Kind as AssetKind, SchematicCommand,
-    SwapArgs, TrustArgs, Via,
+    CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, ImageArgs, Kind as AssetKind, NetworkArgs,
+    SchematicCommand, SwapArgs, TrustArgs, Via,
 };
 use clap::{CommandFactory, Parser};
 use render::{Backups, Output};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use ui::Terminal;
 
 /// Runs the program.
@@ -63,7 +64,7 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
             out.show(&command::Extract { image: image(a.image)?, out: a.out, force: a.force }.run(ui)?)?;
         }
         Command::Inspect(a) => {
-            let image = image(ImageArgs { image: a.path, uki: a.uki })?;
+            let image = image(ImageArgs { image: a.path, uki: a.uki, network: a.network })?;
             out.show(&command::Inspect { image }.run(ui)?)?;
         }
         Command::Verify(a) => {
@@ -87,7 +88,7 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
             }
         }
         Command::Diff(a) => {
-            let open = |path: String| image(ImageArgs { image: path, uki: None });
+            let open = |path: String| image(ImageArgs { image: path, uki: None, network: a.network.clone() });
             out.show(&command::Diff { old: open(a.old)?, new: open(a.new)? }.run(ui)?)?;
         }
         Command::Status(a) => out.show(&command::status(&disk(a.disk, a.efivars), ui)?)?,
@@ -141,15 +142,15 @@ fn schematic(command: SchematicCommand, ui: &Terminal, out: &Output) -> Result<(
 }
 
 fn swap(a: SwapArgs) -> Result<command::Swap> {
-    let FactoryRequest { url, network } = factory(&a.factory)?;
     let image = match a.image {
-        Some(image) => ImageSource::Named(ImageRequest { image, uki: a.uki, network }),
+        Some(path) => ImageSource::Named(image(ImageArgs { image: path, uki: a.uki, network: a.factory.network })?),
         None => {
             let assets = match a.via {
                 Via::Auto => vec![Asset::Uki, Asset::Iso],
                 Via::Uki => vec![Asset::Uki],
                 Via::Iso => vec![Asset::Iso],
             };
+            let FactoryRequest { url, network } = factory(&a.factory)?;
             let CacheArgs { cache, offline } = a.cache;
             let cache = cache.map(|dir| Cache::new(dir, offline));
             ImageSource::Factory { url, assets, network, cache, uki: a.uki }
@@ -185,16 +186,23 @@ fn change(args: &ChangeArgs) -> Change {
 }
 
 fn image(args: ImageArgs) -> Result<ImageRequest> {
-    let network = match args.image.starts_with("http") {
-        true => Options { auth: Auth::from_env(&args.image)?, ..Options::default() },
-        false => Options::default(),
-    };
+    let network = network(&args.network, &args.image)?;
     Ok(ImageRequest { image: args.image, uki: args.uki, network })
 }
 
 fn factory(args: &FactoryArgs) -> Result<FactoryRequest> {
-    let network = Options { auth: Auth::from_env(&args.url)?, ca_file: args.ca.clone(), ..Options::default() };
-    Ok(FactoryRequest { url: args.url.clone(), network })
+    Ok(FactoryRequest { url: args.url.clone(), network: network(&args.network, &args.url)? })
+}
+
+/// How to talk to the server of `url`; credentials go nowhere else. A path of a file needs none.
+fn network(args: &NetworkArgs, url: &str) -> Result<Options> {
+    let auth = match &args.auth_file {
+        _ if !is_url(url) => None,
+        Some(file) => Some(Auth::from_file(url, file)?),
+        None => Auth::from_env(url)?,
+    };
+    let overall = args.timeout.map(Duration::from_secs);
+    Ok(Options { auth, ca_file: args.ca.clone(), overall, ..Options::default() })
 }
 
 fn asset(kind: AssetKind) -> Asset {

@@ -66,7 +66,7 @@ impl ImageRequest {
     /// # Errors
     /// [`crate::Kind::Io`] when it cannot be read; [`crate::Kind::Rejected`] when there is no UKI in it.
     pub fn open(&self, twins: bool, ui: &dyn Ui) -> Result<OpenImage> {
-        let opened = if self.image.starts_with("http://") || self.image.starts_with("https://") {
+        let opened = if factory::is_url(&self.image) {
             self.open_url(ui)
         } else {
             self.open_file(&PathBuf::from(&self.image), twins, None)
@@ -187,7 +187,7 @@ impl Drop for TemporaryFolder {
 
 /// An image as it may be shown: a URL without its query, which may hold a token.
 pub(super) fn shown(image: &str) -> &str {
-    if image.starts_with("http") { image.split(['?', '#']).next().unwrap_or(image) } else { image }
+    if factory::is_url(image) { image.split(['?', '#']).next().unwrap_or(image) } else { image }
 }
 
 /// Whether the source of a candidate is this local file and nothing else.

@@ -20,7 +20,7 @@ mod transfer;
 pub use cache::{Cache, Key};
 pub use client::{Asset, Factory, PUBLIC_FACTORY};
 pub use download::{Fetched, fetch};
-pub use options::{Auth, Event, Options};
+pub use options::{Auth, Event, Options, is_url};
 pub use remote::{HttpSource, SharedEvents, stream};
 pub use schematic::{Bootloader, OptionValue, Overlay, Schematic, is_id};
 pub use sequential::SequentialSource;

@@ -143,6 +143,12 @@ impl Auth {
     }
 }
 
+/// Whether this names a file on a server rather than one here.
+#[must_use]
+pub fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
 /// Scheme, host and port of an absolute http(s) URL.
 pub(super) fn origin(url: &str) -> Result<String> {
     let bad = || Error::new(Kind::Usage, format!("{} is not an http(s) URL", without_query(url)));

@@ -9,7 +9,7 @@ use crate::{Context, Error, Result};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -158,10 +158,18 @@ impl LocalFactory {
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io) when no port can be had.
     pub fn start() -> Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// Starts one on free ports of this address.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::Kind::Io) when no port can be had.
+    pub fn start_at(address: IpAddr) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut listeners = Vec::new();
         let mut listen = |storage: bool| -> Result<SocketAddr> {
-            let listener = TcpListener::bind(("127.0.0.1", 0)).while_doing(|| "starting the local factory")?;
+            let listener = TcpListener::bind((address, 0)).while_doing(|| "starting the local factory")?;
             let address = listener.local_addr()?;
             let shared = Arc::clone(&shared);
             listeners.push(
