@@ -52,11 +52,41 @@ impl Output {
             eprintln!("{} {advice}", p.strong("what to do:"));
         }
         if self.json {
-            let document = serde_json::json!({
-                "error": {"message": error.to_string(), "advice": error.advice(), "exit_code": error.kind().exit_code()}
-            });
-            let _ = writeln!(std::io::stdout(), "{document:#}");
+            error_document(error);
         }
+    }
+}
+
+/// Prints the document of an error on stdout.
+pub(super) fn error_document(error: &Error) {
+    let document = serde_json::json!({
+        "error": {"message": error.to_string(), "advice": error.advice(), "exit_code": error.kind().exit_code()}
+    });
+    let _ = writeln!(std::io::stdout(), "{document:#}");
+}
+
+/// `completions`: the script, and nothing else, for a shell to read.
+#[derive(Serialize)]
+pub(super) struct Completions {
+    pub(super) shell: String,
+    pub(super) script: String,
+}
+
+impl Render for Completions {
+    fn text(&self, f: &mut dyn fmt::Write, _: Paint) -> fmt::Result {
+        f.write_str(&self.script)
+    }
+}
+
+/// `man`: where the pages are now.
+#[derive(Serialize)]
+pub(super) struct ManPages {
+    pub(super) dir: String,
+}
+
+impl Render for ManPages {
+    fn text(&self, f: &mut dyn fmt::Write, _: Paint) -> fmt::Result {
+        writeln!(f, "the manual pages are in {}; read one with `man -l {}/bootsurgeon.1`", self.dir, self.dir)
     }
 }
 
