@@ -196,7 +196,16 @@ impl<S: ReadAt> Job<'_, S> {
     /// The usual order: the plan comes from the image's headers, and the user agrees to it before anything is written.
     fn plan_and_stage(mut self, remote: bool) -> Result<SwapReport> {
         let facts = uki::probe(&self.candidate.bytes)?;
-        let plan = self.plan(&self.candidate.bytes, facts.version())?;
+        let plan = match self.plan(&self.candidate.bytes, facts.version()) {
+            Ok(plan) => plan,
+            // No menu lists an image that is unfit in itself, one for another architecture say: then that is the news.
+            Err(refusal) => {
+                if refusal.kind() == Kind::Unsafe {
+                    let _accepted = self.judge(&mut [])?;
+                }
+                return Err(refusal);
+            }
+        };
         if self.policy.refuse_halt && uki::cmdline::halt_if_installed(facts.cmdline().unwrap_or_default()) {
             // The schematic stands in the initrd. From a remote image it is not worth the transfer.
             let whole = if remote { None } else { uki::analyse(&self.candidate.bytes, &mut []).ok() };
