@@ -48,6 +48,11 @@ impl Output {
     pub(super) fn error(&self, error: &Error) {
         let p = self.paint_errors;
         eprintln!("{} {error}", p.bad("error:"));
+        match error.esp_changed() {
+            Some(false) => eprintln!("the ESP was not changed"),
+            Some(true) => eprintln!("{}", p.warn("the ESP was changed, or may have been")),
+            None => {}
+        }
         if let Some(advice) = error.advice() {
             eprintln!("{} {advice}", p.strong("what to do:"));
         }
@@ -60,7 +65,12 @@ impl Output {
 /// Prints the document of an error on stdout.
 pub(super) fn error_document(error: &Error) {
     let document = serde_json::json!({
-        "error": {"message": error.to_string(), "advice": error.advice(), "exit_code": error.kind().exit_code()}
+        "error": {
+            "message": error.to_string(),
+            "advice": error.advice(),
+            "exit_code": error.kind().exit_code(),
+            "esp_changed": error.esp_changed(),
+        }
     });
     let _ = writeln!(std::io::stdout(), "{document:#}");
 }
