@@ -51,6 +51,8 @@ struct Inner {
     /// What was being done, innermost first.
     context: Vec<String>,
     advice: Option<String>,
+    /// Whether the ESP was changed, where that is a question at all.
+    esp_changed: Option<bool>,
     source: Option<std::io::Error>,
 }
 
@@ -58,10 +60,11 @@ struct Inner {
 impl serde::Serialize for Error {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut s = serializer.serialize_struct("Error", 3)?;
+        let mut s = serializer.serialize_struct("Error", 4)?;
         s.serialize_field("message", &self.to_string())?;
         s.serialize_field("advice", &self.advice())?;
         s.serialize_field("exit_code", &self.kind().exit_code())?;
+        s.serialize_field("esp_changed", &self.esp_changed())?;
         s.end()
     }
 }
@@ -69,7 +72,14 @@ impl serde::Serialize for Error {
 impl Error {
     /// An error of `kind` that says what is wrong.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), context: Vec::new(), advice: None, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            context: Vec::new(),
+            advice: None,
+            esp_changed: None,
+            source: None,
+        }))
     }
 
     /// The image or its identity is not acceptable.
@@ -109,6 +119,19 @@ impl Error {
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.0.advice.get_or_insert_with(|| advice.into());
         self
+    }
+
+    /// Says whether the ESP was changed, or may have been, before this happened. What was said nearest to the cause stays.
+    #[must_use]
+    pub fn with_esp_changed(mut self, changed: bool) -> Self {
+        self.0.esp_changed.get_or_insert(changed);
+        self
+    }
+
+    /// Whether the ESP was changed, or may have been; `None` where nothing was going to change it.
+    #[must_use]
+    pub fn esp_changed(&self) -> Option<bool> {
+        self.0.esp_changed
     }
 
     /// The same error as another kind, for example a malformed ESP that is unsafe to write rather than a bad image.

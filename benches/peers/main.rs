@@ -284,11 +284,11 @@ impl Bench {
         Ok(rows)
     }
 
-    /// A swap that did nothing would be fast: mtools reads the new UKI under the installed one's name.
+    /// A swap that did nothing would be fast: mtools reads the new UKI under its version's name.
     fn check_swapped(&self) -> Outcome<()> {
         let esp = volume(&self.disk, Inputs::ESP_OFFSET);
-        let installed = format!("::/EFI/Linux/{}", Inputs::INSTALLED);
-        let found = self.run(&Step::new(&[&"mcopy", &"-n", &"-i", &esp, &installed, &"-"]))?;
+        let target = format!("::/{}", Inputs::IN_ISO);
+        let found = self.run(&Step::new(&[&"mcopy", &"-n", &"-i", &esp, &target, &"-"]))?;
         if found == fs::read(&self.inputs.uki)? {
             Ok(())
         } else {

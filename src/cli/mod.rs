@@ -9,7 +9,7 @@ use crate::command::{
 };
 use crate::factory::{Asset, Auth, Cache, Options, is_url};
 use crate::verify::Verdict;
-use crate::{Kind, Result};
+use crate::{Context, Kind, Result};
 use args::{
     CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, ImageArgs, Kind as AssetKind, NetworkArgs,
     SchematicCommand, SwapArgs, TrustArgs, Via,
@@ -30,6 +30,12 @@ pub fn run() -> ExitCode {
             // `--help` and `--version` are no errors, and clap knows.
             let code = if e.use_stderr() { Kind::Usage.exit_code() } else { 0 };
             let _ = e.print();
+            // Who asks for JSON reads stdout; the option itself may be among what could not be parsed.
+            if e.use_stderr() && std::env::args_os().any(|a| a == "--json") {
+                let text = e.render().to_string();
+                let message = text.trim().strip_prefix("error: ").unwrap_or(text.trim());
+                render::error_document(&crate::Error::usage(message).advise("see --help"));
+            }
             return ExitCode::from(code);
         }
     };
@@ -124,9 +130,17 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
             }
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "bootsurgeon", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "bootsurgeon", &mut script);
+            let script = String::from_utf8_lossy(&script).into_owned();
+            out.show(&render::Completions { shell: shell.to_string(), script })?;
         }
-        Command::Man { dir } => clap_mangen::generate_to(Cli::command(), dir)?,
+        Command::Man { dir } => {
+            clap_mangen::generate_to(Cli::command(), &dir)
+                .while_doing(|| format!("writing the manual pages into {}", dir.display()))
+                .map_err(|e| e.advise("the directory must exist and be writable"))?;
+            out.show(&render::ManPages { dir: dir.display().to_string() })?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

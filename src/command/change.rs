@@ -24,11 +24,16 @@ impl Change {
         }
         match ui.confirm(question) {
             Some(true) => Ok(()),
-            Some(false) => Err(Error::new(Kind::Cancelled, "not confirmed; the ESP was not changed")),
-            None => Err(Error::refused(
-                "confirmation is missing, and there is no terminal to ask at; the ESP was not changed",
-            )
-            .advise("look at the plan with --dry-run, then run it with --yes")),
+            Some(false) => Err(Error::new(Kind::Cancelled, "not confirmed")),
+            None => Err(Error::refused("confirmation is missing, and there is no terminal to ask at")
+                .advise("look at the plan with --dry-run, then run it with --yes")),
         }
     }
+}
+
+/// Adds what an error after the intent record means.
+pub(super) fn interrupted_now(e: Error) -> Error {
+    e.while_doing("committing (the board still boots the old image or the new one)")
+        .advise("run `bootsurgeon recover` on this disk before anything else")
+        .with_esp_changed(true)
 }

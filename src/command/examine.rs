@@ -33,7 +33,7 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
         done += chunk.len() as u64;
         ui.event(Event::Progress { done, total: Some(total) });
         if ui.cancelled().load(Ordering::Relaxed) {
-            return Err(Error::new(Kind::Cancelled, "stopped on request; the ESP was not changed"));
+            return Err(Error::new(Kind::Cancelled, "stopped on request"));
         }
         Ok(())
     };

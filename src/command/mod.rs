@@ -82,7 +82,7 @@ pub trait Ui: Sync {
 /// Fails if the user wants to stop.
 pub(crate) fn check_cancelled(ui: &dyn Ui) -> Result<()> {
     if ui.cancelled().load(Ordering::Relaxed) {
-        return Err(Error::new(Kind::Cancelled, "stopped on request; the ESP was not changed"));
+        return Err(Error::new(Kind::Cancelled, "stopped on request"));
     }
     Ok(())
 }
@@ -209,5 +209,5 @@ pub(crate) fn copy_out<S: ReadAt>(bytes: &Pieces<S>, out: &Path) -> Result<()> {
         fan_out(bytes, 0, bytes.size(), &mut [&mut write])?;
         Ok(file.sync_all()?)
     };
-    copy().while_doing(|| format!("copying the old image to {}; the ESP was not changed", out.display()))
+    copy().while_doing(|| format!("copying the old image to {}", out.display()))
 }

@@ -1,6 +1,6 @@
 //! `prune`: duplicates, broken entries and stale versions out of the boot menu.
 
-use super::change::Change;
+use super::change::{Change, interrupted_now};
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
 use crate::esp::Inventory;
@@ -38,6 +38,10 @@ impl Prune {
     /// # Errors
     /// As [`PrunePlan::make`] and [`open_healthy`]; what the medium reports.
     pub fn run(&self, ui: &dyn Ui) -> Result<PruneReport> {
+        self.prune(ui).map_err(|e| e.with_esp_changed(false))
+    }
+
+    fn prune(&self, ui: &dyn Ui) -> Result<PruneReport> {
         let target = self.disk.find()?;
         let (variables, unreadable) = boot_variables(&self.disk.efivars(&target));
         for warning in target.warnings.iter().chain(&unreadable) {
@@ -56,7 +60,7 @@ impl Prune {
         self.change.confirm(ui, &format!("Take {count} files out of the way on {}?", target.path.display()))?;
         let opened = target.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
-        let _ = plan.operation(time).run(editor)?;
+        let _ = plan.operation(time).run(editor).map_err(interrupted_now)?;
         Ok(PruneReport { plan, committed: true })
     }
 }

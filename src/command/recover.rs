@@ -1,6 +1,6 @@
 //! `recover`: after an interruption.
 
-use super::change::Change;
+use super::change::{Change, interrupted_now};
 use super::{DiskRequest, Ui};
 use crate::Result;
 use crate::surgery::{Recovery, recover};
@@ -31,6 +31,10 @@ impl Recover {
     /// # Errors
     /// As [`recover`].
     pub fn run(&self, ui: &dyn Ui) -> Result<RecoverReport> {
+        self.recover(ui).map_err(|e| e.with_esp_changed(false))
+    }
+
+    fn recover(&self, ui: &dyn Ui) -> Result<RecoverReport> {
         let target = self.disk.find()?;
         let source = target.open()?;
         let recovery = crate::surgery::rehearse_recovery(&source, target.sector_size)?;
@@ -40,6 +44,6 @@ impl Recover {
         drop(source);
         self.change.confirm(ui, &format!("Do this on {}: {}?", target.path.display(), recovery.actions.join("; ")))?;
         let opened = target.open_surgery()?;
-        Ok(RecoverReport { recovery: recover(opened.medium())?, committed: true })
+        Ok(RecoverReport { recovery: recover(opened.medium()).map_err(interrupted_now)?, committed: true })
     }
 }

@@ -1,6 +1,6 @@
 //! `restore`: a backup back in place, the present image becoming a backup. No image byte is copied.
 
-use super::change::Change;
+use super::change::{Change, interrupted_now};
 use super::examine::examine;
 use super::swap::{confirm_on_medium, rejected};
 use super::trust::{TrustRequest, add_disk};
@@ -92,6 +92,10 @@ impl Restore {
     /// # Errors
     /// As for a swap; [`crate::Kind::Usage`] when there is no such backup.
     pub fn run(&self, ui: &dyn Ui) -> Result<RestoreReport> {
+        self.restore(ui).map_err(|e| e.with_esp_changed(false))
+    }
+
+    fn restore(&self, ui: &dyn Ui) -> Result<RestoreReport> {
         let target = self.disk.find()?;
         let vars = self.disk.efivars(&target);
         let (variables, mut warnings) = boot_variables(&vars);
@@ -113,9 +117,7 @@ impl Restore {
             return Err(rejected(&report));
         }
         if let Some(why) = &report.firmware_refuses {
-            return Err(Error::refused(format!(
-                "the board's firmware would refuse {name}: {why}; nothing was changed"
-            )));
+            return Err(Error::refused(format!("the board's firmware would refuse {name}: {why}")));
         }
 
         let time = now();
@@ -141,9 +143,9 @@ impl Restore {
         let entry = &file.entry;
         let new = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
         let operation = plan.operation("restore", &esp, new, Source::File(name.clone()), time);
-        let _ = operation.run(editor)?;
+        let _ = operation.run(editor).map_err(interrupted_now)?;
         drop(opened);
-        confirm_on_medium(&target, &plan)?;
+        confirm_on_medium(&target, &plan).map_err(|e| e.with_esp_changed(true))?;
         Ok(done(plan, true))
     }
 

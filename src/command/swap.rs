@@ -1,6 +1,6 @@
 //! `swap`: the whole job. Plan, ask, write into free clusters while verifying, read back, commit, tidy.
 
-use super::change::Change;
+use super::change::{Change, interrupted_now};
 use super::examine::{Examined, examine};
 use super::image::{OpenImage, Remote};
 use super::trust::{TrustRequest, add_disk, schematic_id};
@@ -15,7 +15,7 @@ use crate::image::Candidate;
 use crate::pcr::Bank;
 use crate::pe::Head;
 use crate::plan::{NewImage, SwapPlan, SwapWishes};
-use crate::surgery::{Source, Staged, Staging, open_healthy};
+use crate::surgery::{Source, Staged, Staging, open_healthy, room_for};
 use crate::verify::{Check, CheckId, Policy, Report, Status, verify};
 use crate::{Error, Kind, Result, uki};
 use serde::Serialize;
@@ -90,6 +90,10 @@ impl Swap {
     /// [`Kind::Rejected`] when the image fails a check; [`Kind::Unsafe`] when the board would not boot it, or the ESP
     /// is busy, full or damaged; what disk and network report.
     pub fn run(&self, ui: &dyn Ui) -> Result<SwapReport> {
+        self.swap(ui).map_err(|e| e.with_esp_changed(false))
+    }
+
+    fn swap(&self, ui: &dyn Ui) -> Result<SwapReport> {
         let target = self.disk.find()?;
         let vars = self.disk.efivars(&target);
         let (variables, mut warnings) = boot_variables(&vars);
@@ -171,7 +175,7 @@ impl Swap {
 fn halts(facts: &uki::Facts, policy: &Policy) -> Error {
     Error::refused(
         "the image has talos.halt_if_installed=1 in its signed command line, as every ISO's UKI has: an installed \
-             node that boots it stops for up to 70 minutes before it loads its configuration; the ESP was not changed",
+             node that boots it stops for up to 70 minutes before it loads its configuration",
     )
     .advise(format!(
         "use the factory's metal-{}-secureboot-uki.efi (`swap DISK --schematic … --talos …` asks for it), or a \
@@ -196,7 +200,16 @@ impl<S: ReadAt> Job<'_, S> {
     /// The usual order: the plan comes from the image's headers, and the user agrees to it before anything is written.
     fn plan_and_stage(mut self, remote: bool) -> Result<SwapReport> {
         let facts = uki::probe(&self.candidate.bytes)?;
-        let plan = self.plan(&self.candidate.bytes, facts.version())?;
+        let plan = match self.plan(&self.candidate.bytes, facts.version()) {
+            Ok(plan) => plan,
+            // No menu lists an image that is unfit in itself, one for another architecture say: then that is the news.
+            Err(refusal) => {
+                if refusal.kind() == Kind::Unsafe {
+                    let _accepted = self.judge(&mut [])?;
+                }
+                return Err(refusal);
+            }
+        };
         if self.policy.refuse_halt && uki::cmdline::halt_if_installed(facts.cmdline().unwrap_or_default()) {
             // The schematic stands in the initrd. From a remote image it is not worth the transfer.
             let whole = if remote { None } else { uki::analyse(&self.candidate.bytes, &mut []).ok() };
@@ -206,6 +219,7 @@ impl<S: ReadAt> Job<'_, S> {
         if let Some(sha256) = self.in_place(&plan, remote)? {
             return Ok(report(plan, Vec::new(), false, sha256, true));
         }
+        room_for(self.esp.volume.geometry(), self.esp.volume.table().free_clusters(), self.candidate.bytes.size())?;
         if self.swap.change.dry_run {
             let (judged, sha256) = self.judge(&mut [])?;
             return Ok(report(plan, judged.checks, false, hex::encode(sha256), false));
@@ -272,7 +286,7 @@ impl<S: ReadAt> Job<'_, S> {
         self.ui.event(Event::Step("committing".into()));
         let operation = plan.operation("swap", self.esp, staged.content(), Source::Staged, self.time);
         let _ = staged.commit(&operation).map_err(interrupted_now)?;
-        confirm_on_medium(self.target, &plan)?;
+        confirm_on_medium(self.target, &plan).map_err(|e| e.with_esp_changed(true))?;
         Ok(report(plan, judged.checks, true, judged.image.sha256, false))
     }
 
@@ -285,9 +299,7 @@ impl<S: ReadAt> Job<'_, S> {
             return Err(rejected(&report));
         }
         if let Some(why) = &report.firmware_refuses {
-            return Err(Error::refused(format!(
-                "the board's firmware would refuse the image: {why}; the ESP was not changed"
-            )));
+            return Err(Error::refused(format!("the board's firmware would refuse the image: {why}")));
         }
         Ok((report, examined.facts.sha256))
     }
@@ -326,7 +338,7 @@ impl<S: ReadAt> Job<'_, S> {
         if now.iter().filter(|e| !e.is_dir()).eq(before) {
             return Ok(());
         }
-        Err(Error::refused("EFI/Linux has changed since the plan was made; nothing was written").advise("run it again"))
+        Err(Error::refused("EFI/Linux has changed since the plan was made").advise("run it again"))
     }
 }
 
@@ -373,16 +385,10 @@ pub(super) fn rejected(report: &Report) -> Error {
     let only_halt = failed.iter().all(|c| c.id == CheckId::Cmdline);
     let error = Error::new(
         if only_halt { Kind::Unsafe } else { Kind::Rejected },
-        format!("the image was rejected, the ESP was not changed: {}", list.join(" ")),
+        format!("the image was rejected: {}", list.join(" ")),
     );
     let signer = failed.iter().any(|c| c.id == CheckId::AuthenticodeSigner);
     if signer { error.advise("name the signer you trust with --cert FILE") } else { error }
-}
-
-/// Adds what an error after the intent record means.
-fn interrupted_now(e: Error) -> Error {
-    e.while_doing("committing (the ESP was being changed; the board still boots the old image or the new one)")
-        .advise("run `bootsurgeon recover` on this disk before anything else")
 }
 
 /// Reads the ESP anew and makes sure the board starts what was planned.
@@ -394,7 +400,8 @@ pub(super) fn confirm_on_medium(target: &Target, plan: &SwapPlan) -> Result<()> 
     let health = crate::fat::Health::check(&volume)?;
     if !found || !health.is_healthy() {
         return Err(Error::io("the ESP does not look as planned after the swap")
-            .advise("look at it with `status`; `restore` puts the backup back"));
+            .advise("look at it with `status`; `restore` puts the backup back")
+            .with_esp_changed(true));
     }
     Ok(())
 }

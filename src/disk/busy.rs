@@ -48,16 +48,16 @@ fn processes() -> impl Iterator<Item = PathBuf> {
     all.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().bytes().all(|b| b.is_ascii_digit())))
 }
 
-/// The loop device that a file is attached to, if any: then the file must not be written behind its back.
-pub(super) fn loop_device_over(file: &Path) -> Option<String> {
-    if device_number(file).is_some() {
-        return None;
-    }
-    let file = std::fs::canonicalize(file).ok()?;
+/// The loop device that a file or block device is attached to, if any: the kernel does not count that as a claim, but what is
+/// written behind its back is not seen there.
+pub(super) fn loop_device_over(node: &Path) -> Option<String> {
+    let node = std::fs::canonicalize(node).ok()?;
+    let number = device_number(&node);
     let loops = std::fs::read_dir("/sys/block").ok()?.flatten().map(|e| e.path());
     loops.into_iter().find_map(|dev| {
         let backing = std::fs::read_to_string(dev.join("loop/backing_file")).ok()?;
-        (Path::new(backing.trim_end()) == file)
+        let backing = Path::new(backing.trim_end());
+        (backing == node || number.is_some() && device_number(backing) == number)
             .then(|| format!("/dev/{}", dev.file_name().unwrap_or_default().to_string_lossy()))
     })
 }

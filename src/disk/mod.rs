@@ -1,8 +1,9 @@
 //! Finding the ESP: what `DISK` is, its partition table, and the node to open.
 //!
 //! `DISK` is a whole-disk device, a partition device, a raw disk image or a bare FAT image. On a device the *partition's*
-//! own node is opened, never a range of the whole disk: the two have separate page caches, and only the partition node
-//! answers `O_EXCL` with "busy" for exactly this partition.
+//! own node is opened, not a range of the whole disk: the two have separate page caches, and only the partition node
+//! answers `O_EXCL` with "busy" for exactly this partition. Only where the kernel knows no partition at all is the range
+//! opened.
 //!
 //! Everything here reads; [`Target::open_surgery`] hands out the one writable medium.
 
@@ -118,7 +119,12 @@ impl Target {
         let device = sysfs::Device::of(path)?;
         if let Some(gpt) = Gpt::read(source, Some(sector_size))? {
             let esp = gpt.choose_esp(choice)?;
-            let node = device.partition_node(esp.number, path)?;
+            // A kernel that has not looked for partitions (a loop device without `losetup -P`) has no partition node that
+            // somebody else could mount or whose cache could differ: then, and only then, the range of the disk is right.
+            let (node, window) = match device.has_partitions() {
+                Some(false) => (path.to_owned(), Some(esp.extent)),
+                _ => (device.partition_node(esp.number, path)?, None),
+            };
             return Ok(Self {
                 path: path.to_owned(),
                 shape: Shape::WholeDisk,
@@ -126,7 +132,7 @@ impl Target {
                 partition: Some(esp),
                 warnings: gpt.warnings,
                 node,
-                window: None,
+                window,
                 lock: Some(path.to_owned()),
             });
         }
@@ -177,12 +183,30 @@ impl Target {
     /// may not be written.
     pub fn open_surgery(&self) -> Result<SurgeryTarget> {
         let lock = self.lock.as_deref().map(lock_disk).transpose()?;
-        if let Some(user) = busy::loop_device_over(&self.node) {
-            return Err(Error::refused(format!("{} is attached to {user}", self.node.display()))
+        let nodes = [Some(self.node.as_path()), self.lock.as_deref()];
+        if let Some((node, user)) =
+            nodes.iter().flatten().find_map(|node| busy::loop_device_over(node).map(|user| (node, user)))
+        {
+            return Err(Error::refused(format!("{} is attached to {user}", node.display()))
                 .advise(format!("work on {user} itself, or detach it with `losetup -d {user}`")));
         }
+        if device_number(&self.node).is_some() && sysfs::Device::of(&self.node)?.is_write_protected() {
+            return Err(Error::refused(format!(
+                "{} may not be written: the device is write-protected",
+                self.node.display()
+            ))
+            .advise("look for a switch on the medium, or make it writable with `blockdev --setrw`"));
+        }
         let file = SurgeryFile::open(&self.node, self.sector_size).map_err(|e| {
-            let holders = if e.kind() == Kind::Unsafe { busy::holders(&self.node) } else { Vec::new() };
+            // Who claims the whole disk holds every partition of it, too.
+            let busy = e.kind() == Kind::Unsafe;
+            let holders = nodes
+                .into_iter()
+                .flatten()
+                .filter(|_| busy)
+                .map(busy::holders)
+                .find(|h| !h.is_empty())
+                .unwrap_or_default();
             if holders.is_empty() {
                 e.advise("find out who uses it: `lsblk`, `findmnt`; unmount it and try again")
             } else {

@@ -25,6 +25,17 @@ impl Device {
         read_number(&self.sysfs.as_ref()?.join("partition"))
     }
 
+    /// Whether the kernel knows any partition of this disk; `None` when sysfs does not tell.
+    pub(super) fn has_partitions(&self) -> Option<bool> {
+        let entries = std::fs::read_dir(self.sysfs.as_ref()?).ok()?;
+        Some(entries.flatten().any(|entry| entry.path().join("partition").exists()))
+    }
+
+    /// Whether the kernel lets nobody write to it. Opening it for writing may succeed all the same; writing then fails.
+    pub(super) fn is_write_protected(&self) -> bool {
+        self.sysfs.as_ref().and_then(|dir| read_number(&dir.join("ro"))) == Some(1)
+    }
+
     /// The node of the whole disk that this partition belongs to, looked for beside `path`.
     pub(super) fn parent_node(&self, path: &Path) -> Option<PathBuf> {
         self.partition_number()?;
@@ -36,7 +47,7 @@ impl Device {
     pub(super) fn partition_node(&self, number: u32, path: &Path) -> Result<PathBuf> {
         let missing = |why: String| {
             Error::io(why)
-                .advise("re-read the partition table (`partprobe`, `losetup -P`) or give the partition's own node")
+                .advise("re-read the partition table (`partprobe`, `partx -u`) or give the partition's own node")
         };
         let Some(sysfs) = &self.sysfs else {
             return Err(missing(format!("sysfs does not describe {}", path.display())));

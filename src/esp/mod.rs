@@ -12,7 +12,7 @@ use crate::boot::{self, Esp, Loader, LoaderVersion, OtherLoaders, Prediction, Ty
 use crate::fat::{Entry, Health, Volume};
 use crate::pe::Arch;
 use crate::surgery::{Interrupted, LINUX_DIR, interrupted, refuse_unhealthy};
-use crate::{Result, uki};
+use crate::{Kind, Result, uki};
 use serde::Serialize;
 
 /// More Type #1 entries than any loader would show.
@@ -109,8 +109,19 @@ impl<S: ReadAt> Inventory<S> {
     /// Reads an ESP. A damaged volume is read as far as it goes: `health` tells.
     ///
     /// # Errors
-    /// [`crate::Kind::Rejected`] when the volume cannot be opened or its root directory not read.
+    /// [`Kind::Unsafe`] when the volume cannot be opened or its root directory not read.
     pub fn read(source: S, variables: Variables) -> Result<Self> {
+        Self::read_volume(source, variables).map_err(|e| match e.kind() {
+            // Malformed here is the ESP and not the image that somebody brings.
+            Kind::Rejected => e
+                .as_kind(Kind::Unsafe)
+                .while_doing("reading the FAT file system of the ESP")
+                .advise("repair it with `fsck.fat` from another system before anything is written"),
+            _ => e,
+        })
+    }
+
+    fn read_volume(source: S, variables: Variables) -> Result<Self> {
         let volume = Volume::open(source)?;
         let health = Health::check(&volume)?;
         let interrupted = interrupted(&volume)?;

@@ -20,7 +20,7 @@ mod staging;
 pub use intent::{INTENT_NAME, Interrupted, interrupted};
 pub use operation::{ContentRef, Install, Operation, Outcome, Source, Tidy};
 pub use recover::{Recovery, recover, rehearse as rehearse_recovery};
-pub use staging::{Staged, Staging};
+pub use staging::{Staged, Staging, room_for};
 
 use crate::block::WriteAt;
 use crate::fat::{Editor, Health, ProblemClass};

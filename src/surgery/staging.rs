@@ -1,7 +1,7 @@
 //! Step one of every swap: the new image in free clusters, read back from the medium. Nothing refers to it yet.
 
 use crate::block::{Pieces, Sink, WriteAt, sha256_of};
-use crate::fat::{Editor, Run, Volume};
+use crate::fat::{Editor, Geometry, Run, Volume};
 use crate::{Error, Result};
 
 /// Clusters beyond the image itself that an operation may need: the intent record, growth of two directories.
@@ -26,28 +26,37 @@ pub struct Staged<'m> {
     pub(super) sha256: [u8; 32],
 }
 
+/// The clusters that an image of `bytes` bytes takes, if there are `free` ones for it and for a little more.
+///
+/// # Errors
+/// [`crate::Kind::Unsafe`] when there is not enough room, with the numbers; [`crate::Kind::Rejected`] for a length that no
+/// file on FAT can have.
+pub fn room_for(geometry: &Geometry, free: u32, bytes: u64) -> Result<u32> {
+    if bytes == 0 || bytes > u64::from(u32::MAX) {
+        return Err(Error::rejected(format!("an image of {bytes} bytes cannot be a file on FAT")));
+    }
+    let clusters = geometry.clusters_for(bytes);
+    let need = clusters + SPARE_CLUSTERS;
+    if need > u64::from(free) {
+        let kib = |clusters: u64| clusters * u64::from(geometry.cluster_bytes) / 1024;
+        return Err(Error::refused(format!(
+            "no room on the ESP: the image needs {} KiB beside the old one, {} KiB are free",
+            kib(need),
+            kib(u64::from(free))
+        ))
+        .advise("make room: `prune DISK --delete` removes duplicates, `--keep-backups 0` old backups"));
+    }
+    Ok(clusters as u32)
+}
+
 impl<'m> Staging<'m> {
     /// Reserves room for an image of `bytes` bytes. Nothing is written.
     ///
     /// # Errors
     /// [`crate::Kind::Unsafe`] when there is not enough room, with the numbers.
     pub fn begin(mut editor: Editor<'m>, medium: &'m dyn WriteAt, bytes: u64) -> Result<Self> {
-        if bytes == 0 || bytes > u64::from(u32::MAX) {
-            return Err(Error::rejected(format!("an image of {bytes} bytes cannot be a file on FAT")));
-        }
-        let g = editor.geometry();
-        let need = g.clusters_for(bytes) + SPARE_CLUSTERS;
-        let free = u64::from(editor.table().free_clusters());
-        if need > free {
-            let kib = |clusters: u64| clusters * u64::from(g.cluster_bytes) / 1024;
-            return Err(Error::refused(format!(
-                "no room on the ESP: the image needs {} KiB beside the old one, {} KiB are free",
-                kib(need),
-                kib(free)
-            ))
-            .advise("make room: `prune DISK --delete` removes duplicates, `--keep-backups 0` old backups"));
-        }
-        let runs = editor.reserve((need - SPARE_CLUSTERS) as u32)?;
+        let need = room_for(editor.geometry(), editor.table().free_clusters(), bytes)?;
+        let runs = editor.reserve(need)?;
         Ok(Self { editor, medium, runs, bytes, written: 0 })
     }
 

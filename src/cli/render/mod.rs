@@ -58,18 +58,53 @@ impl Output {
         let _ = error_text(&mut text, self.paint_errors, error);
         eprint!("{text}");
         if self.json {
-            let document = serde_json::json!({ "error": error });
-            let _ = writeln!(std::io::stdout(), "{document:#}");
+            error_document(error);
         }
     }
 }
 
-/// What went wrong and what to do now.
+/// What went wrong, whether the ESP was changed, and what to do now.
 pub(super) fn error_text(f: &mut dyn fmt::Write, p: Paint, error: &Error) -> fmt::Result {
     writeln!(f, "{} {error}", p.bad("error:"))?;
+    match error.esp_changed() {
+        Some(false) => writeln!(f, "the ESP was not changed")?,
+        Some(true) => writeln!(f, "{}", p.warn("the ESP was changed, or may have been"))?,
+        None => {}
+    }
     match error.advice() {
         Some(advice) => writeln!(f, "{} {advice}", p.strong("what to do:")),
         None => Ok(()),
+    }
+}
+
+/// Prints the document of an error on stdout.
+pub(super) fn error_document(error: &Error) {
+    let document = serde_json::json!({ "error": error });
+    let _ = writeln!(std::io::stdout(), "{document:#}");
+}
+
+/// `completions`: the script, and nothing else, for a shell to read.
+#[derive(Serialize)]
+pub(super) struct Completions {
+    pub(super) shell: String,
+    pub(super) script: String,
+}
+
+impl Render for Completions {
+    fn text(&self, f: &mut dyn fmt::Write, _: Paint) -> fmt::Result {
+        f.write_str(&self.script)
+    }
+}
+
+/// `man`: where the pages are now.
+#[derive(Serialize)]
+pub(super) struct ManPages {
+    pub(super) dir: String,
+}
+
+impl Render for ManPages {
+    fn text(&self, f: &mut dyn fmt::Write, _: Paint) -> fmt::Result {
+        writeln!(f, "the manual pages are in {}; read one with `man -l {}/bootsurgeon.1`", self.dir, self.dir)
     }
 }
 

@@ -36,10 +36,7 @@ impl Render for StatusReport {
         }
         match &self.loader {
             Some(l) => {
-                let what = l
-                    .systemd_boot
-                    .as_ref()
-                    .map_or("not a systemd-boot that is known".to_owned(), |v| format!("systemd-boot {v}"));
+                let what = l.systemd_boot.as_ref().map_or("not a systemd-boot that is known".to_owned(), Clone::clone);
                 writeln!(f, "Boot  {}, {what}", l.path)?;
             }
             None => writeln!(f, "Boot  {}", p.bad("no boot loader in EFI/BOOT: the firmware finds nothing to start"))?,
