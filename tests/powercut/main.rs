@@ -14,6 +14,7 @@ mod matrix;
 mod naive;
 mod operations;
 mod readers;
+mod real;
 mod recorder;
 mod reference;
 #[cfg(test)]

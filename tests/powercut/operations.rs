@@ -88,6 +88,8 @@ pub struct Tally {
     pub fsck: usize,
     pub fatfs: usize,
     pub mtools: usize,
+    /// States that were also given to the program's own health check.
+    pub doctor: usize,
     /// Runs with an injected fault.
     pub faults: usize,
     pub bad: usize,
@@ -116,6 +118,7 @@ impl Tally {
         self.fsck += other.fsck;
         self.fatfs += other.fatfs;
         self.mtools += other.mtools;
+        self.doctor += other.doctor;
         self.faults += other.faults;
         self.bad += other.bad;
         for (kind, (n, first)) in &other.violations {
@@ -142,6 +145,7 @@ impl Tally {
         row("states also judged by fsck.fat", self.fsck);
         row("states also read by the fatfs crate", self.fatfs);
         row("states also read by mtools", self.mtools);
+        row("states also judged by the program's own doctor", self.doctor);
         row("runs with an injected fault", self.faults);
         row("states with a violation", self.bad);
         row("torn sectors (outside the model)", self.torn);
@@ -372,7 +376,8 @@ impl<'a> Run<'a> {
         let epochs = 1 + events.iter().filter(|e| matches!(e, Event::Barrier)).count();
         let writes = events.len() + 1 - epochs;
         let each = self.share.saturating_sub(writes).div_ceil(epochs).max(8);
-        Limits { complete: (each * 2).min(1 << 16), sampled: each, torn: self.torn, seed: self.seed }
+        // 16 sector writes have at most 65,536 states: no epoch within the specification's bound is ever sampled.
+        Limits { complete: 1 << crash::COMPLETE_WRITES, sampled: each, torn: self.torn, seed: self.seed }
     }
 
     fn one_cut(&mut self, frame: &mut Frame, cut: Cut, watch: &mut CommitWatch) {
@@ -391,6 +396,9 @@ impl<'a> Run<'a> {
         }
         if self.tally.states.is_multiple_of(self.readers_every) {
             self.ask_others(frame, &report, &mut found);
+        }
+        if self.tally.states.is_multiple_of(4) {
+            self.ask_doctor(frame, &report, &mut found);
         }
         let sound = found.is_empty();
         self.tally.report(&self.scenario.name, &cut, found);
@@ -444,7 +452,7 @@ impl<'a> Run<'a> {
     fn cut_recovery(&mut self, frame: &mut Frame, events: &[Event], phase: Option<Phase>, at: &str) {
         let is_data = self.scenario.volume.data_sectors();
         let seed = self.random.next();
-        let limits = Limits { complete: 64, sampled: 6, torn: 0, seed };
+        let limits = Limits { complete: 1 << crash::COMPLETE_WRITES, sampled: 6, torn: 0, seed };
         crash::enumerate(frame, events, &is_data, limits, &mut |frame, cut| {
             self.tally.nested += 1;
             let report = self.checker.check(frame);
@@ -498,6 +506,20 @@ impl<'a> Run<'a> {
                 }
             }
             Err(e) => add("mtools did not run", e.to_string()),
+        }
+    }
+
+    /// The opinion of the program's own health check, which decides whether the next operation may begin.
+    fn ask_doctor(&mut self, frame: &Frame, report: &Report, found: &mut Vec<Violation>) {
+        self.tally.doctor += 1;
+        let says = bootsurgeon::fat::Volume::open(frame).and_then(|v| bootsurgeon::fat::Health::check(&v));
+        match says {
+            Ok(health) if (health.is_healthy() && !health.fsinfo_stale) == report.is_clean() => {}
+            Ok(health) => found.push(Violation {
+                kind: "the health check disagrees",
+                detail: format!("{:?} but {:?}", health.problems, report.problems),
+            }),
+            Err(e) => found.push(Violation { kind: "the health check fails", detail: e.to_string() }),
         }
     }
 

@@ -261,7 +261,7 @@ impl Operation for Swap {
                             patch.set_fat(g, fat, *c, 0);
                         }
                     }
-                    Problem::FatsDiffer { clusters, used: false } => {
+                    Problem::FatsDiffer { clusters, used: false, .. } => {
                         for (c, fat) in clusters.iter().flat_map(|c| (0..g.fats).map(move |f| (c, f))) {
                             patch.set_fat(g, fat, *c, 0);
                         }
