@@ -64,12 +64,15 @@ impl SwapPlan {
     ///
     /// # Errors
     /// [`crate::Kind::Unsafe`] when no arrangement makes the board start the new image, with the reasons;
-    /// [`crate::Kind::Usage`] for a target name that cannot be one.
+    /// [`crate::Kind::Usage`] for a target name that cannot be one; [`crate::Kind::Io`] when part of the ESP could not be
+    /// read.
     pub fn make<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &SwapWishes) -> Result<Self> {
+        esp.refuse_unreadable()?;
         let mut reasons = Vec::new();
         for target in candidates(esp, image, wishes)? {
             match Self::with_target(esp, image, wishes, &target)? {
-                Ok(plan) => return Ok(plan),
+                // The predictions read as well.
+                Ok(plan) => return esp.refuse_unreadable().map(|()| plan),
                 Err(why) => reasons.push(format!("as {target}: {why}")),
             }
         }
@@ -232,7 +235,7 @@ fn arranged<S: ReadAt>(
     target: &str,
     gone: impl Fn(&str) -> bool,
 ) -> Result<Vec<UkiFile>> {
-    let (loader, machine) = esp.rules()?;
+    let (loader, machine) = esp.rules();
     let new = UkiFile::probe(target, image.source, &loader, machine);
     let mut linux: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !gone(&f.name)).cloned().collect();
     match linux.iter_mut().find(|f| f.name == target) {
