@@ -2,7 +2,7 @@
 
 use super::{Rename, old_backups, tidying};
 use crate::block::ReadAt;
-use crate::boot::{Prediction, UkiFile};
+use crate::boot::{Prediction, Skip, UkiFile};
 use crate::esp::{EspFile, FileKind, Inventory, backup_of, disabled_of};
 use crate::surgery::{ContentRef, Install, Operation, Source};
 use crate::{Error, Result};
@@ -237,6 +237,10 @@ fn arranged<S: ReadAt>(
 ) -> Result<Vec<UkiFile>> {
     let (loader, machine) = esp.rules();
     let new = UkiFile::probe(target, image.source, &loader, machine);
+    // Every other entry would win over an image that cannot be read, and leave the menu for it.
+    if let Err(Skip::Unreadable(why)) = &new.content {
+        return Err(Error::io(format!("the new image cannot be read: {why}")));
+    }
     let mut linux: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !gone(&f.name)).cloned().collect();
     match linux.iter_mut().find(|f| f.name == target) {
         Some(place) => *place = new,

@@ -42,6 +42,7 @@ pub fn recover(medium: &dyn WriteAt) -> Result<Recovery> {
     let mut done = Recovery::default();
     choose_table(medium, &mut done)?;
     let mut editor = Editor::open(medium)?;
+    equalise_copies(&editor, &mut done)?;
     let volume = editor.volume()?;
     let found = interrupted(&volume)?;
     if let Some(found) = &found {
@@ -96,6 +97,31 @@ fn choose_table(medium: &dyn WriteAt, done: &mut Recovery) -> Result<()> {
     Ok(())
 }
 
+/// Makes the copies of the allocation table equal, before anything is written that only one of them leads to.
+///
+/// They differ where an operation was cut between them: in clusters that no file uses, or in the last cluster of a
+/// directory that was growing, perhaps before a record was there. Either way every file has the same clusters by each copy,
+/// so each is right. Where that is not so, nobody can tell which one is.
+fn equalise_copies(editor: &Editor<'_>, done: &mut Recovery) -> Result<()> {
+    let volume = editor.volume()?;
+    let health = Health::check(&volume)?;
+    if health.differing.is_empty() {
+        return Ok(());
+    }
+    if !copies_agree_on_every_file(&volume)? {
+        return Err(beyond_recovery(health.problems.first().map_or("", |p| p.what.as_str())));
+    }
+    editor.equalise_tables()?;
+    editor.barrier()?;
+    done.actions.push(format!("made the copies of the allocation table equal ({} entries)", health.differing.len()));
+    Ok(())
+}
+
+fn beyond_recovery(what: &str) -> Error {
+    Error::refused(format!("the file system is damaged beyond what `recover` may decide: {what}"))
+        .advise("make an image of the partition first, then repair it with `fsck.fat` from another system")
+}
+
 /// Finishes or undoes the interrupted operation.
 fn settle(editor: &mut Editor<'_>, operation: &Operation, done: &mut Recovery) -> Result<()> {
     let mut committed = true;
@@ -121,23 +147,11 @@ fn settle(editor: &mut Editor<'_>, operation: &Operation, done: &mut Recovery) -
     Ok(())
 }
 
-/// Takes away what no file depends on: differing table copies, orphaned name slots, lost clusters, a stale FSInfo.
+/// Takes away what no file depends on: orphaned name slots, lost clusters, a stale FSInfo.
 fn clean(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {
-    let volume = editor.volume()?;
-    let health = Health::check(&volume)?;
-    // A directory that was growing, by an operation whose record had not been written yet: whichever copy is right,
-    // every file is the same.
-    let explained = !health.differing.is_empty() && copies_agree_on_every_file(&volume)?;
-    let explained = |what: &str| explained && what.starts_with("the copies of");
-    if let Some(p) = health.problems.iter().find(|p| p.class == ProblemClass::Damage && !explained(&p.what)) {
-        return Err(Error::refused(format!("the file system is damaged beyond what `recover` may decide: {}", p.what))
-            .advise("make an image of the partition first, then repair it with `fsck.fat` from another system"));
-    }
-    if !health.differing.is_empty() {
-        editor.equalise_tables()?;
-        editor.barrier()?;
-        done.actions
-            .push(format!("made the copies of the allocation table equal ({} entries)", health.differing.len()));
+    let health = Health::check(&editor.volume()?)?;
+    if let Some(p) = health.problems.iter().find(|p| p.class == ProblemClass::Damage) {
+        return Err(beyond_recovery(&p.what));
     }
     for (path, slots) in &health.orphan_slots {
         for slot in editor.directory(path)?.orphans {
