@@ -11,6 +11,7 @@ mod frame;
 mod geometry;
 mod invariants;
 mod matrix;
+mod mutants;
 mod naive;
 mod operations;
 mod readers;

@@ -8,7 +8,7 @@ use crate::readers;
 use crate::recorder::{Access, Event, Fault, How, Recorder, Recording};
 use crate::volumes::{Shape, Volume};
 use bootsurgeon::block::WriteAt;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
@@ -26,6 +26,8 @@ pub trait Operation: Send + Sync {
 /// An operation on a volume.
 pub struct Scenario {
     pub name: String,
+    /// The operation alone, for tables.
+    pub operation_name: &'static str,
     pub volume: Volume,
     pub expectation: Expectation,
     pub operation: Box<dyn Operation>,
@@ -45,7 +47,8 @@ where
             let volume = Volume::build(Shape { seed, ..shape });
             let report = Checker::default().check(&volume.frame);
             let (expectation, operation) = plan(&volume, &report);
-            Scenario { name: format!("{name}, {}", shape.describe()), volume, expectation, operation }
+            let full = format!("{name}, {}", shape.describe());
+            Scenario { name: full, operation_name: name, volume, expectation, operation }
         })
     };
     shapes.into_iter().map(maker).collect()
@@ -57,16 +60,19 @@ pub struct Budget {
     /// States in all scenarios together.
     pub states: usize,
     pub seed: u64,
+    /// Every so many scenarios is run; 1 for all of them.
+    pub every: usize,
 }
 
 impl Budget {
-    /// From `POWERCUT_STATES` and `POWERCUT_SEED`; `quick` states where nothing is asked for.
-    pub fn from_environment(quick: u64) -> Self {
+    /// From `POWERCUT_STATES` and `POWERCUT_SEED`. Where nothing is asked for, a quick run of one in `every` scenarios.
+    pub fn from_environment(quick: u64, every: usize) -> Self {
+        let every = if std::env::var_os("POWERCUT_STATES").is_some() { 1 } else { every };
         let number = |name: &str, otherwise: u64| match std::env::var(name) {
             Ok(text) => text.replace(['_', ','], "").parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")),
             Err(_) => otherwise,
         };
-        Self { states: number("POWERCUT_STATES", quick) as usize, seed: number("POWERCUT_SEED", 1) }
+        Self { states: number("POWERCUT_STATES", quick) as usize, seed: number("POWERCUT_SEED", 1), every }
     }
 }
 
@@ -95,7 +101,16 @@ pub struct Tally {
     pub bad: usize,
     /// How often each kind was found, with the first case.
     pub violations: BTreeMap<&'static str, (usize, String)>,
+    /// States and violations by operation, for each way to sort volumes into columns.
+    cells: BTreeMap<(usize, &'static str, String), (usize, usize)>,
 }
+
+/// The ways to sort volumes into columns of a table.
+const COLUMNS: [(&str, fn(&Shape) -> String); 3] = [
+    ("type of FAT / bytes per sector", |s| format!("{:?}/{}", s.width, s.sector)),
+    ("bytes per cluster", |s| format!("{:>6}", s.cluster)),
+    ("what is awkward about the volume", |s| s.awkwardness().to_owned()),
+];
 
 impl Tally {
     fn report(&mut self, scenario: &str, at: &dyn std::fmt::Debug, found: Vec<Violation>) {
@@ -121,6 +136,10 @@ impl Tally {
         self.doctor += other.doctor;
         self.faults += other.faults;
         self.bad += other.bad;
+        for (cell, (states, bad)) in &other.cells {
+            let sum = self.cells.entry(cell.clone()).or_default();
+            *sum = (sum.0 + states, sum.1 + bad);
+        }
         for (kind, (n, first)) in &other.violations {
             self.violations.entry(kind).or_insert_with(|| (0, first.clone())).0 += n;
         }
@@ -131,15 +150,50 @@ impl Tally {
         self.states + self.nested
     }
 
+    /// Enters what was found in one scenario into the tables.
+    fn file_under(&mut self, scenario: &Scenario) {
+        let (states, bad) = (self.all_states(), self.bad);
+        for (n, (_, column)) in COLUMNS.iter().enumerate() {
+            self.cells.insert((n, scenario.operation_name, column(&scenario.volume.shape)), (states, bad));
+        }
+    }
+
+    /// States by operation and sort of volume; `+n!` for violations.
+    fn grids(&self) -> String {
+        let mut text = String::new();
+        for (n, (title, _)) in COLUMNS.iter().enumerate() {
+            let cells = self.cells.iter().filter(|((m, ..), _)| *m == n);
+            let (mut rows, mut columns) = (BTreeSet::new(), BTreeSet::new());
+            for ((_, row, column), _) in cells {
+                rows.insert(*row);
+                columns.insert(column.clone());
+            }
+            let _ = write!(text, "\n  {:<38}", format!("states by {title}"));
+            columns.iter().for_each(|c| text.push_str(&format!(" {:>11}", c.trim())));
+            text.push('\n');
+            for row in rows {
+                let _ = write!(text, "  {row:<38}");
+                for column in &columns {
+                    let (states, bad) = self.cells.get(&(n, row, column.clone())).copied().unwrap_or_default();
+                    let bad = if bad > 0 { format!("+{bad}!") } else { String::new() };
+                    let _ = write!(text, " {:>11}", format!("{states}{bad}"));
+                }
+                text.push('\n');
+            }
+        }
+        text
+    }
+
     pub fn table(&self) -> String {
         let mut text = String::new();
         let mut row = |what: &str, n: usize| {
             let _ = writeln!(text, "  {what:<48} {n:>9}");
         };
         row("scenarios", self.scenarios);
-        row("crash states of the operation", self.states);
-        row("  recovered, and recovered once more", self.recoveries);
-        row("crash states inside a recovery, recovered", self.nested);
+        row("crash states checked", self.all_states());
+        row("  of the operation", self.states);
+        row("  inside a recovery", self.nested);
+        row("recoveries, each repeated", self.recoveries);
         row("barrier epochs enumerated completely", self.complete_epochs);
         row("barrier epochs sampled", self.sampled_epochs);
         row("states also judged by fsck.fat", self.fsck);
@@ -153,7 +207,7 @@ impl Tally {
         for (kind, (n, first)) in &self.violations {
             let _ = writeln!(text, "  VIOLATION {kind}: {n} times, first in {first}");
         }
-        text
+        text + &self.grids()
     }
 }
 
@@ -162,8 +216,9 @@ pub fn prove(test: &str, makers: &[Maker], budget: Budget) -> Tally {
     let started = Instant::now();
     let tally = check(makers, budget);
     println!("\n{test}, {:.1} s\n{}", started.elapsed().as_secs_f32(), tally.table());
-    let Budget { states, seed } = budget;
-    println!("  again: POWERCUT_STATES={states} POWERCUT_SEED={seed} cargo test --test powercut -- --nocapture {test}");
+    let states = if budget.every == 1 { format!("POWERCUT_STATES={} ", budget.states) } else { String::new() };
+    let seed = budget.seed;
+    println!("  again: {states}POWERCUT_SEED={seed} cargo test --test powercut -- --nocapture {test}");
     tally
 }
 
@@ -174,16 +229,18 @@ pub fn check(makers: &[Maker], budget: Budget) -> Tally {
     let mut round = 0;
     loop {
         let before = total.lock().unwrap().all_states();
-        let share = (budget.states - before).div_ceil(makers.len().max(1)).max(60);
+        let share = (budget.states - before).div_ceil(makers.len().div_ceil(budget.every).max(1)).max(60);
         let next = AtomicUsize::new(0);
         let seed = budget.seed.wrapping_add(round * 1_000_003);
         let work = || {
             let mut tally = Tally::default();
-            while let Some(maker) = makers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some(maker) = makers.get(next.fetch_add(budget.every, Ordering::Relaxed)) {
                 let scenario = maker(seed);
                 if scenario.name.contains(&only) {
-                    tally.scenarios += usize::from(round == 0);
-                    Run::new(&scenario, seed, share, &mut tally).everything(round == 0);
+                    let mut one = Tally { scenarios: usize::from(round == 0), ..Tally::default() };
+                    Run::new(&scenario, seed, share, &mut one).everything(round == 0);
+                    one.file_under(&scenario);
+                    tally.add(&one);
                 }
             }
             total.lock().unwrap().add(&tally);
@@ -200,6 +257,43 @@ pub fn check(makers: &[Maker], budget: Budget) -> Tally {
         }
     }
     total.into_inner().unwrap()
+}
+
+/// Cuts one scenario everywhere, until the first violation.
+pub fn search(scenario: &Scenario) -> Tally {
+    let mut tally = Tally::default();
+    let mut run = Run::new(scenario, 1, 60, &mut tally);
+    run.until_first = true;
+    run.everything(false);
+    tally
+}
+
+/// What the undisturbed run of a scenario writes.
+pub fn record_events(scenario: &Scenario) -> Vec<Event> {
+    let recorder = Recorder::new(scenario.volume.frame.clone());
+    scenario.operation.run(&recorder).unwrap_or_else(|e| panic!("{}: {e}", scenario.name));
+    recorder.into_recording().events
+}
+
+/// The results in the order of `items`, worked out on all processors.
+pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let run = || {
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(n) else { break };
+            let result = work(item);
+            done.lock().unwrap().push((n, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(run);
+        }
+    });
+    let mut done = done.into_inner().unwrap();
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Success was reported although the last write may still be lost.
@@ -270,6 +364,8 @@ struct Run<'a> {
     kinds: HashSet<u64>,
     /// Torn sectors to try.
     torn: usize,
+    /// One violation is enough.
+    until_first: bool,
 }
 
 /// Tells states apart by what a recovery finds: files, their contents, and sorts of problems.
@@ -305,7 +401,12 @@ impl<'a> Run<'a> {
             nested_every,
             kinds: HashSet::new(),
             torn: 0,
+            until_first: false,
         }
+    }
+
+    fn enough(&self) -> bool {
+        self.until_first && self.tally.bad > 0
     }
 
     fn everything(&mut self, first_round: bool) {
@@ -381,6 +482,9 @@ impl<'a> Run<'a> {
     }
 
     fn one_cut(&mut self, frame: &mut Frame, cut: Cut, watch: &mut CommitWatch) {
+        if self.enough() {
+            return;
+        }
         let report = self.checker.check(frame);
         let (phase, mut found) = self.scenario.expectation.judge_cut(&report);
         if let Kind::Torn { .. } = cut.kind {
@@ -454,6 +558,9 @@ impl<'a> Run<'a> {
         let seed = self.random.next();
         let limits = Limits { complete: 1 << crash::COMPLETE_WRITES, sampled: 6, torn: 0, seed };
         crash::enumerate(frame, events, &is_data, limits, &mut |frame, cut| {
+            if self.enough() {
+                return;
+            }
             self.tally.nested += 1;
             let report = self.checker.check(frame);
             let (now, mut found) = self.scenario.expectation.judge_cut(&report);

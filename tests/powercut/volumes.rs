@@ -75,6 +75,21 @@ impl Shape {
         self.width != Width::Fat32 || self.clusters >= 65_525
     }
 
+    /// The rarest thing about it, in a word or two.
+    pub fn awkwardness(&self) -> &'static str {
+        match self.room {
+            _ if self.active.is_some() => "one FAT",
+            _ if self.free.is_some() => "nearly full",
+            _ if self.fragmented => "fragmented",
+            Room::SectorFull => "sector full",
+            Room::DirectoryFull => "dir. full",
+            Room::NameSpansSectors => "name spans",
+            Room::RootFull => "root full",
+            Room::Ample if self.old.is_none() => "no target",
+            Room::Ample => "none",
+        }
+    }
+
     /// In words, for tables.
     pub fn describe(&self) -> String {
         let mut text = format!("{:?} sector {} cluster {}", self.width, self.sector, self.cluster);
