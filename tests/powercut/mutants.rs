@@ -56,7 +56,14 @@ struct State {
     /// Directory writes of several slots so far.
     divisible: usize,
     /// Writes that the operation believes done.
-    held: Vec<(u64, Vec<u8>)>,
+    held: Vec<Held>,
+}
+
+struct Held {
+    at: u64,
+    bytes: Vec<u8>,
+    /// Still seen when it is read, as from a cache.
+    cached: bool,
 }
 
 impl Mutant<'_> {
@@ -68,8 +75,8 @@ impl Mutant<'_> {
         self.applied.store(true, Ordering::Relaxed);
     }
 
-    fn release(&self, held: Vec<(u64, Vec<u8>)>) -> io::Result<()> {
-        held.into_iter().try_for_each(|(at, bytes)| self.below.write_all_at(&bytes, at))
+    fn release(&self, held: Vec<Held>) -> io::Result<()> {
+        held.into_iter().try_for_each(|h| self.below.write_all_at(&h.bytes, h.at))
     }
 
     /// Writes a directory sector with only some of its changed slots changed, where more than one is.
@@ -105,7 +112,7 @@ impl ReadAt for Mutant<'_> {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.below.read_exact_at(buf, offset)?;
         let end = offset + buf.len() as u64;
-        for (at, bytes) in &self.state().held {
+        for Held { at, bytes, .. } in self.state().held.iter().filter(|h| h.cached) {
             let (from, to) = ((*at).max(offset), (at + bytes.len() as u64).min(end));
             if from < to {
                 let source = &bytes[(from - at) as usize..(to - at) as usize];
@@ -126,7 +133,7 @@ impl WriteAt for Mutant<'_> {
         let in_fat = |n: usize| self.fats[n].contains(&offset);
         let hold = || {
             self.apply();
-            self.state().held.push((offset, buf.to_vec()));
+            self.state().held.push(Held { at: offset, bytes: buf.to_vec(), cached: true });
             Ok(())
         };
         match self.mistake {
@@ -181,6 +188,9 @@ impl WriteAt for Mutant<'_> {
     }
 
     fn drop_caches(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        for held in self.state().held.iter_mut().filter(|h| (offset..offset + bytes).contains(&h.at)) {
+            held.cached = false;
+        }
         self.below.drop_caches(offset, bytes)
     }
 }
@@ -327,8 +337,41 @@ fn judge(job: Job, shape: Shape, labels: &[String], mistake: Mistake, in_recover
 
 /// Why the model cannot tell a mutant from the original, for those that it cannot.
 fn reason(v: &Verdict) -> Option<&'static str> {
-    let _ = v;
-    None
+    use Mistake::{FirstSlotsFirst, Forgotten, LastSlotsFirst, Late, NoBarrier, SecondFatFirst};
+    let prune = v.subject.starts_with("prune");
+    match (v.mistake, v.around.as_str()) {
+        (SecondFatFirst, _) => Some("the writes of a phase may come in any order anyway"),
+        (FirstSlotsFirst(_) | LastSlotsFirst(_), _) => {
+            Some("that half is long-name slots without a short entry: no name to any reader, and recover clears them")
+        }
+        (NoBarrier(_) | Late(_), "data | FAT") => {
+            Some("nothing refers to the clusters yet: their data and their links may come in any order")
+        }
+        (NoBarrier(_) | Late(_), "root | FAT") => {
+            Some("the record and the new chain do not refer to each other; a chain without a name is freed")
+        }
+        (NoBarrier(_) | Late(_), "FAT | root") => {
+            Some("what was to be freed is lost clusters without a record, and recover frees those")
+        }
+        (NoBarrier(_), "EFI/Linux | EFI/Linux") => {
+            Some("both write the same sector, and the writes of one sector keep their order")
+        }
+        (Late(_), "EFI/Linux | EFI/Linux") | (NoBarrier(_) | Late(_), "EFI/Linux | data") => Some(
+            "room is made here, slots marked as deleted: no name among them, and looked at again before it is used",
+        ),
+        (NoBarrier(_) | Late(_), "FAT | EFI/Linux") if v.subject.contains("SectorFull") => {
+            Some("this name leads to the old chain; the new one gets its name a phase later")
+        }
+        (NoBarrier(_) | Late(_), "FAT | data") => {
+            Some("the data is the directory's next cluster, which has nothing to do with the new chain")
+        }
+        (NoBarrier(_) | Late(_), "root | EFI/Linux" | "EFI/Linux | root") if prune => {
+            Some("one file leaves the menu in one step, which needs no record")
+        }
+        (Forgotten(_), "FAT") => Some("a later phase writes the same sector of the table, before anything leads there"),
+        (Forgotten(_), "EFI/Linux") => Some("the room that was to be made is looked for again, and made then"),
+        _ => None,
+    }
 }
 
 #[test]

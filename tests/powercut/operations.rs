@@ -8,6 +8,7 @@ use crate::readers;
 use crate::recorder::{Access, Event, Fault, How, Recorder, Recording};
 use crate::volumes::{Shape, Volume};
 use bootsurgeon::block::WriteAt;
+use bootsurgeon::surgery::{INTENT_NAME, Interrupted, interrupted};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -259,6 +260,24 @@ pub fn check(makers: &[Maker], budget: Budget) -> Tally {
     total.into_inner().unwrap()
 }
 
+/// A cache was to be dropped while what is in it was not on the medium yet: what is read back then proves nothing.
+fn unflushed_read_back(events: &[Event]) -> Option<Violation> {
+    let mut flushed = true;
+    let bad = events.iter().any(|e| match e {
+        Event::Write { .. } => {
+            flushed = false;
+            false
+        }
+        Event::Barrier => {
+            flushed = true;
+            false
+        }
+        Event::DropCaches => !flushed,
+    });
+    let detail = "caches are dropped before the barrier".to_owned();
+    bad.then_some(Violation { kind: "read back from a cache", detail })
+}
+
 /// Cuts one scenario everywhere, until the first violation.
 pub fn search(scenario: &Scenario) -> Tally {
     let mut tally = Tally::default();
@@ -435,6 +454,7 @@ impl<'a> Run<'a> {
         }
         found.extend(recording.misuse.clone().map(|detail| Violation { kind: "misuse of the medium", detail }));
         found.extend(unsynced(&recording.events));
+        found.extend(unflushed_read_back(&recording.events));
         let report = self.checker.check(&recording.frame);
         found.extend(self.scenario.expectation.judge_end(&report, Phase::After).1);
         self.ask_others(&recording.frame, &report, &mut found);
@@ -501,7 +521,7 @@ impl<'a> Run<'a> {
         if self.tally.states.is_multiple_of(self.readers_every) {
             self.ask_others(frame, &report, &mut found);
         }
-        if self.tally.states.is_multiple_of(4) {
+        if self.until_first || self.tally.states.is_multiple_of(4) {
             self.ask_doctor(frame, &report, &mut found);
         }
         let sound = found.is_empty();
@@ -537,6 +557,7 @@ impl<'a> Run<'a> {
             found.push(Violation { kind: "recover failed", detail: e.to_string() });
             return (recording.rewind(), found);
         }
+        found.extend(unsynced(&recording.events));
         let report = self.checker.check(&recording.frame);
         found.extend(self.scenario.expectation.judge_end(&report, phase.unwrap_or(Phase::Before)).1);
         let (events, again) = (recording.events, Recorder::new(recording.frame));
@@ -619,7 +640,17 @@ impl<'a> Run<'a> {
     /// The opinion of the program's own health check, which decides whether the next operation may begin.
     fn ask_doctor(&mut self, frame: &Frame, report: &Report, found: &mut Vec<Violation>) {
         self.tally.doctor += 1;
-        let says = bootsurgeon::fat::Volume::open(frame).and_then(|v| bootsurgeon::fat::Health::check(&v));
+        let opened = bootsurgeon::fat::Volume::open(frame);
+        if report.find(INTENT_NAME).is_some() {
+            match opened.as_ref().map(interrupted) {
+                Ok(Ok(Some(Interrupted { operation: Some(_) }))) => {}
+                other => found.push(Violation {
+                    kind: "the record does not say what was interrupted",
+                    detail: format!("{:?}", other.map(|r| r.map_err(|e| e.to_string())).map_err(|e| e.to_string())),
+                }),
+            }
+        }
+        let says = opened.and_then(|v| bootsurgeon::fat::Health::check(&v));
         match says {
             Ok(health) if (health.is_healthy() && !health.fsinfo_stale) == report.is_clean() => {}
             Ok(health) => found.push(Violation {
@@ -636,7 +667,7 @@ impl<'a> Run<'a> {
             Access::Write => &[How::Fails, How::Short(0), How::Short(1), How::Vanishes],
             Access::Read | Access::Barrier => &[How::Fails, How::Vanishes],
         };
-        let step = (accesses * ways.len() as u64).div_ceil(self.share.max(16) as u64 / 4).max(1) as usize;
+        let step = (accesses * ways.len() as u64).div_ceil(self.share.clamp(16, 64) as u64 / 4).max(1) as usize;
         let offset = self.random.below(step);
         for nth in (offset as u64..accesses).step_by(step) {
             for how in ways {

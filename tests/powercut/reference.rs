@@ -309,7 +309,7 @@ fn simple_shapes() -> impl Iterator<Item = Shape> {
 #[test]
 fn the_reference_swap_keeps_every_promise() {
     let makers = scenarios("reference swap", simple_shapes(), correct);
-    let budget = Budget { states: 2000, seed: 1, every: 1 };
+    let budget = Budget { states: 600, seed: 1, every: 2 };
     let tally = prove("the_reference_swap_keeps_every_promise", &makers, budget);
     assert_eq!(tally.bad, 0);
 }

@@ -345,6 +345,7 @@ impl Formatter {
             }
         }
         self.use_up(random);
+        self.leave_stale_data();
         for path in &paths {
             self.write_directory(path);
         }
@@ -377,6 +378,16 @@ impl Formatter {
         }
         self.enter("loader/FILLER.BIN", 0x20, file[0], bytes.len() as u32);
         self.files.insert("loader/FILLER.BIN".into(), bytes);
+    }
+
+    /// Fills the free clusters that are used first with what a deleted directory leaves: names that must not come back.
+    fn leave_stale_data(&mut self) {
+        let stale = short_entry(b"STALE   EFI", 0x20, 2, 512).repeat(self.shape.cluster as usize / 32);
+        let free: Vec<u32> = (2..self.fat.len()).filter(|c| self.fat[*c] == 0).map(|c| c as u32).take(40).collect();
+        for cluster in free {
+            let at = self.place(cluster);
+            self.image[at..at + stale.len()].copy_from_slice(&stale);
+        }
     }
 
     fn write_directory(&mut self, path: &str) {
