@@ -6,9 +6,10 @@
 use crate::checker::{Checker, Report};
 use crate::geometry::{Geometry, Width};
 use crate::invariants::Expectation;
-use crate::operations::{Maker, Operation, Scenario, Tally, in_parallel, record_events, scenarios, search};
+use crate::operations::{Maker, Operation, Scenario, in_parallel, record_events, scenarios, search};
 use crate::real::Job;
 use crate::recorder::Event;
+use crate::tally::Tally;
 use crate::volumes::{Room, Shape, Volume};
 use bootsurgeon::block::{ReadAt, WriteAt, read_vec};
 use std::collections::BTreeSet;

@@ -276,12 +276,15 @@ impl Planned {
     }
 }
 
+/// The files of `EFI/Linux`.
+type Linux = Vec<(String, Content)>;
+
 /// What systemd-boot starts, as the project predicts it, from images known by their content. A file that is none of
 /// them is no image. Both worlds have to agree: with the EFI variables (here none are set) and without.
 fn prediction(
     images: HashMap<Content, Vec<u8>>,
 ) -> impl Fn(&[(&str, Content)]) -> Option<Content> + Send + Sync + 'static {
-    let known: Mutex<HashMap<Vec<(String, Content)>, Option<Content>>> = Mutex::new(HashMap::new());
+    let known: Mutex<HashMap<Linux, Option<Content>>> = Mutex::new(HashMap::new());
     move |files| {
         let linux: Vec<(String, Content)> =
             files.iter().filter_map(|(path, content)| Some((path.strip_prefix(LINUX)?.to_owned(), *content))).collect();
