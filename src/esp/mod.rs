@@ -12,8 +12,9 @@ use crate::boot::{self, Esp, Loader, LoaderVersion, OtherLoaders, Prediction, Ty
 use crate::fat::{Entry, Health, Volume};
 use crate::pe::Arch;
 use crate::surgery::{Interrupted, LINUX_DIR, interrupted, refuse_unhealthy};
-use crate::{Kind, Result, uki};
+use crate::{Error, Kind, Result, uki};
 use serde::Serialize;
+use std::sync::{Mutex, PoisonError};
 
 /// More Type #1 entries than any loader would show.
 const MAX_TYPE1: usize = 1024;
@@ -94,6 +95,10 @@ pub struct Inventory<S> {
     /// The files as systemd-boot sees them.
     linux: Vec<UkiFile>,
     surroundings: Surroundings,
+    /// The boot loader's version and machine type.
+    rules: (LoaderVersion, u16),
+    /// The first error of the medium that was taken for a broken or missing file.
+    unreadable: Mutex<Option<String>>,
 }
 
 /// What systemd-boot looks at beside `EFI/Linux`.
@@ -125,25 +130,43 @@ impl<S: ReadAt> Inventory<S> {
         let volume = Volume::open(source)?;
         let health = Health::check(&volume)?;
         let interrupted = interrupted(&volume)?;
-        let loader = find_loader(&volume)?;
-        let (version, machine) = rules(&volume, loader.as_ref())?;
+        // What cannot be read looks like what is not there; whoever decides by it has to know.
+        let watch = Watch { source: volume.source(), first_error: Mutex::default() };
+        let watched = Volume::with_table(watch, volume.geometry().clone(), volume.table().clone());
+        let loader = find_loader(&watched)?;
+        let rules = rules(&watched, loader.as_ref())?;
+        let (version, machine) = rules.clone();
         let mut files = Vec::new();
         let mut linux = Vec::new();
-        for entry in volume.list(LINUX_DIR)?.unwrap_or_default() {
+        for entry in watched.list(LINUX_DIR)?.unwrap_or_default() {
             let seen = if entry.is_dir() {
                 UkiFile::directory(&entry.name)
             } else {
-                probe(&volume, &entry, &version, machine)
+                probe(&watched, &entry, &version, machine)
             };
             if !entry.is_dir() {
-                files.push(describe(&volume, entry, &seen, &version));
+                files.push(describe(&watched, entry, &seen, &version));
             }
             linux.push(seen);
         }
-        let surroundings = Surroundings::read(&volume)?;
+        let surroundings = Surroundings::read(&watched)?;
+        let unreadable =
+            Mutex::new(watched.into_source().first_error.into_inner().unwrap_or_else(PoisonError::into_inner));
         let unknown = || boot::predict(&nothing(), &Variables::default());
         let worlds = [unknown(), unknown()];
-        let mut inventory = Self { volume, health, interrupted, files, loader, variables, worlds, linux, surroundings };
+        let mut inventory = Self {
+            volume,
+            health,
+            interrupted,
+            files,
+            loader,
+            variables,
+            worlds,
+            linux,
+            surroundings,
+            rules,
+            unreadable,
+        };
         inventory.worlds = inventory.predict(&inventory.linux);
         inventory.mark_duplicates();
         Ok(inventory)
@@ -179,12 +202,23 @@ impl<S: ReadAt> Inventory<S> {
         Ok(())
     }
 
-    /// The boot loader's rules and machine type that predictions are made for.
+    /// Refuses decisions by what could not be read: a file that the medium does not give looks broken, and a plan would
+    /// take it out of the menu.
     ///
     /// # Errors
-    /// What the source reports.
-    pub fn rules(&self) -> Result<(LoaderVersion, u16)> {
-        rules(&self.volume, self.loader.as_ref())
+    /// [`crate::Kind::Io`].
+    pub fn refuse_unreadable(&self) -> Result<()> {
+        match &*self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => Ok(()),
+            Some(why) => Err(Error::io(format!("the medium does not give what is on it: {why}"))
+                .advise("nothing was changed; try again, and do not trust a medium that goes on failing")),
+        }
+    }
+
+    /// The boot loader's rules and machine type that predictions are made for.
+    #[must_use]
+    pub fn rules(&self) -> (LoaderVersion, u16) {
+        self.rules.clone()
     }
 
     /// Whether systemd-boot lists a file of this name.
@@ -201,8 +235,16 @@ impl<S: ReadAt> Inventory<S> {
 
     /// What the board would start if `EFI/Linux` held these files: with the variables as they are, and with none.
     pub fn predict(&self, linux: &[UkiFile]) -> [Prediction; 2] {
-        let exists = |path: &str| self.volume.find(&path.replace('\\', "/")).ok().flatten().is_some();
-        let (loader, machine) = self.rules().unwrap_or((LoaderVersion::assumed(), 0));
+        let exists = |path: &str| match self.volume.find(&path.replace('\\', "/")) {
+            Ok(found) => found.is_some(),
+            Err(e) => {
+                if e.kind() == Kind::Io {
+                    self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| e.to_string());
+                }
+                false
+            }
+        };
+        let (loader, machine) = self.rules();
         let s = &self.surroundings;
         let esp = Esp {
             loader,
@@ -352,6 +394,30 @@ fn describe<S: ReadAt>(volume: &Volume<S>, entry: Entry, seen: &UkiFile, loader:
         }
     };
     EspFile { kind, entry, facts: facts.ok(), trouble, duplicate_of: None, sha256: None, schematic: None }
+}
+
+/// A source that remembers the first failure of the medium, for code that takes a failure for a broken file.
+struct Watch<'s, S> {
+    source: &'s S,
+    first_error: Mutex<Option<String>>,
+}
+
+impl<S: ReadAt> ReadAt for Watch<'_, S> {
+    fn size(&self) -> u64 {
+        self.source.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let result = self.source.read_exact_at(buf, offset);
+        // A range that does not exist is the file system's mistake.
+        if let Err(e) = &result
+            && e.kind() != std::io::ErrorKind::UnexpectedEof
+        {
+            let mut first = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert_with(|| format!("byte {offset} of the ESP: {e}"));
+        }
+        result
+    }
 }
 
 fn nothing() -> Esp<'static> {

@@ -379,6 +379,17 @@ impl<'m> Editor<'m> {
         Ok(true)
     }
 
+    /// Makes room for an entry of this name, so that creating it afterwards cannot fail for want of room. The directory
+    /// is longer then at most; no name changes.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn ensure_room(&mut self, path: &str, name: &str) -> Result<()> {
+        let nothing = Content::new(0, 0, Stamp(0));
+        let slots = new_slots(&self.directory(path)?, name, Attributes::ARCHIVE, nothing, None)?;
+        self.make_room(path, slots.len()).map(|_| ())
+    }
+
     /// Renames an entry. Where the new name fits into the sector of the old one this is one write; else the new name
     /// appears first and the old one goes after a barrier. A barrier is behind every write when this returns.
     ///

@@ -52,6 +52,12 @@ impl<S: ReadAt> Volume<S> {
         &self.source
     }
 
+    /// What the volume was read from, given back.
+    #[must_use]
+    pub fn into_source(self) -> S {
+        self.source
+    }
+
     /// Free space in bytes, counted in the allocation table.
     #[must_use]
     pub fn free_bytes(&self) -> u64 {

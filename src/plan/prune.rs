@@ -39,8 +39,10 @@ impl PrunePlan {
     /// one fallback.
     ///
     /// # Errors
-    /// [`crate::Kind::Unsafe`] when the board would start something else afterwards.
+    /// [`crate::Kind::Unsafe`] when the board would start something else afterwards; [`crate::Kind::Io`] when part of the
+    /// ESP could not be read.
     pub fn make<S: ReadAt>(esp: &Inventory<S>, wishes: &PruneWishes) -> Result<Self> {
+        esp.refuse_unreadable()?;
         let roles = roles(&esp.worlds[0], &esp.variables);
         let mut keep: Vec<(String, String)> = Vec::new();
         let mut hold = |name: Option<&str>, why: &str| {
@@ -98,6 +100,7 @@ impl PrunePlan {
                 )));
             }
         }
+        esp.refuse_unreadable()?; // the predictions read as well
         Ok(Self { renames, delete, keep, boot: esp.worlds[0].selected_file().map(str::to_owned) })
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Rename, old_backups, tidying};
 use crate::block::ReadAt;
-use crate::boot::{Prediction, UkiFile};
+use crate::boot::{Prediction, Skip, UkiFile};
 use crate::esp::{EspFile, FileKind, Inventory, backup_of, disabled_of};
 use crate::surgery::{ContentRef, Install, Operation, Source};
 use crate::{Error, Result};
@@ -64,12 +64,15 @@ impl SwapPlan {
     ///
     /// # Errors
     /// [`crate::Kind::Unsafe`] when no arrangement makes the board start the new image, with the reasons;
-    /// [`crate::Kind::Usage`] for a target name that cannot be one.
+    /// [`crate::Kind::Usage`] for a target name that cannot be one; [`crate::Kind::Io`] when part of the ESP could not be
+    /// read.
     pub fn make<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &SwapWishes) -> Result<Self> {
+        esp.refuse_unreadable()?;
         let mut reasons = Vec::new();
         for target in candidates(esp, image, wishes)? {
             match Self::with_target(esp, image, wishes, &target)? {
-                Ok(plan) => return Ok(plan),
+                // The predictions read as well.
+                Ok(plan) => return esp.refuse_unreadable().map(|()| plan),
                 Err(why) => reasons.push(format!("as {target}: {why}")),
             }
         }
@@ -232,8 +235,12 @@ fn arranged<S: ReadAt>(
     target: &str,
     gone: impl Fn(&str) -> bool,
 ) -> Result<Vec<UkiFile>> {
-    let (loader, machine) = esp.rules()?;
+    let (loader, machine) = esp.rules();
     let new = UkiFile::probe(target, image.source, &loader, machine);
+    // Every other entry would win over an image that cannot be read, and leave the menu for it.
+    if let Err(Skip::Unreadable(why)) = &new.content {
+        return Err(Error::io(format!("the new image cannot be read: {why}")));
+    }
     let mut linux: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !gone(&f.name)).cloned().collect();
     match linux.iter_mut().find(|f| f.name == target) {
         Some(place) => *place = new,

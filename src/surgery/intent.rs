@@ -68,6 +68,8 @@ pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation) -> Result<()
     let bytes = serde_json::to_vec_pretty(&record).map_err(|e| Error::io(e.to_string()))?;
     let len = u32::try_from(bytes.len()).ok().filter(|n| *n <= MAX_BYTES);
     let len = len.ok_or_else(|| Error::refused("the operation touches more files than an intent record can name"))?;
+    // A root directory that is full and cannot grow has to be known before anything is allocated.
+    editor.ensure_room("", INTENT_NAME)?;
     let runs = editor.reserve(editor.geometry().clusters_for(u64::from(len)) as u32)?;
     editor.write_data(&runs, 0, &bytes)?;
     editor.barrier()?;

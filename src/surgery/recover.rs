@@ -6,10 +6,10 @@ use super::LINUX_DIR;
 use super::intent::{self, interrupted};
 use super::operation::{Operation, finish};
 use crate::block::{ReadAt, WriteAt};
-use crate::fat::{Editor, Health, ProblemClass, Table, Volume};
+use crate::fat::{Editor, Entry, Health, ProblemClass, Run, Table, Volume};
 use crate::{Error, Result};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -42,6 +42,7 @@ pub fn recover(medium: &dyn WriteAt) -> Result<Recovery> {
     let mut done = Recovery::default();
     choose_table(medium, &mut done)?;
     let mut editor = Editor::open(medium)?;
+    equalise_copies(&editor, &mut done)?;
     let volume = editor.volume()?;
     let found = interrupted(&volume)?;
     if let Some(found) = &found {
@@ -50,7 +51,7 @@ pub fn recover(medium: &dyn WriteAt) -> Result<Recovery> {
             settle(&mut editor, operation, &mut done)?;
         }
     }
-    clean(&mut editor, found.is_some(), &mut done)?;
+    clean(&mut editor, &mut done)?;
     if found.is_some() {
         intent::clear(&mut editor)?;
         done.actions.push("removed the intent record".into());
@@ -96,6 +97,31 @@ fn choose_table(medium: &dyn WriteAt, done: &mut Recovery) -> Result<()> {
     Ok(())
 }
 
+/// Makes the copies of the allocation table equal, before anything is written that only one of them leads to.
+///
+/// They differ where an operation was cut between them: in clusters that no file uses, or in the last cluster of a
+/// directory that was growing, perhaps before a record was there. Either way every file has the same clusters by each copy,
+/// so each is right. Where that is not so, nobody can tell which one is.
+fn equalise_copies(editor: &Editor<'_>, done: &mut Recovery) -> Result<()> {
+    let volume = editor.volume()?;
+    let health = Health::check(&volume)?;
+    if health.differing.is_empty() {
+        return Ok(());
+    }
+    if !copies_agree_on_every_file(&volume)? {
+        return Err(beyond_recovery(health.problems.first().map_or("", |p| p.what.as_str())));
+    }
+    editor.equalise_tables()?;
+    editor.barrier()?;
+    done.actions.push(format!("made the copies of the allocation table equal ({} entries)", health.differing.len()));
+    Ok(())
+}
+
+fn beyond_recovery(what: &str) -> Error {
+    Error::refused(format!("the file system is damaged beyond what `recover` may decide: {what}"))
+        .advise("make an image of the partition first, then repair it with `fsck.fat` from another system")
+}
+
 /// Finishes or undoes the interrupted operation.
 fn settle(editor: &mut Editor<'_>, operation: &Operation, done: &mut Recovery) -> Result<()> {
     let mut committed = true;
@@ -104,8 +130,12 @@ fn settle(editor: &mut Editor<'_>, operation: &Operation, done: &mut Recovery) -
         committed = directory
             .find(&install.target)
             .is_some_and(|t| t.first_cluster == install.new.cluster && t.bytes == install.new.bytes);
-        if !committed && let Some(backup) = install.backup.as_deref().and_then(|name| directory.find(name).cloned()) {
-            // It was made by this operation and points at a chain that another name, or nobody, owns.
+        let chains = [Some(install.new.cluster), install.old.as_ref().map(|old| old.cluster)];
+        let ours = |backup: &&Entry| chains.contains(&Some(backup.first_cluster));
+        let backup = install.backup.as_deref().and_then(|name| directory.find(name).filter(ours).cloned());
+        if !committed && let Some(backup) = backup {
+            // It was made by this operation and points at a chain that another name, or nobody, owns. A file that had
+            // the name before has a chain of its own.
             editor.remove(LINUX_DIR, &backup)?;
             done.actions.push(format!("removed the prepared backup name {}", backup.name));
         }
@@ -117,19 +147,11 @@ fn settle(editor: &mut Editor<'_>, operation: &Operation, done: &mut Recovery) -
     Ok(())
 }
 
-/// Takes away what no file depends on: differing table copies, orphaned name slots, lost clusters, a stale FSInfo.
-fn clean(editor: &mut Editor<'_>, had_intent: bool, done: &mut Recovery) -> Result<()> {
+/// Takes away what no file depends on: orphaned name slots, lost clusters, a stale FSInfo.
+fn clean(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {
     let health = Health::check(&editor.volume()?)?;
-    let explained = |what: &str| had_intent && what.starts_with("the copies of");
-    if let Some(p) = health.problems.iter().find(|p| p.class == ProblemClass::Damage && !explained(&p.what)) {
-        return Err(Error::refused(format!("the file system is damaged beyond what `recover` may decide: {}", p.what))
-            .advise("make an image of the partition first, then repair it with `fsck.fat` from another system"));
-    }
-    if !health.differing.is_empty() {
-        editor.equalise_tables()?;
-        editor.barrier()?;
-        done.actions
-            .push(format!("made the copies of the allocation table equal ({} entries)", health.differing.len()));
+    if let Some(p) = health.problems.iter().find(|p| p.class == ProblemClass::Damage) {
+        return Err(beyond_recovery(&p.what));
     }
     for (path, slots) in &health.orphan_slots {
         for slot in editor.directory(path)?.orphans {
@@ -151,6 +173,43 @@ fn clean(editor: &mut Editor<'_>, had_intent: bool, done: &mut Recovery) -> Resu
         done.actions.push("brought the free-space count (FSInfo) up to date".into());
     }
     Ok(())
+}
+
+/// Whether every copy of the allocation table gives the same files, each in the same clusters.
+fn copies_agree_on_every_file(volume: &Volume<&dyn WriteAt>) -> Result<bool> {
+    let Some(ours) = every_file(volume) else { return Ok(false) };
+    for n in volume.geometry().live_copies().skip(1) {
+        let table = Table::read(volume.source(), volume.geometry(), n)?;
+        let other = Volume::with_table(*volume.source(), volume.geometry().clone(), table);
+        if every_file(&other).as_ref() != Some(&ours) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Every file and directory by path: its entry and, of a file, its clusters. `None` when something cannot be read.
+fn every_file(volume: &Volume<&dyn WriteAt>) -> Option<BTreeMap<String, (Entry, Vec<Run>)>> {
+    let mut all = BTreeMap::new();
+    let mut stack = vec![(String::new(), volume.root().ok()?)];
+    // A directory that leads to itself would be walked for ever.
+    let mut seen = HashSet::new();
+    while let Some((path, directory)) = stack.pop() {
+        for entry in directory.entries.into_iter().filter(|e| !e.is_dot()) {
+            let path = format!("{path}/{}", entry.name);
+            let mut runs = Vec::new();
+            if entry.is_dir() {
+                if !seen.insert(entry.first_cluster) {
+                    return None;
+                }
+                stack.push((path.clone(), volume.directory(&entry).ok()?));
+            } else if entry.first_cluster != 0 {
+                runs = volume.table().chain(entry.first_cluster).ok()?;
+            }
+            all.insert(path, (entry, runs));
+        }
+    }
+    Some(all)
 }
 
 /// A medium whose writes stay in memory.

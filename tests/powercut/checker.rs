@@ -52,10 +52,12 @@ pub enum Problem {
     LostClusters(Vec<u32>),
     /// Both entries lead to the same cluster.
     SharedChain(String, String),
-    /// Entries that are not the same in all FATs; `used`: one of them is in a file's chain.
+    /// Entries that are not the same in all FATs; `used`: one of them is in a file's chain; `directory`: so many are in
+    /// the chains of directories.
     FatsDiffer {
         clusters: Vec<u32>,
         used: bool,
+        directory: usize,
     },
     BadChain {
         path: String,
@@ -456,8 +458,14 @@ impl Checker {
                 }
             }
             if !clusters.is_empty() {
-                let used = clusters.iter().any(|c| *c < 2 || used(*c as usize));
-                report.problems.push(Problem::FatsDiffer { clusters, used });
+                let of_directory = |c: u32| {
+                    let owner = self.owners[c as usize].1 as usize;
+                    owner.checked_sub(1).is_none_or(|n| report.entries.get(n).is_some_and(Entry::is_directory))
+                };
+                let owned = |c: &&u32| **c >= 2 && used(**c as usize);
+                let directory = clusters.iter().filter(owned).filter(|c| of_directory(**c)).count();
+                let used = clusters.iter().any(|c| *c < 2 || used(*c as usize) && !of_directory(*c));
+                report.problems.push(Problem::FatsDiffer { clusters, used, directory });
             }
         }
         let clean_bits = match g.mask() {

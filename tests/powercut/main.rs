@@ -1,8 +1,11 @@
 //! The power-cut proof: an operation is recorded sector by sector, every image that a power cut can leave is built, and
 //! each is judged by readers that share no code with what they judge.
 //!
-//! `POWERCUT_STATES` (how many states to check, default a quick run), `POWERCUT_SEED`, `POWERCUT_ONLY` (scenarios whose
-//! name contains it) repeat or enlarge a run.
+//! - `cargo test --test powercut`: a quick run, one scenario in seven.
+//! - `POWERCUT_STATES=100000 cargo test --test powercut -- --nocapture`: every scenario, every mutation, and tables.
+//! - `POWERCUT_STATES=1000000 …`: as well, round after round with other seeds until so many states were checked.
+//!
+//! `POWERCUT_SEED` begins with another seed, `POWERCUT_ONLY` takes the scenarios whose name contains it.
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod checker;
@@ -11,12 +14,15 @@ mod frame;
 mod geometry;
 mod invariants;
 mod matrix;
+mod mutants;
 mod naive;
 mod operations;
 mod readers;
+mod real;
 mod recorder;
 mod reference;
 #[cfg(test)]
 mod selftest;
+mod tally;
 mod traced;
 mod volumes;

@@ -29,12 +29,14 @@ fn awkward(usual: Shape) -> Vec<Shape> {
         Shape { room: Room::NameSpansSectors, ..usual },
         Shape { fragmented: true, ..usual },
         Shape { fragmented: true, room: Room::DirectoryFull, ..usual },
-        // Room for the new image, a record of the operation, and nothing else.
-        Shape { free: Some(wanted + 2), ..usual },
+        // Room for the new image, a record of the operation, two directories that grow, and nothing else.
+        Shape { free: Some(wanted + 4), ..usual },
+        Shape { free: Some(wanted + 4), fragmented: true, room: Room::DirectoryFull, ..usual },
         Shape { backup_exists: true, ..usual },
         Shape { old: None, ..usual },
     ];
     if usual.width == Width::Fat32 {
+        shapes.push(Shape { room: Room::RootFull, ..usual });
         shapes.push(Shape { active: Some(1), ..usual });
         shapes.push(Shape { active: Some(1), room: Room::SectorFull, fragmented: true, ..usual });
     }

@@ -6,10 +6,11 @@ use crate::frame::{Frame, Random};
 use crate::invariants::{CommitWatch, Expectation, Phase, Violation};
 use crate::readers;
 use crate::recorder::{Access, Event, Fault, How, Recorder, Recording};
+use crate::tally::Tally;
 use crate::volumes::{Shape, Volume};
 use bootsurgeon::block::WriteAt;
-use std::collections::{BTreeMap, HashSet};
-use std::fmt::Write as _;
+use bootsurgeon::surgery::{INTENT_NAME, Interrupted, interrupted};
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,6 +27,8 @@ pub trait Operation: Send + Sync {
 /// An operation on a volume.
 pub struct Scenario {
     pub name: String,
+    /// The operation alone, for tables.
+    pub operation_name: &'static str,
     pub volume: Volume,
     pub expectation: Expectation,
     pub operation: Box<dyn Operation>,
@@ -45,7 +48,8 @@ where
             let volume = Volume::build(Shape { seed, ..shape });
             let report = Checker::default().check(&volume.frame);
             let (expectation, operation) = plan(&volume, &report);
-            Scenario { name: format!("{name}, {}", shape.describe()), volume, expectation, operation }
+            let full = format!("{name}, {}", shape.describe());
+            Scenario { name: full, operation_name: name, volume, expectation, operation }
         })
     };
     shapes.into_iter().map(maker).collect()
@@ -57,99 +61,19 @@ pub struct Budget {
     /// States in all scenarios together.
     pub states: usize,
     pub seed: u64,
+    /// Every so many scenarios is run; 1 for all of them.
+    pub every: usize,
 }
 
 impl Budget {
-    /// From `POWERCUT_STATES` and `POWERCUT_SEED`; `quick` states where nothing is asked for.
-    pub fn from_environment(quick: u64) -> Self {
+    /// From `POWERCUT_STATES` and `POWERCUT_SEED`. Where nothing is asked for, a quick run of one in `every` scenarios.
+    pub fn from_environment(quick: u64, every: usize) -> Self {
+        let every = if std::env::var_os("POWERCUT_STATES").is_some() { 1 } else { every };
         let number = |name: &str, otherwise: u64| match std::env::var(name) {
             Ok(text) => text.replace(['_', ','], "").parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")),
             Err(_) => otherwise,
         };
-        Self { states: number("POWERCUT_STATES", quick) as usize, seed: number("POWERCUT_SEED", 1) }
-    }
-}
-
-/// What was checked and what was found.
-#[derive(Debug, Default, Clone)]
-pub struct Tally {
-    pub scenarios: usize,
-    /// Distinct states after a cut inside the operation.
-    pub states: usize,
-    /// Recoveries from such a state that were judged.
-    pub recoveries: usize,
-    /// States after a cut inside a recovery.
-    pub nested: usize,
-    pub torn: usize,
-    pub torn_bad: usize,
-    pub complete_epochs: usize,
-    pub sampled_epochs: usize,
-    /// States that were also given to `fsck.fat`, the fatfs crate, mtools.
-    pub fsck: usize,
-    pub fatfs: usize,
-    pub mtools: usize,
-    /// Runs with an injected fault.
-    pub faults: usize,
-    pub bad: usize,
-    /// How often each kind was found, with the first case.
-    pub violations: BTreeMap<&'static str, (usize, String)>,
-}
-
-impl Tally {
-    fn report(&mut self, scenario: &str, at: &dyn std::fmt::Debug, found: Vec<Violation>) {
-        self.bad += usize::from(!found.is_empty());
-        for v in found {
-            let first = || (0, format!("{scenario}, {at:?}: {}", v.detail));
-            self.violations.entry(v.kind).or_insert_with(first).0 += 1;
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.scenarios += other.scenarios;
-        self.states += other.states;
-        self.recoveries += other.recoveries;
-        self.nested += other.nested;
-        self.torn += other.torn;
-        self.torn_bad += other.torn_bad;
-        self.complete_epochs += other.complete_epochs;
-        self.sampled_epochs += other.sampled_epochs;
-        self.fsck += other.fsck;
-        self.fatfs += other.fatfs;
-        self.mtools += other.mtools;
-        self.faults += other.faults;
-        self.bad += other.bad;
-        for (kind, (n, first)) in &other.violations {
-            self.violations.entry(kind).or_insert_with(|| (0, first.clone())).0 += n;
-        }
-    }
-
-    /// States of every sort that the model allows.
-    pub fn all_states(&self) -> usize {
-        self.states + self.nested
-    }
-
-    pub fn table(&self) -> String {
-        let mut text = String::new();
-        let mut row = |what: &str, n: usize| {
-            let _ = writeln!(text, "  {what:<48} {n:>9}");
-        };
-        row("scenarios", self.scenarios);
-        row("crash states of the operation", self.states);
-        row("  recovered, and recovered once more", self.recoveries);
-        row("crash states inside a recovery, recovered", self.nested);
-        row("barrier epochs enumerated completely", self.complete_epochs);
-        row("barrier epochs sampled", self.sampled_epochs);
-        row("states also judged by fsck.fat", self.fsck);
-        row("states also read by the fatfs crate", self.fatfs);
-        row("states also read by mtools", self.mtools);
-        row("runs with an injected fault", self.faults);
-        row("states with a violation", self.bad);
-        row("torn sectors (outside the model)", self.torn);
-        row("torn sectors that break a promise", self.torn_bad);
-        for (kind, (n, first)) in &self.violations {
-            let _ = writeln!(text, "  VIOLATION {kind}: {n} times, first in {first}");
-        }
-        text
+        Self { states: number("POWERCUT_STATES", quick) as usize, seed: number("POWERCUT_SEED", 1), every }
     }
 }
 
@@ -158,8 +82,9 @@ pub fn prove(test: &str, makers: &[Maker], budget: Budget) -> Tally {
     let started = Instant::now();
     let tally = check(makers, budget);
     println!("\n{test}, {:.1} s\n{}", started.elapsed().as_secs_f32(), tally.table());
-    let Budget { states, seed } = budget;
-    println!("  again: POWERCUT_STATES={states} POWERCUT_SEED={seed} cargo test --test powercut -- --nocapture {test}");
+    let states = if budget.every == 1 { format!("POWERCUT_STATES={} ", budget.states) } else { String::new() };
+    let seed = budget.seed;
+    println!("  again: {states}POWERCUT_SEED={seed} cargo test --test powercut -- --nocapture {test}");
     tally
 }
 
@@ -170,16 +95,18 @@ pub fn check(makers: &[Maker], budget: Budget) -> Tally {
     let mut round = 0;
     loop {
         let before = total.lock().unwrap().all_states();
-        let share = (budget.states - before).div_ceil(makers.len().max(1)).max(60);
+        let share = (budget.states - before).div_ceil(makers.len().div_ceil(budget.every).max(1)).max(60);
         let next = AtomicUsize::new(0);
         let seed = budget.seed.wrapping_add(round * 1_000_003);
         let work = || {
             let mut tally = Tally::default();
-            while let Some(maker) = makers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some(maker) = makers.get(next.fetch_add(budget.every, Ordering::Relaxed)) {
                 let scenario = maker(seed);
                 if scenario.name.contains(&only) {
-                    tally.scenarios += usize::from(round == 0);
-                    Run::new(&scenario, seed, share, &mut tally).everything(round == 0);
+                    let mut one = Tally { scenarios: usize::from(round == 0), ..Tally::default() };
+                    Run::new(&scenario, seed, share, &mut one).everything(round == 0);
+                    one.file_under(&scenario);
+                    tally.add(&one);
                 }
             }
             total.lock().unwrap().add(&tally);
@@ -190,12 +117,70 @@ pub fn check(makers: &[Maker], budget: Budget) -> Tally {
             }
         });
         round += 1;
-        let reached = total.lock().unwrap().all_states();
+        let (reached, bad) = total.lock().map(|t| (t.all_states(), t.bad)).unwrap();
+        if budget.every == 1 && budget.states >= 100_000 {
+            println!("  round {round}: {reached} of {} states, {bad} with a violation", budget.states);
+        }
         if reached >= budget.states || reached == before || round >= 1000 {
             break;
         }
     }
     total.into_inner().unwrap()
+}
+
+/// A cache was to be dropped while what is in it was not on the medium yet: what is read back then proves nothing.
+fn unflushed_read_back(events: &[Event]) -> Option<Violation> {
+    let mut flushed = true;
+    let bad = events.iter().any(|e| match e {
+        Event::Write { .. } => {
+            flushed = false;
+            false
+        }
+        Event::Barrier => {
+            flushed = true;
+            false
+        }
+        Event::DropCaches => !flushed,
+    });
+    let detail = "caches are dropped before the barrier".to_owned();
+    bad.then_some(Violation { kind: "read back from a cache", detail })
+}
+
+/// Cuts one scenario everywhere, until the first violation.
+pub fn search(scenario: &Scenario) -> Tally {
+    let mut tally = Tally::default();
+    let mut run = Run::new(scenario, 1, 60, &mut tally);
+    run.until_first = true;
+    run.everything(false);
+    tally
+}
+
+/// What the undisturbed run of a scenario writes.
+pub fn record_events(scenario: &Scenario) -> Vec<Event> {
+    let recorder = Recorder::new(scenario.volume.frame.clone());
+    scenario.operation.run(&recorder).unwrap_or_else(|e| panic!("{}: {e}", scenario.name));
+    recorder.into_recording().events
+}
+
+/// The results in the order of `items`, worked out on all processors.
+pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let run = || {
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(n) else { break };
+            let result = work(item);
+            done.lock().unwrap().push((n, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(run);
+        }
+    });
+    let mut done = done.into_inner().unwrap();
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Success was reported although the last write may still be lost.
@@ -266,6 +251,8 @@ struct Run<'a> {
     kinds: HashSet<u64>,
     /// Torn sectors to try.
     torn: usize,
+    /// One violation is enough.
+    until_first: bool,
 }
 
 /// Tells states apart by what a recovery finds: files, their contents, and sorts of problems.
@@ -301,7 +288,12 @@ impl<'a> Run<'a> {
             nested_every,
             kinds: HashSet::new(),
             torn: 0,
+            until_first: false,
         }
+    }
+
+    fn enough(&self) -> bool {
+        self.until_first && self.tally.bad > 0
     }
 
     fn everything(&mut self, first_round: bool) {
@@ -330,6 +322,7 @@ impl<'a> Run<'a> {
         }
         found.extend(recording.misuse.clone().map(|detail| Violation { kind: "misuse of the medium", detail }));
         found.extend(unsynced(&recording.events));
+        found.extend(unflushed_read_back(&recording.events));
         let report = self.checker.check(&recording.frame);
         found.extend(self.scenario.expectation.judge_end(&report, Phase::After).1);
         self.ask_others(&recording.frame, &report, &mut found);
@@ -372,10 +365,14 @@ impl<'a> Run<'a> {
         let epochs = 1 + events.iter().filter(|e| matches!(e, Event::Barrier)).count();
         let writes = events.len() + 1 - epochs;
         let each = self.share.saturating_sub(writes).div_ceil(epochs).max(8);
-        Limits { complete: (each * 2).min(1 << 16), sampled: each, torn: self.torn, seed: self.seed }
+        // 16 sector writes have at most 65,536 states: no epoch within the specification's bound is ever sampled.
+        Limits { complete: 1 << crash::COMPLETE_WRITES, sampled: each, torn: self.torn, seed: self.seed }
     }
 
     fn one_cut(&mut self, frame: &mut Frame, cut: Cut, watch: &mut CommitWatch) {
+        if self.enough() {
+            return;
+        }
         let report = self.checker.check(frame);
         let (phase, mut found) = self.scenario.expectation.judge_cut(&report);
         if let Kind::Torn { .. } = cut.kind {
@@ -391,6 +388,9 @@ impl<'a> Run<'a> {
         }
         if self.tally.states.is_multiple_of(self.readers_every) {
             self.ask_others(frame, &report, &mut found);
+        }
+        if self.until_first || self.tally.states.is_multiple_of(4) {
+            self.ask_doctor(frame, &report, &mut found);
         }
         let sound = found.is_empty();
         self.tally.report(&self.scenario.name, &cut, found);
@@ -425,6 +425,7 @@ impl<'a> Run<'a> {
             found.push(Violation { kind: "recover failed", detail: e.to_string() });
             return (recording.rewind(), found);
         }
+        found.extend(unsynced(&recording.events));
         let report = self.checker.check(&recording.frame);
         found.extend(self.scenario.expectation.judge_end(&report, phase.unwrap_or(Phase::Before)).1);
         let (events, again) = (recording.events, Recorder::new(recording.frame));
@@ -444,8 +445,11 @@ impl<'a> Run<'a> {
     fn cut_recovery(&mut self, frame: &mut Frame, events: &[Event], phase: Option<Phase>, at: &str) {
         let is_data = self.scenario.volume.data_sectors();
         let seed = self.random.next();
-        let limits = Limits { complete: 64, sampled: 6, torn: 0, seed };
+        let limits = Limits { complete: 1 << crash::COMPLETE_WRITES, sampled: 6, torn: 0, seed };
         crash::enumerate(frame, events, &is_data, limits, &mut |frame, cut| {
+            if self.enough() {
+                return;
+            }
             self.tally.nested += 1;
             let report = self.checker.check(frame);
             let (now, mut found) = self.scenario.expectation.judge_cut(&report);
@@ -501,13 +505,37 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The opinion of the program's own health check, which decides whether the next operation may begin.
+    fn ask_doctor(&mut self, frame: &Frame, report: &Report, found: &mut Vec<Violation>) {
+        self.tally.doctor += 1;
+        let opened = bootsurgeon::fat::Volume::open(frame);
+        if report.find(INTENT_NAME).is_some() {
+            match opened.as_ref().map(interrupted) {
+                Ok(Ok(Some(Interrupted { operation: Some(_) }))) => {}
+                other => found.push(Violation {
+                    kind: "the record does not say what was interrupted",
+                    detail: format!("{:?}", other.map(|r| r.map_err(|e| e.to_string())).map_err(|e| e.to_string())),
+                }),
+            }
+        }
+        let says = opened.and_then(|v| bootsurgeon::fat::Health::check(&v));
+        match says {
+            Ok(health) if (health.is_healthy() && !health.fsinfo_stale) == report.is_clean() => {}
+            Ok(health) => found.push(Violation {
+                kind: "the health check disagrees",
+                detail: format!("{:?} but {:?}", health.problems, report.problems),
+            }),
+            Err(e) => found.push(Violation { kind: "the health check fails", detail: e.to_string() }),
+        }
+    }
+
     /// Lets the nth access of a kind fail, for every n (a sample where there are many), in every way.
     fn inject(&mut self, frame: &Frame, accesses: u64, on: Access) {
         let ways: &[How] = match on {
             Access::Write => &[How::Fails, How::Short(0), How::Short(1), How::Vanishes],
             Access::Read | Access::Barrier => &[How::Fails, How::Vanishes],
         };
-        let step = (accesses * ways.len() as u64).div_ceil(self.share.max(16) as u64 / 4).max(1) as usize;
+        let step = (accesses * ways.len() as u64).div_ceil(self.share.clamp(16, 64) as u64 / 4).max(1) as usize;
         let offset = self.random.below(step);
         for nth in (offset as u64..accesses).step_by(step) {
             for how in ways {

@@ -3,12 +3,16 @@
 
 use crate::frame::{Frame, Random};
 use crate::geometry::{Geometry, Width};
+use bootsurgeon::pe::Arch;
+use bootsurgeon::uki::build::Builder;
 use std::collections::BTreeMap;
 
 pub const TARGET: &str = "EFI/Linux/Talos-v1.12.4.efi";
 pub const BACKUP: &str = "EFI/Linux/Talos-v1.12.4.efi.bak.1700000000";
 /// Another UKI, older than the target for every boot order.
 pub const OTHER: &str = "EFI/Linux/Talos-v1.11.0.efi";
+/// A second file of the target's version, on volumes of real images.
+pub const DUPLICATE: &str = "EFI/Linux/Talos-v1.12.4~1.efi";
 
 /// How much room the target's directory has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub enum Room {
     DirectoryFull,
     /// Room, and the target's long name begins in the sector before its short entry.
     NameSpansSectors,
+    /// Room, but none in the root directory, where the record of an operation goes.
+    RootFull,
 }
 
 /// What a volume looks like.
@@ -44,6 +50,8 @@ pub struct Shape {
     pub old: Option<u32>,
     /// Bytes of its successor.
     pub new: u32,
+    /// The images are UKIs and the loader is a systemd-boot, so that the project's own prediction can be asked.
+    pub uki: bool,
     pub seed: u64,
 }
 
@@ -58,12 +66,28 @@ impl Shape {
         };
         let (old, new) = (Some(3 * cluster.min(4096) + 777), 4 * cluster.min(4096) + 55);
         let (active, fragmented, free, room, backup_exists) = (None, false, None, Room::Ample, false);
-        Self { width, sector, cluster, clusters, active, fragmented, free, room, backup_exists, old, new, seed: 1 }
+        let (uki, seed) = (false, 1);
+        Self { width, sector, cluster, clusters, active, fragmented, free, room, backup_exists, old, new, uki, seed }
     }
 
     /// Whether the fatfs crate and mtools take it for what it is: they count clusters to tell FAT32 from the others.
     pub fn is_read_by_all(&self) -> bool {
         self.width != Width::Fat32 || self.clusters >= 65_525
+    }
+
+    /// The rarest thing about it, in a word or two.
+    pub fn awkwardness(&self) -> &'static str {
+        match self.room {
+            _ if self.active.is_some() => "one FAT",
+            _ if self.free.is_some() => "nearly full",
+            _ if self.fragmented => "fragmented",
+            Room::SectorFull => "sector full",
+            Room::DirectoryFull => "dir. full",
+            Room::NameSpansSectors => "name spans",
+            Room::RootFull => "root full",
+            Room::Ample if self.old.is_none() => "no target",
+            Room::Ample => "none",
+        }
     }
 
     /// In words, for tables.
@@ -73,6 +97,7 @@ impl Shape {
         add(self.room == Room::SectorFull, ", sector full");
         add(self.room == Room::DirectoryFull, ", directory full");
         add(self.room == Room::NameSpansSectors, ", name spans sectors");
+        add(self.room == Room::RootFull, ", root full");
         add(self.fragmented, ", fragmented");
         add(self.free.is_some(), ", nearly full");
         add(self.active.is_some(), ", mirroring off");
@@ -99,25 +124,36 @@ pub struct Volume {
 impl Volume {
     pub fn build(shape: Shape) -> Self {
         let mut random = Random::new(shape.seed);
-        let mut b = Builder::new(shape);
+        let mut b = Formatter::new(shape);
         for directory in ["EFI", "EFI/BOOT", "EFI/Linux", "loader", "loader/keys"] {
             b.directory(directory);
         }
-        b.file("EFI/BOOT/BOOTX64.EFI", random.bytes(5000));
+        let image = |random: &mut Random, version: &str, n: u32| {
+            if shape.uki { uki(version, random.bytes(n as usize)) } else { random.bytes(n as usize) }
+        };
+        if shape.uki {
+            let magic: &[u8] = b"#### LoaderInfo: systemd-boot 257.9-talos ####\0";
+            b.file("EFI/BOOT/BOOTAA64.EFI", Builder::new(Arch::Arm64).section(".sdmagic", magic).build());
+        } else {
+            b.file("EFI/BOOT/BOOTX64.EFI", random.bytes(5000));
+        }
         b.file("loader/loader.conf", b"timeout 10\n".to_vec());
         b.file("loader/keys/db.auth", random.bytes(700));
         b.file("EFI/BOOT/empty", Vec::new());
-        b.file(OTHER, random.bytes(shape.cluster.min(4096) as usize + 1));
+        b.file(OTHER, image(&mut random, "v1.11.0", shape.cluster.min(4096) + 1));
         let slots = (shape.sector / 32) as usize;
         if shape.room == Room::NameSpansSectors {
             b.pad("EFI/Linux", |used| used % slots == slots - 1);
         }
-        let old = shape.old.map(|n| random.bytes(n as usize));
+        let old = shape.old.map(|n| image(&mut random, "v1.12.4", n));
         if let Some(old) = &old {
             b.file(TARGET, old.clone());
         }
         if shape.backup_exists {
-            b.file(BACKUP, random.bytes(900));
+            b.file(BACKUP, image(&mut random, "v1.12.4", 900));
+        }
+        if shape.uki {
+            b.file(DUPLICATE, image(&mut random, "v1.12.4", 1500));
         }
         match shape.room {
             Room::Ample | Room::NameSpansSectors => {}
@@ -129,8 +165,13 @@ impl Volume {
                 let slots = (shape.cluster / 32) as usize;
                 b.pad("EFI/Linux", |used| used % slots == 0);
             }
+            Room::RootFull => {
+                let slots =
+                    if shape.width == Width::Fat32 { (shape.cluster / 32) as usize } else { ROOT_SLOTS as usize };
+                b.pad("", |used| used % slots == 0);
+            }
         }
-        let new = random.bytes(shape.new as usize);
+        let new = image(&mut random, "v1.12.4", shape.new);
         let frame = b.finish(&mut random);
         let geometry = Geometry::read(&frame).expect("a volume of our own making");
         Self { shape, frame, geometry, old, new, files: b.files }
@@ -167,7 +208,7 @@ struct Directory {
     slots: Vec<[u8; 32]>,
 }
 
-struct Builder {
+struct Formatter {
     shape: Shape,
     image: Vec<u8>,
     /// From cluster 0.
@@ -180,10 +221,21 @@ struct Builder {
     aliases: u32,
 }
 
+/// A small UKI whose kernel is these bytes.
+pub fn uki(version: &str, kernel: Vec<u8>) -> Vec<u8> {
+    let release = format!("ID=talos\nNAME=Talos\nPRETTY_NAME=\"Talos ({version})\"\nVERSION_ID={version}\n");
+    Builder::new(Arch::Arm64)
+        .section(".osrel", release)
+        .section(".cmdline", "talos.platform=metal")
+        .section(".uname", "6.12.0-talos")
+        .section(".linux", kernel)
+        .build()
+}
+
 /// Slots of the fixed root directory.
 const ROOT_SLOTS: u32 = 128;
 
-impl Builder {
+impl Formatter {
     fn new(shape: Shape) -> Self {
         let entries = shape.clusters + 2;
         let (bytes, end, reserved) = match shape.width {
@@ -275,7 +327,7 @@ impl Builder {
     fn pad(&mut self, path: &str, pleases: impl Fn(usize) -> bool) {
         while !pleases(self.directories[path].slots.len()) {
             let name = format!("{path}/PAD{:05}.TXT", self.directories[path].slots.len());
-            self.file(&name, Vec::new());
+            self.file(name.trim_start_matches('/'), Vec::new());
         }
     }
 
@@ -293,6 +345,7 @@ impl Builder {
             }
         }
         self.use_up(random);
+        self.leave_stale_data();
         for path in &paths {
             self.write_directory(path);
         }
@@ -325,6 +378,16 @@ impl Builder {
         }
         self.enter("loader/FILLER.BIN", 0x20, file[0], bytes.len() as u32);
         self.files.insert("loader/FILLER.BIN".into(), bytes);
+    }
+
+    /// Fills the free clusters that are used first with what a deleted directory leaves: names that must not come back.
+    fn leave_stale_data(&mut self) {
+        let stale = short_entry(b"STALE   EFI", 0x20, 2, 512).repeat(self.shape.cluster as usize / 32);
+        let free: Vec<u32> = (2..self.fat.len()).filter(|c| self.fat[*c] == 0).map(|c| c as u32).take(40).collect();
+        for cluster in free {
+            let at = self.place(cluster);
+            self.image[at..at + stale.len()].copy_from_slice(&stale);
+        }
     }
 
     fn write_directory(&mut self, path: &str) {
