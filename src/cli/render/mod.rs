@@ -1,6 +1,7 @@
 //! Reports as text for people, or as one JSON document for programs.
 
 mod change;
+mod doctor;
 mod image;
 mod status;
 mod style;

@@ -1,0 +1,105 @@
+//! Words for people and for shells: what comes from a disk or a variable is shown and quoted, never trusted.
+
+use std::path::Path;
+
+/// Text from outside with its control characters made visible (`\u{1b}`): a terminal must not act upon them.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Bidirectional controls can make a command look like another one.
+        let hidden =
+            c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if hidden { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    out
+}
+
+/// A word as a POSIX shell takes it: as it is when it is harmless, else in single quotes.
+#[must_use]
+pub fn quoted(word: &str) -> String {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "._-~/+:@%=,".contains(c);
+    if !word.is_empty() && word.chars().all(harmless) && !word.starts_with(['~', '-', '=']) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// How the commands that are recommended name the disk: `disk.img --partition 1`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskWords {
+    disk: String,
+    partition: Option<String>,
+    efivars: Option<String>,
+}
+
+impl DiskWords {
+    /// `partition`: only where the disk has several ESPs. `efivars`: only where a directory was named.
+    #[must_use]
+    pub fn new(disk: &Path, partition: Option<&str>, efivars: Option<&Path>) -> Self {
+        Self {
+            disk: quoted(&disk.display().to_string()),
+            partition: partition.map(quoted),
+            efivars: efivars.map(|dir| quoted(&dir.display().to_string())),
+        }
+    }
+
+    /// `bootsurgeon prune disk.img`, with whatever options say which ESP and which variables are meant. `recover` takes
+    /// no variables.
+    #[must_use]
+    pub fn command(&self, command: &str, rest: &str) -> String {
+        let mut words = format!("bootsurgeon {command} {}", self.disk);
+        if !rest.is_empty() {
+            words = format!("{words} {rest}");
+        }
+        if let Some(partition) = &self.partition {
+            words = format!("{words} --partition {partition}");
+        }
+        if let Some(dir) = self.efivars.as_ref().filter(|_| !command.starts_with("recover")) {
+            words = format!("{words} --efivars {dir}");
+        }
+        format!("`{words}`")
+    }
+
+    /// The command that puts an image on this ESP under the name that starts: the disk is its own source.
+    #[must_use]
+    pub fn swap_from_itself(&self, file: &str) -> String {
+        self.command("swap", &format!("{} --uki {}", self.disk, quoted(file)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_a_shell_would_act_upon_goes_unquoted() {
+        for (word, shell) in [
+            ("Talos-v1.12.4~1.efi", "Talos-v1.12.4~1.efi"),
+            ("/dev/nvme0n1p1", "/dev/nvme0n1p1"),
+            ("", "''"),
+            ("~root", "'~root'"),
+            ("-rf", "'-rf'"),
+            ("a b", "'a b'"),
+            ("$(reboot).efi", "'$(reboot).efi'"),
+            ("it's", r"'it'\''s'"),
+        ] {
+            assert_eq!(quoted(word), shell);
+        }
+    }
+
+    #[test]
+    fn nothing_a_terminal_would_act_upon_is_shown() {
+        assert_eq!(plain("a\u{1b}[2Jb\n\u{202e}c"), r"a\u{1b}[2Jb\u{a}\u{202e}c");
+        assert_eq!(plain("Größe"), "Größe");
+    }
+
+    #[test]
+    fn commands_say_which_esp_and_which_variables() {
+        let words = DiskWords::new(Path::new("my disk.img"), Some("7"), Some(Path::new("vars")));
+        assert_eq!(words.command("prune", ""), "`bootsurgeon prune 'my disk.img' --partition 7 --efivars vars`");
+        assert_eq!(words.command("recover", ""), "`bootsurgeon recover 'my disk.img' --partition 7`");
+        let words = DiskWords::new(Path::new("d.img"), None, None);
+        assert_eq!(words.swap_from_itself("x~1.efi"), "`bootsurgeon swap d.img d.img --uki x~1.efi`");
+    }
+}
