@@ -222,8 +222,9 @@ impl Doctor {
         let target = request.find()?;
         let mut esp = Inventory::read(target.open()?, variables.clone())?;
         esp.examine()?;
-        let mut found = examine_esp(&EspView { esp: &esp, words: request.words() });
-        found.extend(verified(&esp, request, vars, ui)?);
+        let view = EspView { esp: &esp, words: request.words(&target, esp.arch()) };
+        let mut found = examine_esp(&view);
+        found.extend(verified(&view, vars, ui)?);
         let mut found: Vec<Finding> = found.into_iter().map(|f| f.of(name)).collect();
         for warning in &target.warnings {
             found.push(
@@ -262,7 +263,8 @@ impl DoctorReport {
 }
 
 /// The image that starts next, read whole: is it intact, and would the firmware take it?
-fn verified<S: ReadAt>(esp: &Inventory<S>, request: &DiskRequest, vars: &EfiVars, ui: &dyn Ui) -> Result<Vec<Finding>> {
+fn verified<S: ReadAt>(view: &EspView<'_, S>, vars: &EfiVars, ui: &dyn Ui) -> Result<Vec<Finding>> {
+    let (esp, words) = (view.esp, &view.words);
     let Some(file) = esp.selected().filter(|f| f.kind == FileKind::Uki) else { return Ok(Vec::new()) };
     let Ok(bytes) = esp.volume.file(&file.entry) else { return Ok(Vec::new()) };
     // Whether anybody trusts the signer is the firmware's business here; whether the bytes are intact is ours.
@@ -271,9 +273,7 @@ fn verified<S: ReadAt>(esp: &Inventory<S>, request: &DiskRequest, vars: &EfiVars
     add_disk(&mut policy, esp, ui)?;
     let examined = examine(&bytes, &[Bank::Sha256], &mut [], ui)?;
     let report = verify(&examined.facts, &policy);
-    let words = request.words();
-    let way_out =
-        format!("{}, or {}", words.command("restore", ""), words.command("swap", "--schematic ID --talos VERSION"));
+    let way_out = format!("{}, or {}", words.command("restore", ""), words.swap_from_factory());
     let mut findings = Vec::new();
     if let Some(why) = &report.firmware_refuses {
         findings.push(
@@ -343,12 +343,13 @@ fn boot_options(
 
 fn misread(v: &DecodedVariable) -> Option<Finding> {
     let problem = v.problem.as_ref()?;
-    Some(Finding::new(
-        Severity::Warning,
-        "variable-misread",
-        format!("{} {problem}", v.name),
-        format!("{}; what was meant is not what counts", v.meaning),
-    ))
+    let what = format!("{} {problem}", v.name);
+    if v.name == "LoaderEntryOneShot" && v.value.starts_with("kexec") {
+        let meaning = "Linux leaves it when it restarts by kexec; it matches no entry and is used up at the next start";
+        return Some(Finding::new(Severity::Note, "kexec-note", what, meaning));
+    }
+    let meaning = format!("the boot loader goes by what it reads. The variable: {}", v.meaning);
+    Some(Finding::new(Severity::Warning, "variable-misread", what, meaning))
 }
 
 fn unreadable_esp(name: &str, e: &crate::Error) -> Finding {

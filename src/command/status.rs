@@ -161,19 +161,20 @@ pub fn status(request: &Status, ui: &dyn Ui) -> Result<StatusReport> {
     let mut warnings = target.warnings.clone();
     warnings.extend(unreadable);
     warnings.extend(inventory.worlds[0].warnings.iter().cloned());
-    let mut findings = examine_esp(&EspView { esp: &inventory, words: request.words() });
+    let mut findings = examine_esp(&EspView { esp: &inventory, words: request.words(&target, inventory.arch()) });
     crate::doctor::sort(&mut findings);
     Ok(report(&target, &inventory, warnings, findings))
 }
 
 impl DiskRequest {
     /// How the commands that are recommended name the disk.
-    pub(super) fn words(&self) -> DiskWords {
+    pub(super) fn words(&self, target: &Target, arch: Option<Arch>) -> DiskWords {
         let efivars = match &self.efivars {
             VariablesChoice::Dir(dir) => Some(dir.as_path()),
             VariablesChoice::Unsaid | VariablesChoice::None => None,
         };
-        DiskWords::new(&self.path, self.partition.as_deref(), efivars)
+        // The partition's own node: what lies in the page cache of the whole disk may be older.
+        DiskWords::new(&self.path, target.node(), self.partition.as_deref(), efivars).for_arch(arch)
     }
 }
 

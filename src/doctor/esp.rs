@@ -135,14 +135,13 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
         );
         return vec![finding.then(format!(
             "{}, or {} if there is a backup",
-            words.command("swap", "--schematic ID --talos VERSION"),
+            words.swap_from_factory(),
             words.command("restore", "")
         ))];
     };
     let mut findings = Vec::new();
     let file = entry.file.as_deref().and_then(|name| esp.file(name));
-    let way_out =
-        || format!("{}, or {}", words.command("restore", ""), words.command("swap", "--schematic ID --talos VERSION"));
+    let way_out = || format!("{}, or {}", words.command("restore", ""), words.swap_from_factory());
     if let Some(file) = file.filter(|f| f.kind == FileKind::Broken) {
         findings.push(
             Finding::new(

@@ -52,8 +52,8 @@ pub fn what_starts(options: &BootOptions, esps: &[EspPlace]) -> (String, Vec<Fin
     let removable = || {
         match first {
         Some(e) => format!("{} on {}", e.loader.as_deref().unwrap_or_default(), e.name),
-        None => "nothing: no ESP that was looked at has EFI/BOOT/BOOT<ARCH>.EFI; most firmwares end in their setup, a shell, or \
-                 try the network"
+        None => "nothing that is known: no ESP here has EFI/BOOT/BOOT<ARCH>.EFI; most firmwares try the network and end in their \
+                 setup or a shell"
             .to_owned(),
     }
     };
@@ -214,7 +214,7 @@ mod tests {
     fn without_a_loader_the_firmware_goes_elsewhere() {
         let options = BootOptions::default();
         let (says, findings) = what_starts(&options, &[esp("sda 1", A, false, true)]);
-        assert!(says.starts_with("nothing"), "{says}");
+        assert!(says.starts_with("nothing that is known"), "{says}");
         assert_eq!((findings[0].id, findings[0].severity), ("no-boot-loader", Severity::Problem));
         let (says, findings) = what_starts(&options, &[esp("sda 1", A, true, true)]);
         assert_eq!(says, "EFI/BOOT/BOOTAA64.EFI on sda 1");

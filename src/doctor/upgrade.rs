@@ -97,27 +97,25 @@ fn stale_pin<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
     }
     let by_order = esp.worlds[0].selected_file().unwrap_or("nothing");
     let lost_end = menu.iter().any(|e| glob::matches(&meant.to_ascii_lowercase(), &e.id));
-    let why = if lost_end {
-        format!("the variable has no closing NUL, and {loader} drops its last character")
-    } else {
-        "no entry of the menu has that name: the disk was written anew after the variable was set, or the file is gone"
-            .to_owned()
-    };
-    Some(
-        Finding::new(
-            Severity::Warning,
-            "stale-pin",
-            format!("stale pin: LoaderEntryDefault names {meant}, which nothing on the ESP matches"),
+    let (what, why) = if lost_end {
+        (
+            format!("LoaderEntryDefault names {meant}, and the boot loader reads {read}"),
             format!(
-                "{why}. systemd-boot goes by its order and starts {by_order}; a file of that name would win over everything. \
-                 `talosctl upgrade` trips over it (siderolabs/talos#12300)"
+                "the variable has no closing NUL, and {loader} takes its last character for it: nothing has that name, and                  {by_order} starts"
             ),
         )
-        .then(format!(
-            "nothing for the board to start; upgrade with {}, which looks at the pin and needs no variable",
-            view.words.command("swap", "--schematic ID --talos VERSION")
-        )),
-    )
+    } else {
+        (
+            format!("stale pin: LoaderEntryDefault names {meant}, which nothing on the ESP matches"),
+            format!(
+                "the disk was written anew after the variable was set, or the file is gone. systemd-boot goes by its order and                  starts {by_order}; a file of that name would win over everything. `talosctl upgrade` trips over such a pin                  (siderolabs/talos#12300)"
+            ),
+        )
+    };
+    Some(Finding::new(Severity::Warning, "stale-pin", what, why).then(format!(
+        "the board starts, and nothing has to be done now. Upgrade with {}: it needs no variable, and counts with the pin",
+        view.words.swap_from_factory()
+    )))
 }
 
 fn short(id: &str) -> &str {

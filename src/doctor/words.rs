@@ -1,5 +1,6 @@
 //! Words for people and for shells: what comes from a disk or a variable is shown and quoted, never trusted.
 
+use crate::pe::Arch;
 use std::path::Path;
 
 /// Text from outside with its control characters made visible (`\u{1b}`): a terminal must not act upon them.
@@ -29,42 +30,62 @@ pub fn quoted(word: &str) -> String {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiskWords {
     disk: String,
+    esp: String,
     partition: Option<String>,
     efivars: Option<String>,
+    arch: Option<Arch>,
 }
 
 impl DiskWords {
-    /// `partition`: only where the disk has several ESPs. `efivars`: only where a directory was named.
+    /// `esp`: where the images on the ESP can be read as an `IMAGE`: the partition's own node, else the disk image.
+    /// `partition`: only where it was asked for or the disk has several. `efivars`: only where a directory was named.
     #[must_use]
-    pub fn new(disk: &Path, partition: Option<&str>, efivars: Option<&Path>) -> Self {
+    pub fn new(disk: &Path, esp: &Path, partition: Option<&str>, efivars: Option<&Path>) -> Self {
+        let path = |path: &Path| quoted(&path.display().to_string());
         Self {
-            disk: quoted(&disk.display().to_string()),
+            disk: path(disk),
+            esp: path(esp),
             partition: partition.map(quoted),
-            efivars: efivars.map(|dir| quoted(&dir.display().to_string())),
+            efivars: efivars.map(path),
+            arch: None,
         }
     }
 
-    /// `bootsurgeon prune disk.img`, with whatever options say which ESP and which variables are meant. `recover` takes
-    /// no variables.
+    /// The architecture that the factory is asked for.
+    #[must_use]
+    pub fn for_arch(mut self, arch: Option<Arch>) -> Self {
+        self.arch = arch;
+        self
+    }
+
+    /// `bootsurgeon prune disk.img`, with whatever options say which ESP and which variables are meant.
     #[must_use]
     pub fn command(&self, command: &str, rest: &str) -> String {
         let mut words = format!("bootsurgeon {command} {}", self.disk);
         if !rest.is_empty() {
             words = format!("{words} {rest}");
         }
-        if let Some(partition) = &self.partition {
+        // `extract` takes an image, and `recover` has no use for variables.
+        if let Some(partition) = self.partition.as_ref().filter(|_| command != "extract") {
             words = format!("{words} --partition {partition}");
         }
-        if let Some(dir) = self.efivars.as_ref().filter(|_| !command.starts_with("recover")) {
+        if let Some(dir) = self.efivars.as_ref().filter(|_| !matches!(command, "recover" | "extract")) {
             words = format!("{words} --efivars {dir}");
         }
         format!("`{words}`")
     }
 
-    /// The command that puts an image on this ESP under the name that starts: the disk is its own source.
+    /// The command that puts an image of this ESP under the name that starts.
     #[must_use]
     pub fn swap_from_itself(&self, file: &str) -> String {
-        self.command("swap", &format!("{} --uki {}", self.disk, quoted(file)))
+        self.command("swap", &format!("{} --uki {}", self.esp, quoted(file)))
+    }
+
+    /// The command that fetches an image and puts it in place; ID and VERSION are for the user to fill in.
+    #[must_use]
+    pub fn swap_from_factory(&self) -> String {
+        let arch = self.arch.map_or("ARCH", |a| a.name());
+        self.command("swap", &format!("--schematic ID --talos VERSION --arch {arch}"))
     }
 }
 
@@ -96,10 +117,14 @@ mod tests {
 
     #[test]
     fn commands_say_which_esp_and_which_variables() {
-        let words = DiskWords::new(Path::new("my disk.img"), Some("7"), Some(Path::new("vars")));
+        let disk = Path::new("my disk.img");
+        let words = DiskWords::new(disk, disk, Some("7"), Some(Path::new("vars")));
         assert_eq!(words.command("prune", ""), "`bootsurgeon prune 'my disk.img' --partition 7 --efivars vars`");
         assert_eq!(words.command("recover", ""), "`bootsurgeon recover 'my disk.img' --partition 7`");
-        let words = DiskWords::new(Path::new("d.img"), None, None);
-        assert_eq!(words.swap_from_itself("x~1.efi"), "`bootsurgeon swap d.img d.img --uki x~1.efi`");
+        let (disk, esp) = (Path::new("/dev/sda"), Path::new("/dev/sda1"));
+        let words = DiskWords::new(disk, esp, None, None).for_arch(Some(Arch::Arm64));
+        assert_eq!(words.swap_from_itself("x~1.efi"), "`bootsurgeon swap /dev/sda /dev/sda1 --uki x~1.efi`");
+        let factory = "`bootsurgeon swap /dev/sda --schematic ID --talos VERSION --arch arm64`";
+        assert_eq!(words.swap_from_factory(), factory);
     }
 }

@@ -11,6 +11,7 @@ const WIDTH: usize = 100;
 
 impl Render for DoctorReport {
     fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+        let several = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
         if let Some(firmware) = &self.firmware {
             facts(f, p, firmware)?;
         }
@@ -44,18 +45,22 @@ impl Render for DoctorReport {
             writeln!(f, "  {}{part}", esp.disk.path)?;
             writeln!(
                 f,
-                "    {} {} {} of {} free; {loader}; {} files in EFI/Linux, {starts}",
+                "    {} {} {} of {} free; {loader}; {} in EFI/Linux, {starts}",
                 e.fat.name(),
                 bar(e.total_bytes, e.free_bytes),
                 size(e.free_bytes),
                 size(e.total_bytes),
-                esp.files.len(),
+                several(esp.files.len(), "file"),
             )?;
         }
-        writeln!(f, "\n{}", p.strong("Findings"))?;
+        if self.firmware.is_some() {
+            writeln!(f, "\n{}", p.strong("Findings"))?;
+        }
         findings(f, p, &self.findings, true)?;
+        if self.firmware.is_none() {
+            return Ok(()); // a line of text was explained, and nothing was looked at
+        }
         let count = |s| self.findings.iter().filter(|x| x.severity == s).count();
-        let several = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
         let (problems, warnings) = (count(Severity::Problem), count(Severity::Warning));
         match self.worst {
             Severity::Problem => {
