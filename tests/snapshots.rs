@@ -42,10 +42,8 @@ fn talos_11844_the_write_is_refused_and_images_pile_up() {
 
     // The command that is recommended does what it says it does.
     let report = board.json(&["doctor", "--root", "node", "--json"]);
-    let finding = |id: &str| report["findings"].as_array().unwrap().iter().find(|f| f["id"] == id).unwrap().clone();
     assert_eq!(report["worst"], "problem");
-    let action = finding("half-done-upgrade")["action"].as_str().unwrap().to_owned();
-    board.run_recommended(&action);
+    board.run_recommended(&board.action(&report, "half-done-upgrade"));
     let after = board.json(&["status", &disk, "--efivars", "vars", "--json"]);
     assert_eq!(after["boot"]["selected"], "Talos-v1.12.4.efi");
     assert_eq!(after["boot"]["menu"].as_array().unwrap().len(), 2, "{after}");
@@ -179,6 +177,54 @@ fn dangling_boot_options_and_no_loader() {
         report["findings"].as_array().unwrap().iter().filter(|f| f["id"] == "dangling-boot-option").collect();
     assert_eq!(dangling.len(), 1, "{dangling:?}");
     assert_eq!(report["boot_options"]["options"][1]["found"], Value::Null);
+}
+
+/// `LoaderEntryDefault` keeps the older version: an upgrade that stopped before its last step, or a rollback.
+#[test]
+fn a_pin_keeps_the_older_version() {
+    for (choice, starts) in [(1, "Talos-v1.12.4.efi"), (3, "Talos-v1.12.3.efi")] {
+        let board = Board::new();
+        let disk = board.disk("sda", ESP_A);
+        board.remove(&disk, "Talos-v1.12.4~1.efi");
+        board.replace(&disk, "EFI/Linux", "Talos-v1.12.3.efi", &uki(&board.lab, "talos-v1.12.3-arm64-installer"));
+        started_with(&board, "talos-v1.12.3.efi");
+        board.text("LoaderEntryDefault", 7, "Talos-v1.12.3.efi");
+        let report = board.json(&["doctor", &disk, "--efivars", "vars", "--json"]);
+        let action = board.action(&report, "newer-not-default");
+        let commands: Vec<&str> = action.split('`').collect();
+        board.run_recommended(&format!("`{}`", commands[choice]));
+        let after = board.json(&["status", &disk, "--efivars", "vars", "--json"]);
+        assert_eq!(after["boot"]["selected"], starts);
+        assert_eq!(after["boot"]["selected_without_variables"], starts, "{after}");
+    }
+}
+
+/// The pin names the right image: it starts until NVRAM is lost. The recommended command makes it start in any case.
+#[test]
+fn what_starts_hangs_on_a_variable() {
+    let board = Board::new();
+    let disk = board.disk("sda", ESP_A);
+    started_with(&board, "talos-v1.12.4~1.efi");
+    board.text("LoaderEntryDefault", 7, "Talos-v1.12.4~1.efi");
+    let report = board.json(&["doctor", &disk, "--efivars", "vars", "--json"]);
+    board.run_recommended(&board.action(&report, "depends-on-variables"));
+    let after = board.json(&["status", &disk, "--efivars", "vars", "--json"]);
+    assert_eq!(after["boot"]["selected"], "Talos-v1.12.4~1.efi");
+    assert_eq!(after["boot"]["selected_without_variables"], "Talos-v1.12.4~1.efi");
+}
+
+/// An interrupted operation comes first, and `recover` ends it.
+#[test]
+fn an_interrupted_operation_comes_first() {
+    let board = Board::new();
+    let disk = board.disk("sda", ESP_A);
+    board.replace(&disk, "", "BOOTSURG.TXN", b"{}");
+    let report = board.json(&["doctor", &disk, "--json"]);
+    assert_eq!(report["findings"][0]["id"], "interrupted");
+    assert!(report["esps"][0]["interrupted"].is_string());
+    board.run_recommended(&board.action(&report, "interrupted"));
+    let report = board.json(&["doctor", &disk, "--json"]);
+    assert!(report["findings"].as_array().unwrap().iter().all(|f| f["id"] != "interrupted"), "{report}");
 }
 
 /// Damage is named, and every command says so in the same words.

@@ -9,8 +9,8 @@ use crate::block::{FileSource, ReadAt};
 use crate::boot::{Variables, lenient_string};
 use crate::disk::{Gpt, Target};
 use crate::doctor::{
-    BootOptions, DecodedVariable, EspPlace, EspView, Finding, FirmwareFacts, Machine, Severity, decode_variables,
-    examine_esp, explain, firmware, several_esps, sort, what_starts,
+    BootOptions, DecodedVariable, DiskWords, EspPlace, EspView, Finding, FirmwareFacts, Machine, Severity,
+    decode_variables, examine_esp, explain, firmware, several_esps, sort, what_starts,
 };
 use crate::efivars::{EfiVars, LOADER};
 use crate::esp::{FileKind, Inventory};
@@ -60,6 +60,7 @@ pub struct DoctorReport {
 /// An ESP that was read.
 struct Examined {
     place: EspPlace,
+    words: DiskWords,
     esp: Inventory<Box<dyn ReadAt>>,
 }
 
@@ -75,12 +76,12 @@ impl Doctor {
             return Ok(DoctorReport::new(findings));
         }
         let machine = Machine::read(&self.root);
-        let (mut requests, is_this_machine) = self.requests(&machine, &mut findings)?;
+        let (mut requests, complete) = self.requests(&machine, &mut findings)?;
+        let is_this_machine = self.disks.is_empty();
         let vars = self.variables(&machine, is_this_machine);
         let ours = is_this_machine && self.efivars == VariablesChoice::Unsaid
             || vars.dir().is_some_and(|dir| machine.mount_of(dir).is_some());
-        let (facts, about) = firmware(&vars, ours.then_some(&machine));
-        findings.extend(about);
+        let (facts, mut about) = firmware(&vars, ours.then_some(&machine));
         let (variables, unreadable) = boot_variables(&vars);
         for what in unreadable {
             let finding = Finding::new(Severity::Warning, "variable-unreadable", what, "it counts as absent");
@@ -101,7 +102,6 @@ impl Doctor {
             ui.event(Event::Step(format!("reading the ESP of {name}")));
             match self.one(request, &name, &variables, &vars, ui) {
                 Ok((one, status)) => {
-                    findings.extend(status.findings.iter().cloned());
                     examined.push(one);
                     esps.push(status);
                 }
@@ -113,14 +113,18 @@ impl Doctor {
                 Err(e) => findings.push(unreadable_esp(&name, &e)),
             }
         }
+        elsewhere(&examined, &mut esps);
+        name_the_disk(&examined, &mut about);
+        findings.extend(about);
+        findings.extend(esps.iter().flat_map(|e| e.findings.iter().cloned()));
         let loader = examined.iter().find_map(|e| Some(&e.esp.loader.as_ref()?.1.as_ref()?.version));
         let decoded = decode_variables(&vars, loader);
         findings.extend(decoded.iter().filter_map(misread));
-        let (boot_options, firmware_starts) = boot_options(&vars, &examined, is_this_machine, &mut findings);
+        let (boot_options, firmware_starts) = boot_options(&vars, &examined, complete, &mut findings);
         let places: Vec<EspPlace> = examined.iter().map(|e| e.place.clone()).collect();
         let booted = vars.read("LoaderDevicePartUUID", LOADER).ok().flatten();
         let booted = booted.and_then(|v| Uuid::try_parse(&lenient_string(&v.data)).ok());
-        findings.extend(several_esps(&places, booted, is_this_machine));
+        findings.extend(several_esps(&places, booted, complete));
         let mut report = DoctorReport::new(findings);
         report.firmware = Some(facts);
         report.variables = decoded;
@@ -130,7 +134,7 @@ impl Doctor {
         Ok(report)
     }
 
-    /// Every ESP that is to be looked at, and whether that is every ESP of this machine.
+    /// Every ESP that is to be looked at, and whether that is certainly every ESP of this machine.
     fn requests(&self, machine: &Machine, findings: &mut Vec<Finding>) -> Result<(Vec<DiskRequest>, bool)> {
         if !self.disks.is_empty() {
             let mut all = Vec::new();
@@ -144,6 +148,7 @@ impl Doctor {
             return Ok((all, false));
         }
         let (disks, missing) = machine.disks();
+        let mut complete = missing.is_empty();
         for name in missing {
             findings.push(
                 Finding::new(
@@ -161,7 +166,14 @@ impl Doctor {
                 Ok(found) => all.extend(found),
                 // Most disks of a machine have no ESP, and some no medium.
                 Err(e) if e.kind() == crate::Kind::Rejected => {}
-                Err(e) => findings.push(unreadable_esp(&disk.display().to_string(), &e)),
+                Err(e) => {
+                    complete = false;
+                    let meaning = "whether it has an ESP is not known: no medium, or this process may not read it";
+                    let finding = Finding::new(Severity::Warning, "disk-unreadable", e.to_string(), meaning);
+                    findings.push(
+                        finding.then("run as root, in a pod privileged; or ignore it if it is an empty card reader"),
+                    );
+                }
             }
         }
         if all.is_empty() {
@@ -179,7 +191,7 @@ impl Doctor {
                 .then("name the disk or image: `bootsurgeon doctor DISK`"),
             );
         }
-        Ok((all, true))
+        Ok((all, complete))
     }
 
     /// The ESPs of a disk; the disk itself when it has no partition table.
@@ -243,7 +255,8 @@ impl Doctor {
             has_images: esp.files.iter().any(|f| f.kind == FileKind::Uki),
             arch: esp.arch(),
         };
-        Ok((Examined { place, esp }, status))
+        let words = request.words(&target, esp.arch());
+        Ok((Examined { place, words, esp }, status))
     }
 }
 
@@ -259,6 +272,34 @@ impl DoctorReport {
             firmware_starts: None,
             esps: Vec::new(),
         }
+    }
+}
+
+/// An ESP without images is no emergency while another one has them, and nothing is to be put there.
+fn elsewhere(examined: &[Examined], esps: &mut [StatusReport]) {
+    let with: Vec<&str> = examined.iter().filter(|e| e.place.has_images).map(|e| e.place.name.as_str()).collect();
+    if with.is_empty() {
+        return;
+    }
+    let with = with.join(", ");
+    for (one, esp) in examined.iter().zip(esps).filter(|(one, _)| !one.place.has_images) {
+        for finding in esp.findings.iter_mut().filter(|f| f.id == "nothing-starts") {
+            finding.severity = Severity::Warning;
+            finding.action = None;
+            *finding = finding
+                .clone()
+                .then(format!("nothing has to be put there: the images are on {with}"))
+                .of(&one.place.name);
+        }
+    }
+}
+
+/// Where only one ESP can be meant, commands name its disk.
+fn name_the_disk(examined: &[Examined], findings: &mut [Finding]) {
+    let mut with = examined.iter().filter(|e| e.place.has_images);
+    let (Some(only), None) = (with.next(), with.next()) else { return };
+    for action in findings.iter_mut().filter_map(|f| f.action.as_mut()) {
+        *action = action.replace(" DISK", &format!(" {}", only.words.disk()));
     }
 }
 

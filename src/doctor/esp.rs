@@ -36,6 +36,10 @@ pub fn examine_esp<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     }
     findings.extend(loader(view));
     findings.extend(starts(view));
+    findings.extend(running(view));
+    if esp.health.is_damaged() {
+        return findings; // nothing is written until it is mended, so there is nothing else to recommend
+    }
     let upgrades = upgrade::findings(view);
     let half_done = upgrades.iter().any(|f| f.id == "half-done-upgrade" || f.id == "newer-not-default");
     findings.extend(upgrades);
@@ -43,7 +47,6 @@ pub fn examine_esp<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     findings.extend(broken(view));
     // The swap that ends a half-done upgrade takes the duplicates with it.
     findings.extend(duplicates(view).filter(|_| !half_done));
-    findings.extend(running(view));
     findings.extend(room(view));
     findings
 }
@@ -78,16 +81,17 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
             )
             .then(format!(
                 "save what can be read ({}), then `fsck.fat` on the unmounted partition from another system",
-                words.command("extract", "--out saved.efi")
+                words.extract(esp.worlds[0].selected_file())
             )),
         );
     }
-    if let Some(what) = of(ProblemClass::Leftover).filter(|_| esp.interrupted.is_none()) {
+    let alone = esp.interrupted.is_none() && !esp.health.is_damaged();
+    if let Some(what) = of(ProblemClass::Leftover).filter(|_| alone) {
         findings.push(
             Finding::new(
                 Severity::Warning,
                 "fat-leftovers",
-                format!("leftovers of an interrupted operation: {what}"),
+                format!("leftovers of something that was interrupted: {what}"),
                 "no file depends on them; they take room, and nothing is written until they are gone",
             )
             .then(words.command("recover", "")),
@@ -105,23 +109,36 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
 fn loader<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
     match &view.esp.loader {
         Some((_, Some(_))) => None,
-        Some((path, None)) => Some(Finding::new(
-            Severity::Warning,
-            "not-systemd-boot",
-            format!("{path} is no systemd-boot that is known"),
-            "GRUB (Talos before systemd-boot, and some single-board computers), shim, or a boot loader of another system. What \
-             is predicted here holds only if it hands over to systemd-boot",
-        )),
+        Some((path, None)) => {
+            let other = "GRUB (older installations of Talos, and some single-board computers), shim, or a boot loader of another \
+                         system";
+            let what = format!("{path} is no systemd-boot that is known");
+            let new = |meaning| Finding::new(Severity::Warning, "not-systemd-boot", what, meaning);
+            Some(if boots_by_other_means(view) {
+                new(format!(
+                    "{other}. There are no images in EFI/Linux, and this loader would start none: a swap is no use here"
+                ))
+                .then("upgrade with `talosctl upgrade`: without systemd-boot it sets no loader variable")
+            } else {
+                new(format!("{other}. What is predicted here holds only if it hands over to systemd-boot"))
+            })
+        }
         // What the firmware does then depends on its variables and on the other ESPs: see `several_esps`.
         None => None,
     }
+}
+
+/// Another boot loader, and nothing for systemd-boot: GRUB starts what lies in another partition.
+fn boots_by_other_means<S: ReadAt>(view: &EspView<'_, S>) -> bool {
+    let no_images = !view.esp.files.iter().any(|f| matches!(f.kind, FileKind::Uki | FileKind::Broken));
+    matches!(view.esp.loader, Some((_, None))) && no_images
 }
 
 fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     let (esp, words) = (view.esp, &view.words);
     let now = &esp.worlds[0];
     let Some(entry) = now.selected_entry() else {
-        if now.enrolls_keys {
+        if now.enrolls_keys || boots_by_other_means(view) {
             return Vec::new();
         }
         let finding = Finding::new(
@@ -175,9 +192,14 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
             .then(way_out()),
         );
     }
-    if findings.is_empty() {
+    if findings.is_empty() && esp.loader.is_some() {
         let name = file.map_or(entry.id.as_str(), EspFile::name);
-        findings.push(Finding::new(Severity::Ok, "starts", format!("{name} starts next"), now.reason.clone()));
+        findings.push(Finding::new(
+            Severity::Ok,
+            "starts",
+            format!("systemd-boot here starts {name}"),
+            now.reason.clone(),
+        ));
     }
     findings
 }

@@ -77,9 +77,9 @@ fn not_the_default<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
              one starts",
         )
         .then(format!(
-            "to finish the upgrade: {}; to stay with the old one: {}",
+            "to finish the upgrade: {}; to stay with the old one in any case: {}",
             view.words.swap_from_itself(newer.name()),
-            view.words.command("prune", "--no-fallback"),
+            view.words.swap_from_itself(starts.name()),
         )),
     )
 }

@@ -58,18 +58,18 @@ impl DiskWords {
         self
     }
 
-    /// `bootsurgeon prune disk.img`, with whatever options say which ESP and which variables are meant.
+    /// `bootsurgeon prune disk.img`, with whatever options say which ESP and which variables are meant; `recover` has no
+    /// use for variables.
     #[must_use]
     pub fn command(&self, command: &str, rest: &str) -> String {
         let mut words = format!("bootsurgeon {command} {}", self.disk);
         if !rest.is_empty() {
             words = format!("{words} {rest}");
         }
-        // `extract` takes an image, and `recover` has no use for variables.
-        if let Some(partition) = self.partition.as_ref().filter(|_| command != "extract") {
+        if let Some(partition) = &self.partition {
             words = format!("{words} --partition {partition}");
         }
-        if let Some(dir) = self.efivars.as_ref().filter(|_| !matches!(command, "recover" | "extract")) {
+        if let Some(dir) = self.efivars.as_ref().filter(|_| command != "recover") {
             words = format!("{words} --efivars {dir}");
         }
         format!("`{words}`")
@@ -79,6 +79,19 @@ impl DiskWords {
     #[must_use]
     pub fn swap_from_itself(&self, file: &str) -> String {
         self.command("swap", &format!("{} --uki {}", self.esp, quoted(file)))
+    }
+
+    /// The command that saves an image off the ESP.
+    #[must_use]
+    pub fn extract(&self, file: Option<&str>) -> String {
+        let which = file.map_or(String::new(), |file| format!(" --uki {}", quoted(file)));
+        format!("`bootsurgeon extract {}{which} --out saved.efi`", self.esp)
+    }
+
+    /// The disk in the words of a shell.
+    #[must_use]
+    pub fn disk(&self) -> &str {
+        &self.disk
     }
 
     /// The command that fetches an image and puts it in place; ID and VERSION are for the user to fill in.
@@ -124,6 +137,7 @@ mod tests {
         let (disk, esp) = (Path::new("/dev/sda"), Path::new("/dev/sda1"));
         let words = DiskWords::new(disk, esp, None, None).for_arch(Some(Arch::Arm64));
         assert_eq!(words.swap_from_itself("x~1.efi"), "`bootsurgeon swap /dev/sda /dev/sda1 --uki x~1.efi`");
+        assert_eq!(words.extract(Some("x.efi")), "`bootsurgeon extract /dev/sda1 --uki x.efi --out saved.efi`");
         let factory = "`bootsurgeon swap /dev/sda --schematic ID --talos VERSION --arch arm64`";
         assert_eq!(words.swap_from_factory(), factory);
     }

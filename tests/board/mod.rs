@@ -142,6 +142,13 @@ impl Board {
         serde_json::from_slice(&out.stdout).unwrap()
     }
 
+    /// What is recommended for the finding of this id.
+    pub fn action(&self, report: &Value, id: &str) -> String {
+        let findings = report["findings"].as_array().unwrap();
+        let finding = findings.iter().find(|f| f["id"] == id).unwrap_or_else(|| panic!("no {id} in {report}"));
+        finding["action"].as_str().unwrap().to_owned()
+    }
+
     /// Runs the first command in backticks of an action, as a shell would, with `--yes`.
     pub fn run_recommended(&self, action: &str) {
         let command = action.split('`').nth(1).unwrap();

@@ -40,8 +40,9 @@ impl Render for DoctorReport {
                 .loader
                 .as_ref()
                 .map_or("no boot loader", |l| l.systemd_boot.as_deref().unwrap_or("another boot loader"));
+            let verb = if esp.loader.is_some() { "starts" } else { "would start" };
             let starts =
-                esp.boot.selected.as_deref().map_or("starts nothing".to_owned(), |name| format!("starts {name}"));
+                esp.boot.selected.as_deref().map_or_else(|| format!("{verb} nothing"), |name| format!("{verb} {name}"));
             writeln!(f, "  {}{part}", esp.disk.path)?;
             writeln!(
                 f,
@@ -96,7 +97,7 @@ fn facts(f: &mut dyn Write, p: Paint, firmware: &FirmwareFacts) -> fmt::Result {
             writeln!(f, "  variables     {dir}{mount}")?;
         }
         (None, why) => {
-            writeln!(f, "  variables     {}", p.warn(format!("none: {}", why.as_deref().unwrap_or("not asked for"))))?
+            writeln!(f, "  variables     {}", p.warn(format!("none: {}", why.as_deref().unwrap_or("not asked for"))))?;
         }
     }
     let set = match firmware.set_variable {

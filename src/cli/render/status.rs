@@ -54,7 +54,8 @@ impl Render for StatusReport {
             MenuMode::Countdown(seconds) => format!("the line with -> starts after {seconds} s"),
             MenuMode::Waits => "it waits until somebody presses a key".to_owned(),
         };
-        writeln!(f, "\n{}  {}", p.strong("Boot menu"), p.faint(mode))?;
+        let mode = if self.boot.entries.is_empty() { String::new() } else { format!("  {}", p.faint(mode)) };
+        writeln!(f, "\n{}{mode}", p.strong("Boot menu"))?;
         if self.boot.entries.is_empty() {
             writeln!(f, "  empty")?;
         }
@@ -94,7 +95,7 @@ impl StatusReport {
             words.push(p.good("starts next"));
         }
         if roles.running == Some(i) {
-            words.push(p.strong("running"));
+            words.push(p.strong(self.running(entry.file.as_deref().unwrap_or_default())));
         }
         if roles.fallback == Some(i) {
             words.push("fallback".to_owned());
@@ -104,6 +105,14 @@ impl StatusReport {
             words.push(p.faint(&entry.id));
         }
         words.join(", ")
+    }
+
+    /// The variables name what was started, and a swap may have changed what has that name.
+    fn running(&self, file: &str) -> &'static str {
+        let backed_up = |x: &FileReport| {
+            BackupName::parse(&x.name).is_some_and(|b| !b.disabled && b.original.eq_ignore_ascii_case(file))
+        };
+        if self.files.iter().any(backed_up) { "started last under this name" } else { "running" }
     }
 
     /// The parts a file plays, in words.
@@ -119,7 +128,7 @@ impl StatusReport {
             words.push(p.good("starts next"));
         }
         if self.boot.roles.running_file.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(&file.name)) {
-            words.push(p.strong("running"));
+            words.push(p.strong(self.running(&file.name)));
         }
         if role(self.boot.roles.fallback) {
             words.push("fallback".into());
@@ -148,7 +157,12 @@ fn aside(what: &str, name: &str) -> String {
     let Some(parsed) = BackupName::parse(name) else { return what.to_owned() };
     // The last second that RFC 3339 can write.
     let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(parsed.time.min(253_402_300_799));
-    format!("{what} of {} since {}", parsed.original, humantime::format_rfc3339_seconds(at))
+    let since = humantime::format_rfc3339_seconds(at);
+    if parsed.disabled {
+        format!("{what} since {since}")
+    } else {
+        format!("{what} of {} since {since}", parsed.original)
+    }
 }
 
 /// How full something is.
