@@ -41,6 +41,7 @@ impl Output {
             text.push('\n');
         } else {
             report.text(&mut text, self.paint).map_err(|e| Error::io(e.to_string()))?;
+            text = harmless(&text);
         }
         Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
     }
@@ -48,9 +49,9 @@ impl Output {
     /// Prints what went wrong, on stderr; with `--json` also as a document on stdout.
     pub(super) fn error(&self, error: &Error) {
         let p = self.paint_errors;
-        eprintln!("{} {error}", p.bad("error:"));
+        eprintln!("{} {}", p.bad("error:"), harmless(&error.to_string()));
         if let Some(advice) = error.advice() {
-            eprintln!("{} {advice}", p.strong("what to do:"));
+            eprintln!("{} {}", p.strong("what to do:"), harmless(advice));
         }
         if self.json {
             let document = serde_json::json!({
@@ -61,11 +62,62 @@ impl Output {
     }
 }
 
+/// Text for a terminal: names on a damaged or hostile disk may hold control characters, and only line ends and colours get
+/// through.
+fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c.is_control() && c != '\n') {
+        let (before, special) = rest.split_at(at);
+        out.push_str(before);
+        let mut chars = special.chars();
+        rest = match (colour(special), chars.next()) {
+            (Some(code), _) => {
+                out.push_str(code);
+                &special[code.len()..]
+            }
+            (None, c) => {
+                out.extend(c.into_iter().flat_map(char::escape_unicode));
+                chars.as_str()
+            }
+        };
+    }
+    out + rest
+}
+
+/// The colour code that a text begins with: `ESC [ 31 ; 1 m` (ECMA-48, "SGR").
+fn colour(text: &str) -> Option<&str> {
+    let parameters = text.strip_prefix("\x1b[")?;
+    let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    parameters[end..].starts_with('m').then(|| &text[..end + 3])
+}
+
 /// A number of bytes for people.
 pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),
         10_000..10_000_000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
         _ => format!("{:.1} MiB", bytes as f64 / 1024.0 / 1024.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_line_ends_and_colours_reach_the_terminal() {
+        for (text, shown) in [
+            ("plain\ntext", "plain\ntext"),
+            ("\x1b[31;1mred\x1b[0m", "\x1b[31;1mred\x1b[0m"),
+            ("a\x1b[2Jb", "a\\u{1b}[2Jb"),
+            ("a\x1b]0;title\x07b", "a\\u{1b}]0;title\\u{7}b"),
+            ("\x1b", "\\u{1b}"),
+            ("\x1b[", "\\u{1b}["),
+            ("\x1b[31", "\\u{1b}[31"),
+            ("\u{9b}2Jé\r", "\\u{9b}2Jé\\u{d}"),
+        ] {
+            assert_eq!(harmless(text), shown, "{text:?}");
+        }
     }
 }
