@@ -54,6 +54,20 @@ fn talos_11844_the_write_is_refused_and_images_pile_up() {
     board.snapshot("talos-11844-after", &["status", &disk, "--efivars", "vars"]);
 }
 
+/// A board whose variables work looks the same from a workstation that has only the disk: no more than a warning.
+#[test]
+fn without_variables_a_pin_that_works_looks_like_none() {
+    let board = Board::new();
+    let disk = board.disk("nvme0n1", ESP_A);
+    board.snapshot("no-variables-status", &["status", &disk]);
+    let report = board.json(&["doctor", &disk, "--json"]);
+    assert_eq!(report["worst"], "warning", "{report}");
+    started_with(&board, "talos-v1.12.4~1.efi");
+    board.text("LoaderEntryDefault", 7, "Talos-v1.12.4~1.efi");
+    let report = board.json(&["doctor", &disk, "--efivars", "vars", "--json"]);
+    assert!(report["findings"].as_array().unwrap().iter().all(|f| f["id"] != "half-done-upgrade"), "{report}");
+}
+
 /// siderolabs/talos#12300: the disk was written anew, NVRAM still pins an image of the old installation.
 #[test]
 fn talos_12300_a_stale_pin_after_a_new_image() {

@@ -234,10 +234,25 @@ impl Doctor {
         let target = request.find()?;
         let mut esp = Inventory::read(target.open()?, variables.clone())?;
         esp.examine()?;
-        let view = EspView { esp: &esp, words: request.words(&target, esp.arch()) };
+        let words = request.words(&target, esp.arch());
+        let view = EspView { esp: &esp, words, variables_known: vars.dir().is_some() };
         let mut found = examine_esp(&view);
         found.extend(verified(&view, vars, ui)?);
         let mut found: Vec<Finding> = found.into_iter().map(|f| f.of(name)).collect();
+        let users = target.users();
+        if !users.is_empty() {
+            found.push(
+                Finding::new(
+                    Severity::Note,
+                    "in-use",
+                    format!("in use: {}", users.join(", ")),
+                    "a swap is refused as long as that is so: the kernel would write over it. Talos mounts the ESP only during an \
+                     installation or upgrade",
+                )
+                .then("unmount or stop that before a swap")
+                .of(name),
+            );
+        }
         for warning in &target.warnings {
             found.push(
                 Finding::new(Severity::Warning, "partition-table", warning.clone(), "firmware may read the other copy")

@@ -154,14 +154,17 @@ pub struct LoaderReport {
 /// As [`Target::find`] and [`Inventory::read`].
 pub fn status(request: &Status, ui: &dyn Ui) -> Result<StatusReport> {
     let target = request.find()?;
-    let (variables, unreadable) = boot_variables(&request.efivars(&target));
+    let vars = request.efivars(&target);
+    let (variables, unreadable) = boot_variables(&vars);
     ui.event(Event::Step("reading the ESP".into()));
     let mut inventory = Inventory::read(target.open()?, variables)?;
     inventory.examine()?;
     let mut warnings = target.warnings.clone();
     warnings.extend(unreadable);
     warnings.extend(inventory.worlds[0].warnings.iter().cloned());
-    let mut findings = examine_esp(&EspView { esp: &inventory, words: request.words(&target, inventory.arch()) });
+    let words = request.words(&target, inventory.arch());
+    let view = EspView { esp: &inventory, words, variables_known: vars.dir().is_some() };
+    let mut findings = examine_esp(&view);
     crate::doctor::sort(&mut findings);
     Ok(report(&target, &inventory, warnings, findings))
 }

@@ -17,6 +17,8 @@ pub struct EspView<'a, S> {
     pub esp: &'a Inventory<S>,
     /// How commands name it.
     pub words: DiskWords,
+    /// Whether the board's EFI variables could be looked at. Without them a pin that works looks like none.
+    pub variables_known: bool,
 }
 
 /// What is the matter with an ESP: file system, boot loader, menu, upgrades, room. The order is that of looking; the

@@ -44,11 +44,16 @@ fn again<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
     let attempts = siblings().map(|(n, _)| n).max().unwrap_or(1);
     let times =
         if attempts > 1 { format!(" The number says that it was tried {attempts} times.") } else { String::new() };
+    // On a board whose variables work, LoaderEntryDefault names the newest, and all is well.
+    let (severity, unless) = match view.variables_known {
+        true => (Severity::Problem, ""),
+        false => (Severity::Warning, ", unless a variable of the board pins it (none were looked at)"),
+    };
     Some(
         Finding::new(
-            Severity::Problem,
+            severity,
             "half-done-upgrade",
-            format!("half-done upgrade: {} is there, and {} starts", newest.name(), starts.name()),
+            format!("half-done upgrade: {} is there, and {} starts{unless}", newest.name(), starts.name()),
             format!(
                 "`talosctl upgrade` copied the new image and could not set LoaderEntryDefault; without it systemd-boot takes \
                  the name without ~N, for ever.{times}{made} What it was meant to do a swap does without variables: the \
