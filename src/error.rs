@@ -54,6 +54,18 @@ struct Inner {
     source: Option<std::io::Error>,
 }
 
+/// What went wrong, what to do, and the exit code, for reports in JSON.
+impl serde::Serialize for Error {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut s = serializer.serialize_struct("Error", 3)?;
+        s.serialize_field("message", &self.to_string())?;
+        s.serialize_field("advice", &self.advice())?;
+        s.serialize_field("exit_code", &self.kind().exit_code())?;
+        s.end()
+    }
+}
+
 impl Error {
     /// An error of `kind` that says what is wrong.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {

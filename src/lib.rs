@@ -29,6 +29,8 @@ pub mod block;
 pub mod boot;
 pub mod cli;
 pub mod command;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod disk;
 pub mod doctor;
 pub mod efivars;

@@ -202,10 +202,10 @@ impl Inputs {
 }
 
 /// The `.pcrsig` of every profile of an image, by the fixtures' PCR key, for the bank that Talos unseals with.
-fn policies(image: &Vec<u8>) -> Outcome<Vec<String>> {
+fn policies(image: &[u8]) -> Outcome<Vec<String>> {
     let key = fixtures().join("keys/test-pcr-signing.key");
     let public = openssl(&["rsa", "-in", &key.display().to_string(), "-pubout"], b"")?;
-    let head = Head::read(image)?;
+    let head = Head::read(&image)?;
     let mut hashes = SectionHashes::new(&head, &[Bank::Sha256])?;
     hashes.chunk(image)?;
     let hashes = hashes.finish()?;

@@ -74,6 +74,13 @@ pub(super) enum Command {
     Restore(RestoreArgs),
     /// Finish or undo what was interrupted
     Recover(RecoverArgs),
+    /// Show the main job on a disk, an ISO and a factory made on the spot: no root, no network
+    #[cfg(feature = "demo")]
+    Demo {
+        /// Do it in this folder, which must be new or empty, and leave everything there
+        #[arg(long, value_name = "DIR")]
+        keep: Option<PathBuf>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell

@@ -124,6 +124,14 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
         Command::Recover(a) => {
             out.show(&command::Recover { disk: disk(a.disk, None), change: change(&a.change) }.run(ui)?)?;
         }
+        #[cfg(feature = "demo")]
+        Command::Demo { keep } => {
+            let report = crate::demo::Demo { keep }.run(ui, &mut |step| out.show_part(step))?;
+            out.show(&report)?;
+            if !report.proven {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "bootsurgeon", &mut std::io::stdout());
         }

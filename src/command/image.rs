@@ -30,7 +30,7 @@ pub struct OpenImage {
     pub remote: Option<Remote>,
     uki: Option<String>,
     /// What a download left behind; gone with this value.
-    _download: Option<Download>,
+    _download: Option<TemporaryFolder>,
 }
 
 /// A file on a server, that is not stored here.
@@ -74,7 +74,7 @@ impl ImageRequest {
         opened.while_doing(|| format!("reading the image {}", shown(&self.image)))
     }
 
-    fn open_file(&self, path: &Path, twins: bool, download: Option<Download>) -> Result<OpenImage> {
+    fn open_file(&self, path: &Path, twins: bool, download: Option<TemporaryFolder>) -> Result<OpenImage> {
         let file = Arc::new(FileSource::open(path)?);
         let source: Source = Arc::clone(&file) as Source;
         let found = if twins { locate(source)? } else { locate_without_twins(source)? };
@@ -110,7 +110,7 @@ impl ImageRequest {
     /// The whole file in a temporary place, for what cannot be read from front to back.
     fn download(&self, ui: &dyn Ui) -> Result<OpenImage> {
         ui.event(Event::Detail("the server serves no ranges: downloading the whole file".into()));
-        let download = Download::new()?;
+        let download = TemporaryFolder::new()?;
         let path = download.path().join("image");
         factory::fetch(&self.image, &path, &self.network, ui.cancelled(), &mut |e| super::network_event(ui, &e))?;
         self.open_file(&path, false, Some(download))
@@ -152,11 +152,15 @@ impl OpenImage {
     }
 }
 
-/// A folder for a download that is gone with this value.
-struct Download(PathBuf);
+/// A folder that is gone with this value.
+pub(crate) struct TemporaryFolder(PathBuf);
 
-impl Download {
-    fn new() -> Result<Self> {
+impl TemporaryFolder {
+    /// An empty folder.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Io`] when none can be made.
+    pub(crate) fn new() -> Result<Self> {
         let base = std::env::temp_dir();
         for n in 0..1000u32 {
             let path = base.join(format!("bootsurgeon-{}-{n}", std::process::id()));
@@ -169,12 +173,13 @@ impl Download {
         Err(Error::io(format!("no temporary folder can be made in {}", base.display())))
     }
 
-    fn path(&self) -> &Path {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
 
-impl Drop for Download {
+impl Drop for TemporaryFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }

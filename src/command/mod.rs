@@ -21,6 +21,8 @@ pub use doctor::{Doctor, DoctorReport};
 pub use examine::{Examined, examine};
 pub use extract::{Extract, ExtractReport};
 pub use fetch::{FactoryRequest, Fetch, FetchReport, SchematicReport, create_schematic, schematic_of, show_schematic};
+#[cfg(feature = "demo")]
+pub(crate) use image::TemporaryFolder;
 pub use image::{ImageRequest, OpenImage};
 pub use inspect::{Diff, DiffReport, Inspect, InspectReport, ProfileReport, UkiReport};
 pub use prune::{Prune, PruneReport};

@@ -1,6 +1,8 @@
 //! Reports as text for people, or as one JSON document for programs.
 
 mod change;
+#[cfg(feature = "demo")]
+mod demo;
 mod doctor;
 mod image;
 mod status;
@@ -46,17 +48,19 @@ impl Output {
         Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
     }
 
+    /// Prints a part of a report while the rest is still being made; nothing with `--json`, which gives one document.
+    #[cfg(feature = "demo")]
+    pub(super) fn show_part(&self, part: &impl Render) -> Result<()> {
+        if self.json { Ok(()) } else { self.show(part) }
+    }
+
     /// Prints what went wrong, on stderr; with `--json` also as a document on stdout.
     pub(super) fn error(&self, error: &Error) {
-        let p = self.paint_errors;
-        eprintln!("{} {}", p.bad("error:"), harmless(&error.to_string()));
-        if let Some(advice) = error.advice() {
-            eprintln!("{} {}", p.strong("what to do:"), harmless(advice));
-        }
+        let mut text = String::new();
+        let _ = error_text(&mut text, self.paint_errors, error);
+        eprint!("{text}");
         if self.json {
-            let document = serde_json::json!({
-                "error": {"message": error.to_string(), "advice": error.advice(), "exit_code": error.kind().exit_code()}
-            });
+            let document = serde_json::json!({ "error": error });
             let _ = writeln!(std::io::stdout(), "{document:#}");
         }
     }
@@ -90,6 +94,15 @@ fn colour(text: &str) -> Option<&str> {
     let parameters = text.strip_prefix("\x1b[")?;
     let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
     parameters[end..].starts_with('m').then(|| &text[..end + 3])
+}
+
+/// What went wrong and what to do now.
+pub(super) fn error_text(f: &mut dyn fmt::Write, p: Paint, error: &Error) -> fmt::Result {
+    writeln!(f, "{} {}", p.bad("error:"), harmless(&error.to_string()))?;
+    match error.advice() {
+        Some(advice) => writeln!(f, "{} {}", p.strong("what to do:"), harmless(advice)),
+        None => Ok(()),
+    }
 }
 
 /// A number of bytes for people.
