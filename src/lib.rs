@@ -14,6 +14,7 @@
 //! | [`fat`] | the file system of the ESP | reads; ordered sector writes for surgery |
 //! | [`boot`] | which file systemd-boot starts, and why | nothing: pure |
 //! | [`plan`] | what a swap, restore or prune will do, held against the prediction | nothing: pure |
+//! | [`doctor`] | what is wrong with firmware, variables and ESPs, what it means, the next command | reads |
 //! | [`surgery`] | the one place that carries operations out, and `recover` | the ESP |
 //! | [`command`], [`cli`] | each command as a function; arguments, prompts, rendering | the terminal |
 //! | [`block`] | bytes at a place: files, devices, memory | the operating system |
@@ -31,6 +32,7 @@ pub mod command;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod disk;
+pub mod doctor;
 pub mod efivars;
 mod error;
 pub mod esp;

@@ -64,6 +64,8 @@ pub(super) enum Command {
     Diff(DiffArgs),
     /// Show the ESP: files, space, health, the boot menu, what boots and why
     Status(StatusArgs),
+    /// Say what is wrong with the firmware, its variables and the ESPs, what it means, and what to do
+    Doctor(DoctorArgs),
     /// Put an image in the place of the one that boots, safely
     Swap(Box<SwapArgs>),
     /// Take duplicates and stale versions out of the boot menu
@@ -303,6 +305,26 @@ pub(super) struct StatusArgs {
     /// Directory with EFI variables, or "none" [default: this machine's, for a disk in this machine]
     #[arg(long, value_name = "DIR")]
     pub(super) efivars: Option<PathBuf>,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// Disks, partitions, disk images or FAT images [default: every disk of this machine]
+    #[arg(value_name = "DISK")]
+    pub(super) disks: Vec<PathBuf>,
+    /// Look at this EFI System Partition only
+    #[arg(long, value_name = "N|LABEL|PARTUUID", requires = "disks")]
+    pub(super) partition: Option<String>,
+    /// Directory with EFI variables, or "none" [default: this machine's, for a disk in this machine]
+    #[arg(long, value_name = "DIR")]
+    pub(super) efivars: Option<PathBuf>,
+    /// Where the machine's /proc, /sys and /dev are; /host in a debug container that has the node's tree there
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(super) root: PathBuf,
+    /// Explain this line of text from talosctl, the kernel or the console
+    #[arg(long, value_name = "TEXT")]
+    pub(super) error: Option<String>,
 }
 
 /// Of commands that change something.

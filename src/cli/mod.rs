@@ -98,6 +98,16 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
             out.show(&command::Diff { old: open(a.old)?, new: open(a.new)? }.run(ui)?)?;
         }
         Command::Status(a) => out.show(&command::status(&disk(a.disk, a.efivars), ui)?)?,
+        Command::Doctor(a) => {
+            let request = command::Doctor {
+                disks: a.disks,
+                partition: a.partition,
+                efivars: variables(a.efivars),
+                root: a.root,
+                error: a.error,
+            };
+            out.show(&request.run(ui)?)?;
+        }
         Command::Swap(a) => out.show(&swap(*a)?.run(ui)?)?,
         Command::Prune(a) => {
             let request = command::Prune {

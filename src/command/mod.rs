@@ -2,6 +2,7 @@
 //! report to, and returns a report that serialises to the JSON of the contract.
 
 mod change;
+mod doctor;
 mod examine;
 mod extract;
 mod fetch;
@@ -16,6 +17,7 @@ mod trust;
 mod verify;
 
 pub use change::Change;
+pub use doctor::{Doctor, DoctorReport};
 pub use examine::{Examined, examine};
 pub use extract::{Extract, ExtractReport};
 pub use fetch::{FactoryRequest, Fetch, FetchReport, SchematicReport, create_schematic, schematic_of, show_schematic};

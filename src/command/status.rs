@@ -1,10 +1,11 @@
 //! `status`: the ESP as it is, and what boots.
 
-use super::{DiskRequest, Event, Ui, boot_variables};
+use super::{DiskRequest, Event, Ui, VariablesChoice, boot_variables};
 use crate::Result;
 use crate::block::ReadAt;
-use crate::boot::{Prediction, Roles};
+use crate::boot::{MenuMode, Prediction, Roles};
 use crate::disk::Target;
+use crate::doctor::{DiskWords, EspView, Finding, examine_esp};
 use crate::esp::{EspFile, FileKind, Inventory};
 use crate::fat::{FatKind, ProblemClass, Volume};
 use crate::pe::Arch;
@@ -30,6 +31,8 @@ pub struct StatusReport {
     pub loader: Option<LoaderReport>,
     /// What is noteworthy.
     pub warnings: Vec<String>,
+    /// What is wrong, what it means, and the command that mends it; the worst first.
+    pub findings: Vec<Finding>,
 }
 
 /// A disk and a partition of it.
@@ -113,6 +116,8 @@ pub struct BootReport {
     pub reason: String,
     /// The menu with titles.
     pub entries: Vec<EntryReport>,
+    /// What happens on the screen.
+    pub mode: MenuMode,
     /// What starts if the EFI variables are lost.
     pub selected_without_variables: Option<String>,
     /// The part each file plays.
@@ -149,18 +154,42 @@ pub struct LoaderReport {
 /// As [`Target::find`] and [`Inventory::read`].
 pub fn status(request: &Status, ui: &dyn Ui) -> Result<StatusReport> {
     let target = request.find()?;
-    let (variables, unreadable) = boot_variables(&request.efivars(&target));
+    let vars = request.efivars(&target);
+    let (variables, unreadable) = boot_variables(&vars);
     ui.event(Event::Step("reading the ESP".into()));
     let mut inventory = Inventory::read(target.open()?, variables)?;
     inventory.examine()?;
     let mut warnings = target.warnings.clone();
     warnings.extend(unreadable);
     warnings.extend(inventory.worlds[0].warnings.iter().cloned());
-    Ok(report(&target, &inventory, warnings))
+    let words = request.words(&target, inventory.arch());
+    let view = EspView { esp: &inventory, words, variables_known: vars.dir().is_some() };
+    let mut findings = examine_esp(&view);
+    crate::doctor::sort(&mut findings);
+    Ok(report(&target, &inventory, warnings, findings))
 }
 
-fn report<S: ReadAt>(target: &Target, esp: &Inventory<S>, warnings: Vec<String>) -> StatusReport {
+impl DiskRequest {
+    /// How the commands that are recommended name the disk.
+    pub(super) fn words(&self, target: &Target, arch: Option<Arch>) -> DiskWords {
+        let efivars = match &self.efivars {
+            VariablesChoice::Dir(dir) => Some(dir.as_path()),
+            VariablesChoice::Unsaid | VariablesChoice::None => None,
+        };
+        // The partition's own node: what lies in the page cache of the whole disk may be older.
+        DiskWords::new(&self.path, target.node(), self.partition.as_deref(), efivars).for_arch(arch)
+    }
+}
+
+/// An ESP in the shape of `status`.
+pub(super) fn report<S: ReadAt>(
+    target: &Target,
+    esp: &Inventory<S>,
+    warnings: Vec<String>,
+    findings: Vec<Finding>,
+) -> StatusReport {
     StatusReport {
+        findings,
         disk: disk_report(target),
         esp: esp_report(&esp.volume, &esp.health),
         files: esp.files.iter().map(FileReport::of).collect(),
@@ -241,6 +270,7 @@ fn boot_report<S: ReadAt>(esp: &Inventory<S>) -> BootReport {
                 danger: danger(e),
             })
             .collect(),
+        mode: now.mode,
         selected_without_variables: reset.selected_file().map(str::to_owned),
         roles: crate::boot::roles(now, &esp.variables),
     }

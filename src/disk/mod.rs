@@ -164,6 +164,15 @@ impl Target {
         &self.node
     }
 
+    /// Who uses the ESP at the moment: mounts, swap, device-mapper, processes, a loop device over the image file. Empty when
+    /// nobody does, or nothing can be found out.
+    #[must_use]
+    pub fn users(&self) -> Vec<String> {
+        let mut all = busy::holders(&self.node);
+        all.extend(busy::loop_device_over(&self.node).map(|device| format!("attached to {device}")));
+        all
+    }
+
     /// Opens the ESP for reading.
     ///
     /// # Errors

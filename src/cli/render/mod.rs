@@ -3,6 +3,7 @@
 mod change;
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod image;
 mod status;
 mod style;
@@ -42,6 +43,7 @@ impl Output {
             text.push('\n');
         } else {
             report.text(&mut text, self.paint).map_err(|e| Error::io(e.to_string()))?;
+            text = harmless(&text);
         }
         Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
     }
@@ -63,16 +65,46 @@ impl Output {
     }
 }
 
+/// Text for a terminal: names on a damaged or hostile disk may hold control characters, and only line ends and colours get
+/// through.
+fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c.is_control() && c != '\n') {
+        let (before, special) = rest.split_at(at);
+        out.push_str(before);
+        let mut chars = special.chars();
+        rest = match (colour(special), chars.next()) {
+            (Some(code), _) => {
+                out.push_str(code);
+                &special[code.len()..]
+            }
+            (None, c) => {
+                out.extend(c.into_iter().flat_map(char::escape_unicode));
+                chars.as_str()
+            }
+        };
+    }
+    out + rest
+}
+
+/// The colour code that a text begins with: `ESC [ 31 ; 1 m` (ECMA-48, "SGR").
+fn colour(text: &str) -> Option<&str> {
+    let parameters = text.strip_prefix("\x1b[")?;
+    let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    parameters[end..].starts_with('m').then(|| &text[..end + 3])
+}
+
 /// What went wrong, whether the ESP was changed, and what to do now.
 pub(super) fn error_text(f: &mut dyn fmt::Write, p: Paint, error: &Error) -> fmt::Result {
-    writeln!(f, "{} {error}", p.bad("error:"))?;
+    writeln!(f, "{} {}", p.bad("error:"), harmless(&error.to_string()))?;
     match error.esp_changed() {
         Some(false) => writeln!(f, "the ESP was not changed")?,
         Some(true) => writeln!(f, "{}", p.warn("the ESP was changed, or may have been"))?,
         None => {}
     }
     match error.advice() {
-        Some(advice) => writeln!(f, "{} {advice}", p.strong("what to do:")),
+        Some(advice) => writeln!(f, "{} {}", p.strong("what to do:"), harmless(advice)),
         None => Ok(()),
     }
 }
@@ -114,5 +146,26 @@ pub(super) fn size(bytes: u64) -> String {
         0..10_000 => format!("{bytes} B"),
         10_000..10_000_000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
         _ => format!("{:.1} MiB", bytes as f64 / 1024.0 / 1024.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_line_ends_and_colours_reach_the_terminal() {
+        for (text, shown) in [
+            ("plain\ntext", "plain\ntext"),
+            ("\x1b[31;1mred\x1b[0m", "\x1b[31;1mred\x1b[0m"),
+            ("a\x1b[2Jb", "a\\u{1b}[2Jb"),
+            ("a\x1b]0;title\x07b", "a\\u{1b}]0;title\\u{7}b"),
+            ("\x1b", "\\u{1b}"),
+            ("\x1b[", "\\u{1b}["),
+            ("\x1b[31", "\\u{1b}[31"),
+            ("\u{9b}2Jé\r", "\\u{9b}2Jé\\u{d}"),
+        ] {
+            assert_eq!(harmless(text), shown, "{text:?}");
+        }
     }
 }

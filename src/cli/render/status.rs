@@ -1,8 +1,11 @@
 //! `status` for people: the ESP, its files with the parts they play, the menu as it will be drawn.
 
+use super::doctor::findings;
 use super::{Paint, Render, size};
-use crate::command::{FileReport, StatusReport};
-use crate::esp::FileKind;
+use crate::boot::MenuMode;
+use crate::command::{EntryReport, FileReport, StatusReport};
+use crate::doctor::Severity;
+use crate::esp::{BackupName, FileKind};
 use std::fmt::{self, Write};
 
 /// Width of the bar that shows how full the ESP is.
@@ -23,14 +26,9 @@ impl Render for StatusReport {
             None => writeln!(f, "{}  {} bytes per sector", p.strong(&d.path), d.sector_size)?,
         }
         let e = &self.esp;
-        let used = e.total_bytes - e.free_bytes;
-        let filled = (used * BAR).checked_div(e.total_bytes).unwrap_or(0);
-        let bar: String = (0..BAR).map(|i| if i < filled { '#' } else { '.' }).collect();
         let state = if e.healthy { p.good("healthy") } else { p.bad("not healthy") };
-        writeln!(f, "ESP   {} [{bar}] {} of {} free, {state}", e.fat.name(), size(e.free_bytes), size(e.total_bytes))?;
-        for problem in &e.problems {
-            writeln!(f, "      {} {problem}", p.bad("!"))?;
-        }
+        let (free, total) = (size(e.free_bytes), size(e.total_bytes));
+        writeln!(f, "ESP   {} {} {free} of {total} free, {state}", e.fat.name(), bar(e.total_bytes, e.free_bytes))?;
         for note in &e.notes {
             writeln!(f, "      {} {note}", p.faint("note:"))?;
         }
@@ -41,10 +39,6 @@ impl Render for StatusReport {
             }
             None => writeln!(f, "Boot  {}", p.bad("no boot loader in EFI/BOOT: the firmware finds nothing to start"))?,
         }
-        if let Some(interrupted) = &self.interrupted {
-            writeln!(f, "\n{} {interrupted}\n      run `bootsurgeon recover {}`", p.bad("!"), d.path)?;
-        }
-
         writeln!(f, "\n{}", p.strong("EFI/Linux"))?;
         if self.files.is_empty() {
             writeln!(f, "  no files")?;
@@ -54,14 +48,21 @@ impl Render for StatusReport {
             writeln!(f, "  {:width$}  {:>10}  {}", file.name, size(u64::from(file.bytes)), self.parts(file, p))?;
         }
 
-        writeln!(f, "\n{}", p.strong("Boot menu"))?;
+        let mode = match self.boot.mode {
+            MenuMode::Hidden => "not drawn unless a key is held; the line with -> starts at once".to_owned(),
+            MenuMode::Disabled => "not drawn; the line with -> starts at once".to_owned(),
+            MenuMode::Countdown(seconds) => format!("the line with -> starts after {seconds} s"),
+            MenuMode::Waits => "it waits until somebody presses a key".to_owned(),
+        };
+        let mode = if self.boot.entries.is_empty() { String::new() } else { format!("  {}", p.faint(mode)) };
+        writeln!(f, "\n{}{mode}", p.strong("Boot menu"))?;
         if self.boot.entries.is_empty() {
             writeln!(f, "  empty")?;
         }
+        let width = self.boot.entries.iter().map(|e| e.title.chars().count()).max().unwrap_or(0);
         for (i, entry) in self.boot.entries.iter().enumerate() {
             let arrow = if self.boot.roles.selected == Some(i) { p.good("->") } else { "  ".into() };
-            let danger = entry.danger.as_ref().map_or(String::new(), |d| format!("  {}", p.bad(d)));
-            writeln!(f, "{arrow} {}  {}{danger}", entry.title, p.faint(&entry.id))?;
+            writeln!(f, "{arrow} {}  {}", pad(&entry.title, width), self.entry_parts(i, entry, p))?;
         }
         match &self.boot.selected {
             Some(name) => writeln!(f, "\nStarts {}: {}", p.good(name), self.boot.reason)?,
@@ -77,14 +78,43 @@ impl Render for StatusReport {
         for warning in &self.warnings {
             writeln!(f, "{} {warning}", p.warn("warning:"))?;
         }
-        if self.files.iter().any(|x| x.duplicate_of.is_some()) {
-            writeln!(f, "\n`bootsurgeon prune {}` takes the duplicates out of the menu.", d.path)?;
+        if self.findings.iter().any(|x| x.severity <= Severity::Warning) {
+            writeln!(f, "\n{}", p.strong("What to do"))?;
+            findings(f, p, &self.findings, false)?;
         }
         Ok(())
     }
 }
 
 impl StatusReport {
+    /// The parts a line of the menu plays, in words; its id where the title does not show it.
+    fn entry_parts(&self, i: usize, entry: &EntryReport, p: Paint) -> String {
+        let roles = &self.boot.roles;
+        let mut words = Vec::new();
+        if roles.selected == Some(i) {
+            words.push(p.good("starts next"));
+        }
+        if roles.running == Some(i) {
+            words.push(p.strong(self.running(entry.file.as_deref().unwrap_or_default())));
+        }
+        if roles.fallback == Some(i) {
+            words.push("fallback".to_owned());
+        }
+        words.extend(entry.danger.as_ref().map(|d| p.bad(d)));
+        if !entry.title.contains(&entry.id) {
+            words.push(p.faint(&entry.id));
+        }
+        words.join(", ")
+    }
+
+    /// The variables name what was started, and a swap may have changed what has that name.
+    fn running(&self, file: &str) -> &'static str {
+        let backed_up = |x: &FileReport| {
+            BackupName::parse(&x.name).is_some_and(|b| !b.disabled && b.original.eq_ignore_ascii_case(file))
+        };
+        if self.files.iter().any(backed_up) { "started last under this name" } else { "running" }
+    }
+
     /// The parts a file plays, in words.
     fn parts(&self, file: &FileReport, p: Paint) -> String {
         let mut words = Vec::new();
@@ -98,7 +128,7 @@ impl StatusReport {
             words.push(p.good("starts next"));
         }
         if self.boot.roles.running_file.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(&file.name)) {
-            words.push(p.strong("running"));
+            words.push(p.strong(self.running(&file.name)));
         }
         if role(self.boot.roles.fallback) {
             words.push("fallback".into());
@@ -107,8 +137,8 @@ impl StatusReport {
             words.push(p.warn(format!("duplicate of {original}")));
         }
         match file.kind {
-            FileKind::Backup => words.push("backup".into()),
-            FileKind::Disabled => words.push("disabled".into()),
+            FileKind::Backup => words.push(aside("backup", &file.name)),
+            FileKind::Disabled => words.push(aside("disabled", &file.name)),
             FileKind::Broken => {
                 words.push(p.bad(format!("broken: {}", file.trouble.as_deref().unwrap_or("would not start"))));
             }
@@ -120,4 +150,30 @@ impl StatusReport {
         }
         words.join(", ")
     }
+}
+
+/// `backup of Talos-v1.12.4.efi, replaced 2026-02-13T16:26:40Z`.
+fn aside(what: &str, name: &str) -> String {
+    let Some(parsed) = BackupName::parse(name) else { return what.to_owned() };
+    // The last second that RFC 3339 can write.
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(parsed.time.min(253_402_300_799));
+    let since = humantime::format_rfc3339_seconds(at);
+    if parsed.disabled {
+        format!("{what} since {since}")
+    } else {
+        format!("{what} of {} since {since}", parsed.original)
+    }
+}
+
+/// How full something is.
+pub(super) fn bar(total: u64, free: u64) -> String {
+    let used = total.saturating_sub(free);
+    // A little is not nothing.
+    let filled = (u128::from(used) * u128::from(BAR)).div_ceil(u128::from(total.max(1)));
+    format!("[{}]", (0..u128::from(BAR)).map(|i| if i < filled { '#' } else { '.' }).collect::<String>())
+}
+
+/// Blanks behind a text up to a width in characters.
+fn pad(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(text.chars().count())))
 }

@@ -1,0 +1,310 @@
+//! One ESP: is it in order, what starts from it, and what stands in the way of the next change.
+
+use super::words::DiskWords;
+use super::{Finding, Severity, upgrade};
+use crate::block::ReadAt;
+use crate::boot::MenuEntry;
+use crate::esp::{EspFile, FileKind, Inventory};
+use crate::fat::ProblemClass;
+use crate::uki::cmdline;
+
+/// More findings of one kind than this are summed up.
+const MAX_SAME: usize = 8;
+
+/// An ESP that is to be looked at.
+pub struct EspView<'a, S> {
+    /// Its files, health and predictions.
+    pub esp: &'a Inventory<S>,
+    /// How commands name it.
+    pub words: DiskWords,
+    /// Whether the board's EFI variables could be looked at. Without them a pin that works looks like none.
+    pub variables_known: bool,
+}
+
+/// What is the matter with an ESP: file system, boot loader, menu, upgrades, room. The order is that of looking; the
+/// caller sorts.
+#[must_use]
+pub fn examine_esp<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
+    let mut findings = health(view);
+    let esp = view.esp;
+    if esp.loader.is_none() && esp.files.is_empty() {
+        findings.push(Finding::new(
+            Severity::Note,
+            "not-a-boot-esp",
+            "no boot loader in EFI/BOOT and nothing in EFI/Linux",
+            "an ESP of another system, or an empty one",
+        ));
+        return findings;
+    }
+    findings.extend(loader(view));
+    findings.extend(starts(view));
+    findings.extend(running(view));
+    if esp.health.is_damaged() {
+        return findings; // nothing is written until it is mended, so there is nothing else to recommend
+    }
+    let upgrades = upgrade::findings(view);
+    let half_done = upgrades.iter().any(|f| f.id == "half-done-upgrade" || f.id == "newer-not-default");
+    findings.extend(upgrades);
+    findings.extend(worlds(view).filter(|_| !half_done));
+    findings.extend(broken(view));
+    // The swap that ends a half-done upgrade takes the duplicates with it.
+    findings.extend(duplicates(view).filter(|_| !half_done));
+    findings.extend(room(view));
+    findings
+}
+
+fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
+    let (esp, words) = (view.esp, &view.words);
+    let mut findings = Vec::new();
+    if let Some(found) = &esp.interrupted {
+        findings.push(
+            Finding::new(
+                Severity::Problem,
+                "interrupted",
+                found.to_string(),
+                "the board starts as before; nothing else is written here until it is finished or undone",
+            )
+            .then(words.command("recover", "")),
+        );
+    }
+    let of = |class| {
+        let all: Vec<&str> = esp.health.problems.iter().filter(|p| p.class == class).map(|p| p.what.as_str()).collect();
+        let more = all.len().saturating_sub(MAX_SAME);
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        (!all.is_empty()).then(|| format!("{}{more}", all.into_iter().take(MAX_SAME).collect::<Vec<_>>().join("; ")))
+    };
+    if let Some(what) = of(ProblemClass::Damage) {
+        findings.push(
+            Finding::new(
+                Severity::Problem,
+                "fat-damaged",
+                format!("the file system is damaged: {what}"),
+                "files may be lost or share their content; nothing is written here until it is mended",
+            )
+            .then(format!(
+                "save what can be read ({}), then `fsck.fat` on the unmounted partition from another system",
+                words.extract(esp.worlds[0].selected_file())
+            )),
+        );
+    }
+    let alone = esp.interrupted.is_none() && !esp.health.is_damaged();
+    if let Some(what) = of(ProblemClass::Leftover).filter(|_| alone) {
+        findings.push(
+            Finding::new(
+                Severity::Warning,
+                "fat-leftovers",
+                format!("leftovers of something that was interrupted: {what}"),
+                "no file depends on them; they take room, and nothing is written until they are gone",
+            )
+            .then(words.command("recover", "")),
+        );
+    }
+    if let Some(what) = of(ProblemClass::Note) {
+        findings.push(Finding::new(Severity::Note, "fat-note", what, "nothing depends on it"));
+    }
+    if esp.health.is_healthy() && esp.interrupted.is_none() {
+        findings.push(Finding::new(Severity::Ok, "fat-healthy", "the file system is healthy", "as before every write"));
+    }
+    findings
+}
+
+fn loader<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
+    match &view.esp.loader {
+        Some((_, Some(_))) => None,
+        Some((path, None)) => {
+            let other = "GRUB (older installations of Talos, and some single-board computers), shim, or a boot loader of another \
+                         system";
+            let what = format!("{path} is no systemd-boot that is known");
+            let new = |meaning| Finding::new(Severity::Warning, "not-systemd-boot", what, meaning);
+            Some(if boots_by_other_means(view) {
+                new(format!(
+                    "{other}. There are no images in EFI/Linux, and this loader would start none: a swap is no use here"
+                ))
+                .then("upgrade with `talosctl upgrade`: without systemd-boot it sets no loader variable")
+            } else {
+                new(format!("{other}. What is predicted here holds only if it hands over to systemd-boot"))
+            })
+        }
+        // What the firmware does then depends on its variables and on the other ESPs: see `several_esps`.
+        None => None,
+    }
+}
+
+/// Another boot loader, and nothing for systemd-boot: GRUB starts what lies in another partition.
+fn boots_by_other_means<S: ReadAt>(view: &EspView<'_, S>) -> bool {
+    let no_images = !view.esp.files.iter().any(|f| matches!(f.kind, FileKind::Uki | FileKind::Broken));
+    matches!(view.esp.loader, Some((_, None))) && no_images
+}
+
+fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
+    let (esp, words) = (view.esp, &view.words);
+    let now = &esp.worlds[0];
+    let Some(entry) = now.selected_entry() else {
+        if now.enrolls_keys || boots_by_other_means(view) {
+            return Vec::new();
+        }
+        let finding = Finding::new(
+            Severity::Problem,
+            "nothing-starts",
+            "systemd-boot finds nothing to start",
+            format!(
+                "{}. The firmware goes on to its next boot option, and most end in their setup or a shell",
+                now.reason
+            ),
+        );
+        return vec![finding.then(format!(
+            "{}, or {} if there is a backup",
+            words.swap_from_factory(),
+            words.command("restore", "")
+        ))];
+    };
+    let mut findings = Vec::new();
+    let file = entry.file.as_deref().and_then(|name| esp.file(name));
+    let way_out = || format!("{}, or {}", words.command("restore", ""), words.swap_from_factory());
+    if let Some(file) = file.filter(|f| f.kind == FileKind::Broken) {
+        findings.push(
+            Finding::new(
+                Severity::Problem,
+                "selected-broken",
+                format!("{} starts next, and it is broken: it {}", file.name(), trouble(file)),
+                "systemd-boot tries no other entry: the board does not come up",
+            )
+            .then(way_out()),
+        );
+    }
+    if entry.profile > 0 {
+        findings.push(
+            Finding::new(
+                Severity::Problem,
+                "profile-starts",
+                format!("{} starts next: profile {} of its image{}", entry.id, entry.profile, wipes(entry)),
+                format!("not the system itself. Why: {}", now.reason),
+            )
+            .then(way_out()),
+        );
+    }
+    if entry.profile == 0 && entry.options.as_deref().is_some_and(cmdline::halt_if_installed) {
+        findings.push(
+            Finding::new(
+                Severity::Problem,
+                "halts-if-installed",
+                format!("{} starts next, and it is an ISO's image: talos.halt_if_installed=1", entry.id),
+                "Talos stops for up to 70 minutes before it loads its configuration, at every start",
+            )
+            .then(way_out()),
+        );
+    }
+    if findings.is_empty() && esp.loader.is_some() {
+        let name = file.map_or(entry.id.as_str(), EspFile::name);
+        findings.push(Finding::new(
+            Severity::Ok,
+            "starts",
+            format!("systemd-boot here starts {name}"),
+            now.reason.clone(),
+        ));
+    }
+    findings
+}
+
+fn wipes(entry: &MenuEntry) -> String {
+    let what = entry.options.as_deref().and_then(cmdline::wipes);
+    what.map_or(String::new(), |what| format!(", which wipes {what}"))
+}
+
+/// With NVRAM reset something else would start.
+fn worlds<S: ReadAt>(view: &EspView<'_, S>) -> impl Iterator<Item = Finding> {
+    let [now, reset] = &view.esp.worlds;
+    let id = |p: &crate::boot::Prediction| p.selected_entry().map(|e| e.id.clone());
+    let finding = (id(now) != id(reset) && !now.enrolls_keys && now.selected.is_some()).then(|| {
+        Finding::new(
+            Severity::Warning,
+            "depends-on-variables",
+            format!(
+                "without EFI variables {} would start instead of {}",
+                reset.selected_file().unwrap_or("nothing"),
+                now.selected_file().unwrap_or("another entry")
+            ),
+            "a firmware update, an empty battery or a cleared NVRAM changes what the board starts",
+        )
+        .then(format!(
+            "to make it start in any case: {}",
+            now.selected_file().map_or_else(String::new, |file| view.words.swap_from_itself(file))
+        ))
+    });
+    finding.into_iter()
+}
+
+fn broken<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
+    let starts = view.esp.worlds[0].selected_file();
+    let dead = view.esp.files.iter().filter(|f| f.kind == FileKind::Broken && Some(f.name()) != starts);
+    let named: Vec<String> = dead.map(|f| format!("{} {}", f.name(), trouble(f))).collect();
+    let more = named.len().saturating_sub(MAX_SAME);
+    (!named.is_empty()).then(|| {
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        Finding::new(
+            Severity::Warning,
+            "broken-images",
+            format!("no loader would start: {}{more}", named.into_iter().take(MAX_SAME).collect::<Vec<_>>().join("; ")),
+            "systemd-boot may list such a file all the same, and one that is chosen ends the boot",
+        )
+        .then(view.words.command("prune", ""))
+    })
+}
+
+fn duplicates<S: ReadAt>(view: &EspView<'_, S>) -> impl Iterator<Item = Finding> {
+    let doubles: Vec<&str> =
+        view.esp.files.iter().filter(|f| f.duplicate_of.is_some()).map(EspFile::name).take(MAX_SAME).collect();
+    let finding = (!doubles.is_empty()).then(|| {
+        Finding::new(
+            Severity::Warning,
+            "duplicates",
+            format!("the menu has one version more than once: {}", doubles.join(", ")),
+            "which of them starts hangs on names and variables, and each takes room",
+        )
+        .then(view.words.command("prune", ""))
+    });
+    finding.into_iter()
+}
+
+/// What runs and what starts next are not the same.
+fn running<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
+    let esp = view.esp;
+    let roles = crate::boot::roles(&esp.worlds[0], &esp.variables);
+    let (ran, next) = (roles.running_file?, esp.worlds[0].selected_file()?);
+    if ran.eq_ignore_ascii_case(next) {
+        return None;
+    }
+    let gone = if esp.file(&ran).is_none() { ", which is not on the ESP any more" } else { "" };
+    Some(
+        Finding::new(
+            Severity::Note,
+            "restart-changes",
+            format!("the last start was {ran}{gone}; the next one is {next}"),
+            "`talosctl reboot` may kexec and pass systemd-boot by",
+        )
+        .then("`talosctl -n NODE reboot --mode powercycle` goes through the firmware"),
+    )
+}
+
+/// Whether another image of the same size fits.
+fn room<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
+    let esp = view.esp;
+    let largest = esp.files.iter().filter(|f| f.kind == FileKind::Uki).map(|f| u64::from(f.entry.bytes)).max()?;
+    let cluster = u64::from(esp.volume.geometry().cluster_bytes).max(1);
+    // An image, its intent record and a directory cluster.
+    let needed = largest.next_multiple_of(cluster).saturating_add(2 * cluster);
+    let free = esp.volume.free_bytes();
+    (free < needed).then(|| {
+        Finding::new(
+            Severity::Warning,
+            "no-room",
+            format!("{free} bytes are free, and one more image of {largest} bytes does not fit"),
+            "a swap writes the new image beside the old one before anything changes",
+        )
+        .then(view.words.command("prune", "--delete --keep-backups 1"))
+    })
+}
+
+fn trouble(file: &EspFile) -> &str {
+    file.trouble.as_deref().unwrap_or("would not start")
+}

@@ -1,0 +1,383 @@
+//! `Boot####`, `BootOrder`, `BootNext` and `BootCurrent`: what the firmware itself would start.
+//!
+//! Formats: UEFI specification 2.10, section 3.1.3 "Load Options" (EFI_LOAD_OPTION) and chapter 10 (device paths). Own
+//! code: a hundred lines, by value and with every length checked, where crates bring a firmware's worth of types.
+
+use super::plain;
+use crate::efivars::{EfiVars, GLOBAL};
+use serde::Serialize;
+use uuid::Uuid;
+
+/// `LOAD_OPTION_ACTIVE`.
+const ACTIVE: u32 = 1;
+/// `LOAD_OPTION_HIDDEN`.
+const HIDDEN: u32 = 8;
+/// More nodes of one device path than this are not decoded.
+const MAX_NODES: usize = 64;
+/// More options than this no firmware's menu could show.
+const MAX_OPTIONS: usize = 1024;
+/// Longer texts are cut, in characters.
+const MAX_TEXT: usize = 512;
+
+/// Where a boot option leads, as far as this tool follows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BootTarget {
+    /// The whole device path in words: `HD(1,GPT,…)/\EFI\BOOT\BOOTAA64.EFI`.
+    pub path: String,
+    /// The GPT partition it is on.
+    #[serde(serialize_with = "as_text")]
+    pub partuuid: Option<Uuid>,
+    /// The file on that partition.
+    pub file: Option<String>,
+}
+
+/// A `Boot####` variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BootOption {
+    /// `Boot0001`.
+    pub name: String,
+    /// Its number.
+    pub number: u16,
+    /// The firmware may start it by itself.
+    pub active: bool,
+    /// It is not shown in the firmware's menu.
+    pub hidden: bool,
+    /// The text of the firmware's menu.
+    pub description: String,
+    /// Where it leads.
+    pub target: BootTarget,
+    /// Bytes that the image gets as LoadOptions.
+    pub optional_bytes: usize,
+    /// Its place in BootOrder, from 0.
+    pub place: Option<usize>,
+    /// Whether its file is there, once held against the partitions that are known; `null` where that cannot be told.
+    pub found: Option<bool>,
+    /// Why it leads nowhere.
+    pub problem: Option<String>,
+}
+
+/// All boot options.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BootOptions {
+    /// In BootOrder; those that are not in it behind.
+    pub options: Vec<BootOption>,
+    /// BootOrder, if there is one.
+    pub order: Option<Vec<u16>>,
+    /// BootNext: once, before everything else.
+    pub next: Option<u16>,
+    /// BootCurrent: what the firmware started last time.
+    pub current: Option<u16>,
+    /// Variables that cannot be decoded, and numbers in BootOrder without a variable.
+    pub broken: Vec<String>,
+}
+
+/// What the firmware starts, as far as its variables and the known partitions tell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FirmwareStart {
+    /// This option.
+    Option(String),
+    /// No option leads to a file: the removable-media path of the first ESP that has it.
+    RemovableMedia,
+    /// This option, which leads somewhere that cannot be looked at from here: network, firmware volume, another disk.
+    Unknown(String),
+}
+
+impl BootOptions {
+    /// Reads them. What cannot be read is named in `broken`.
+    #[must_use]
+    pub fn read(vars: &EfiVars) -> Self {
+        let mut all = Self::default();
+        let number = |name: &str| vars.read(name, GLOBAL).ok().flatten().and_then(|v| le16(&v.data).first().copied());
+        all.next = number("BootNext");
+        all.current = number("BootCurrent");
+        all.order = vars.read("BootOrder", GLOBAL).ok().flatten().map(|v| {
+            let mut order = le16(&v.data);
+            order.truncate(MAX_OPTIONS);
+            order
+        });
+        for (name, vendor) in vars.list().unwrap_or_default() {
+            let Some(n) = (vendor == GLOBAL).then(|| option_number(&name)).flatten() else { continue };
+            if all.options.len() + all.broken.len() >= MAX_OPTIONS {
+                break;
+            }
+            let decoded = match vars.read(&name, GLOBAL) {
+                Ok(Some(v)) => BootOption::decode(n, &v.data),
+                Ok(None) => continue,
+                Err(e) => Err(e.to_string()),
+            };
+            match decoded {
+                Ok(option) => all.options.push(option),
+                Err(why) => all.broken.push(plain(&format!("{name}: {why}"))),
+            }
+        }
+        let order = all.order.clone().unwrap_or_default();
+        for option in &mut all.options {
+            option.place = order.iter().position(|n| *n == option.number);
+        }
+        all.options.sort_by_key(|o| (o.place.unwrap_or(usize::MAX), o.number));
+        let known = |n: &u16| all.options.iter().any(|o| o.number == *n);
+        let broken = |n: &u16| all.broken.iter().any(|b| b.starts_with(&format!("Boot{n:04X}:")));
+        let mut missing: Vec<u16> = order.into_iter().filter(|n| !known(n) && !broken(n)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        all.broken.extend(missing.iter().map(|n| format!("BootOrder names Boot{n:04X}, which does not exist")));
+        all
+    }
+
+    /// Holds every option against the partitions that are known. `look` answers for a PARTUUID and a file: `None` when
+    /// the partition is not known, else whether the file is there. `complete`: every disk of the machine was looked at.
+    pub fn check(&mut self, complete: bool, look: impl Fn(Uuid, Option<&str>) -> Option<bool>) {
+        for option in &mut self.options {
+            let Some(partuuid) = option.target.partuuid else { continue };
+            let file = option.target.file.as_deref();
+            (option.found, option.problem) = match look(partuuid, file) {
+                Some(true) => (Some(true), None),
+                Some(false) => (Some(false), Some(format!("{} is not on that partition", file.unwrap_or("a loader")))),
+                None if complete => (Some(false), Some(format!("no disk of this machine has an ESP {partuuid}"))),
+                None => (None, None),
+            };
+        }
+    }
+
+    /// What the firmware starts: BootNext, then BootOrder, passing over what is inactive or leads nowhere.
+    #[must_use]
+    pub fn start(&self) -> FirmwareStart {
+        let next = self.options.iter().filter(|o| Some(o.number) == self.next);
+        let ordered = self.options.iter().filter(|o| o.place.is_some() && o.active);
+        match next.chain(ordered).find(|o| o.problem.is_none()) {
+            None => FirmwareStart::RemovableMedia,
+            Some(o) if o.found == Some(true) => FirmwareStart::Option(o.name.clone()),
+            Some(o) => FirmwareStart::Unknown(o.name.clone()),
+        }
+    }
+}
+
+impl BootOption {
+    /// Decodes an EFI_LOAD_OPTION.
+    ///
+    /// # Errors
+    /// What breaks the format, in words.
+    pub fn decode(number: u16, data: &[u8]) -> Result<Self, String> {
+        let short = || format!("{} bytes are too few for a load option", data.len());
+        let (attributes, rest) = data.split_first_chunk::<4>().ok_or_else(short)?;
+        let (path_bytes, rest) = rest.split_first_chunk::<2>().ok_or_else(short)?;
+        let units = le16(rest);
+        let end = units.iter().position(|u| *u == 0).ok_or("its description has no end")?;
+        let behind = rest.get((end + 1) * 2..).unwrap_or_default();
+        let (path, optional) = behind
+            .split_at_checked(usize::from(u16::from_le_bytes(*path_bytes)))
+            .ok_or("its device path is longer than the variable")?;
+        let attributes = u32::from_le_bytes(*attributes);
+        Ok(Self {
+            name: format!("Boot{number:04X}"),
+            number,
+            active: attributes & ACTIVE != 0,
+            hidden: attributes & HIDDEN != 0,
+            description: shown(&units[..end]),
+            target: BootTarget::decode(path)?,
+            optional_bytes: optional.len(),
+            place: None,
+            found: None,
+            problem: None,
+        })
+    }
+}
+
+impl BootTarget {
+    /// Decodes the first device path of a list.
+    fn decode(mut path: &[u8]) -> Result<Self, String> {
+        let mut target = Self::default();
+        let mut words: Vec<String> = Vec::new();
+        for _ in 0..MAX_NODES {
+            let Some((&[kind, subkind, low, high], _)) = path.split_first_chunk::<4>() else { break };
+            let bytes = usize::from(u16::from_le_bytes([low, high]));
+            let (node, rest) = path
+                .split_at_checked(bytes)
+                .filter(|_| bytes >= 4)
+                .ok_or("its device path has a node of impossible length")?;
+            path = rest;
+            let data = node.get(4..).unwrap_or_default();
+            match (kind, subkind) {
+                (0x7F, _) => break,
+                (4, 1) => words.push(target.hard_drive(data)),
+                (4, 4) => {
+                    let units: Vec<u16> = le16(data).into_iter().take_while(|u| *u != 0).collect();
+                    let name = shown(&units);
+                    target.file = Some(target.file.take().map_or(name.clone(), |f| format!("{f}\\{name}")));
+                    words.push(name);
+                }
+                _ => words.push(node_name(kind, subkind)),
+            }
+        }
+        target.path = words.join("/");
+        Ok(target)
+    }
+
+    /// A Hard Drive Media node: partition number, start, size, signature, format of the table, kind of signature.
+    fn hard_drive(&mut self, data: &[u8]) -> String {
+        let number = data.first_chunk::<4>().map_or(0, |n| u32::from_le_bytes(*n));
+        match (data.get(20..36), data.get(36), data.get(37)) {
+            (Some(guid), Some(2), Some(2)) => {
+                // GUIDs stand in mixed byte order (UEFI specification, appendix A).
+                let uuid = Uuid::from_slice_le(guid).unwrap_or_default();
+                self.partuuid = Some(uuid);
+                format!("HD({number},GPT,{uuid})")
+            }
+            (_, Some(1), _) => format!("HD({number},MBR)"),
+            _ => format!("HD({number})"),
+        }
+    }
+}
+
+fn node_name(kind: u8, subkind: u8) -> String {
+    let name = match (kind, subkind) {
+        (1, 1) => "Pci",
+        (1, 4) => "VenHw",
+        (2, 1) => "Acpi",
+        (3, 2) => "Scsi",
+        (3, 5) => "Usb",
+        (3, 10) => "VenMsg",
+        (3, 11) => "Mac",
+        (3, 12) => "IPv4",
+        (3, 13) => "IPv6",
+        (3, 18) => "Sata",
+        (3, 23) => "NVMe",
+        (3, 24) => "Uri",
+        (3, 26) => "SD",
+        (3, 29) => "eMMC",
+        (4, 2) => "CDROM",
+        (4, 6) => "FvFile",
+        (4, 7) => "Fv",
+        (5, 1) => "BIOS",
+        _ => return format!("Path({kind},{subkind})"),
+    };
+    name.to_owned()
+}
+
+/// The number of `Boot####`: four hexadecimal digits in upper case.
+fn option_number(name: &str) -> Option<u16> {
+    let digits = name.strip_prefix("Boot")?;
+    let upper = |b: u8| b.is_ascii_digit() || (b'A'..=b'F').contains(&b);
+    (digits.len() == 4 && digits.bytes().all(upper)).then(|| u16::from_str_radix(digits, 16).ok())?
+}
+
+fn as_text<S: serde::Serializer>(uuid: &Option<Uuid>, s: S) -> Result<S::Ok, S::Error> {
+    uuid.map(|u| u.to_string()).serialize(s)
+}
+
+fn shown(units: &[u16]) -> String {
+    plain(&String::from_utf16_lossy(&units[..units.len().min(MAX_TEXT)]))
+}
+
+fn le16(data: &[u8]) -> Vec<u16> {
+    data.as_chunks::<2>().0.iter().map(|u| u16::from_le_bytes(*u)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ESP: Uuid = uuid::uuid!("d1e6a7b4-0001-4c11-8e55-0123456789ab");
+
+    fn utf16(text: &str) -> Vec<u8> {
+        text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
+    }
+
+    fn node(kind: u8, subkind: u8, data: &[u8]) -> Vec<u8> {
+        [&[kind, subkind][..], &(data.len() as u16 + 4).to_le_bytes(), data].concat()
+    }
+
+    fn hard_drive(uuid: Uuid) -> Vec<u8> {
+        let mut data = vec![1, 0, 0, 0];
+        data.extend([0; 16]);
+        data.extend(uuid.to_bytes_le());
+        data.extend([2, 2]);
+        node(4, 1, &data)
+    }
+
+    fn option(attributes: u32, text: &str, path: &[u8], optional: &[u8]) -> Vec<u8> {
+        [&attributes.to_le_bytes()[..], &(path.len() as u16).to_le_bytes(), &utf16(text), path, optional].concat()
+    }
+
+    fn talos(uuid: Uuid, file: &str) -> Vec<u8> {
+        let path = [hard_drive(uuid), node(4, 4, &utf16(file)), node(0x7F, 0xFF, &[])].concat();
+        option(1, "Talos Linux UKI", &path, b"")
+    }
+
+    #[test]
+    fn a_talos_entry_is_decoded() {
+        let o = BootOption::decode(1, &talos(ESP, "\\EFI\\BOOT\\BOOTAA64.EFI")).unwrap();
+        assert_eq!((o.name.as_str(), o.active, o.description.as_str()), ("Boot0001", true, "Talos Linux UKI"));
+        assert_eq!(o.target.partuuid, Some(ESP));
+        assert_eq!(o.target.file.as_deref(), Some("\\EFI\\BOOT\\BOOTAA64.EFI"));
+        assert_eq!(o.target.path, format!("HD(1,GPT,{ESP})/\\EFI\\BOOT\\BOOTAA64.EFI"));
+    }
+
+    #[test]
+    fn hostile_options_are_bounded_and_shown_without_control_characters() {
+        let o = BootOption::decode(1, &option(1, "\u{1b}[2Jx", &node(4, 4, &utf16("a\u{7}b")), b"")).unwrap();
+        assert_eq!((o.description.as_str(), o.target.file.as_deref()), (r"\u{1b}[2Jx", Some(r"a\u{7}b")));
+        let long = "x".repeat(100_000);
+        assert_eq!(BootOption::decode(1, &option(1, &long, b"", b"")).unwrap().description.len(), MAX_TEXT);
+        let path: Vec<u8> = (0..10_000).flat_map(|_| node(1, 1, b"")).collect();
+        let o = BootOption::decode(1, &option(1, "many nodes", &path, b"")).unwrap();
+        assert_eq!(o.target.path.matches("Pci").count(), MAX_NODES);
+        // Every byte of a good option replaced by every kind of bad one.
+        let good = talos(ESP, "\\x.efi");
+        for at in 0..good.len() {
+            for byte in [0, 1, 4, 0x7F, 0x80, 0xFF] {
+                let mut bad = good.clone();
+                bad[at] = byte;
+                let _ = BootOption::decode(0, &bad);
+            }
+        }
+    }
+
+    #[test]
+    fn broken_options_are_errors_and_no_panic() {
+        let good = talos(ESP, "\\x.efi");
+        for len in 0..good.len() {
+            let _ = BootOption::decode(0, &good[..len]);
+        }
+        for (data, why) in [
+            (&[1, 0, 0, 0, 0][..], "too few"),
+            (&[1, 0, 0, 0, 0, 0, b'x', 0], "no end"),
+            (&[1, 0, 0, 0, 9, 0, 0, 0], "longer"),
+            (&[1, 0, 0, 0, 4, 0, 0, 0, 4, 1, 2, 0], "impossible"),
+            (&[1, 0, 0, 0, 4, 0, 0, 0, 4, 1, 9, 0], "impossible"),
+        ] {
+            assert!(BootOption::decode(0, data).unwrap_err().contains(why), "{data:?}");
+        }
+    }
+
+    #[test]
+    fn the_firmware_takes_the_first_that_leads_somewhere() {
+        let other = uuid::uuid!("d1e6a7b4-0002-4c11-8e55-0123456789ab");
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, data: &[u8]| {
+            let path = dir.path().join(format!("{name}-8be4df61-93ca-11d2-aa0d-00e098032b8c"));
+            std::fs::write(path, [&[7, 0, 0, 0], data].concat()).unwrap();
+        };
+        write("BootOrder", &[9, 0, 3, 0, 2, 0, 1, 0]);
+        write("Boot0001", &talos(ESP, "\\EFI\\BOOT\\BOOTAA64.EFI"));
+        write("Boot0002", &talos(ESP, "\\gone.efi"));
+        write("Boot0003", &talos(other, "\\EFI\\BOOT\\BOOTAA64.EFI"));
+        write("Boot000F", &[1]);
+        write("BootCurrent", &[1, 0]);
+        let mut all = BootOptions::read(&EfiVars::open(Some(dir.path())));
+        assert_eq!(all.options.iter().map(|o| o.number).collect::<Vec<_>>(), [3, 2, 1]);
+        assert_eq!(all.current, Some(1));
+        assert_eq!(all.broken.len(), 2, "{:?}", all.broken);
+        all.check(true, |uuid, file| (uuid == ESP).then(|| file == Some("\\EFI\\BOOT\\BOOTAA64.EFI")));
+        assert_eq!(all.start(), FirmwareStart::Option("Boot0001".into()));
+        assert!(all.options[0].problem.as_deref().unwrap().contains("no disk"));
+        assert!(all.options[1].problem.as_deref().unwrap().contains("gone.efi"));
+        all.check(true, |_, _| Some(false));
+        assert_eq!(all.start(), FirmwareStart::RemovableMedia);
+        // Another disk that was not looked at: neither there nor missing.
+        all.check(false, |uuid, _| (uuid == ESP).then_some(false));
+        assert_eq!(all.start(), FirmwareStart::Unknown("Boot0003".into()));
+        assert_eq!(all.options[0].problem, None);
+    }
+}

@@ -1,0 +1,148 @@
+//! Upgrades that stopped half-way, and pins that name what is not there.
+//!
+//! `talosctl upgrade` copies the new image first and sets `LoaderEntryDefault` last. A second image of one version is
+//! called `Talos-<version>~1.efi`, then `~2` and so on, and systemd-boot's order puts every `~N` *below* the plain name: when
+//! the variable could not be set, the new image is on the ESP and never starts (siderolabs/talos#11844).
+
+use super::esp::EspView;
+use super::{Finding, Severity};
+use crate::block::ReadAt;
+use crate::boot::{LoaderVersion, glob, lenient_string, variable_string};
+use crate::esp::{EspFile, FileKind};
+
+pub(super) fn findings<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
+    let half_done = again(view).or_else(|| not_the_default(view));
+    [half_done, stale_pin(view)].into_iter().flatten().collect()
+}
+
+/// The number in `Talos-v1.12.4~2.efi`; Talos' names are case-sensitive.
+fn again_number(name: &str) -> Option<u32> {
+    let stem = name.strip_prefix("Talos-")?.strip_suffix(".efi")?;
+    let (_, number) = stem.rsplit_once('~')?;
+    number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())?
+}
+
+/// The newest image of the version that starts, which does not start.
+fn again<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
+    let esp = view.esp;
+    let starts = esp.selected()?;
+    let ours = again_number(starts.name()).unwrap_or(0);
+    let siblings = || {
+        let same = |f: &&EspFile| f.kind == FileKind::Uki && f.version().is_some() && f.version() == starts.version();
+        esp.files.iter().filter(same).filter_map(|f| Some((again_number(f.name())?, f)))
+    };
+    let (_, newest) = siblings().filter(|(n, _)| *n > ours).max_by_key(|(n, _)| *n)?;
+    if newest.sha256.is_some() && newest.sha256 == starts.sha256 {
+        return None; // the very same image twice: a duplicate, and pruning is all there is to do
+    }
+    let made = match (&starts.schematic, &newest.schematic) {
+        (Some(old), Some(new)) if old != new => {
+            format!(" It was built from schematic {}, the one that starts from {}.", short(new), short(old))
+        }
+        _ => String::new(),
+    };
+    let attempts = siblings().map(|(n, _)| n).max().unwrap_or(1);
+    let times =
+        if attempts > 1 { format!(" The number says that it was tried {attempts} times.") } else { String::new() };
+    // On a board whose variables work, LoaderEntryDefault names the newest, and all is well.
+    let (severity, unless) = match view.variables_known {
+        true => (Severity::Problem, ""),
+        false => (Severity::Warning, ", unless a variable of the board pins it (none were looked at)"),
+    };
+    Some(
+        Finding::new(
+            severity,
+            "half-done-upgrade",
+            format!("half-done upgrade: {} is there, and {} starts{unless}", newest.name(), starts.name()),
+            format!(
+                "`talosctl upgrade` copied the new image and could not set LoaderEntryDefault; without it systemd-boot takes \
+                 the name without ~N, for ever.{times}{made} What it was meant to do a swap does without variables: the \
+                 content of {} goes under the name that starts, and the old one stays as a backup",
+                newest.name()
+            ),
+        )
+        .then(view.words.swap_from_itself(newest.name())),
+    )
+}
+
+/// A newer version is there, and a variable keeps the older one.
+fn not_the_default<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
+    let esp = view.esp;
+    let starts = esp.selected()?;
+    let newer = esp.worlds[1].selected_file().and_then(|name| esp.file(name))?;
+    if newer.name() == starts.name() || newer.kind != FileKind::Uki || newer.version() == starts.version() {
+        return None;
+    }
+    Some(
+        Finding::new(
+            Severity::Warning,
+            "newer-not-default",
+            format!("{} is there and newer, and the variables keep {}", newer.name(), starts.name()),
+            "an upgrade that stopped before it set LoaderEntryDefault, or a rollback by hand. If the variables are lost, the newer \
+             one starts",
+        )
+        .then(format!(
+            "to finish the upgrade: {}; to stay with the old one in any case: {}",
+            view.words.swap_from_itself(newer.name()),
+            view.words.swap_from_itself(starts.name()),
+        )),
+    )
+}
+
+/// `LoaderEntryDefault` that matches no entry.
+fn stale_pin<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
+    let esp = view.esp;
+    let data = esp.variables.default.as_deref()?;
+    let loader: &LoaderVersion = &esp.worlds[0].loader;
+    let meant = lenient_string(data);
+    let read = variable_string(data, loader).unwrap_or_default().to_ascii_lowercase();
+    let menu = &esp.worlds[0].menu;
+    if meant.is_empty() || read == "@saved" || menu.iter().any(|e| glob::matches(&read, &e.id)) {
+        return None;
+    }
+    let by_order = esp.worlds[0].selected_file().unwrap_or("nothing");
+    let lost_end = menu.iter().any(|e| glob::matches(&meant.to_ascii_lowercase(), &e.id));
+    let (what, why) = if lost_end {
+        (
+            format!("LoaderEntryDefault names {meant}, and the boot loader reads {read}"),
+            format!(
+                "the variable has no closing NUL, and {loader} takes its last character for it: nothing has that name, and                  {by_order} starts"
+            ),
+        )
+    } else {
+        (
+            format!("stale pin: LoaderEntryDefault names {meant}, which nothing on the ESP matches"),
+            format!(
+                "the disk was written anew after the variable was set, or the file is gone. systemd-boot goes by its order and                  starts {by_order}; a file of that name would win over everything. `talosctl upgrade` trips over such a pin                  (siderolabs/talos#12300)"
+            ),
+        )
+    };
+    Some(Finding::new(Severity::Warning, "stale-pin", what, why).then(format!(
+        "the board starts, and nothing has to be done now. Upgrade with {}: it needs no variable, and counts with the pin",
+        view.words.swap_from_factory()
+    )))
+}
+
+fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_talos_names() {
+        for (name, number) in [
+            ("Talos-v1.12.4~1.efi", Some(1)),
+            ("Talos-v1.12.4~12.efi", Some(12)),
+            ("Talos-v1.12.4.efi", None),
+            ("talos-v1.12.4~1.efi", None),
+            ("Talos-v1.12.4~.efi", Some(0)),
+            ("Talos-v1.12.4~x.efi", None),
+            ("Talos-~99999999999.efi", None),
+        ] {
+            assert_eq!(again_number(name).unwrap_or(0), number.unwrap_or(0), "{name}");
+        }
+    }
+}

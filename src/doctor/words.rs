@@ -1,0 +1,144 @@
+//! Words for people and for shells: what comes from a disk or a variable is shown and quoted, never trusted.
+
+use crate::pe::Arch;
+use std::path::Path;
+
+/// Text from outside with its control characters made visible (`\u{1b}`): a terminal must not act upon them.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Bidirectional controls can make a command look like another one.
+        let hidden =
+            c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if hidden { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    out
+}
+
+/// A word as a POSIX shell takes it: as it is when it is harmless, else in single quotes.
+#[must_use]
+pub fn quoted(word: &str) -> String {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "._-~/+:@%=,".contains(c);
+    if !word.is_empty() && word.chars().all(harmless) && !word.starts_with(['~', '-', '=']) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// How the commands that are recommended name the disk: `disk.img --partition 1`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskWords {
+    disk: String,
+    esp: String,
+    partition: Option<String>,
+    efivars: Option<String>,
+    arch: Option<Arch>,
+}
+
+impl DiskWords {
+    /// `esp`: where the images on the ESP can be read as an `IMAGE`: the partition's own node, else the disk image.
+    /// `partition`: only where it was asked for or the disk has several. `efivars`: only where a directory was named.
+    #[must_use]
+    pub fn new(disk: &Path, esp: &Path, partition: Option<&str>, efivars: Option<&Path>) -> Self {
+        let path = |path: &Path| quoted(&path.display().to_string());
+        Self {
+            disk: path(disk),
+            esp: path(esp),
+            partition: partition.map(quoted),
+            efivars: efivars.map(path),
+            arch: None,
+        }
+    }
+
+    /// The architecture that the factory is asked for.
+    #[must_use]
+    pub fn for_arch(mut self, arch: Option<Arch>) -> Self {
+        self.arch = arch;
+        self
+    }
+
+    /// `bootsurgeon prune disk.img`, with whatever options say which ESP and which variables are meant; `recover` has no
+    /// use for variables.
+    #[must_use]
+    pub fn command(&self, command: &str, rest: &str) -> String {
+        let mut words = format!("bootsurgeon {command} {}", self.disk);
+        if !rest.is_empty() {
+            words = format!("{words} {rest}");
+        }
+        if let Some(partition) = &self.partition {
+            words = format!("{words} --partition {partition}");
+        }
+        if let Some(dir) = self.efivars.as_ref().filter(|_| command != "recover") {
+            words = format!("{words} --efivars {dir}");
+        }
+        format!("`{words}`")
+    }
+
+    /// The command that puts an image of this ESP under the name that starts.
+    #[must_use]
+    pub fn swap_from_itself(&self, file: &str) -> String {
+        self.command("swap", &format!("{} --uki {}", self.esp, quoted(file)))
+    }
+
+    /// The command that saves an image off the ESP.
+    #[must_use]
+    pub fn extract(&self, file: Option<&str>) -> String {
+        let which = file.map_or(String::new(), |file| format!(" --uki {}", quoted(file)));
+        format!("`bootsurgeon extract {}{which} --out saved.efi`", self.esp)
+    }
+
+    /// The disk in the words of a shell.
+    #[must_use]
+    pub fn disk(&self) -> &str {
+        &self.disk
+    }
+
+    /// The command that fetches an image and puts it in place; ID and VERSION are for the user to fill in.
+    #[must_use]
+    pub fn swap_from_factory(&self) -> String {
+        let arch = self.arch.map_or("ARCH", |a| a.name());
+        self.command("swap", &format!("--schematic ID --talos VERSION --arch {arch}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_a_shell_would_act_upon_goes_unquoted() {
+        for (word, shell) in [
+            ("Talos-v1.12.4~1.efi", "Talos-v1.12.4~1.efi"),
+            ("/dev/nvme0n1p1", "/dev/nvme0n1p1"),
+            ("", "''"),
+            ("~root", "'~root'"),
+            ("-rf", "'-rf'"),
+            ("a b", "'a b'"),
+            ("$(reboot).efi", "'$(reboot).efi'"),
+            ("it's", r"'it'\''s'"),
+        ] {
+            assert_eq!(quoted(word), shell);
+        }
+    }
+
+    #[test]
+    fn nothing_a_terminal_would_act_upon_is_shown() {
+        assert_eq!(plain("a\u{1b}[2Jb\n\u{202e}c"), r"a\u{1b}[2Jb\u{a}\u{202e}c");
+        assert_eq!(plain("Größe"), "Größe");
+    }
+
+    #[test]
+    fn commands_say_which_esp_and_which_variables() {
+        let disk = Path::new("my disk.img");
+        let words = DiskWords::new(disk, disk, Some("7"), Some(Path::new("vars")));
+        assert_eq!(words.command("prune", ""), "`bootsurgeon prune 'my disk.img' --partition 7 --efivars vars`");
+        assert_eq!(words.command("recover", ""), "`bootsurgeon recover 'my disk.img' --partition 7`");
+        let (disk, esp) = (Path::new("/dev/sda"), Path::new("/dev/sda1"));
+        let words = DiskWords::new(disk, esp, None, None).for_arch(Some(Arch::Arm64));
+        assert_eq!(words.swap_from_itself("x~1.efi"), "`bootsurgeon swap /dev/sda /dev/sda1 --uki x~1.efi`");
+        assert_eq!(words.extract(Some("x.efi")), "`bootsurgeon extract /dev/sda1 --uki x.efi --out saved.efi`");
+        let factory = "`bootsurgeon swap /dev/sda --schematic ID --talos VERSION --arch arm64`";
+        assert_eq!(words.swap_from_factory(), factory);
+    }
+}
