@@ -12,7 +12,7 @@ use crate::boot::{self, Esp, Loader, LoaderVersion, OtherLoaders, Prediction, Ty
 use crate::fat::{Entry, Health, Volume};
 use crate::pe::Arch;
 use crate::surgery::{Interrupted, LINUX_DIR, interrupted, refuse_unhealthy};
-use crate::{Result, uki};
+use crate::{Error, Kind, Result, uki};
 use serde::Serialize;
 
 /// More Type #1 entries than any loader would show.
@@ -109,16 +109,17 @@ impl<S: ReadAt> Inventory<S> {
     /// Reads an ESP. A damaged volume is read as far as it goes: `health` tells.
     ///
     /// # Errors
-    /// [`crate::Kind::Rejected`] when the volume cannot be opened or its root directory not read.
+    /// [`Kind::Unsafe`] when the volume cannot be opened or its root directory not read.
     pub fn read(source: S, variables: Variables) -> Result<Self> {
-        let volume = Volume::open(source)?;
-        let health = Health::check(&volume)?;
+        let volume = Volume::open(source).map_err(unhealthy)?;
+        let health = Health::check(&volume).map_err(unhealthy)?;
         let interrupted = interrupted(&volume)?;
-        let loader = find_loader(&volume)?;
+        let damaged = health.is_damaged();
+        let loader = as_far_as_it_goes(find_loader(&volume), damaged)?;
         let (version, machine) = rules(&volume, loader.as_ref())?;
         let mut files = Vec::new();
         let mut linux = Vec::new();
-        for entry in volume.list(LINUX_DIR)?.unwrap_or_default() {
+        for entry in as_far_as_it_goes(volume.list(LINUX_DIR), damaged)?.unwrap_or_default() {
             let seen = if entry.is_dir() {
                 UkiFile::directory(&entry.name)
             } else {
@@ -129,7 +130,7 @@ impl<S: ReadAt> Inventory<S> {
             }
             linux.push(seen);
         }
-        let surroundings = Surroundings::read(&volume)?;
+        let surroundings = Surroundings::read(&volume, damaged)?;
         let unknown = || boot::predict(&nothing(), &Variables::default());
         let worlds = [unknown(), unknown()];
         let mut inventory = Self { volume, health, interrupted, files, loader, variables, worlds, linux, surroundings };
@@ -259,18 +260,19 @@ impl<S: ReadAt> Inventory<S> {
 }
 
 impl Surroundings {
-    fn read<S: ReadAt>(volume: &Volume<S>) -> Result<Self> {
+    fn read<S: ReadAt>(volume: &Volume<S>, damaged: bool) -> Result<Self> {
+        let text = |path: &str| as_far_as_it_goes(volume.read_small(path, MAX_TEXT), damaged);
+        let list = |path: &str| Ok::<_, Error>(as_far_as_it_goes(volume.list(path), damaged)?.unwrap_or_default());
         let mut type1 = Vec::new();
-        for e in volume.list("loader/entries")?.unwrap_or_default().into_iter().take(MAX_TYPE1) {
-            let text =
-                if e.is_dir() { None } else { volume.read_small(&format!("loader/entries/{}", e.name), MAX_TEXT)? };
+        for e in list("loader/entries")?.into_iter().take(MAX_TYPE1) {
+            let text = if e.is_dir() { None } else { text(&format!("loader/entries/{}", e.name))? };
             type1.push(Type1File { is_dir: e.is_dir(), text: text.unwrap_or_default(), name: e.name });
         }
-        let keys = volume.list("loader/keys")?.unwrap_or_default();
+        let keys = list("loader/keys")?;
         let there = |path: &str| volume.find(path).ok().flatten().is_some();
         Ok(Self {
             type1,
-            loader_conf: volume.read_small("loader/loader.conf", MAX_TEXT)?,
+            loader_conf: text("loader/loader.conf")?,
             key_dirs: keys.into_iter().filter(Entry::is_dir).map(|e| e.name).collect(),
             others: OtherLoaders {
                 macos: there("System/Library/CoreServices/boot.efi"),
@@ -280,6 +282,25 @@ impl Surroundings {
             },
         })
     }
+}
+
+/// On a damaged volume, what cannot be read counts as not there: firmware fails on it too, and nothing is decided by it,
+/// because a damaged volume is not written. On a sound one it stays an error.
+fn as_far_as_it_goes<T>(read: Result<Option<T>>, damaged: bool) -> Result<Option<T>> {
+    match read {
+        Err(e) if damaged && e.kind() == Kind::Rejected => Ok(None),
+        read => read,
+    }
+}
+
+/// A volume that is no FAT at all, or without a root directory: it is the ESP that is bad, not an image.
+fn unhealthy(e: Error) -> Error {
+    if e.kind() != Kind::Rejected {
+        return e;
+    }
+    e.while_doing("the file system of the ESP is not healthy")
+        .as_kind(Kind::Unsafe)
+        .advise("make an image of the partition first, then repair it with `fsck.fat` from another system")
 }
 
 /// The removable-media loader, which is what Talos installs.
@@ -303,7 +324,8 @@ fn rules<S: ReadAt>(volume: &Volume<S>, loader: Option<&(String, Option<Loader>)
         let machine = if path.ends_with(Arch::Arm64.removable_loader()) { 0xAA64 } else { 0x8664 };
         return Ok((LoaderVersion::assumed(), machine));
     }
-    for entry in volume.list(LINUX_DIR)?.unwrap_or_default() {
+    // A directory that cannot be read tells nothing; who lists it for its own sake finds out.
+    for entry in volume.list(LINUX_DIR).ok().flatten().unwrap_or_default() {
         if let Some(arch) = volume.file(&entry).ok().and_then(|f| crate::pe::Head::read(&f).ok()).map(|h| h.machine) {
             return Ok((LoaderVersion::assumed(), arch));
         }
