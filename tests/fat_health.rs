@@ -285,10 +285,8 @@ fn fsck(path: &Path) -> Vec<String> {
 fn compare(image: &Image) -> (Verdict, Option<String>) {
     let (verdict, problems) = health(image);
     let found = fsck(&image.path);
-    let counted: Vec<&String> = found
-        .iter()
-        .filter(|l| !(FSCK_ALONE.iter().any(|(part, _)| l.contains(part)) && flags_alone(l)))
-        .collect();
+    let counted: Vec<&String> =
+        found.iter().filter(|l| !(FSCK_ALONE.iter().any(|(part, _)| l.contains(part)) && flags_alone(l))).collect();
     let only_ours = problems.iter().any(|p| HEALTH_ALONE.iter().any(|(x, _)| p.contains(x)));
     let disagree = if verdict < Verdict::Leftover {
         !counted.is_empty()
@@ -486,7 +484,13 @@ fn each_class_of_damage_is_judged_as_fsck_judges_it() {
                 wrong.push(format!("{}, {}: {why}", image.name, case.name));
             } else if verdict != case.expected {
                 let (_, problems) = health(&image);
-                wrong.push(format!("{}, {}: {verdict:?}, not {:?}: {problems:?}\n    {:?}", image.name, case.name, case.expected, fsck(&image.path)));
+                wrong.push(format!(
+                    "{}, {}: {verdict:?}, not {:?}: {problems:?}\n    {:?}",
+                    image.name,
+                    case.name,
+                    case.expected,
+                    fsck(&image.path)
+                ));
             }
             image.revert();
             count += 1;
@@ -596,7 +600,7 @@ fn damage_stops_what_writes_and_not_what_reads() {
     let out = out.to_str().unwrap();
     // The damage, where it is, and what of the message must say so.
     type Damage = fn(&mut Image);
-    let damages: [(&str, Damage, &[&str]); 6] = [
+    let damages: [(&str, Damage, &[&str]); 7] = [
         (
             "cross-link",
             |i| {
@@ -616,6 +620,14 @@ fn damage_stops_what_writes_and_not_what_reads() {
             &["/EFI/Linux/Talos-v1.12.4.efi", "loop"],
         ),
         ("a directory lost", |i| i.set_first("loader", 1), &["/loader", "cluster 1"]),
+        (
+            "root directory in a loop",
+            |i| {
+                let Root::Chain(root) = i.geometry.root else { unreachable!() };
+                i.set_all(root, root);
+            },
+            &["root directory", "loop"],
+        ),
         (
             "hardware errors",
             |i| {
@@ -648,11 +660,20 @@ fn damage_stops_what_writes_and_not_what_reads() {
                 assert!(stderr(&output).contains(word), "{name}, {}: {}", args[0], stderr(&output));
             }
         }
+        if name.starts_with("root") {
+            // Nothing can be reached here; the refusal is all there is.
+            assert_eq!(bootsurgeon(&["status", d]).status.code(), Some(4));
+            continue;
+        }
         let status = bootsurgeon(&["status", d, "--json"]);
         assert_eq!(status.status.code(), Some(0), "{name}: {}", stderr(&status));
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
         assert!(status.contains("\"healthy\": false") && status.contains(words[0]), "{name}: {status}");
-        for args in [&["inspect", d][..], &["extract", d, "--uki", "Talos-v1.12.4~1.efi", "--out", out, "--force"]] {
+        for args in [
+            &["inspect", d][..],
+            &["extract", d, "--uki", "Talos-v1.12.4~1.efi", "--out", out, "--force"],
+            &["verify", d, "--uki", "Talos-v1.12.4~1.efi", "--cert", cert, "--efivars", "none"],
+        ] {
             let output = bootsurgeon(args);
             assert_eq!(output.status.code(), Some(0), "{name}, {args:?}: {}", stderr(&output));
         }
