@@ -271,7 +271,7 @@ impl<S: ReadAt> Job<'_, S> {
         check_cancelled(self.ui)?;
         self.ui.event(Event::Step("committing".into()));
         let operation = plan.operation("swap", self.esp, staged.content(), Source::Staged, self.time);
-        let _ = staged.commit(&operation).map_err(interrupted_now)?;
+        let _ = staged.commit(&operation)?;
         confirm_on_medium(self.target, &plan)?;
         Ok(report(plan, judged.checks, true, judged.image.sha256, false))
     }
@@ -377,12 +377,6 @@ pub(super) fn rejected(report: &Report) -> Error {
     );
     let signer = failed.iter().any(|c| c.id == CheckId::AuthenticodeSigner);
     if signer { error.advise("name the signer you trust with --cert FILE") } else { error }
-}
-
-/// Adds what an error after the intent record means.
-fn interrupted_now(e: Error) -> Error {
-    e.while_doing("committing (the ESP was being changed; the board still boots the old image or the new one)")
-        .advise("run `bootsurgeon recover` on this disk before anything else")
 }
 
 /// Reads the ESP anew and makes sure the board starts what was planned.

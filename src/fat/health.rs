@@ -5,8 +5,8 @@ use super::geometry::{FatKind, Root};
 use super::name::same_name;
 use super::table::{Link, Run, Table};
 use super::volume::Volume;
-use crate::Result;
 use crate::block::{ReadAt, read_vec};
+use crate::{Kind, Result};
 use serde::Serialize;
 
 /// More problems than this are counted but not listed.
@@ -218,6 +218,8 @@ impl<'v, S: ReadAt> Check<'v, S> {
                     self.damage(format!("{path}: a directory without a cluster"));
                 } else {
                     match self.volume.directory(entry) {
+                        // A medium that cannot be read says nothing about what is on it.
+                        Err(e) if e.kind() != Kind::Rejected => return Err(e.while_doing(format!("checking {path}"))),
                         Err(e) => self.damage(format!("{path}: {}", e.message())),
                         Ok(d) => {
                             if entry.bytes != 0 {
@@ -268,7 +270,9 @@ impl<'v, S: ReadAt> Check<'v, S> {
         let mut shorts = std::collections::HashMap::new();
         let mut longs = std::collections::HashMap::new();
         for e in d.entries.iter().skip(skip) {
-            if let Some(c) = e.short.iter().find(|c| **c < 0x20 && **c != 0x05 || **c == 0x7F || br#""*+,./:;<=>?[\]|"#.contains(c)) {
+            if let Some(c) =
+                e.short.iter().find(|c| **c < 0x20 && **c != 0x05 || **c == 0x7F || br#""*+,./:;<=>?[\]|"#.contains(c))
+            {
                 self.damage(format!("{shown}: {:?} has the character {c:#04x} in its short name", e.name));
             }
             if e.short[0] == b' ' {
