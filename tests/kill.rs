@@ -167,15 +167,19 @@ impl Volume {
     /// The beginning and the end of an undisturbed swap, how long it takes, and how long from the word `committing`.
     fn reference(&mut self) -> Reference {
         let old = self.files();
-        let begun = Instant::now();
-        let mut child = self.swap();
-        wait_for_commit(&mut child);
-        let commit = Instant::now();
-        assert!(child.wait().unwrap().success());
-        let (whole, tail) = (begun.elapsed(), commit.elapsed());
-        let new = self.files();
-        assert_ne!(old[TARGET], new[TARGET]);
-        self.reset();
+        let (mut whole, mut tail, mut new) = (Duration::MAX, Duration::MAX, Files::new());
+        // The quickest of a few runs, so that the machine's other work does not move the moments behind the end.
+        for _ in 0..4 {
+            let begun = Instant::now();
+            let mut child = self.swap();
+            wait_for_commit(&mut child);
+            let commit = Instant::now();
+            assert!(child.wait().unwrap().success());
+            (whole, tail) = (whole.min(begun.elapsed()), tail.min(commit.elapsed()));
+            new = self.files();
+            assert_ne!(old[TARGET], new[TARGET]);
+            self.reset();
+        }
         Reference { old, new, whole, tail }
     }
 }
@@ -244,7 +248,10 @@ fn a_swap_that_is_killed_leaves_a_volume_that_boots_and_recovers() {
     let reference = volume.reference();
     let mut random = Random(0x5EED_1234_5678_9ABC);
     let (mut old, mut new, mut unfinished, mut undone, mut finished, mut too_late) = (0, 0, 0, 0, 0, 0);
-    for round in 0..rounds() {
+    let mut round = 0;
+    // A kill that comes when all is done is judged too, but does not count.
+    while old + new < rounds() && round < 10 * rounds() {
+        round += 1;
         let what = format!("kill {round} on {}", volume.disk());
         let mut child = volume.swap();
         // A third anywhere in the run; the rest where entries are written.
@@ -255,7 +262,8 @@ fn a_swap_that_is_killed_leaves_a_volume_that_boots_and_recovers() {
             std::thread::sleep(random.upto(reference.tail));
         }
         child.kill().unwrap();
-        too_late += usize::from(child.wait().unwrap().success());
+        let ended = child.wait().unwrap().success();
+        too_late += usize::from(ended);
 
         let now = volume.files();
         reference.assert_bootable(&now, &what);
@@ -277,12 +285,14 @@ fn a_swap_that_is_killed_leaves_a_volume_that_boots_and_recovers() {
         volume.reset();
     }
     println!(
-        "{} kills (run {:?}, from `committing` {:?}): {old} before the commit, {new} behind it ({too_late} had ended); {unfinished} needed \
-         recover: {undone} undone, {finished} finished; 0 violations",
-        rounds(),
+        "{} kills (run {:?}, from `committing` {:?}): {old} before the commit, {new} behind it; {unfinished} needed recover: {undone} \
+         undone, {finished} finished; {too_late} more came after the end; 0 violations",
+        old + new,
         reference.whole,
         reference.tail
     );
+    assert_eq!(old + new, rounds(), "too few kills hit a running swap");
+    assert!(rounds() < 20 || unfinished > 0, "no kill left anything to recover: nothing was tested");
 }
 
 /// What must hold once a signal has been answered: all or nothing, and nothing to recover.
@@ -311,7 +321,7 @@ fn ctrl_c_and_sigterm_leave_nothing_to_recover() {
         let mut child = volume.swap();
         if round % 4 < 2 {
             // The staging is the smaller part of the run; to send a signal takes a while too.
-            std::thread::sleep(random.upto((reference.whole - reference.tail) / 2));
+            std::thread::sleep(random.upto(reference.whole.saturating_sub(reference.tail) / 2));
         } else {
             wait_for_commit(&mut child);
             std::thread::sleep(random.upto(reference.tail));
