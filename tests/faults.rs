@@ -529,8 +529,8 @@ fn recover_survives_every_fault() {
             }
             // Here old and new are one: recovery leads to one state alone, wherever it is cut.
             let untouched = files(&probe.below.into_bytes());
-            Case { name: &format!("recover of write {n}"), shape, begin: cut, run: recovery, untouched }
-                .test(&mut fsck);
+            let name = format!("recover of write {n}");
+            Case { untouched, ..case(&name, shape, cut, recovery) }.test(&mut fsck);
         }
         assert!(seen.len() > 5, "only {} states need recovery", seen.len());
     }
