@@ -459,7 +459,7 @@ impl Case<'_> {
             assert!(either || before == Some(bytes) || behind == Some(bytes), "{what}: {path} is neither old nor new");
         }
         for (path, bytes) in &self.untouched {
-            if done.get(path) == Some(bytes) {
+            if done.get(path) == Some(bytes) && self.found.get(path) == Some(bytes) {
                 assert!(now.get(path) == Some(bytes), "{what}: {path} has changed");
             }
         }
