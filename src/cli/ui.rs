@@ -90,7 +90,7 @@ impl Ui for Terminal {
         Some(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
-    fn cancelled(&self) -> &AtomicBool {
+    fn cancelled(&self) -> &Arc<AtomicBool> {
         &self.cancelled
     }
 }

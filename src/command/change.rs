@@ -1,4 +1,4 @@
-//! What all commands that write have in common: they ask first, and they claim the ESP for themselves.
+//! What all commands that write have in common: they ask first.
 
 use super::{Ui, check_cancelled};
 use crate::{Error, Kind, Result};
@@ -29,11 +29,4 @@ impl Change {
                 .advise("look at the plan with --dry-run, then run it with --yes")),
         }
     }
-}
-
-/// Adds what an error after the intent record means.
-pub(super) fn interrupted_now(e: Error) -> Error {
-    e.while_doing("committing (the board still boots the old image or the new one)")
-        .advise("run `bootsurgeon recover` on this disk before anything else")
-        .with_esp_changed(true)
 }

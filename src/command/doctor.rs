@@ -438,14 +438,14 @@ fn name_of(request: &DiskRequest) -> String {
 mod tests {
     use super::*;
 
-    struct Silent(std::sync::atomic::AtomicBool);
+    struct Silent(std::sync::Arc<std::sync::atomic::AtomicBool>);
 
     impl Ui for Silent {
         fn event(&self, _: Event) {}
         fn confirm(&self, _: &str) -> Option<bool> {
             None
         }
-        fn cancelled(&self) -> &std::sync::atomic::AtomicBool {
+        fn cancelled(&self) -> &std::sync::Arc<std::sync::atomic::AtomicBool> {
             &self.0
         }
     }
@@ -453,7 +453,7 @@ mod tests {
     fn doctor(disks: Vec<PathBuf>, root: &Path) -> Result<DoctorReport> {
         let doctor =
             Doctor { disks, partition: None, efivars: VariablesChoice::Unsaid, root: root.to_owned(), error: None };
-        doctor.run(&Silent(false.into()))
+        doctor.run(&Silent(std::sync::Arc::default()))
     }
 
     #[test]
@@ -476,7 +476,7 @@ mod tests {
             root: "/nonexistent".into(),
             error: Some("Firmware does not support SetVariableRT. Can not remount with rw".into()),
         };
-        let report = doctor.run(&Silent(false.into())).unwrap();
+        let report = doctor.run(&Silent(std::sync::Arc::default())).unwrap();
         assert_eq!(report.findings[0].id, "set-variable-unsupported");
         assert!(report.firmware.is_none());
     }

@@ -7,7 +7,6 @@ use crate::image::{Candidate, Found, Source, choose, locate, locate_without_twin
 use crate::{Context, Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// `IMAGE` and `--uki`.
 #[derive(Debug, Clone)]
@@ -83,8 +82,8 @@ impl ImageRequest {
 
     fn open_url(&self, ui: &dyn Ui) -> Result<OpenImage> {
         let mut tell = |e: factory::Event| super::network_event(ui, &e);
-        let cancel = Arc::new(AtomicBool::new(false));
-        let remote = match HttpSource::open(&self.image, &self.network, Arc::clone(&cancel), Box::new(|_| {}))? {
+        let cancel = Arc::clone(ui.cancelled());
+        let remote = match HttpSource::open(&self.image, &self.network, cancel, Box::new(|_| {}))? {
             Some(source) => Some(Remote::Ranges(Arc::new(source))),
             None => SequentialSource::open(&self.image, &self.network, ui.cancelled(), &mut tell)?
                 .map(|source| Remote::Sequential(Arc::new(source))),

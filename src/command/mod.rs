@@ -44,6 +44,7 @@ use crate::factory;
 use crate::{Context, Error, Kind, Result};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Something worth telling while a command runs.
@@ -77,8 +78,9 @@ pub trait Ui: Sync {
     /// Asks whether to go on. `None` when there is nobody to ask.
     fn confirm(&self, question: &str) -> Option<bool>;
 
-    /// Set once the user wants to stop. Commands look at it while they can still stop without a trace.
-    fn cancelled(&self) -> &AtomicBool;
+    /// Set once the user wants to stop. Commands look at it while they can still stop without a trace; sources that wait for
+    /// a server share it.
+    fn cancelled(&self) -> &Arc<AtomicBool>;
 }
 
 /// Fails if the user wants to stop.

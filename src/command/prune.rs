@@ -1,6 +1,6 @@
 //! `prune`: duplicates, broken entries and stale versions out of the boot menu.
 
-use super::change::{Change, interrupted_now};
+use super::change::Change;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
 use crate::esp::Inventory;
@@ -60,7 +60,7 @@ impl Prune {
         self.change.confirm(ui, &format!("Take {count} files out of the way on {}?", target.path.display()))?;
         let opened = target.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
-        let _ = plan.operation(time).run(editor).map_err(interrupted_now)?;
+        let _ = plan.operation(time).run(editor)?;
         Ok(PruneReport { plan, committed: true })
     }
 }

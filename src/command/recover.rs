@@ -1,6 +1,6 @@
 //! `recover`: after an interruption.
 
-use super::change::{Change, interrupted_now};
+use super::change::Change;
 use super::{DiskRequest, Ui};
 use crate::Result;
 use crate::surgery::{Recovery, recover};
@@ -44,6 +44,6 @@ impl Recover {
         drop(source);
         self.change.confirm(ui, &format!("Do this on {}: {}?", target.path.display(), recovery.actions.join("; ")))?;
         let opened = target.open_surgery()?;
-        Ok(RecoverReport { recovery: recover(opened.medium()).map_err(interrupted_now)?, committed: true })
+        Ok(RecoverReport { recovery: recover(opened.medium()).map_err(|e| e.with_esp_changed(true))?, committed: true })
     }
 }

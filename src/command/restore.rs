@@ -1,6 +1,6 @@
 //! `restore`: a backup back in place, the present image becoming a backup. No image byte is copied.
 
-use super::change::{Change, interrupted_now};
+use super::change::Change;
 use super::examine::examine;
 use super::swap::{confirm_on_medium, rejected};
 use super::trust::{TrustRequest, add_disk};
@@ -143,7 +143,7 @@ impl Restore {
         let entry = &file.entry;
         let new = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
         let operation = plan.operation("restore", &esp, new, Source::File(name.clone()), time);
-        let _ = operation.run(editor).map_err(interrupted_now)?;
+        let _ = operation.run(editor)?;
         drop(opened);
         confirm_on_medium(&target, &plan).map_err(|e| e.with_esp_changed(true))?;
         Ok(done(plan, true))

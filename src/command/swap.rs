@@ -1,6 +1,6 @@
 //! `swap`: the whole job. Plan, ask, write into free clusters while verifying, read back, commit, tidy.
 
-use super::change::{Change, interrupted_now};
+use super::change::Change;
 use super::examine::{Examined, examine};
 use super::image::{OpenImage, Remote};
 use super::trust::{TrustRequest, add_disk, schematic_id};
@@ -285,7 +285,7 @@ impl<S: ReadAt> Job<'_, S> {
         check_cancelled(self.ui)?;
         self.ui.event(Event::Step("committing".into()));
         let operation = plan.operation("swap", self.esp, staged.content(), Source::Staged, self.time);
-        let _ = staged.commit(&operation).map_err(interrupted_now)?;
+        let _ = staged.commit(&operation)?;
         confirm_on_medium(self.target, &plan).map_err(|e| e.with_esp_changed(true))?;
         Ok(report(plan, judged.checks, true, judged.image.sha256, false))
     }

@@ -116,29 +116,19 @@ impl<S: ReadAt> Inventory<S> {
     /// # Errors
     /// [`Kind::Unsafe`] when the volume cannot be opened or its root directory not read.
     pub fn read(source: S, variables: Variables) -> Result<Self> {
-        Self::read_volume(source, variables).map_err(|e| match e.kind() {
-            // Malformed here is the ESP and not the image that somebody brings.
-            Kind::Rejected => e
-                .as_kind(Kind::Unsafe)
-                .while_doing("reading the FAT file system of the ESP")
-                .advise("repair it with `fsck.fat` from another system before anything is written"),
-            _ => e,
-        })
-    }
-
-    fn read_volume(source: S, variables: Variables) -> Result<Self> {
-        let volume = Volume::open(source)?;
-        let health = Health::check(&volume)?;
+        let volume = Volume::open(source).map_err(unhealthy)?;
+        let health = Health::check(&volume).map_err(unhealthy)?;
         let interrupted = interrupted(&volume)?;
+        let damaged = health.is_damaged();
         // What cannot be read looks like what is not there; whoever decides by it has to know.
         let watch = Watch { source: volume.source(), first_error: Mutex::default() };
         let watched = Volume::with_table(watch, volume.geometry().clone(), volume.table().clone());
-        let loader = find_loader(&watched)?;
+        let loader = as_far_as_it_goes(find_loader(&watched), damaged)?;
         let rules = rules(&watched, loader.as_ref())?;
         let (version, machine) = rules.clone();
         let mut files = Vec::new();
         let mut linux = Vec::new();
-        for entry in watched.list(LINUX_DIR)?.unwrap_or_default() {
+        for entry in as_far_as_it_goes(watched.list(LINUX_DIR), damaged)?.unwrap_or_default() {
             let seen = if entry.is_dir() {
                 UkiFile::directory(&entry.name)
             } else {
@@ -149,7 +139,7 @@ impl<S: ReadAt> Inventory<S> {
             }
             linux.push(seen);
         }
-        let surroundings = Surroundings::read(&watched)?;
+        let surroundings = Surroundings::read(&watched, damaged)?;
         let unreadable =
             Mutex::new(watched.into_source().first_error.into_inner().unwrap_or_else(PoisonError::into_inner));
         let unknown = || boot::predict(&nothing(), &Variables::default());
@@ -312,18 +302,19 @@ impl<S: ReadAt> Inventory<S> {
 }
 
 impl Surroundings {
-    fn read<S: ReadAt>(volume: &Volume<S>) -> Result<Self> {
+    fn read<S: ReadAt>(volume: &Volume<S>, damaged: bool) -> Result<Self> {
+        let text = |path: &str| as_far_as_it_goes(volume.read_small(path, MAX_TEXT), damaged);
+        let list = |path: &str| Ok::<_, Error>(as_far_as_it_goes(volume.list(path), damaged)?.unwrap_or_default());
         let mut type1 = Vec::new();
-        for e in volume.list("loader/entries")?.unwrap_or_default().into_iter().take(MAX_TYPE1) {
-            let text =
-                if e.is_dir() { None } else { volume.read_small(&format!("loader/entries/{}", e.name), MAX_TEXT)? };
+        for e in list("loader/entries")?.into_iter().take(MAX_TYPE1) {
+            let text = if e.is_dir() { None } else { text(&format!("loader/entries/{}", e.name))? };
             type1.push(Type1File { is_dir: e.is_dir(), text: text.unwrap_or_default(), name: e.name });
         }
-        let keys = volume.list("loader/keys")?.unwrap_or_default();
+        let keys = list("loader/keys")?;
         let there = |path: &str| volume.find(path).ok().flatten().is_some();
         Ok(Self {
             type1,
-            loader_conf: volume.read_small("loader/loader.conf", MAX_TEXT)?,
+            loader_conf: text("loader/loader.conf")?,
             key_dirs: keys.into_iter().filter(Entry::is_dir).map(|e| e.name).collect(),
             others: OtherLoaders {
                 macos: there("System/Library/CoreServices/boot.efi"),
@@ -333,6 +324,25 @@ impl Surroundings {
             },
         })
     }
+}
+
+/// On a damaged volume, what cannot be read counts as not there: firmware fails on it too, and nothing is decided by it,
+/// because a damaged volume is not written. On a sound one it stays an error.
+fn as_far_as_it_goes<T>(read: Result<Option<T>>, damaged: bool) -> Result<Option<T>> {
+    match read {
+        Err(e) if damaged && e.kind() == Kind::Rejected => Ok(None),
+        read => read,
+    }
+}
+
+/// A volume that is no FAT at all, or without a root directory: it is the ESP that is bad, not an image.
+fn unhealthy(e: Error) -> Error {
+    if e.kind() != Kind::Rejected {
+        return e;
+    }
+    e.while_doing("the file system of the ESP is not healthy")
+        .as_kind(Kind::Unsafe)
+        .advise("make an image of the partition first, then repair it with `fsck.fat` from another system")
 }
 
 /// The removable-media loader, which is what Talos installs.
@@ -356,7 +366,8 @@ fn rules<S: ReadAt>(volume: &Volume<S>, loader: Option<&(String, Option<Loader>)
         let machine = if path.ends_with(Arch::Arm64.removable_loader()) { 0xAA64 } else { 0x8664 };
         return Ok((LoaderVersion::assumed(), machine));
     }
-    for entry in volume.list(LINUX_DIR)?.unwrap_or_default() {
+    // A directory that cannot be read tells nothing; who lists it for its own sake finds out.
+    for entry in volume.list(LINUX_DIR).ok().flatten().unwrap_or_default() {
         if let Some(arch) = volume.file(&entry).ok().and_then(|f| crate::pe::Head::read(&f).ok()).map(|h| h.machine) {
             return Ok((LoaderVersion::assumed(), arch));
         }

@@ -111,6 +111,11 @@ impl<'m> Editor<'m> {
         Ok(Self { medium, geometry, table, unit: u64::from(unit), reserved: BTreeSet::new(), last_linked: None })
     }
 
+    /// What it writes to.
+    pub(crate) fn medium(&self) -> &'m dyn WriteAt {
+        self.medium
+    }
+
     /// The volume's shape.
     #[must_use]
     pub fn geometry(&self) -> &Geometry {

@@ -5,8 +5,8 @@ use super::geometry::{FatKind, Root};
 use super::name::same_name;
 use super::table::{Link, Run, Table};
 use super::volume::Volume;
-use crate::Result;
 use crate::block::{ReadAt, read_vec};
+use crate::{Kind, Result};
 use serde::Serialize;
 
 /// More problems than this are counted but not listed.
@@ -90,6 +90,7 @@ impl Health {
         check.shared_owners()?;
         check.lost_clusters();
         check.table_copies()?;
+        check.media();
         check.fsinfo()?;
         check.flags();
         Ok(check.finish())
@@ -183,6 +184,9 @@ impl<'v, S: ReadAt> Check<'v, S> {
                 ),
             );
         }
+        if g.kind == FatKind::Fat32 && g.backup_boot_offset.is_none() {
+            self.found(ProblemClass::Note, "there is no backup of the boot sector");
+        }
         let Some(backup) = g.backup_boot_offset else { return Ok(()) };
         let first = read_vec(self.volume.source(), 0, 90)?;
         let copy = read_vec(self.volume.source(), backup, 90)?;
@@ -214,6 +218,8 @@ impl<'v, S: ReadAt> Check<'v, S> {
                     self.damage(format!("{path}: a directory without a cluster"));
                 } else {
                     match self.volume.directory(entry) {
+                        // A medium that cannot be read says nothing about what is on it.
+                        Err(e) if e.kind() != Kind::Rejected => return Err(e.while_doing(format!("checking {path}"))),
                         Err(e) => self.damage(format!("{path}: {}", e.message())),
                         Ok(d) => {
                             if entry.bytes != 0 {
@@ -251,11 +257,22 @@ impl<'v, S: ReadAt> Check<'v, S> {
                 format!("{shown}: {} long-name slots that belong to no file", d.orphans.len()),
             );
         }
+        for slot in (0..d.end()).map(|n| d.slot(n)) {
+            // Attribute and first cluster: a label has a name and nothing else. A file whose attribute byte was hit must
+            // not be taken for lost clusters, which `recover` frees.
+            let label = slot[0] != 0xE5 && slot[11] & 0x08 != 0 && slot[11] & 0x3F != 0x0F;
+            if label && slot[20..22].iter().chain(&slot[26..32]).any(|b| *b != 0) {
+                let name = String::from_utf8_lossy(&slot[..11]).trim_end().to_owned();
+                self.damage(format!("{shown}: {name:?} is marked as a volume label but has a cluster or a size"));
+            }
+        }
         let skip = if path.is_empty() { 0 } else { 2 };
         let mut shorts = std::collections::HashMap::new();
         let mut longs = std::collections::HashMap::new();
         for e in d.entries.iter().skip(skip) {
-            if let Some(c) = e.short.iter().find(|c| **c < 0x20 && **c != 0x05 || br#""*+,./:;<=>?[\]|"#.contains(c)) {
+            if let Some(c) =
+                e.short.iter().find(|c| **c < 0x20 && **c != 0x05 || **c == 0x7F || br#""*+,./:;<=>?[\]|"#.contains(c))
+            {
                 self.damage(format!("{shown}: {:?} has the character {c:#04x} in its short name", e.name));
             }
             if e.short[0] == b' ' {
@@ -377,6 +394,16 @@ impl<'v, S: ReadAt> Check<'v, S> {
             self.found(ProblemClass::Note, format!("{} clusters are free, FSInfo {said}", self.free_clusters));
         }
         Ok(())
+    }
+
+    /// Entry 0 holds the media byte, all other bits set. Where it does not, this is no allocation table: the boot sector
+    /// points elsewhere, or the table was overwritten.
+    fn media(&mut self) {
+        let (entry, kind) = (self.volume.table().raw(0), self.volume.geometry().kind);
+        let rest = kind.mask() & !0x0F;
+        if entry & rest != rest {
+            self.damage(format!("the allocation table begins with {entry:#x}, which is no media byte"));
+        }
     }
 
     fn flags(&mut self) {

@@ -25,7 +25,7 @@ mod volume;
 
 pub use dir::{Attributes, Directory, Entry, Slot};
 pub use edit::{Content, Editor, Stamp};
-pub use geometry::{FatKind, Geometry, is_fat};
+pub use geometry::{FatKind, Geometry, Root, is_fat};
 pub use health::{Health, Problem, ProblemClass};
 pub use name::{NameError, check_long_name};
 pub use table::{Link, Run, Table};

@@ -13,7 +13,7 @@ pub use twins::{TwinVerdict, compare_twins};
 use crate::block::{Extent, Pieces, ReadAt, Window, read_vec};
 use crate::fat::Volume;
 use crate::iso::{Iso, Origin};
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Kind, Result};
 use std::fmt;
 use std::sync::Arc;
 
@@ -88,6 +88,8 @@ pub struct Candidate {
     /// The same file in another place of an ISO, next to be asked: the tree's twin is the copy in the FAT image, which
     /// firmware boots.
     pub twin: Option<Box<Self>>,
+    /// Why its bytes cannot be had: the file system is damaged here. `bytes` is then empty.
+    pub trouble: Option<String>,
 }
 
 impl fmt::Debug for Candidate {
@@ -105,9 +107,10 @@ impl fmt::Display for Candidate {
     /// Name and place; the name in quotes and escaped, because whoever made the image chose it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
-            Some(name) => write!(f, "{name:?} ({})", self.place),
-            None => f.write_str(&self.place),
+            Some(name) => write!(f, "{name:?} ({})", self.place)?,
+            None => f.write_str(&self.place)?,
         }
+        if self.trouble.is_some() { f.write_str(", unreadable") } else { Ok(()) }
     }
 }
 
@@ -164,7 +167,10 @@ pub fn choose<'a>(found: &'a Found, uki: Option<&str>) -> Result<&'a Candidate> 
     let chosen: Vec<&Candidate> = found.candidates.iter().filter(fits).collect();
     let list = |these: &[&Candidate]| these.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match (chosen[..].split_first(), uki) {
-        (Some((one, [])), _) => Ok(one),
+        (Some((one, [])), _) => match &one.trouble {
+            None => Ok(one),
+            Some(why) => Err(Error::rejected(why.clone()).advise("repair the file system, or take another image")),
+        },
         (Some(_), None) => Err(Error::usage(format!("the {kind} holds {} UKIs: {}", chosen.len(), list(&chosen)))
             .advise("choose one with --uki NAME")),
         (Some(_), Some(wanted)) => {
@@ -226,11 +232,17 @@ fn in_fat(source: &Source, extent: Extent, place: &str) -> Result<Vec<Candidate>
         let mut found = Vec::new();
         for entry in volume.list(UKI_FOLDER)?.unwrap_or_default() {
             if !entry.is_dir() && is_efi(&entry.name) {
-                let mut extents = volume.extents(&entry)?;
+                // One broken file must not hide the others: they may be what somebody wants to save.
+                let (mut extents, trouble) = match volume.extents(&entry) {
+                    Ok(extents) => (extents, None),
+                    Err(e) if e.kind() == Kind::Rejected => (Vec::new(), Some(format!("{place}: {e}"))),
+                    Err(e) => return Err(e),
+                };
                 for e in &mut extents {
                     e.offset += extent.offset;
                 }
-                found.push(candidate(source, Some(entry.name), &format!("{UKI_FOLDER} in {place}"), extents)?);
+                let found_here = candidate(source, Some(entry.name), &format!("{UKI_FOLDER} in {place}"), extents)?;
+                found.push(Candidate { trouble, ..found_here });
             }
         }
         Ok(found)
@@ -240,7 +252,7 @@ fn in_fat(source: &Source, extent: Extent, place: &str) -> Result<Vec<Candidate>
 
 fn candidate(source: &Source, name: Option<String>, place: &str, extents: Vec<Extent>) -> Result<Candidate> {
     let bytes = Pieces::new(Arc::clone(source), extents)?;
-    Ok(Candidate { name, place: place.to_owned(), bytes, twin: None })
+    Ok(Candidate { name, place: place.to_owned(), bytes, twin: None, trouble: None })
 }
 
 /// Hangs every later file under the first one of its name.

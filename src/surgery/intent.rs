@@ -57,7 +57,11 @@ pub fn interrupted<S: ReadAt>(volume: &Volume<S>) -> Result<Option<Interrupted>>
     if volume.find(INTENT_NAME)?.is_none() {
         return Ok(None);
     }
-    let record = volume.read_small(INTENT_NAME, MAX_BYTES).ok().flatten();
+    let record = match volume.read_small(INTENT_NAME, MAX_BYTES) {
+        // A record that is damaged, not one that the medium just now failed to give.
+        Err(e) if e.kind() == Kind::Rejected => None,
+        record => record?,
+    };
     let record = record.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
     Ok(Some(Interrupted { operation: record.filter(|r| r.bootsurgeon == 1).map(|r| r.operation) }))
 }

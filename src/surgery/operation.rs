@@ -3,7 +3,7 @@
 use super::staging::Staged;
 use super::{LINUX_DIR, intent};
 use crate::fat::{Content, Editor, Entry, Run, Stamp};
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 
 /// An operation on the ESP, complete: carrying it out takes no further decision. This is what the intent record holds.
@@ -128,13 +128,40 @@ impl Operation {
     }
 }
 
+/// Carries out an operation and says in what state a failure leaves the ESP.
 fn execute(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<Outcome> {
+    let e = match carry_out(editor, operation, staged) {
+        Ok(outcome) => return Ok(outcome),
+        Err(e) => e,
+    };
+    // A refusal (a directory that cannot grow, say) comes from a medium that works: no trace of the attempt has to stay.
+    // After an I/O error nothing is known about what was written last, and every further write here would build on that.
+    if e.kind() != Kind::Io
+        && let Ok(recovery) = super::recover(editor.medium())
+    {
+        return Err(match recovery.finished {
+            Some(true) => {
+                e.while_doing("the new image is in place, but not all of the rest could be done").with_esp_changed(true)
+            }
+            _ => e.while_doing("the attempt was undone").with_esp_changed(false),
+        });
+    }
+    Err(e
+        .while_doing("the board still boots the old image or the new one")
+        .advise("run `bootsurgeon recover` on this disk before anything else")
+        .with_esp_changed(true))
+}
+
+fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<Outcome> {
     intent::write(editor, operation)?;
     let exchanged = match &operation.install {
         Some(install) => put_in_place(editor, install, staged, operation.time)?,
         None => false,
     };
     finish(editor, operation)?;
+    for step in &operation.tidy {
+        tidy_up(editor, step)?;
+    }
     intent::clear(editor)?;
     Ok(Outcome { exchanged })
 }
@@ -175,7 +202,7 @@ fn put_in_place(editor: &mut Editor<'_>, install: &Install, staged: &[Run], time
     Ok(false)
 }
 
-/// What comes behind the commit. Every step may have been done before: `recover` runs this too.
+/// What comes directly behind the commit. It may have been done before: `recover` runs this too.
 pub(super) fn finish(editor: &mut Editor<'_>, operation: &Operation) -> Result<Vec<String>> {
     let mut done = Vec::new();
     if let Some(Install { source: Source::File(name), target, .. }) = &operation.install
@@ -185,43 +212,38 @@ pub(super) fn finish(editor: &mut Editor<'_>, operation: &Operation) -> Result<V
         editor.remove(LINUX_DIR, &entry)?;
         done.push(format!("removed the name {name}: its content is {target} now"));
     }
-    for tidy in &operation.tidy {
-        match tidy {
-            Tidy::Rename { from, to } => {
-                let directory = editor.directory(LINUX_DIR)?;
-                match (directory.find(from), directory.find(to)) {
-                    (None, _) => {}
-                    (Some(old), None) => {
-                        let old = old.clone();
-                        editor.rename(LINUX_DIR, &old, to)?;
-                        done.push(format!("renamed {from} to {to}"));
-                    }
-                    // A rename across two sectors that was cut in between: both names have the same chain.
-                    (Some(old), Some(new)) if old.first_cluster == new.first_cluster => {
-                        let old = old.clone();
-                        editor.remove(LINUX_DIR, &old)?;
-                        done.push(format!("finished the renaming of {from} to {to}"));
-                    }
-                    (Some(_), Some(_)) => {
-                        return Err(Error::refused(format!("both {from} and {to} exist, with different contents")));
-                    }
-                }
+    Ok(done)
+}
+
+/// One step of tidying, which may have been done before. Says what was done, if anything.
+pub(super) fn tidy_up(editor: &mut Editor<'_>, step: &Tidy) -> Result<Option<String>> {
+    let directory = editor.directory(LINUX_DIR)?;
+    match step {
+        Tidy::Rename { from, to } => match (directory.find(from).cloned(), directory.find(to)) {
+            (None, _) => Ok(None),
+            (Some(old), None) => {
+                editor.rename(LINUX_DIR, &old, to)?;
+                Ok(Some(format!("renamed {from} to {to}")))
             }
-            Tidy::Remove(name) => {
-                if let Some(entry) = editor.directory(LINUX_DIR)?.find(name).cloned() {
-                    let runs = match entry.first_cluster {
-                        0 => Vec::new(),
-                        first => editor.table().chain(first)?,
-                    };
-                    editor.remove(LINUX_DIR, &entry)?;
-                    editor.free(&runs)?;
-                    editor.barrier()?;
-                    done.push(format!("deleted {name}"));
-                }
+            // A rename across two sectors that was cut in between: both names have the same chain.
+            (Some(old), Some(new)) if old.first_cluster == new.first_cluster => {
+                editor.remove(LINUX_DIR, &old)?;
+                Ok(Some(format!("finished the renaming of {from} to {to}")))
             }
+            (Some(_), Some(_)) => Err(Error::refused(format!("both {from} and {to} exist, with different contents"))),
+        },
+        Tidy::Remove(name) => {
+            let Some(entry) = directory.find(name).cloned() else { return Ok(None) };
+            let runs = match entry.first_cluster {
+                0 => Vec::new(),
+                first => editor.table().chain(first)?,
+            };
+            editor.remove(LINUX_DIR, &entry)?;
+            editor.free(&runs)?;
+            editor.barrier()?;
+            Ok(Some(format!("deleted {name}")))
         }
     }
-    Ok(done)
 }
 
 fn file(editor: &Editor<'_>, name: &str) -> Result<Entry> {

@@ -4,10 +4,10 @@
 
 use super::LINUX_DIR;
 use super::intent::{self, interrupted};
-use super::operation::{Operation, finish};
+use super::operation::{Operation, finish, tidy_up};
 use crate::block::{ReadAt, WriteAt};
 use crate::fat::{Editor, Entry, Health, ProblemClass, Run, Table, Volume};
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -39,6 +39,14 @@ pub fn rehearse(source: &dyn ReadAt, sector_size: u32) -> Result<Recovery> {
 /// [`crate::Kind::Unsafe`] when the volume is damaged in a way that no interrupted operation of this program explains;
 /// what the medium reports.
 pub fn recover(medium: &dyn WriteAt) -> Result<Recovery> {
+    run(medium).map_err(|e| match e.kind() {
+        // Whatever of the volume cannot be understood, it is the volume: no image is involved here.
+        Kind::Rejected => e.as_kind(Kind::Unsafe),
+        _ => e,
+    })
+}
+
+fn run(medium: &dyn WriteAt) -> Result<Recovery> {
     let mut done = Recovery::default();
     choose_table(medium, &mut done)?;
     let mut editor = Editor::open(medium)?;
@@ -63,12 +71,15 @@ pub fn recover(medium: &dyn WriteAt) -> Result<Recovery> {
 fn choose_table(medium: &dyn WriteAt, done: &mut Recovery) -> Result<()> {
     let volume = Volume::open(medium)?;
     let geometry = volume.geometry().clone();
-    let tree_is_damaged = |v: &Volume<&dyn WriteAt>| -> bool {
-        Health::check(v).map_or(true, |h| {
-            h.problems.iter().any(|p| p.class == ProblemClass::Damage && !p.what.starts_with("the copies of"))
-        })
+    let tree_is_damaged = |v: &Volume<&dyn WriteAt>| -> Result<bool> {
+        let health = match Health::check(v) {
+            // With this table not even the root directory can be read.
+            Err(e) if e.kind() == Kind::Rejected => return Ok(true),
+            health => health?,
+        };
+        Ok(health.problems.iter().any(|p| p.class == ProblemClass::Damage && !p.what.starts_with("the copies of")))
     };
-    if geometry.live_copies().count() < 2 || !tree_is_damaged(&volume) {
+    if geometry.live_copies().count() < 2 || !tree_is_damaged(&volume)? {
         return Ok(());
     }
     for n in geometry.live_copies().skip(1) {
@@ -77,7 +88,7 @@ fn choose_table(medium: &dyn WriteAt, done: &mut Recovery) -> Result<()> {
             continue;
         }
         let other = Volume::with_table(medium, geometry.clone(), table);
-        if !tree_is_damaged(&other) {
+        if !tree_is_damaged(&other)? {
             let unit = medium.sector_size() as usize;
             let at = geometry.fat_copy_offset(geometry.active_fat);
             for (i, (good, bad)) in
@@ -143,6 +154,15 @@ fn settle(editor: &mut Editor<'_>, operation: &Operation, done: &mut Recovery) -
     done.finished = Some(committed);
     if committed {
         done.actions.extend(finish(editor, operation)?);
+        for step in &operation.tidy {
+            match tidy_up(editor, step) {
+                Ok(action) => done.actions.extend(action),
+                // What is refused now will be refused tomorrow. The image is in place, this is about files beside it; an
+                // ESP that every command refuses until the impossible is done would be the greater harm.
+                Err(e) if e.kind() == Kind::Unsafe => done.actions.push(format!("left out: {e}")),
+                Err(e) => return Err(e),
+            }
+        }
     }
     Ok(())
 }
