@@ -12,7 +12,7 @@ shift
 cd "$(dirname "$0")"
 export RUSTC_BOOTSTRAP=1
 sanitizer=${FUZZ_SANITIZER:-none}
-[ $# -gt 0 ] || set -- authenticode efivars fat fat_edit gpt image initrd iso os_release pe schematic
+[ $# -gt 0 ] || set -- authenticode efivars fat fat_edit gpt image initrd iso os_release pe schematic squashfs
 cargo fuzz build --sanitizer "$sanitizer"
 failed=
 for target in "$@"; do

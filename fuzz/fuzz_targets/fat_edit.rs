@@ -5,10 +5,9 @@
 //! operations, three bytes each.
 #![no_main]
 
-use bootsurgeon::block::Memory;
+use bootsurgeon::block::{Memory, Sink};
 use bootsurgeon::fat::{Attributes, Content, Editor, Health, Stamp, Volume};
 use bootsurgeon::surgery::{Operation, Staging, Tidy, open_healthy, recover};
-use bootsurgeon::block::Sink;
 use bootsurgeon_fuzz::{Width, files, format};
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
@@ -90,7 +89,7 @@ fn operate(medium: &Memory, op: &[u8; 3]) -> (Vec<String>, bool) {
                 // A directory that is filled until it grows or the volume is full.
                 let mut editor = Editor::open(medium)?;
                 for i in 0..op[2] % 40 {
-                    let name = format!("{i}-{}-{}", op[1], "filler".repeat(usize::from(i % 5)));
+                    let name = format!("{i}-{}-{}", op[1], "filler".repeat(1 + usize::from(i % 5)));
                     if find(&name)?.is_none() {
                         editor.create(DIR, &name, Attributes::ARCHIVE, Content::new(0, 0, STAMP), None)?;
                     }
