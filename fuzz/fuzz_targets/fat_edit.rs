@@ -7,7 +7,7 @@
 
 use bootsurgeon::block::{Memory, Sink};
 use bootsurgeon::fat::{Attributes, Content, Editor, Health, Stamp, Volume};
-use bootsurgeon::surgery::{Operation, Staging, Tidy, open_healthy, recover};
+use bootsurgeon::surgery::{INTENT_NAME, Operation, Staging, Tidy, open_healthy, recover};
 use bootsurgeon_fuzz::{Width, files, format};
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
@@ -137,6 +137,8 @@ fn operate(medium: &Memory, op: &[u8; 3]) -> (Vec<String>, bool) {
 
 fn others(all: BTreeMap<String, Vec<u8>>, touched: &[String]) -> BTreeMap<String, Vec<u8>> {
     all.into_iter()
+        // The record of an operation that went wrong on its way is recovery's business.
+        .filter(|(path, _)| path != INTENT_NAME)
         .filter(|(path, _)| !touched.iter().any(|t| t.eq_ignore_ascii_case(path)) && !path.contains("filler"))
         .collect()
 }
