@@ -19,6 +19,7 @@ for target in "$@"; do
     mkdir -p "corpus/$target"
     log=$(mktemp)
     length=65536
+    [ "$target" = iso ] && length=180000
     [ "$target" = fat_edit ] && length=512
     # The wall limit is for a target that hangs in a way that libFuzzer does not notice.
     if timeout $((seconds + 60)) cargo fuzz run --sanitizer "$sanitizer" "$target" -- -max_total_time="$seconds" -timeout=5 \
