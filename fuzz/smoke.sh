@@ -23,7 +23,7 @@ for target in "$@"; do
     [ "$target" = fat_edit ] && length=512
     # The wall limit is for a target that hangs in a way that libFuzzer does not notice.
     if timeout $((seconds + 60)) cargo fuzz run --sanitizer "$sanitizer" "$target" -- -max_total_time="$seconds" -timeout=5 \
-        -rss_limit_mb=1024 -max_len="$length" -print_final_stats=1 >"$log" 2>&1; then
+        -rss_limit_mb=512 -malloc_limit_mb=64 -max_len="$length" -print_final_stats=1 >"$log" 2>&1; then
         result=ok
     else
         result=FAILED
