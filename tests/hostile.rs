@@ -186,7 +186,7 @@ fn a_waiting_service_is_found_in_a_large_extension() {
     let noise: Vec<u8> = (0..6 << 20)
         .flat_map(|_| {
             x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            ((x >> 24) as u64).to_le_bytes()
+            (x >> 24).to_le_bytes()
         })
         .collect();
     std::fs::write(lab.path("ext/usr/local/tailscaled"), noise).unwrap();
@@ -274,6 +274,7 @@ fn iso_trees_that_are_deep_or_loop_or_are_wide_end() {
     look("loop.iso", &looped);
 
     // EFI/LINUX lists a million files.
+    let place_of_linux = plain[linux[0] + 2..linux[0] + 6].to_vec();
     let mut wide = plain;
     wide.resize(wide.len().next_multiple_of(2048), 0);
     let first = (wide.len() / 2048) as u32;
@@ -305,6 +306,18 @@ fn iso_trees_that_are_deep_or_loop_or_are_wide_end() {
     for at in linux {
         wide[at + 2..at + 10].copy_from_slice(&both(first));
         wide[at + 10..at + 18].copy_from_slice(&both(bytes));
+    }
+    // The path tables, little- and big-endian, know where each directory lies.
+    let old = u32::from_le_bytes(place_of_linux.try_into().unwrap());
+    for (from, to) in [(old.to_le_bytes(), first.to_le_bytes()), (old.to_be_bytes(), first.to_be_bytes())] {
+        let pattern = [&[5, 0], &from[..]].concat();
+        let mut at = 0;
+        while let Some(n) = memchr_find(&wide[at..(first * 2048) as usize], &pattern) {
+            if wide[at + n + 8..].starts_with(b"LINUX") {
+                wide[at + n + 2..at + n + 6].copy_from_slice(&to);
+            }
+            at += n + 1;
+        }
     }
     // The volume descriptor knows the length of the medium.
     let sectors = (wide.len() / 2048) as u32;
@@ -411,6 +424,7 @@ fn unsigned(head: &Head, at: u64) -> bool {
 }
 
 /// Whether the digest of these bytes still is the one that was signed.
+#[allow(clippy::ptr_arg)] // what can be read at a place is a vector, not a slice
 fn as_signed(image: &Vec<u8>) -> bool {
     let digest = Head::read(image).and_then(|head| {
         let mut sink = DigestSink::new(&head)?;
