@@ -80,6 +80,7 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
         )),
         (Ok(_), Ok(_), missing) => Err(format!("extensions.yaml names {}, which is not there", missing.join(", "))),
     };
+    let (waiting_services, unread_services) = uki.waiting_services();
     let facts = Facts {
         sha256: uki.sha256,
         bytes: uki.bytes,
@@ -100,7 +101,8 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
             .flat_map(|e| &e.extensions)
             .map(|e| Extension { name: e.name.clone(), version: e.version.clone() })
             .collect(),
-        waiting_services: Vec::new(),
+        waiting_services,
+        unread_services,
     };
     Ok(Examined { uki: Some(uki), facts, pcr })
 }
@@ -179,6 +181,7 @@ fn unreadable(
         schematic: None,
         extensions: Vec::new(),
         waiting_services: Vec::new(),
+        unread_services: Vec::new(),
     };
     Ok(Examined { uki: None, facts, pcr: Vec::new() })
 }

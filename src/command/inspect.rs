@@ -93,6 +93,8 @@ pub struct UkiReport {
     pub schematic_yaml: Option<String>,
     /// The extensions in it.
     pub extensions: Vec<Extension>,
+    /// Names of extension services that wait for an ExtensionServiceConfig.
+    pub waiting_services: Vec<String>,
     /// The ways to boot it.
     pub profiles: Vec<ProfileReport>,
     /// Subjects of its signers.
@@ -208,6 +210,7 @@ impl UkiReport {
         let uki = examined.uki.as_ref();
         let signers = |all: &[Signature]| all.iter().map(|s| s.signer.subject()).collect();
         let problems = facts.pe_problems.iter().chain(&facts.section_problems).cloned();
+        let unread = facts.unread_services.iter().map(|(extension, why)| format!("services of {extension}: {why}"));
         Self {
             sha256: hex::encode(facts.sha256),
             bytes: facts.bytes,
@@ -219,6 +222,7 @@ impl UkiReport {
             schematic: facts.schematic.as_ref().map(|s| s.id.clone()),
             schematic_yaml: uki.and_then(|u| u.schematic()).map(|s| s.yaml.clone()),
             extensions: facts.extensions.clone(),
+            waiting_services: facts.waiting_services.clone(),
             profiles: uki.map_or(Vec::new(), |u| profiles(u, examined)),
             signers: facts.signatures.as_deref().map_or(Vec::new(), signers),
             authenticode_sha256: facts.digest.as_ref().ok().map(|d| hex::encode(d.sha256)),
@@ -229,7 +233,7 @@ impl UkiReport {
                     .collect()
             }),
             initrd: facts.initrd.clone().unwrap_or_else(|why| format!("cannot be read: {why}")),
-            problems: problems.chain(facts.signatures.as_ref().err().cloned()).collect(),
+            problems: problems.chain(facts.signatures.as_ref().err().cloned()).chain(unread).collect(),
         }
     }
 }
@@ -330,6 +334,7 @@ fn changes(old: &UkiReport, new: &UkiReport) -> Vec<Change> {
         let version = |r: &UkiReport| r.extensions.iter().find(|e| e.name == *name).map(|e| e.version.clone());
         compare(format!("extension {name}"), version(old), version(new));
     }
+    compare("services that wait for configuration".into(), list(&old.waiting_services), list(&new.waiting_services));
     compare("signer".into(), list(&old.signers), list(&new.signers));
     compare("PCR key".into(), old.pcr_key.clone(), new.pcr_key.clone());
     let key = |p: &ProfileReport| p.id.clone().unwrap_or_else(|| p.index.to_string());

@@ -79,6 +79,8 @@ pub struct SwapReport {
     pub already_in_place: bool,
     /// Bytes that came over the network, for a remote image.
     pub wire_bytes: Option<u64>,
+    /// Names of the image's extension services that wait for an ExtensionServiceConfig.
+    pub waiting_services: Vec<String>,
     /// What somebody should know.
     pub warnings: Vec<String>,
 }
@@ -217,12 +219,12 @@ impl<S: ReadAt> Job<'_, S> {
             return Err(halts(&facts, &self.policy));
         }
         if let Some(sha256) = self.in_place(&plan, remote)? {
-            return Ok(report(plan, Vec::new(), false, sha256, true));
+            return Ok(report(plan, None, false, sha256, true));
         }
         room_for(self.esp.volume.geometry(), self.esp.volume.table().free_clusters(), self.candidate.bytes.size())?;
         if self.swap.change.dry_run {
             let (judged, sha256) = self.judge(&mut [])?;
-            return Ok(report(plan, judged.checks, false, hex::encode(sha256), false));
+            return Ok(report(plan, Some(judged), false, hex::encode(sha256), false));
         }
         self.swap.change.confirm(self.ui, &question(&plan, self.target))?;
         let opened = self.target.open_surgery()?;
@@ -249,7 +251,7 @@ impl<S: ReadAt> Job<'_, S> {
             let installed = self.esp.volume.file(&file.entry)?;
             let hash = hex::encode(sha256_of(&installed, installed.size())?);
             if hash == judged.image.sha256 {
-                return Ok(report(plan, judged.checks, false, hash, true));
+                return Ok(report(plan, Some(judged), false, hash, true));
             }
         }
         self.commit(plan, judged, staged)
@@ -287,7 +289,8 @@ impl<S: ReadAt> Job<'_, S> {
         let operation = plan.operation("swap", self.esp, staged.content(), Source::Staged, self.time);
         let _ = staged.commit(&operation)?;
         confirm_on_medium(self.target, &plan).map_err(|e| e.with_esp_changed(true))?;
-        Ok(report(plan, judged.checks, true, judged.image.sha256, false))
+        let sha256 = judged.image.sha256.clone();
+        Ok(report(plan, Some(judged), true, sha256, false))
     }
 
     /// Reads and verifies the image in one pass, with `extra` sinks.
@@ -342,8 +345,18 @@ impl<S: ReadAt> Job<'_, S> {
     }
 }
 
-fn report(plan: SwapPlan, checks: Vec<Check>, committed: bool, sha256: String, in_place: bool) -> SwapReport {
-    SwapReport { plan, checks, committed, sha256, already_in_place: in_place, wire_bytes: None, warnings: Vec::new() }
+fn report(plan: SwapPlan, judged: Option<Report>, committed: bool, sha256: String, in_place: bool) -> SwapReport {
+    let (checks, waiting_services) = judged.map(|j| (j.checks, j.image.waiting_services)).unwrap_or_default();
+    SwapReport {
+        plan,
+        checks,
+        committed,
+        sha256,
+        already_in_place: in_place,
+        wire_bytes: None,
+        waiting_services,
+        warnings: Vec::new(),
+    }
 }
 
 /// The installed image's hash, if a remote image of the same length is the same, without transferring it: the same

@@ -4,6 +4,7 @@
 //! or found in the firmware is compared all the same.
 
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 
 /// Larger texts are refused, in bytes.
 const MAX_TEXT: usize = 256 * 1024;
@@ -43,10 +44,15 @@ impl Sbat {
     /// generation allowed.
     #[must_use]
     pub fn below(&self, level: &Self) -> Vec<(String, u32, u32)> {
-        let lowest = |name: &str| level.components.iter().filter(|(n, _)| n == name).map(|(_, g)| *g).max();
+        // By name, because both texts may have tens of thousands of lines and neither is ours.
+        let mut lowest = BTreeMap::<&str, u32>::new();
+        for (name, generation) in &level.components {
+            let known = lowest.entry(name).or_default();
+            *known = (*known).max(*generation);
+        }
         self.components
             .iter()
-            .filter_map(|(name, generation)| Some((name.clone(), *generation, lowest(name)?)))
+            .filter_map(|(name, generation)| Some((name.clone(), *generation, *lowest.get(name.as_str())?)))
             .filter(|(_, generation, lowest)| generation < lowest)
             .collect()
     }

@@ -39,6 +39,24 @@ impl Uki {
             _ => Vec::new(),
         }
     }
+
+    /// Names of extension services that wait for an ExtensionServiceConfig document, sorted, and of extensions where
+    /// that could not be found out, with the reason.
+    #[must_use]
+    pub fn waiting_services(&self) -> (Vec<String>, Vec<(String, String)>) {
+        let (mut waiting, mut unread) = (Vec::new(), Vec::new());
+        if let (Ok(initrd), Ok(Some(extensions))) = (&self.initrd, &self.extensions) {
+            for extension in &extensions.extensions {
+                // A file that is missing is somebody else's finding.
+                let Some(services) = initrd.services.get(&extension.image) else { continue };
+                waiting.extend(services.waiting.iter().cloned());
+                unread.extend(services.unread.iter().map(|why| (extension.name.clone(), why.clone())));
+            }
+        }
+        waiting.sort();
+        waiting.dedup();
+        (waiting, unread)
+    }
 }
 
 /// The consumers of one pass over a UKI. For callers that have more to do in the same pass than [`analyse`] offers:

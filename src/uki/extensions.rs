@@ -71,8 +71,7 @@ impl Extensions {
     pub fn parse(yaml: &[u8]) -> Result<Self> {
         let bad = |why: String| Error::rejected(format!("extensions.yaml: {why}"));
         let text = std::str::from_utf8(yaml).map_err(|e| bad(e.to_string()))?;
-        let file: File =
-            serde_saphyr::from_str_with_options(text, options()).map_err(|e| bad(one_line(&e.to_string())))?;
+        let file: File = from_yaml(text).map_err(|e| bad(e.message().to_owned()))?;
         if file.layers.len() > MAX_LAYERS {
             return Err(bad(format!("{} layers", file.layers.len())));
         }
@@ -107,6 +106,11 @@ impl Extensions {
         let schematic = self.schematic.iter().map(|s| s.image.as_str());
         self.extensions.iter().map(|e| e.image.as_str()).chain(schematic).chain(self.modules_image.as_deref())
     }
+}
+
+/// Parses YAML within [`options`].
+pub(super) fn from_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_saphyr::from_str_with_options(text, options()).map_err(|e| Error::rejected(one_line(&e.to_string())))
 }
 
 /// Limits for a file that anyone may have written: nothing in it nests or refers.

@@ -1,16 +1,18 @@
 //! The initrd: cpio archives one behind the other, each plain or compressed, read as the kernel unpacks them.
 //!
-//! Nothing is written out, so links, devices and odd paths in an archive have no effect here. Only two things are taken:
-//! `extensions.yaml` from the archive's root, and the names of the squashfs files there. The whole initrd is read all the
-//! same, because a later archive may replace what an earlier one brought, and because a damaged one must be noticed.
+//! Nothing is written out, so links, devices and odd paths in an archive have no effect here. Only three things are taken:
+//! `extensions.yaml` from the archive's root, the names of the squashfs files there, and which services in those wait for
+//! configuration. The whole initrd is read all the same, because a later archive may replace what an earlier one brought, and because a damaged one must be noticed.
 //!
 //! Formats: Linux `Documentation/driver-api/early-userspace/buffer-format.rst`, `init/initramfs.c`. The archives are read
 //! with the cpio crate, which stops at each trailer; what lies between them, which compression comes next, and all
 //! limits are this module's own.
 
 use super::frames::{Coding, Frames, Tally, Totals, rejected};
+use super::services::{Collector, Services};
 use crate::{Context, Error, Result};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 
 /// `PATH_MAX` of Linux: longer names are skipped by the kernel, and a way to fill the memory here.
@@ -24,6 +26,8 @@ const MAX_SQUASHFS: usize = 1024;
 /// `extensions.yaml` has about 1 KiB per extension.
 const MAX_YAML: u32 = 4 << 20;
 const MAX_NOTES: usize = 16;
+/// Talos itself, which has no extension services.
+const ROOT_FS: &str = "rootfs.sqsh";
 
 const HEADER: usize = 110;
 const BUFFER: usize = 64 * 1024;
@@ -36,6 +40,8 @@ pub struct Initrd {
     pub archives: Vec<Archive>,
     /// The squashfs files at the root, without directory; the last one of a name.
     pub squashfs: Vec<Member>,
+    /// What the squashfs files say about extension services, by file name; Talos' root file system is not looked into.
+    pub services: BTreeMap<String, Services>,
     /// The content of `extensions.yaml` at the root; the last one, as the kernel would have it.
     #[serde(skip)]
     pub extensions_yaml: Option<Vec<u8>>,
@@ -116,7 +122,8 @@ impl Members for () {
 pub fn read_initrd(input: impl BufRead, members: &mut dyn Members) -> Result<Initrd> {
     let mut input = Tally::new(input);
     let mut totals = Totals::default();
-    let mut walk = Walk { members, found: Initrd::default(), entries: 0, scratch: vec![0; SCRATCH] };
+    let mut walk =
+        Walk { members, services: Collector::new(), found: Initrd::default(), entries: 0, scratch: vec![0; SCRATCH] };
     while let Some(first) = skip_zeros(&mut input)? {
         let at = input.consumed();
         let coding = Coding::of(first).ok_or_else(|| {
@@ -134,6 +141,7 @@ pub fn read_initrd(input: impl BufRead, members: &mut dyn Members) -> Result<Ini
     if walk.found.archives.is_empty() {
         return Err(Error::rejected("the initrd is empty"));
     }
+    walk.found.services = walk.services.finish();
     Ok(walk.found)
 }
 
@@ -167,6 +175,7 @@ impl<R: BufRead> Source for BufReader<Frames<'_, R>> {
 
 struct Walk<'a> {
     members: &'a mut dyn Members,
+    services: Collector,
     found: Initrd,
     entries: u64,
     scratch: Vec<u8>,
@@ -233,7 +242,7 @@ impl Walk<'_> {
         }
         let size = reader.entry().file_size();
         let keep = self.judge(reader.entry())?;
-        let mut yaml = (keep == Keep::Yaml).then(Vec::new);
+        let mut yaml = keep.yaml.then(Vec::new);
         loop {
             let n = reader.read(&mut self.scratch).map_err(rejected)?;
             if n == 0 {
@@ -241,12 +250,21 @@ impl Walk<'_> {
             }
             match &mut yaml {
                 Some(yaml) => yaml.extend_from_slice(&self.scratch[..n]),
-                None if keep == Keep::Wanted => self.members.data(&self.scratch[..n])?,
-                None => {}
+                None => {
+                    if keep.wanted {
+                        self.members.data(&self.scratch[..n])?;
+                    }
+                    if keep.extension {
+                        self.services.data(&self.scratch[..n]);
+                    }
+                }
             }
         }
         // A member cut short shows here: `finish` wants its padding, or the next header is missing.
         reader.finish().map_err(rejected)?;
+        if keep.extension {
+            self.services.end();
+        }
         if let Some(yaml) = yaml {
             if yaml.len() != size as usize {
                 return Err(Error::rejected("the initrd ends in extensions.yaml"));
@@ -273,11 +291,12 @@ impl Walk<'_> {
             if entry.file_size() > MAX_YAML {
                 return Err(Error::rejected(format!("extensions.yaml has {} bytes", entry.file_size())));
             }
-            return Ok(Keep::Yaml);
+            return Ok(Keep { yaml: true, ..Keep::default() });
         }
         if !regular {
-            return Ok(Keep::Nothing);
+            return Ok(Keep::default());
         }
+        let mut extension = false;
         let member = Member { name, bytes: u64::from(entry.file_size()) };
         if !member.name.contains('/') && member.name.ends_with(".sqsh") {
             self.found.squashfs.retain(|m| m.name != member.name);
@@ -285,8 +304,12 @@ impl Walk<'_> {
                 return Err(Error::rejected(format!("more than {MAX_SQUASHFS} squashfs files")));
             }
             self.found.squashfs.push(member.clone());
+            extension = member.name != ROOT_FS;
+            if extension {
+                self.services.begin(&member.name, member.bytes);
+            }
         }
-        Ok(if self.members.wants(&member) { Keep::Wanted } else { Keep::Nothing })
+        Ok(Keep { wanted: self.members.wants(&member), extension, yaml: false })
     }
 
     fn note(&mut self, note: String) {
@@ -296,11 +319,12 @@ impl Walk<'_> {
     }
 }
 
-#[derive(PartialEq)]
-enum Keep {
-    Yaml,
-    Wanted,
-    Nothing,
+/// Who gets an entry's content.
+#[derive(Default)]
+struct Keep {
+    yaml: bool,
+    wanted: bool,
+    extension: bool,
 }
 
 /// Skips zero bytes and says what comes then; `None` at the end.

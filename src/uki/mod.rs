@@ -17,7 +17,9 @@ mod initrd;
 mod kernel;
 pub mod os_release;
 mod sections;
+mod services;
 mod sinks;
+mod squashfs;
 mod texts;
 
 pub use analysis::{Analyser, Uki, analyse};
@@ -28,5 +30,6 @@ pub use initrd::{Archive, Initrd, Member, Members, read_initrd};
 pub use kernel::kernel_version;
 pub use os_release::OsRelease;
 pub use sections::{Problem, Profiles, check_layout};
+pub use services::Services;
 pub use sinks::{InitrdSink, Sha256Sink};
 pub use texts::{TextSink, Texts};

@@ -25,8 +25,12 @@ impl Texts {
     pub fn read(source: &dyn ReadAt, head: &Head) -> Result<Self> {
         let mut found = BTreeMap::new();
         for (i, extent) in wanted(head)? {
-            let content = read_vec(source, extent.offset, extent.bytes as usize)
-                .while_doing(|| format!("reading section {}", head.sections[i].name))?;
+            // Without data in the file, the place may be anywhere, also behind its end.
+            let content = match extent.bytes {
+                0 => Vec::new(),
+                bytes => read_vec(source, extent.offset, bytes as usize)
+                    .while_doing(|| format!("reading section {}", head.sections[i].name))?,
+            };
             found.insert(i, content);
         }
         Ok(Self(found))
@@ -130,6 +134,15 @@ mod tests {
         let mut cut = TextSink::new(&head).unwrap();
         cut.chunk(&pe[..pe.len() - 600]).unwrap();
         assert!(cut.finish().is_err());
+    }
+
+    #[test]
+    fn a_section_without_data_is_empty_wherever_it_says_it_is() {
+        let mut pe = Builder::new(Arch::Arm64).section(".sdmagic", Vec::new()).build();
+        // PointerToRawData of the first section.
+        pe[64 + 24 + 112 + 128 + 20..][..4].copy_from_slice(&(40u32 << 20).to_le_bytes());
+        let head = Head::read(&pe).unwrap();
+        assert_eq!(Texts::read(&pe, &head).unwrap().get(0), Some(&b""[..]));
     }
 
     #[test]

@@ -195,11 +195,10 @@ pub(super) fn extensions(facts: &Facts, policy: &Policy) -> Check {
             format!("Not in the image: {}. It has: {list}. Use a schematic with these extensions.", missing.join(", "));
         return Check::new(id, Status::Fail, detail);
     }
-    let waiting: Vec<_> = facts
-        .waiting_services
-        .iter()
-        .map(|name| format!("ext-{name} waits for an ExtensionServiceConfig; apply it (staged) before the reboot"))
-        .collect();
+    let mut waiting: Vec<_> = facts.waiting_services.iter().map(|name| waits(name)).collect();
+    waiting.extend(facts.unread_services.iter().map(|(extension, why)| {
+        format!("Whether a service of {extension} waits for an ExtensionServiceConfig could not be found out ({why})")
+    }));
     if !waiting.is_empty() {
         return Check::new(id, Status::Warn, format!("Extensions: {list}. {}.", waiting.join("; ")));
     }
@@ -207,6 +206,12 @@ pub(super) fn extensions(facts: &Facts, policy: &Policy) -> Check {
         return Check::new(id, Status::Skip, format!("No extension was asked for. The image has: {list}."));
     }
     Check::new(id, Status::Pass, format!("Every extension asked for is there: {list}."))
+}
+
+/// What it means that an extension service depends on configuration.
+#[must_use]
+pub fn waits(service: &str) -> String {
+    format!("ext-{service} waits for an ExtensionServiceConfig; apply it (staged) before the reboot")
 }
 
 pub(super) fn initrd(facts: &Facts) -> Check {

@@ -83,4 +83,6 @@ pub struct Facts {
     pub extensions: Vec<Extension>,
     /// Names of extension services that wait for an ExtensionServiceConfig.
     pub waiting_services: Vec<String>,
+    /// Extensions of which it could not be found out whether they have such services, with the reason.
+    pub unread_services: Vec<(String, String)>,
 }

@@ -12,6 +12,7 @@ mod checks;
 mod facts;
 mod signature;
 
+pub use checks::waits;
 pub use facts::{Extension, Facts, Profile, ProfilePcr, Schematic};
 
 use crate::pe::Arch;
@@ -132,6 +133,8 @@ pub struct ImageSummary {
     pub schematic: Option<String>,
     /// The extensions in it.
     pub extensions: Vec<Extension>,
+    /// Names of extension services that wait for an ExtensionServiceConfig.
+    pub waiting_services: Vec<String>,
 }
 
 /// One signature of the image, as stated by itself.
@@ -277,6 +280,7 @@ pub fn verify(facts: &Facts, policy: &Policy) -> Report {
             version: facts.version.clone(),
             schematic: facts.schematic.as_ref().map(|s| s.id.clone()),
             extensions: facts.extensions.clone(),
+            waiting_services: facts.waiting_services.clone(),
         },
         signers: signed.signers(),
         firmware_refuses: signed.firmware_refuses(),

@@ -48,6 +48,7 @@ fn facts(file: &[u8]) -> Facts {
         schematic: Some(Schematic { id: ID.into(), id_matches: true }),
         extensions: vec![Extension { name: "tailscale".into(), version: "1.90.6".into() }],
         waiting_services: vec![],
+        unread_services: vec![],
     }
 }
 
@@ -162,6 +163,9 @@ fn one_thing_wrong_is_one_check_that_says_so() {
         }),
         ("siderolabs/i915", C::Extensions, Fail, |_, p| p.required_extensions.push("siderolabs/i915".into())),
         ("ext-tailscale waits", C::Extensions, Warn, |f, _| f.waiting_services.push("tailscale".into())),
+        ("Whether a service of nvidia waits", C::Extensions, Warn, |f, _| {
+            f.unread_services.push(("nvidia".into(), "lzo".into()));
+        }),
         ("No extension was asked for", C::Extensions, Skip, |_, p| p.required_extensions.clear()),
         ("zstd", C::Initrd, Fail, |f, _| f.initrd = Err("zstd: bad checksum".into())),
         ("metal-arm64-secureboot-uki.efi", C::Cmdline, Warn, |f, _| {

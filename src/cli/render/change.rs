@@ -65,6 +65,9 @@ impl Render for SwapReport {
         }
         warnings(f, p, &self.warnings)?;
         if self.committed {
+            for service in &self.waiting_services {
+                writeln!(f, "\nFirst: {}", p.warn(crate::verify::waits(service)))?;
+            }
             writeln!(
                 f,
                 "\nNext: restart the node through its firmware, `talosctl -n NODE reboot --mode powercycle` (the default \

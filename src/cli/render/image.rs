@@ -78,6 +78,9 @@ fn uki_text(f: &mut dyn Write, p: Paint, u: &UkiReport) -> fmt::Result {
     for e in &u.extensions {
         line("extension", Some(&format!("{} {}", e.name, e.version)))?;
     }
+    for service in &u.waiting_services {
+        line("waits", Some(&crate::verify::waits(service)))?;
+    }
     line("initrd", Some(&u.initrd))?;
     if u.signers.is_empty() {
         line("signed by", Some("nobody"))?;

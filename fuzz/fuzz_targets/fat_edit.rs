@@ -1,0 +1,178 @@
+//! Operations on a volume that was damaged in any way: never a panic, and where health says healthy, never another
+//! file lost and never a damaged volume left behind.
+//!
+//! Input: one byte for the width, one for the number of patches, per patch offset (3 bytes) and value (1), then the
+//! operations, three bytes each.
+#![no_main]
+
+use bootsurgeon::block::{Memory, Sink};
+use bootsurgeon::fat::{Attributes, Content, Editor, Health, Stamp, Volume};
+use bootsurgeon::surgery::{INTENT_NAME, Operation, Staging, Tidy, open_healthy, recover};
+use bootsurgeon_fuzz::{Width, files, format};
+use libfuzzer_sys::fuzz_target;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+const DIR: &str = "EFI/Linux";
+const STAMP: Stamp = Stamp(1_760_000_000);
+const NAMES: [&str; 8] = [
+    "Talos-v1.12.4.efi",
+    "Talos-v1.12.4~1.efi",
+    "Talos-v1.12.4.efi.bak.1760000000",
+    "SHORT.EFI",
+    "a name that is long enough to need quite a few slots of its own, more than a sector of them can hold.efi",
+    "bad/name",
+    "ünïcödé Ω.efi",
+    "x",
+];
+
+fn volume(width: Width) -> Vec<u8> {
+    let medium = Memory::new(format(width));
+    let mut editor = Editor::open(&medium).expect("a volume");
+    editor.make_directories(DIR, STAMP).expect("room");
+    editor.make_directories("loader/entries", STAMP).expect("room");
+    for (dir, name, bytes) in [(DIR, NAMES[0], 1300), (DIR, NAMES[1], 700), ("loader", "loader.conf", 11), ("", "B.BIN", 2000)]
+    {
+        let content: Vec<u8> = (0..bytes).map(|i| (i * 7 + bytes) as u8).collect();
+        editor.make_file(dir, name, &content, STAMP).expect("room");
+    }
+    let _ = editor.write_fsinfo();
+    medium.into_bytes()
+}
+
+static VOLUMES: LazyLock<[Vec<u8>; 3]> =
+    LazyLock::new(|| [volume(Width::Fat12), volume(Width::Fat32), volume(Width::Fat16)]);
+
+/// One operation; `Some` with the names it was about when it says that it was done.
+fn operate(medium: &Memory, op: &[u8; 3]) -> (Vec<String>, bool) {
+    let name = |n: u8| NAMES[usize::from(n) % NAMES.len()];
+    let (a, b) = (name(op[1]), name(op[1] >> 4));
+    let touched = vec![format!("{DIR}/{a}"), format!("{DIR}/{b}")];
+    let done = || -> bootsurgeon::Result<()> {
+        let volume = Volume::open(medium)?;
+        let find = |name: &str| volume.find(&format!("{DIR}/{name}"));
+        let missing = || bootsurgeon::Error::rejected("no such file");
+        match op[0] % 7 {
+            0 => {
+                let mut editor = Editor::open(medium)?;
+                if find(a)?.is_some() {
+                    return Err(missing());
+                }
+                editor.make_file(DIR, a, &vec![op[2]; usize::from(op[2]) * 9], STAMP)
+            }
+            1 => {
+                let entry = find(a)?.ok_or_else(missing)?;
+                if find(b)?.is_some() {
+                    return Err(missing());
+                }
+                Editor::open(medium)?.rename(DIR, &entry, b)
+            }
+            2 => {
+                let entry = find(a)?.ok_or_else(missing)?;
+                if entry.is_dir() {
+                    return Err(missing());
+                }
+                let mut editor = Editor::open(medium)?;
+                let runs = match entry.first_cluster {
+                    0 => Vec::new(),
+                    first => editor.table().chain(first)?,
+                };
+                editor.remove(DIR, &entry)?;
+                editor.free(&runs)?;
+                editor.write_fsinfo()
+            }
+            3 => {
+                let (x, y) = (find(a)?.ok_or_else(missing)?, find(b)?.ok_or_else(missing)?);
+                Editor::open(medium)?.exchange(DIR, &x, &y)
+            }
+            4 => {
+                // A directory that is filled until it grows or the volume is full.
+                let mut editor = Editor::open(medium)?;
+                for i in 0..op[2] % 40 {
+                    let name = format!("{i}-{}-{}", op[1], "filler".repeat(1 + usize::from(i % 5)));
+                    if find(&name)?.is_none() {
+                        editor.create(DIR, &name, Attributes::ARCHIVE, Content::new(0, 0, STAMP), None)?;
+                    }
+                }
+                Ok(())
+            }
+            5 => {
+                let operation = Operation {
+                    command: "prune".into(),
+                    time: STAMP.0,
+                    install: None,
+                    tidy: vec![match op[2] & 1 {
+                        0 => Tidy::Remove(a.into()),
+                        _ => Tidy::Rename { from: a.into(), to: b.into() },
+                    }],
+                };
+                operation.run(open_healthy(medium)?).map(|_| ())
+            }
+            _ => {
+                let image = vec![op[2]; usize::from(op[2]) * 11 + 1];
+                let mut staging = Staging::begin(open_healthy(medium)?, medium, image.len() as u64)?;
+                staging.chunk(&image)?;
+                let staged = staging.seal(bootsurgeon::block::sha256_of(&image, image.len() as u64)?)?;
+                let old = find(a)?;
+                let install = bootsurgeon::surgery::Install {
+                    target: a.into(),
+                    backup: old.as_ref().map(|_| b.into()),
+                    old: old.map(|e| bootsurgeon::surgery::ContentRef {
+                        cluster: e.first_cluster,
+                        bytes: e.bytes,
+                        sha256: None,
+                    }),
+                    new: staged.content(),
+                    source: bootsurgeon::surgery::Source::Staged,
+                };
+                let operation =
+                    Operation { command: "swap".into(), time: STAMP.0, install: Some(install), tidy: Vec::new() };
+                staged.commit(&operation).map(|_| ())
+            }
+        }
+    };
+    let done = done().is_ok();
+    (touched, done)
+}
+
+fn others(all: BTreeMap<String, Vec<u8>>, touched: &[String]) -> BTreeMap<String, Vec<u8>> {
+    all.into_iter()
+        // The record of an operation that went wrong on its way is recovery's business.
+        .filter(|(path, _)| path != INTENT_NAME)
+        .filter(|(path, _)| !touched.iter().any(|t| t.eq_ignore_ascii_case(path)) && !path.contains("filler"))
+        .collect()
+}
+
+fuzz_target!(|data: &[u8]| {
+    let [width, patches, rest @ ..] = data else { return };
+    let mut bytes = VOLUMES[usize::from(*width) % 3].clone();
+    let (patches, ops) = rest.split_at((usize::from(*patches) % 64 * 4).min(rest.len()));
+    for patch in patches.chunks_exact(4) {
+        let at = u32::from_le_bytes([patch[0], patch[1], patch[2], 0]) as usize % bytes.len();
+        bytes[at] = patch[3];
+    }
+    let medium = Memory::new(bytes);
+    let ops = ops.chunks_exact(3).take(12);
+    for op in ops {
+        let op = &[op[0], op[1], op[2]];
+        let Ok(volume) = Volume::open(&medium) else { return };
+        let healthy = Health::check(&volume).is_ok_and(|h| h.is_healthy());
+        let before = files(&volume);
+        let (touched, done) = operate(&medium, op);
+        if !healthy {
+            continue;
+        }
+        let volume = Volume::open(&medium).expect("it was a volume before");
+        let health = Health::check(&volume).expect("it could be checked before");
+        assert!(!health.is_damaged(), "{op:?} (done: {done}) damaged a healthy volume: {:?}", health.problems);
+        let kept = others(before, &touched);
+        assert_eq!(kept, others(files(&volume), &touched), "{op:?} (done: {done}) changed another file");
+        if !health.is_healthy() {
+            recover(&medium).expect("leftovers can be taken away");
+            let volume = Volume::open(&medium).expect("it was a volume before");
+            assert!(Health::check(&volume).expect("as before").is_healthy(), "{op:?}: not healthy after recovery");
+            assert_eq!(kept, others(files(&volume), &touched), "{op:?}: recovery changed another file");
+        }
+    }
+    let _ = recover(&medium);
+});

@@ -1,0 +1,115 @@
+#!/bin/sh
+# Puts seeds for every fuzz target into fuzz/corpus: from fixtures/ where they are small, else small ones of the same make.
+#
+# Needs zstd, xz, cpio, xorriso, dosfstools, mtools, gdisk, squashfs-tools, binutils.
+set -eu
+cd "$(dirname "$0")"
+fixtures=../fixtures
+corpus=$PWD/corpus
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1760000000
+for target in authenticode efivars fat fat_edit gpt image initrd iso os_release pe schematic squashfs; do
+    mkdir -p "$corpus/$target"
+done
+
+u32() { # FILE OFFSET
+    od -An -tu4 -j "$2" -N 4 "$1" | tr -d ' '
+}
+
+# UKIs without the stub's code, and their certificate tables by themselves.
+for packed in "$fixtures"/uki/*.efi.zst; do
+    name=$(basename "$packed" .efi.zst)
+    zstd -qdf "$packed" -o "$work/uki.efi"
+    pe=$(u32 "$work/uki.efi" 60)
+    table=$(u32 "$work/uki.efi" $((pe + 24 + 144)))
+    bytes=$(u32 "$work/uki.efi" $((pe + 24 + 148)))
+    if [ "$bytes" -gt 0 ]; then
+        tail -c +$((table + 1)) "$work/uki.efi" | head -c "$bytes" >"$corpus/authenticode/$name.table"
+    fi
+    objcopy -R .text -R .rodata -R .data -R .reloc -R .dynamic -R .rela -R .splash "$work/uki.efi" "$work/small.efi" 2>/dev/null || continue
+    for target in authenticode pe image os_release; do
+        cp "$work/small.efi" "$corpus/$target/$name.efi"
+    done
+    for section in .osrel .cmdline .sbat; do
+        objcopy --dump-section "$section=$corpus/os_release/$name$section" "$work/uki.efi" "$work/copy.efi" 2>/dev/null
+    done
+    cp "$corpus/os_release/$name.sbat" "$corpus/efivars/$name.sbat"
+done
+
+# Variables without their four bytes of attributes, and what they are made from.
+for file in "$fixtures"/efivars/*/*; do
+    tail -c +5 "$file" >"$corpus/efivars/$(basename "$(dirname "$file")")-$(basename "$file" | cut -c 1-24)"
+done
+cp "$fixtures"/keys-auto/* "$fixtures"/keys/*.crt "$corpus/efivars/"
+
+# Schematics.
+printf 'customization: {}\n' >"$corpus/schematic/empty"
+cat >"$corpus/schematic/all" <<'YAML'
+overlay:
+    image: siderolabs/sbc-raspberrypi
+    name: rpi_generic
+    options: {a: b}
+customization:
+    extraKernelArgs: [-talos.halt_if_installed, vga=791]
+    meta:
+        - key: 10
+          value: 'x: y'
+    systemExtensions:
+        officialExtensions:
+            - siderolabs/tailscale
+    bootloader: sd-boot
+    secureboot:
+        includeWellKnownCertificates: true
+YAML
+printf 'default Talos-*.efi\ntimeout 10\n\377title A\nefi /EFI/Linux/a.efi\n\377T\0a\0\0\0\377' >"$corpus/os_release/parts"
+
+# A squashfs image with a service, and initrds with it.
+mkdir -p "$work/ext/usr/local/etc/containers" "$work/cpio"
+printf 'name: tailscale\ndepends:\n  - service: cri\n  - configuration: true\n' \
+    >"$work/ext/usr/local/etc/containers/tailscale.yaml"
+for coding in zstd xz gzip; do
+    mksquashfs "$work/ext" "$corpus/squashfs/$coding" -comp "$coding" -noappend -no-xattrs -all-root -quiet -no-progress -nopad >/dev/null
+done
+cp "$corpus/squashfs/zstd" "$work/cpio/0.sqsh"
+cat >"$work/cpio/extensions.yaml" <<'YAML'
+layers:
+  - image: 0.sqsh
+    metadata: {name: tailscale, version: 1.90.6, compatibility: {talos: {version: '>= v1.0.0'}}}
+  - image: 1.sqsh
+    metadata:
+      name: schematic
+      version: 376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba
+      extraInfo: |
+        customization: {}
+YAML
+cp "$work/cpio/extensions.yaml" "$corpus/initrd/extensions.yaml"
+(cd "$work/cpio" && find . -mindepth 1 | sort | cpio --quiet -o -H newc) >"$corpus/initrd/plain"
+zstd -q19 <"$corpus/initrd/plain" >"$corpus/initrd/zstd"
+xz --check=crc32 <"$corpus/initrd/plain" >"$corpus/initrd/xz"
+cat "$corpus/initrd/plain" "$corpus/initrd/zstd" "$corpus/initrd/xz" >"$corpus/initrd/three"
+
+# File systems.
+mkdir -p "$work/esp/EFI/Linux" "$work/esp/EFI/BOOT" "$work/esp/loader"
+head -c 700 "$work/small.efi" >"$work/esp/EFI/Linux/Talos-v1.12.4.efi"
+cp "$work/esp/EFI/Linux/Talos-v1.12.4.efi" "$work/esp/EFI/Linux/Talos-v1.12.4~1.efi"
+cp "$work/esp/EFI/Linux/Talos-v1.12.4.efi" "$work/esp/EFI/BOOT/BOOTAA64.EFI"
+echo 'timeout 10' >"$work/esp/loader/loader.conf"
+for width in 12 32; do
+    image=$corpus/fat/fat$width
+    rm -f "$image"
+    mkfs.fat -C "$image" -F $width -s 1 -S 512 60 >/dev/null 2>&1
+    # mtools takes FAT32 with so few clusters for FAT12: that seed stays empty.
+    [ $width = 32 ] || mcopy -s -i "$image" "$work/esp/EFI" "$work/esp/loader" ::/
+    cp "$image" "$corpus/image/fat$width"
+done
+truncate -s 65536 "$work/disk"
+sgdisk -Z "$work/disk" >/dev/null 2>&1 || true
+sgdisk -a 1 -n 1:34:60 -t 1:ef00 -c 1:EFI -n 3:61:80 -c 3:META "$work/disk" >/dev/null
+cp "$work/disk" "$corpus/gpt/two"
+cp "$work/disk" "$corpus/image/gpt"
+xorriso -as mkisofs -quiet -R -no-pad -o "$corpus/iso/plain" "$work/esp" 2>/dev/null
+xorriso -as mkisofs -quiet -R -no-pad -partition_offset 16 -append_partition 2 0xef "$corpus/fat/fat12" \
+    -e --interval:appended_partition_2:all:: -no-emul-boot -o "$corpus/iso/secureboot" "$work/esp" 2>/dev/null
+cp "$corpus/iso/plain" "$corpus/image/iso"
+du -sh "$corpus" | cut -f 1

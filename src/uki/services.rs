@@ -1,0 +1,214 @@
+//! Extension services that wait for configuration: found in the extensions' squashfs images while the initrd is read.
+//!
+//! An extension describes its services in `usr/local/etc/containers/*.yaml`. A service that depends on configuration does
+//! not start before the node has an ExtensionServiceConfig document for it. Source: `pkg/machinery/extensions/services`
+//! and `internal/app/machined/pkg/system/services/extension.go` of Talos.
+//!
+//! Of an image that is larger than [`HEAD`] + [`TAIL`] only so much at its beginning and end is kept. mksquashfs puts the
+//! tables at the end, and small files into a block that it writes when it is full or everything else is written: with few
+//! files it is at the end, with many at the beginning. Where that fails, it is said.
+
+use super::squashfs::{Bytes, Squashfs};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How much of an image's beginning is kept.
+const HEAD: u64 = 12 << 20;
+/// How much of its end.
+const TAIL: u64 = 4 << 20;
+/// Where Talos looks for service descriptions.
+const FOLDER: [&str; 4] = ["usr", "local", "etc", "containers"];
+/// Service descriptions of one extension; real ones have one or two.
+const MAX_FILES: usize = 64;
+/// Bytes of a description; real ones have about 1 KiB.
+const MAX_BYTES: usize = 64 * 1024;
+/// Squashfs blocks that are unpacked for all images together. Real images need about ten each.
+const MAX_BLOCKS: u32 = 16_384;
+
+/// What an extension's image says about its services.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Services {
+    /// Names of services that wait for an ExtensionServiceConfig document, as in `ext-NAME`.
+    pub waiting: Vec<String>,
+    /// Why the image, or one of the descriptions, could not be read.
+    pub unread: Option<String>,
+}
+
+/// Reads services out of squashfs images that come by in pieces.
+pub(super) struct Collector {
+    found: BTreeMap<String, Services>,
+    budget: u32,
+    image: Option<Kept>,
+    name: String,
+}
+
+impl Collector {
+    pub(super) fn new() -> Self {
+        Self { found: BTreeMap::new(), budget: MAX_BLOCKS, image: None, name: String::new() }
+    }
+
+    /// An image of so many bytes begins.
+    pub(super) fn begin(&mut self, name: &str, bytes: u64) {
+        let buffers = self.image.take().unwrap_or_default();
+        self.image = Some(buffers.again(bytes));
+        name.clone_into(&mut self.name);
+    }
+
+    /// Its next bytes.
+    pub(super) fn data(&mut self, bytes: &[u8]) {
+        if let Some(image) = &mut self.image {
+            image.push(bytes);
+        }
+    }
+
+    /// It is over: a later image of the same name replaces what an earlier one said.
+    pub(super) fn end(&mut self) {
+        let Some(image) = &self.image else { return };
+        let services = services(image, &mut self.budget);
+        self.found.insert(std::mem::take(&mut self.name), services);
+    }
+
+    /// What each image said, by name.
+    pub(super) fn finish(self) -> BTreeMap<String, Services> {
+        self.found
+    }
+}
+
+fn services(image: &Kept, budget: &mut u32) -> Services {
+    let files = Squashfs::open(image, budget).and_then(|mut fs| fs.read_dir(&FOLDER, ".yaml", MAX_FILES, MAX_BYTES));
+    let files = match files {
+        Ok(files) => files,
+        Err(e) => return Services { waiting: Vec::new(), unread: Some(e.to_string()) },
+    };
+    let mut found = Services::default();
+    for (name, content) in files {
+        match waits(&content) {
+            Ok(Some(service)) => found.waiting.push(service),
+            Ok(None) => {}
+            Err(e) => found.unread = Some(format!("{}/{name}: {e}", FOLDER.join("/"))),
+        }
+    }
+    found
+}
+
+/// The service's name, if it waits for configuration.
+fn waits(yaml: &[u8]) -> Result<Option<String>> {
+    let text = std::str::from_utf8(yaml).map_err(|e| Error::rejected(e.to_string()))?;
+    let spec: Spec = super::extensions::from_yaml(text)?;
+    let waits = spec.depends.unwrap_or_default().iter().any(|d| d.configuration == Some(true));
+    Ok(waits.then_some(spec.name))
+}
+
+/// The part of a service description that matters here.
+#[derive(Deserialize)]
+struct Spec {
+    name: String,
+    #[serde(default)]
+    depends: Option<Vec<Dependency>>,
+}
+
+/// One of several things that a service can wait for; the others are `service`, `path`, `network` and `time`.
+#[derive(Deserialize)]
+struct Dependency {
+    #[serde(default)]
+    configuration: Option<bool>,
+}
+
+/// The beginning and the end of an image.
+#[derive(Default)]
+struct Kept {
+    bytes: u64,
+    seen: u64,
+    head: Vec<u8>,
+    tail: Vec<u8>,
+}
+
+impl Kept {
+    /// For the next image, with the memory of the last.
+    fn again(mut self, bytes: u64) -> Self {
+        self.head.clear();
+        self.tail.clear();
+        Self { bytes, seen: 0, ..self }
+    }
+
+    /// How much of the beginning is kept, and where what is kept of the end begins.
+    fn limits(&self) -> (u64, u64) {
+        if self.bytes <= HEAD + TAIL { (self.bytes, self.bytes) } else { (HEAD, self.bytes - TAIL) }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let (head, tail) = self.limits();
+        let n = (head.saturating_sub(self.seen)).min(bytes.len() as u64) as usize;
+        self.head.extend_from_slice(&bytes[..n]);
+        let skip = tail.saturating_sub(self.seen).min(bytes.len() as u64) as usize;
+        self.tail.extend_from_slice(&bytes[skip..]);
+        self.seen += bytes.len() as u64;
+    }
+}
+
+impl Bytes for Kept {
+    fn bytes(&self, at: u64, len: usize) -> Option<&[u8]> {
+        let (_, tail) = self.limits();
+        let (part, at) = if at < tail { (&self.head, at) } else { (&self.tail, at - tail) };
+        let at = usize::try_from(at).ok()?;
+        part.get(at..at.checked_add(len)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_dependency_on_configuration_makes_a_service_wait() {
+        let wait = |yaml: &str| waits(yaml.as_bytes()).unwrap();
+        let spec =
+            "name: tailscale\ncontainer: {entrypoint: /x}\ndepends:\n  - service: cri\n  - network: [addresses]\n";
+        assert_eq!(wait(spec), None);
+        assert_eq!(wait(&format!("{spec}  - configuration: false\n")), None);
+        assert_eq!(wait(&format!("{spec}  - configuration: true\nrestart: always\n")).as_deref(), Some("tailscale"));
+        assert_eq!(wait("name: a\n"), None);
+        assert_eq!(wait("name: a\ndepends:\n"), None);
+        for bad in ["", "depends: []", "name: [", "name: a\ndepends: {configuration: true}", "\u{0}"] {
+            assert!(waits(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        assert!(waits(b"name: \xFF").is_err());
+    }
+
+    #[test]
+    fn of_a_large_image_beginning_and_end_are_kept() {
+        const BYTES: usize = (HEAD + TAIL) as usize + 5_000_000;
+        let image: Vec<u8> = (0..BYTES as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for piece in [77_777, BYTES] {
+            // A shorter image before it leaves nothing behind.
+            let mut kept = Kept::default().again(10);
+            kept.push(&[1; 10]);
+            assert_eq!(kept.bytes(0, 10), Some(&[1; 10][..]));
+            assert_eq!(kept.bytes(1, 10), None);
+            let mut kept = kept.again(BYTES as u64);
+            image.chunks(piece).for_each(|part| kept.push(part));
+            assert_eq!(kept.head.len() + kept.tail.len(), (HEAD + TAIL) as usize);
+            for (at, len) in [(0, 96), (HEAD as usize - 5, 5), (BYTES - TAIL as usize, 5), (BYTES - 5, 5)] {
+                assert_eq!(kept.bytes(at as u64, len), Some(&image[at..at + len]), "{at}");
+            }
+            for (at, len) in [(HEAD - 1, 2), (HEAD, 1), (BYTES as u64 - TAIL - 1, 2), (BYTES as u64, 1), (u64::MAX, 2)]
+            {
+                assert_eq!(kept.bytes(at, len), None, "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_squashfs_says_so_and_the_last_of_a_name_counts() {
+        let mut collector = Collector::new();
+        for content in [&b"short"[..], &[0; 200]] {
+            collector.begin("0.sqsh", content.len() as u64);
+            collector.data(content);
+            collector.end();
+        }
+        let found = collector.finish();
+        assert_eq!(found["0.sqsh"].unread.as_deref(), Some("no squashfs image"));
+        assert_eq!(found.len(), 1);
+    }
+}

@@ -1,0 +1,187 @@
+use super::*;
+use proptest::prelude::*;
+
+impl Bytes for Vec<u8> {
+    fn bytes(&self, at: u64, len: usize) -> Option<&[u8]> {
+        let at = usize::try_from(at).ok()?;
+        self.get(at..at.checked_add(len)?)
+    }
+}
+
+const FOLDER: [&str; 4] = ["usr", "local", "etc", "containers"];
+const TEXT: &[u8] = b"name: tailscale\ndepends:\n  - configuration: true\n";
+
+/// A metadata block.
+fn meta(coding: Coding, data: &[u8]) -> Vec<u8> {
+    let packed = pack(coding, data);
+    [&(packed.len() as u16).to_le_bytes()[..], &packed].concat()
+}
+
+fn pack(coding: Coding, data: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    match coding {
+        Coding::Zstd => zstd::bulk::compress(data, 3).unwrap(),
+        Coding::Xz => {
+            let mut e = liblzma::write::XzEncoder::new(Vec::new(), 0);
+            e.write_all(data).unwrap();
+            e.finish().unwrap()
+        }
+        Coding::Gzip => {
+            let mut e = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+            e.write_all(data).unwrap();
+            e.finish().unwrap()
+        }
+    }
+}
+
+fn words(list: &[(u64, usize)]) -> Vec<u8> {
+    list.iter().flat_map(|(value, bytes)| value.to_le_bytes()[..*bytes].to_vec()).collect()
+}
+
+/// An image with the folders above and one file of this content, in a fragment or in blocks of its own.
+fn image(coding: Coding, content: &[u8], fragment: bool) -> Vec<u8> {
+    let block_bytes = 4096;
+    let mut image = vec![0; 96];
+    let data_at = image.len() as u64;
+    let mut sizes = Vec::new();
+    let parts: Vec<&[u8]> = if fragment { vec![content] } else { content.chunks(block_bytes).collect() };
+    for part in parts {
+        let packed = pack(coding, part);
+        sizes.push((packed.len() as u64, 4));
+        image.extend(packed);
+    }
+    let inode = |kind: u64, n: usize| words(&[(kind, 2), (0o755, 2), (0, 2), (0, 2), (0, 4), (n as u64, 4)]);
+    // The file comes first, then each folder behind what it holds; folders list one name each.
+    let (mut inodes, mut lists) = (inode(2, 1), Vec::new());
+    let place = if fragment { [(0, 4), (0, 4), (0, 4)] } else { [(data_at, 4), (0xFFFF_FFFF, 4), (0, 4)] };
+    inodes.extend(words(&place));
+    inodes.extend(words(&[(content.len() as u64, 4)]));
+    if !fragment {
+        inodes.extend(words(&sizes));
+    }
+    let (mut child, mut kind) = (0, 2);
+    for (n, name) in ["tailscale.yaml"].into_iter().chain(FOLDER.into_iter().rev()).enumerate() {
+        let at = lists.len() as u64;
+        lists.extend(words(&[(0, 4), (0, 4), (n as u64 + 1, 4)]));
+        lists.extend(words(&[(child, 2), (0, 2), (kind, 2), (name.len() as u64 - 1, 2)]));
+        lists.extend(name.as_bytes());
+        (child, kind) = (inodes.len() as u64, 1);
+        inodes.extend(inode(1, n + 2));
+        inodes.extend(words(&[(0, 4), (2, 4), (lists.len() as u64 - at + 3, 2), (at, 2), (0, 4)]));
+    }
+    let inodes_at = image.len() as u64;
+    image.extend(meta(coding, &inodes));
+    let lists_at = image.len() as u64;
+    image.extend(meta(coding, &lists));
+    let fragment_block = image.len() as u64;
+    image.extend(meta(coding, &words(&[(data_at, 8), (sizes[0].0, 4), (0, 4)])));
+    let fragments_at = image.len() as u64;
+    image.extend(fragment_block.to_le_bytes());
+
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"hsqs");
+    put(12, &(block_bytes as u32).to_le_bytes());
+    put(16, &1u32.to_le_bytes());
+    let number: u16 = match coding {
+        Coding::Gzip => 1,
+        Coding::Xz => 4,
+        Coding::Zstd => 6,
+    };
+    put(20, &number.to_le_bytes());
+    put(28, &[4, 0, 0, 0]);
+    put(32, &child.to_le_bytes());
+    put(64, &inodes_at.to_le_bytes());
+    put(72, &lists_at.to_le_bytes());
+    put(80, &fragments_at.to_le_bytes());
+    image
+}
+
+fn read(image: &Vec<u8>, budget: &mut u32) -> Result<Vec<(String, Vec<u8>)>> {
+    Squashfs::open(image, budget)?.read_dir(&FOLDER, ".yaml", 4, 20_000)
+}
+
+#[test]
+fn a_file_is_read_in_every_coding_from_fragments_and_blocks() {
+    for coding in [Coding::Zstd, Coding::Xz, Coding::Gzip] {
+        let long: Vec<u8> = (0..10_000u32).map(|i| (i * i >> 3) as u8).collect();
+        for (content, fragment) in [(TEXT, true), (TEXT, false), (&long[..], false)] {
+            let found = read(&image(coding, content, fragment), &mut 100).unwrap();
+            assert_eq!(found, [("tailscale.yaml".to_owned(), content.to_vec())], "{coding:?}");
+        }
+    }
+}
+
+#[test]
+fn folders_that_are_not_there_are_empty_and_limits_hold() {
+    let image = image(Coding::Zstd, TEXT, true);
+    let mut budget = 100;
+    let mut fs = Squashfs::open(&image, &mut budget).unwrap();
+    assert_eq!(fs.read_dir(&["usr", "lib"], ".yaml", 4, 4096).unwrap(), []);
+    assert_eq!(fs.read_dir(&FOLDER, ".toml", 4, 4096).unwrap(), []);
+    // A file where a folder should be.
+    assert_eq!(fs.read_dir(&["usr", "local", "etc", "containers", "tailscale.yaml"], "", 4, 4096).unwrap(), []);
+    for (files, bytes, why) in [(0, 4096, "1 files in usr/local/etc/containers"), (4, 3, "a file of 49 bytes")] {
+        assert_eq!(fs.read_dir(&FOLDER, ".yaml", files, bytes).unwrap_err().message(), why);
+    }
+    assert!(read(&image, &mut 3).unwrap_err().message().starts_with("more blocks to unpack"));
+}
+
+#[test]
+fn what_is_no_image_is_named() {
+    let good = image(Coding::Zstd, TEXT, true);
+    let with = |at: usize, byte: u8| {
+        let mut bad = good.clone();
+        bad[at] = byte;
+        read(&bad, &mut 100).unwrap_err().message().to_owned()
+    };
+    assert_eq!(with(0, 0), "no squashfs image");
+    assert_eq!(with(20, 3), "squashfs compression 3, which is not gzip, xz or zstd");
+    assert_eq!(with(28, 3), "squashfs version 3.0");
+    assert_eq!(with(13, 0x11), "squashfs blocks of 4352 bytes");
+    assert_eq!(read(&good[..50].to_vec(), &mut 100).unwrap_err().message(), "too short for a squashfs image");
+}
+
+#[test]
+fn an_image_of_mksquashfs_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join(FOLDER.join("/"));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("tailscale.yaml"), TEXT).unwrap();
+    std::fs::write(folder.join("notes.txt"), "x").unwrap();
+    // More files than one block of directory entries or of inodes has room for.
+    for i in 0..1500 {
+        std::fs::write(folder.join(format!("{i}-{}", "long".repeat(20))), i.to_string()).unwrap();
+    }
+    for coding in ["zstd", "xz", "gzip"] {
+        let image = dir.path().join(coding);
+        let made = std::process::Command::new("mksquashfs")
+            .args([dir.path().join("usr").as_os_str(), image.as_os_str()])
+            .args(["-keep-as-directory", "-comp", coding, "-noappend", "-all-root", "-quiet", "-no-progress"])
+            .output();
+        let Ok(made) = made else {
+            assert!(std::env::var_os("CI").is_none(), "mksquashfs is missing, and CI needs every tool");
+            eprintln!("not run: tool missing: mksquashfs");
+            return;
+        };
+        assert!(made.status.success(), "{made:?}");
+        let found = read(&std::fs::read(&image).unwrap(), &mut 200).unwrap();
+        assert_eq!(found, [("tailscale.yaml".to_owned(), TEXT.to_vec())], "{coding}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn damage_never_panics(
+        flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        plain in any::<bool>(),
+    ) {
+        let mut bad = image(Coding::Zstd, TEXT, true);
+        for (at, value) in flips {
+            let at = at.index(if plain { 96 } else { bad.len() });
+            bad[at] = value;
+        }
+        let mut budget = 1000;
+        let _ = read(&bad, &mut budget);
+    }
+}
