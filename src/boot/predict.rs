@@ -101,7 +101,7 @@ fn apply(prediction: &mut Prediction, choice: &Choice) {
     let Some(entry) = prediction.menu.get(choice.index) else { return };
     prediction.selected = Some(choice.index);
     prediction.reason.clone_from(&choice.reason);
-    prediction.load_options = entry.load_options();
+    prediction.load_options = entry.load_options(&prediction.loader);
     prediction.renamed_to.clone_from(&entry.next_name);
 
     let mut warn = |text: String| prediction.warnings.push(text);

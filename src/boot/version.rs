@@ -99,6 +99,11 @@ impl LoaderVersion {
         self.at_least(257, 0)
     }
 
+    /// A UKI's own command line is handed back to it as LoadOptions (until upstream pull request 28924).
+    pub(super) fn passes_uki_options(&self) -> bool {
+        self.major < 255
+    }
+
     /// A profile without any `.cmdline` ends the search for further profiles.
     pub(super) fn stops_without_cmdline(&self) -> bool {
         self.major < 259 && !(self.major == 257 && self.minor >= 13)
