@@ -152,8 +152,8 @@ fn uki_id(
 ) -> (String, Option<String>) {
     let lower = name.to_ascii_lowercase();
     let file_id = match counter {
-        // This form keeps its case: what was meant as a simplification made such ids impossible to pin.
-        Some(counter) if loader.counter_left_out_of_id() => counter.id.clone(),
+        Some(counter) if loader.counted_uki_keeps_case() => counter.id.clone(),
+        Some(counter) if loader.counter_left_out_of_id() => counter.id.to_ascii_lowercase(),
         _ => lower.clone(),
     };
     if profile.number == 0 {
