@@ -39,6 +39,24 @@ impl Lab {
         .as_ref()
     }
 
+    /// The versions that the job is done with: what Talos 1.12 is nearest to, or all.
+    pub(crate) fn for_the_job(&self, arch: Arch) -> Vec<Systemd> {
+        let mut all = Systemd::all(&self.dir, arch);
+        if !self.nightly {
+            all.retain(|s| s.version.major == 257);
+        }
+        if arch == Arch::Arm64 {
+            all.retain(|s| s.version.major >= 257);
+            all.truncate(1);
+        }
+        all
+    }
+
+    /// Images after a power cut, for each version.
+    pub(crate) fn crash_images(&self) -> usize {
+        if self.nightly { 120 } else { 40 }
+    }
+
     /// How many states for each version, and how many of them in a machine of their own.
     pub(crate) fn amount(&self, arch: Arch) -> (usize, usize) {
         match (arch, self.nightly) {

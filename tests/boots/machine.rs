@@ -3,6 +3,7 @@
 use bootsurgeon::pe::Arch;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A kind of machine.
@@ -16,9 +17,6 @@ pub(crate) struct Machine {
 /// What a boot printed.
 pub(crate) struct Console {
     pub(crate) text: String,
-    /// The machine turned itself off.
-    pub(crate) ended: bool,
-    pub(crate) took: Duration,
 }
 
 impl Machine {
@@ -39,6 +37,24 @@ impl Machine {
         })
     }
 
+    /// Variables that can be added to. Debian's file for arm64 is not formatted: the firmware does that once.
+    pub(crate) fn formatted_variables(&self) -> Vec<u8> {
+        static ARM64: OnceLock<Vec<u8>> = OnceLock::new();
+        if self.arch == Arch::Amd64 {
+            return std::fs::read(self.empty_variables()).unwrap();
+        }
+        let format = || {
+            let dir = tempfile::tempdir().unwrap();
+            let (disk, variables) = (dir.path().join("empty.img"), dir.path().join("variables.fd"));
+            std::fs::write(&disk, vec![0; 1 << 20]).unwrap();
+            std::fs::copy(self.empty_variables(), &variables).unwrap();
+            // It finds nothing to boot, so it has to be stopped.
+            self.boot(&disk, &variables, Duration::from_secs(25));
+            std::fs::read(&variables).unwrap()
+        };
+        ARM64.get_or_init(format).clone()
+    }
+
     /// Starts from this disk, which is not changed, with these variables, which are.
     pub(crate) fn boot(&self, disk: &Path, variables: &Path, limit: Duration) -> Console {
         let serial = variables.with_extension("serial");
@@ -50,7 +66,7 @@ impl Machine {
             Arch::Amd64 => {
                 let mut q = Command::new("qemu-system-x86_64");
                 let smm = if self.secure { "q35,smm=on" } else { "q35,smm=off" };
-                q.args(["-machine", smm, "-accel", "tcg", "-cpu", "qemu64", "-m", "256"]);
+                q.args(["-machine", smm, "-accel", accelerator(), "-cpu", "qemu64", "-m", "256"]);
                 if self.secure {
                     q.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
                 }
@@ -69,25 +85,77 @@ impl Machine {
             .args(["-serial", &format!("file:{}", serial.display())])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let started = Instant::now();
-        let ended = wait(qemu.spawn().expect("qemu"), limit);
+        let _turn = Turn::take();
+        wait(qemu.spawn().unwrap_or_else(|e| panic!("{qemu:?}: {e}")), limit);
         let text = String::from_utf8_lossy(&std::fs::read(&serial).unwrap_or_default()).into_owned();
-        Console { text, ended, took: started.elapsed() }
+        Console { text }
     }
 }
 
+/// As many machines at a time as there are processors: more would only wait for each other, and run into their limits.
+struct Turn;
+
+static TURNS: Mutex<usize> = Mutex::new(0);
+static FREE: Condvar = Condvar::new();
+
+impl Turn {
+    fn take() -> Self {
+        let most = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut running = FREE.wait_while(TURNS.lock().unwrap(), |running| *running >= most).unwrap();
+        *running += 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TURNS.lock().unwrap() -= 1;
+        FREE.notify_one();
+    }
+}
+
+/// KVM where it works. A device node alone says little: with some hosts the machine stops at its first instructions.
+fn accelerator() -> &'static str {
+    static FOUND: OnceLock<&str> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let works = cfg!(target_arch = "x86_64") && Path::new("/dev/kvm").exists() && {
+            // Firmware that runs says something on the debug port soon, whatever there is to boot.
+            let log = tempfile::NamedTempFile::new().unwrap();
+            let child = Command::new("qemu-system-x86_64")
+                .args(["-machine", "q35", "-accel", "kvm", "-cpu", "qemu64", "-m", "256", "-display", "none"])
+                .args(["-vga", "none", "-nic", "none", "-monitor", "none", "-no-reboot"])
+                .args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"])
+                .args(["-drive", "if=pflash,format=raw,snapshot=on,file=/usr/share/OVMF/OVMF_VARS_4M.fd"])
+                .args(["-serial", &format!("file:{}", log.path().display())])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn();
+            child.is_ok_and(|child| {
+                wait(child, Duration::from_secs(8));
+                std::fs::metadata(log.path()).is_ok_and(|m| m.len() > 0)
+            })
+        };
+        let chosen = if works { "kvm" } else { "tcg" };
+        crate::say(&format!("boots: x64 runs under {chosen}"));
+        chosen
+    })
+}
+
 /// Waits; kills it when its time is up.
-fn wait(mut child: Child, limit: Duration) -> bool {
+fn wait(mut child: Child, limit: Duration) {
     let started = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "qemu: {status}");
-            return true;
+            if !status.success() {
+                crate::say(&format!("boots: qemu: {status}"));
+            }
+            return;
         }
         if started.elapsed() > limit {
             child.kill().unwrap();
             child.wait().unwrap();
-            return false;
+            return;
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -8,11 +8,25 @@
 //! - `BOOTSURGEON_BOOTS`: `ci`, `nightly`, or how many states for each version of systemd-boot.
 //! - `BOOTSURGEON_BOOTS_SEED`: other states; 1 if not given.
 //! - `BOOTSURGEON_BOOTS_VERSIONS`: only versions that begin like this, `257,262`.
+#![cfg(feature = "demo")]
 #![allow(clippy::unwrap_used)]
 
+// Shared with the power-cut harness.
+#[path = "../powercut/crash.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod crash;
+mod cuts;
+#[path = "../powercut/frame.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod frame;
+mod job;
 mod lab;
 mod machine;
 mod matrix;
+mod nvram;
+#[path = "../powercut/recorder.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod recorder;
 mod states;
 mod volume;
 
@@ -39,20 +53,61 @@ fn matrix(arch: Arch) {
     let Some(lab) = lab::Lab::open() else { return };
     let (states, whole) = lab.amount(arch);
     let machine = Machine { arch, secure: false };
-    let mut bad = Vec::new();
-    for systemd in lab::Systemd::all(&lab.dir, arch) {
-        let outcome = matrix::run(machine, &systemd, states, whole);
-        say(&format!(
-            "boots: {:<4} systemd-boot {:<22} {:>4} states ({} payloads ran; {} in a machine of their own) {:>3} mismatches {:>6.0} s",
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let systemds = lab::Systemd::all(&lab.dir, arch);
+        let run = |systemd| move || matrix::run(machine, &systemd, states, whole);
+        let threads: Vec<_> = systemds.into_iter().map(|systemd| scope.spawn(run(systemd))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut table = format!("boots: {:<5} systemd-boot             states  own machine  ran  mismatches  seconds", "");
+    for o in &outcomes {
+        table += &format!(
+            "\nboots: {:<5} {:<24} {:>6}  {:>11}  {:>3}  {:>10}  {:>7.0}",
             lab::efi_name(arch),
-            outcome.version,
-            outcome.states,
-            outcome.payloads,
-            outcome.whole,
-            outcome.mismatches.len(),
-            outcome.took.as_secs_f64(),
-        ));
-        bad.extend(outcome.mismatches);
+            o.version,
+            o.states,
+            o.whole,
+            o.payloads,
+            o.mismatches.len(),
+            o.took.as_secs_f64(),
+        );
     }
+    say(&table);
+    let bad: Vec<_> = outcomes.into_iter().flat_map(|o| o.mismatches).collect();
     assert!(bad.is_empty(), "{} mismatches:\n{}", bad.len(), bad.join("\n"));
+}
+
+#[test]
+fn the_job_boots_old_new_old() {
+    let Some(lab) = lab::Lab::open() else { return };
+    for systemd in lab.for_the_job(Arch::Amd64).iter().chain(&lab.for_the_job(Arch::Arm64)) {
+        for secure in [true, false] {
+            let started = std::time::Instant::now();
+            let boots = job::run(Machine { arch: systemd.arch, secure }, systemd);
+            say(&format!(
+                "boots: {:<5} {:<24} old, swap, new, restore, old: {boots} boots{}, {:.0} s",
+                lab::efi_name(systemd.arch),
+                systemd.version.text,
+                if secure { " under Secure Boot, a foreign signature refused" } else { "" },
+                started.elapsed().as_secs_f64(),
+            ));
+        }
+    }
+}
+
+#[test]
+fn every_power_cut_boots_old_or_new() {
+    let Some(lab) = lab::Lab::open() else { return };
+    for systemd in &lab.for_the_job(Arch::Amd64) {
+        let started = std::time::Instant::now();
+        let (old, new) = cuts::run(Machine { arch: Arch::Amd64, secure: false }, systemd, lab.crash_images());
+        assert!(old > 0 && new > 0, "{old} old, {new} new: the commit was missed");
+        say(&format!(
+            "boots: {:<5} {:<24} {} power cuts in a swap: {old} boot the old system, {new} the new one, {:.0} s",
+            lab::efi_name(systemd.arch),
+            systemd.version.text,
+            old + new,
+            started.elapsed().as_secs_f64(),
+        ));
+    }
 }

@@ -1,6 +1,7 @@
-//! Volumes and disks for the virtual machine, written by the fatfs and gpt crates and not by this project.
+//! Volumes and disks for the virtual machine, written by the fatfs and gpt crates where that can be.
 
-use std::collections::HashMap;
+use bootsurgeon::block::{Memory, read_vec};
+use bootsurgeon::fat::{Editor, Stamp};
 use std::fs::File;
 use std::io::{Cursor, Write};
 use std::os::unix::fs::FileExt;
@@ -8,8 +9,8 @@ use std::path::Path;
 
 const SECTOR: u64 = 512;
 
-/// A FAT volume with these files, written in this order; a path that ends in `/` is a directory.
-pub(crate) fn fat(bytes: usize, files: &[(String, Vec<u8>)]) -> Vec<u8> {
+/// A FAT volume without files.
+fn format(bytes: usize) -> Cursor<Vec<u8>> {
     let mut raw = Cursor::new(vec![0; bytes]);
     let (kind, cluster) = if bytes < 64 << 20 { (fatfs::FatType::Fat16, 512) } else { (fatfs::FatType::Fat32, 1024) };
     let options = fatfs::FormatVolumeOptions::new()
@@ -17,6 +18,29 @@ pub(crate) fn fat(bytes: usize, files: &[(String, Vec<u8>)]) -> Vec<u8> {
         .bytes_per_cluster(cluster.max(bytes as u32 >> 15).next_power_of_two().min(4096))
         .volume_label(*b"EFI        ");
     fatfs::format_volume(&mut raw, options).unwrap();
+    raw
+}
+
+/// A volume that is to be operated on, with files written by this project: fatfs gives `.` and `..` long names, which a
+/// swap takes for damage.
+pub(crate) fn esp(bytes: usize, files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    const STAMP: Stamp = Stamp(1_771_000_000);
+    let medium = Memory::with_sector_size(format(bytes).into_inner(), SECTOR as u32);
+    let mut editor = Editor::open(&medium).unwrap();
+    for (path, content) in files {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if !dir.is_empty() {
+            editor.make_directories(dir, STAMP).unwrap();
+        }
+        editor.make_file(dir, name, content, STAMP).unwrap();
+    }
+    editor.write_fsinfo().unwrap();
+    read_vec(&medium, 0, bytes).unwrap()
+}
+
+/// A FAT volume with these files, written in this order; a path that ends in `/` is a directory.
+pub(crate) fn fat(bytes: usize, files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut raw = format(bytes);
     let volume = fatfs::FileSystem::new(&mut raw, fatfs::FsOptions::new()).unwrap();
     for (path, content) in files {
         let mut dir = volume.root_dir();
@@ -41,10 +65,10 @@ pub(crate) fn small(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     fat((content + (256 << 10)).next_multiple_of(64 << 10).max(2304 << 10), files)
 }
 
-/// A disk with a GPT and these volumes as EFI System Partitions, the first at 1 MiB. Holes where there is nothing.
-pub(crate) fn disk<'a>(path: &Path, volumes: impl Iterator<Item = &'a Vec<u8>>) {
-    let volumes: Vec<_> = volumes.collect();
-    let total = volumes.iter().map(|v| v.len() as u64).sum::<u64>() + (2 << 20);
+/// A disk with a GPT and volumes of these sizes as EFI System Partitions, the first at 1 MiB; made one after the other.
+/// Holes where there is nothing.
+pub(crate) fn disk(path: &Path, sizes: &[usize], mut volume: impl FnMut(usize) -> Vec<u8>) {
+    let total = sizes.iter().sum::<usize>() as u64 + (2 << 20);
     let mut file = File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
     file.set_len(total).unwrap();
     gpt::mbr::ProtectiveMBR::with_lb_size(u32::try_from(total / SECTOR - 1).unwrap())
@@ -55,23 +79,24 @@ pub(crate) fn disk<'a>(path: &Path, volumes: impl Iterator<Item = &'a Vec<u8>>) 
         .logical_block_size(gpt::disk::LogicalBlockSize::Lb512)
         .create_from_device(file, None)
         .unwrap();
-    let mut at = 2048;
-    let mut starts = HashMap::new();
-    for (i, volume) in volumes.iter().enumerate() {
-        let sectors = volume.len() as u64 / SECTOR;
-        let label = if i == 0 { "EFI".to_owned() } else { format!("STATE{i}") };
+    let mut first = 2048;
+    for (i, bytes) in sizes.iter().enumerate() {
+        let sectors = *bytes as u64 / SECTOR;
         table
-            .add_partition_at(&label, i as u32 + 1, at, sectors, gpt::partition_types::EFI, 0)
+            .add_partition_at(&format!("EFI{i}"), i as u32 + 1, first, sectors, gpt::partition_types::EFI, 0)
             .unwrap_or_else(|e| panic!("partition {i}: {e}"));
-        starts.insert(i, at * SECTOR);
-        at += sectors;
+        first += sectors;
     }
     let file = table.write().unwrap();
-    for (i, volume) in volumes.iter().enumerate() {
+    let mut at = 2048 * SECTOR;
+    for (i, bytes) in sizes.iter().enumerate() {
+        let volume = volume(i);
+        assert_eq!(volume.len(), *bytes);
         for (n, chunk) in volume.chunks(4096).enumerate() {
             if chunk.iter().any(|b| *b != 0) {
-                file.write_all_at(chunk, starts[&i] + 4096 * n as u64).unwrap();
+                file.write_all_at(chunk, at + 4096 * n as u64).unwrap();
             }
         }
+        at += *bytes as u64;
     }
 }
