@@ -97,7 +97,7 @@ pub(crate) struct Systemd {
 }
 
 impl Systemd {
-    /// Every version there is for this architecture, oldest first; `BOOTSURGEON_BOOTS_VERSIONS` (`257,262`) chooses.
+    /// Every version there is for this architecture, oldest first; `BOOTSURGEON_BOOTS_VERSIONS` chooses.
     pub(crate) fn all(dir: &Path, arch: Arch) -> Vec<Self> {
         let wanted = std::env::var("BOOTSURGEON_BOOTS_VERSIONS").unwrap_or_default();
         let mut names: Vec<_> = std::fs::read_dir(dir.join("systemd"))
@@ -109,7 +109,8 @@ impl Systemd {
         let stub = |name: &str| read(&dir.join("systemd").join(name).join(efi_name(arch)).join("stub.efi"));
         let knows_profiles = |name: &&String| LoaderVersion::parse(name).is_some_and(|v| v.major >= 257);
         let first = names.iter().find(knows_profiles).expect("a stub of 257 or newer");
-        let chosen = |n: &&String| wanted.is_empty() || wanted.split(',').any(|w| n.starts_with(w));
+        let is = |n: &str, w: &str| n == w || n.starts_with(w) && !names.iter().any(|exact| exact == w);
+        let chosen = |n: &&String| wanted.is_empty() || wanted.split(',').any(|w| is(n, w));
         let open = |name: &String| {
             let loader = read(&dir.join("systemd").join(name).join(efi_name(arch)).join("systemd-boot.efi"));
             Self {

@@ -7,7 +7,7 @@
 //!
 //! - `BOOTSURGEON_BOOTS`: `ci`, `nightly`, or how many states for each version of systemd-boot.
 //! - `BOOTSURGEON_BOOTS_SEED`: other states; 1 if not given.
-//! - `BOOTSURGEON_BOOTS_VERSIONS`: only versions that begin like this, `257,262`.
+//! - `BOOTSURGEON_BOOTS_VERSIONS`: only these versions, or those that begin like this: `257,262.1`.
 #![cfg(feature = "demo")]
 #![allow(clippy::unwrap_used)]
 
@@ -53,16 +53,10 @@ fn matrix(arch: Arch) {
     let Some(lab) = lab::Lab::open() else { return };
     let (states, whole) = lab.amount(arch);
     let machine = Machine { arch, secure: false };
-    let outcomes: Vec<_> = std::thread::scope(|scope| {
-        let systemds = lab::Systemd::all(&lab.dir, arch);
-        let run = |systemd| move || matrix::run(machine, &systemd, states, whole);
-        let threads: Vec<_> = systemds.into_iter().map(|systemd| scope.spawn(run(systemd))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
-    let mut table = format!("boots: {:<5} systemd-boot             states  own machine  ran  mismatches  seconds", "");
-    for o in &outcomes {
-        table += &format!(
-            "\nboots: {:<5} {:<24} {:>6}  {:>11}  {:>3}  {:>10}  {:>7.0}",
+    say("boots:       systemd-boot             states  own machine  ran  mismatches  seconds");
+    let row = |o: &matrix::Outcome| {
+        say(&format!(
+            "boots: {:<5} {:<24} {:>6}  {:>11}  {:>3}  {:>10}  {:>7.0}",
             lab::efi_name(arch),
             o.version,
             o.states,
@@ -70,9 +64,19 @@ fn matrix(arch: Arch) {
             o.payloads,
             o.mismatches.len(),
             o.took.as_secs_f64(),
-        );
-    }
-    say(&table);
+        ));
+    };
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let run = |systemd| {
+            scope.spawn(move || {
+                let outcome = matrix::run(machine, &systemd, states, whole);
+                row(&outcome);
+                outcome
+            })
+        };
+        let threads: Vec<_> = lab::Systemd::all(&lab.dir, arch).into_iter().map(run).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
     let bad: Vec<_> = outcomes.into_iter().flat_map(|o| o.mismatches).collect();
     assert!(bad.is_empty(), "{} mismatches:\n{}", bad.len(), bad.join("\n"));
 }
