@@ -127,3 +127,13 @@ fn what_262_1_lowers_again() {
         assert_eq!(ids(&p), [uki[0], uki[1], type1], "{version}");
     }
 }
+
+#[test]
+fn a_counter_stays_where_its_next_name_is_taken() {
+    for (other, renamed) in [("X+2-1.EFI", None), ("x+2-2.efi", Some("x+2-1.efi"))] {
+        let p = predict(&esp("262.1", &[("x+3.efi", "v2"), (other, "v1")]), &Variables::default());
+        assert_eq!(p.selected_file(), Some("x+3.efi"));
+        assert_eq!(p.renamed_to.as_deref(), renamed, "beside {other}");
+        assert!(p.warnings.iter().any(|w| w.contains("cannot rename")) == renamed.is_none());
+    }
+}
