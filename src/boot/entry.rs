@@ -97,9 +97,11 @@ impl MenuEntry {
     }
 
     /// What systemd-boot hands to the image as LoadOptions.
-    pub(super) fn load_options(&self) -> Option<String> {
-        // The command line inside a UKI is the UKI's own business.
-        let own = if self.kind == EntryKind::Type1 { self.options.as_deref().filter(|o| !o.is_empty()) } else { None };
+    pub(super) fn load_options(&self, loader: &LoaderVersion) -> Option<String> {
+        // The command line inside a UKI is the UKI's own business; older versions read it and pass it all the same, and
+        // the one they read is the last in the file: that of the last profile.
+        let passed = self.kind == EntryKind::Type1 || self.kind == EntryKind::Uki && loader.passes_uki_options();
+        let own = if passed { self.options.as_deref().filter(|o| !o.is_empty()) } else { None };
         match (self.profile, own) {
             (0, own) => own.map(str::to_owned),
             (n, None) => Some(format!("@{n}")),
@@ -150,8 +152,8 @@ fn uki_id(
 ) -> (String, Option<String>) {
     let lower = name.to_ascii_lowercase();
     let file_id = match counter {
-        // This form keeps its case: what was meant as a simplification made such ids impossible to pin.
-        Some(counter) if loader.counter_left_out_of_id() => counter.id.clone(),
+        Some(counter) if loader.counted_uki_keeps_case() => counter.id.clone(),
+        Some(counter) if loader.counter_left_out_of_id() => counter.id.to_ascii_lowercase(),
         _ => lower.clone(),
     };
     if profile.number == 0 {

@@ -86,7 +86,7 @@ pub fn predict(esp: &Esp<'_>, vars: &Variables) -> Prediction {
         prediction.reason =
             "the firmware is in setup mode: the keys in loader\\keys\\auto are enrolled, then it restarts".to_owned();
     } else if let Some(choice) = choice {
-        apply(&mut prediction, &choice);
+        apply(&mut prediction, &choice, esp);
     }
     warn_of_unlisted(esp, &mut prediction.warnings);
     prediction
@@ -97,12 +97,13 @@ pub fn worlds(esp: &Esp<'_>, vars: &Variables) -> [Prediction; 2] {
     [predict(esp, vars), predict(esp, &vars.reset())]
 }
 
-fn apply(prediction: &mut Prediction, choice: &Choice) {
+fn apply(prediction: &mut Prediction, choice: &Choice, esp: &Esp<'_>) {
     let Some(entry) = prediction.menu.get(choice.index) else { return };
+    let taken = entry.next_name.as_ref().is_some_and(|name| is_taken(name, entry, esp));
     prediction.selected = Some(choice.index);
     prediction.reason.clone_from(&choice.reason);
-    prediction.load_options = entry.load_options();
-    prediction.renamed_to.clone_from(&entry.next_name);
+    prediction.load_options = entry.load_options(&prediction.loader);
+    prediction.renamed_to = entry.next_name.clone().filter(|_| !taken);
 
     let mut warn = |text: String| prediction.warnings.push(text);
     if entry.profile > 0 {
@@ -111,7 +112,11 @@ fn apply(prediction: &mut Prediction, choice: &Choice) {
     if entry.is_bad() {
         warn(format!("{} has no tries left and is started all the same", entry.id));
     }
-    if let Some(name) = &entry.next_name {
+    if let Some(name) = &entry.next_name
+        && taken
+    {
+        warn(format!("boot counting cannot rename the file of {} to {name}: there is such a file", entry.id));
+    } else if let Some(name) = &entry.next_name {
         warn(format!("boot counting renames the file of {} to {name} before it starts", entry.id));
     }
     if choice.once {
@@ -122,6 +127,19 @@ fn apply(prediction: &mut Prediction, choice: &Choice) {
     }
     if choice.nothing_to_start {
         warn("no entry of the menu is a system to start".to_owned());
+    }
+}
+
+/// Whether there is a file of that name where the entry's own file lies. The firmware refuses the renaming then, and
+/// systemd-boot goes on without.
+fn is_taken(name: &str, entry: &MenuEntry, esp: &Esp<'_>) -> bool {
+    let (linux, type1) = match &esp.xbootldr {
+        Some(x) if entry.xbootldr => (&x.linux, &x.type1),
+        _ => (&esp.linux, &esp.type1),
+    };
+    match entry.kind {
+        EntryKind::Uki => linux.iter().any(|f| f.name.eq_ignore_ascii_case(name)),
+        _ => type1.iter().any(|f| f.name.eq_ignore_ascii_case(name)),
     }
 }
 

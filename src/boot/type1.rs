@@ -76,6 +76,9 @@ pub(super) fn of_file(
         entry.count(&counter);
         if loader.counter_left_out_of_id() {
             entry.id = counter.id;
+            if !loader.counted_type1_keeps_case() {
+                entry.id.make_ascii_lowercase();
+            }
         }
     }
     entry.title = title.unwrap_or_else(|| entry.id.clone());

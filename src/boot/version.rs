@@ -99,6 +99,11 @@ impl LoaderVersion {
         self.at_least(257, 0)
     }
 
+    /// A UKI's own command line is handed back to it as LoadOptions (until upstream pull request 28924).
+    pub(super) fn passes_uki_options(&self) -> bool {
+        self.major < 255
+    }
+
     /// A profile without any `.cmdline` ends the search for further profiles.
     pub(super) fn stops_without_cmdline(&self) -> bool {
         self.major < 259 && !(self.major == 257 && self.minor >= 13)
@@ -114,9 +119,20 @@ impl LoaderVersion {
         self.major == 257 && self.minor >= 13
     }
 
+    /// The id of a UKI with a boot counter keeps its case, which makes it impossible to pin (seen on 257.13 and 262; gone
+    /// in 262.1).
+    pub(super) fn counted_uki_keeps_case(&self) -> bool {
+        self.counter_left_out_of_id() && !self.at_least(262, 1)
+    }
+
+    /// The same for Type #1 entries (seen on 257.13; gone in 262, and not looked at in between).
+    pub(super) fn counted_type1_keeps_case(&self) -> bool {
+        self.counter_left_out_of_id() && !self.at_least(262, 0)
+    }
+
     /// The part of an id behind `@` keeps its case.
     pub(super) fn profile_id_keeps_case(&self) -> bool {
-        self.at_least(259, 0)
+        self.at_least(259, 0) && !self.at_least(262, 1)
     }
 
     /// `'value'` loses its quotes like `"value"`.

@@ -107,3 +107,33 @@ fn a_read_only_file_is_not_counted_down_by_262() {
         assert_eq!(predict(&esp, &Variables::default()).renamed_to.as_deref(), renamed);
     }
 }
+
+#[test]
+fn what_262_1_lowers_again() {
+    let mut image = talos_uki("v1.12.4");
+    let at = image.windows(8).position(|w| w == b"ID=reset").unwrap();
+    image[at..at + 8].copy_from_slice(b"ID=Reset");
+    for (version, uki, type1) in [
+        ("257.9", ["talos-v1.12.4+3.efi", "talos-v1.12.4+3.efi@reset-maintenance"], "zed+2.conf"),
+        ("259.5", ["Talos-v1.12.4.efi", "Talos-v1.12.4.efi@Reset-maintenance"], "Zed.conf"),
+        ("262", ["Talos-v1.12.4.efi", "Talos-v1.12.4.efi@Reset-maintenance"], "zed.conf"),
+        ("262.1-1", ["talos-v1.12.4.efi", "talos-v1.12.4.efi@reset-maintenance"], "zed.conf"),
+    ] {
+        let mut esp = esp_of(version, &[("Talos-v1.12.4+3.efi", image.clone())]);
+        let text = b"title Zed\nefi /there.efi\n".to_vec();
+        esp.type1 = vec![Type1File { name: "Zed+2.conf".into(), is_dir: false, text }];
+        esp.exists = &|_| true;
+        let p = predict(&esp, &Variables::default());
+        assert_eq!(ids(&p), [uki[0], uki[1], type1], "{version}");
+    }
+}
+
+#[test]
+fn a_counter_stays_where_its_next_name_is_taken() {
+    for (other, renamed) in [("X+2-1.EFI", None), ("x+2-2.efi", Some("x+2-1.efi"))] {
+        let p = predict(&esp("262.1", &[("x+3.efi", "v2"), (other, "v1")]), &Variables::default());
+        assert_eq!(p.selected_file(), Some("x+3.efi"));
+        assert_eq!(p.renamed_to.as_deref(), renamed, "beside {other}");
+        assert!(p.warnings.iter().any(|w| w.contains("cannot rename")) == renamed.is_none());
+    }
+}

@@ -134,7 +134,8 @@ fn f1_f2_profiles_can_be_pinned() {
         let p = predict(&esp, &default("x*@*"));
         assert_eq!(selected(&p), f2, "{version}");
         let pinned = f2.contains('@');
-        assert_eq!(p.load_options.as_deref(), pinned.then_some("@1"));
+        let own = (!version.starts_with("257") && f2 == "x.efi").then_some("a");
+        assert_eq!(p.load_options.as_deref(), if pinned { Some("@1") } else { own });
         assert_eq!(p.warnings.iter().any(|w| w.contains("not the system itself")), pinned);
         assert_eq!(p.fallback, None, "another profile of the same file is no fallback");
     }
@@ -237,4 +238,24 @@ fn roles_are_read_from_what_the_loader_left() {
     // Nothing is known, or it came from elsewhere.
     assert_eq!(of(None, None).running_file, None);
     assert_eq!(of(Some("auto-efi-shell"), Some("\\EFI\\other\\x.efi")).running_file, None);
+}
+
+#[test]
+fn old_versions_hand_the_last_profiles_command_line_to_the_image() {
+    let os = talos_os_release("v1.10.0");
+    let sections: [(&str, &[u8]); 5] = [
+        (".osrel", os.as_bytes()),
+        (".cmdline", b"console=ttyS0"),
+        (".profile", b"ID=main"),
+        (".profile", b"ID=reset"),
+        (".cmdline", b"talos.experimental.wipe=system"),
+    ];
+    for (version, passed) in [
+        ("252.39", Some("talos.experimental.wipe=system")),
+        ("254.26", Some("talos.experimental.wipe=system")),
+        ("257.9", None),
+    ] {
+        let p = predict(&esp_of(version, &[("X.efi", pe(X64, &sections))]), &Variables::default());
+        assert_eq!(p.load_options.as_deref(), passed, "{version}");
+    }
 }

@@ -1,0 +1,117 @@
+//! Real boots: real firmware (OVMF, AAVMF) in QEMU starts real systemd-boot from images that this project predicted,
+//! or wrote. What is compared is what systemd-boot itself wrote into `LoaderEntries` and `LoaderEntrySelected`, and what
+//! the program that it started printed.
+//!
+//! Not part of a plain `cargo test`: `BOOTSURGEON_BOOTS=ci` (some minutes) or `=nightly` asks for it. `prepare.sh` lists
+//! what it needs.
+//!
+//! - `BOOTSURGEON_BOOTS`: `ci`, `nightly`, or how many states for each version of systemd-boot.
+//! - `BOOTSURGEON_BOOTS_SEED`: other states; 1 if not given.
+//! - `BOOTSURGEON_BOOTS_VERSIONS`: only these versions, or those that begin like this: `257,262.1`.
+#![cfg(feature = "demo")]
+#![allow(clippy::unwrap_used)]
+
+// Shared with the power-cut harness.
+#[path = "../powercut/crash.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod crash;
+mod cuts;
+#[path = "../powercut/frame.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod frame;
+mod job;
+mod lab;
+mod machine;
+mod matrix;
+mod nvram;
+#[path = "../powercut/recorder.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod recorder;
+mod states;
+mod volume;
+
+use bootsurgeon::pe::Arch;
+use machine::Machine;
+use std::io::Write;
+
+/// Past the capture of the test harness: a table that nobody sees is none.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+#[test]
+fn predictions_hold_on_x64() {
+    matrix(Arch::Amd64);
+}
+
+#[test]
+fn predictions_hold_on_arm64() {
+    matrix(Arch::Arm64);
+}
+
+fn matrix(arch: Arch) {
+    let Some(lab) = lab::Lab::open() else { return };
+    let (states, whole) = lab.amount(arch);
+    let machine = Machine { arch, secure: false };
+    say("boots:       systemd-boot             states  own machine  ran  mismatches  seconds");
+    let row = |o: &matrix::Outcome| {
+        say(&format!(
+            "boots: {:<5} {:<24} {:>6}  {:>11}  {:>3}  {:>10}  {:>7.0}",
+            lab::efi_name(arch),
+            o.version,
+            o.states,
+            o.whole,
+            o.payloads,
+            o.mismatches.len(),
+            o.took.as_secs_f64(),
+        ));
+    };
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let run = |systemd| {
+            scope.spawn(move || {
+                let outcome = matrix::run(machine, &systemd, states, whole);
+                row(&outcome);
+                outcome
+            })
+        };
+        let threads: Vec<_> = lab::Systemd::all(&lab.dir, arch).into_iter().map(run).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let bad: Vec<_> = outcomes.into_iter().flat_map(|o| o.mismatches).collect();
+    assert!(bad.is_empty(), "{} mismatches:\n{}", bad.len(), bad.join("\n"));
+}
+
+#[test]
+fn the_job_boots_old_new_old() {
+    let Some(lab) = lab::Lab::open() else { return };
+    for systemd in lab.for_the_job(Arch::Amd64).iter().chain(&lab.for_the_job(Arch::Arm64)) {
+        for secure in [true, false] {
+            let started = std::time::Instant::now();
+            let boots = job::run(Machine { arch: systemd.arch, secure }, systemd);
+            say(&format!(
+                "boots: {:<5} {:<24} old, swap, new, restore, old: {boots} boots{}, {:.0} s",
+                lab::efi_name(systemd.arch),
+                systemd.version.text,
+                if secure { " under Secure Boot, a foreign signature refused" } else { "" },
+                started.elapsed().as_secs_f64(),
+            ));
+        }
+    }
+}
+
+#[test]
+fn every_power_cut_boots_old_or_new() {
+    let Some(lab) = lab::Lab::open() else { return };
+    for systemd in &lab.for_the_job(Arch::Amd64) {
+        let started = std::time::Instant::now();
+        let (old, new) = cuts::run(Machine { arch: Arch::Amd64, secure: false }, systemd, lab.crash_images());
+        assert!(old > 0 && new > 0, "{old} old, {new} new: the commit was missed");
+        say(&format!(
+            "boots: {:<5} {:<24} {} power cuts in a swap: {old} boot the old system, {new} the new one, {:.0} s",
+            lab::efi_name(systemd.arch),
+            systemd.version.text,
+            old + new,
+            started.elapsed().as_secs_f64(),
+        ));
+    }
+}
