@@ -430,9 +430,9 @@ impl Case<'_> {
         let settled = [&self.untouched, done].iter().any(|state| after == **state);
         assert!(settled, "{what}: neither the old state nor the new one: {:?}", after.keys());
         if after == *done {
-            tally.new += 1
+            tally.new += 1;
         } else {
-            tally.old += 1
+            tally.old += 1;
         }
 
         // 4. And there is nothing left to do.

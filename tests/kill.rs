@@ -268,9 +268,9 @@ fn a_swap_that_is_killed_leaves_a_volume_that_boots_and_recovers() {
         let now = volume.files();
         reference.assert_bootable(&now, &what);
         if now[TARGET] == reference.old[TARGET] {
-            old += 1
+            old += 1;
         } else {
-            new += 1
+            new += 1;
         }
         let report = volume.recover();
         unfinished += usize::from(report["committed"] == true);
@@ -333,9 +333,9 @@ fn ctrl_c_and_sigterm_leave_nothing_to_recover() {
         let status = child.wait().unwrap();
         let what = format!("{signal} {round}: {said}");
         if judge_stopped(&volume, &reference, status, &what) {
-            done += 1
+            done += 1;
         } else {
-            stopped += 1
+            stopped += 1;
         }
         volume.reset();
     }

@@ -51,6 +51,12 @@ fn run(medium: &dyn WriteAt) -> Result<Recovery> {
     choose_table(medium, &mut done)?;
     let mut editor = Editor::open(medium)?;
     equalise_copies(&editor, &mut done)?;
+    // Finishing may take a cluster, and on a full volume the last one may be lost to a recovery that was cut. Of a damaged
+    // tree nobody can say what is lost.
+    let health = Health::check(&editor.volume()?)?;
+    if !health.is_damaged() {
+        free_lost(&mut editor, &health, &mut done)?;
+    }
     let volume = editor.volume()?;
     let found = interrupted(&volume)?;
     if let Some(found) = &found {
@@ -180,6 +186,17 @@ fn clean(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {
         editor.barrier()?;
         done.actions.push(format!("cleared {slots} orphaned name slots in /{}", path.trim_start_matches('/')));
     }
+    let lost = free_lost(editor, &health, done)?;
+    if health.fsinfo_stale || lost > 0 {
+        editor.write_fsinfo()?;
+        editor.barrier()?;
+        done.actions.push("brought the free-space count (FSInfo) up to date".into());
+    }
+    Ok(())
+}
+
+/// Frees the clusters that belong to no file or directory; how many there were.
+fn free_lost(editor: &mut Editor<'_>, health: &Health, done: &mut Recovery) -> Result<u64> {
     let lost: u64 = health.lost.iter().map(|r| u64::from(r.count)).sum();
     if lost > 0 {
         editor.free(&health.lost)?;
@@ -187,12 +204,7 @@ fn clean(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {
         let bytes = lost * u64::from(editor.geometry().cluster_bytes);
         done.actions.push(format!("freed {lost} clusters ({bytes} bytes) that belonged to no file"));
     }
-    if health.fsinfo_stale || lost > 0 {
-        editor.write_fsinfo()?;
-        editor.barrier()?;
-        done.actions.push("brought the free-space count (FSInfo) up to date".into());
-    }
-    Ok(())
+    Ok(lost)
 }
 
 /// Whether every copy of the allocation table gives the same files, each in the same clusters.
