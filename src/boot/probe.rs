@@ -147,14 +147,19 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Reads the `.sdmagic` section of an EFI program; `None` when it is no systemd-boot.
+    /// Reads the `.sdmagic` section of an EFI program; `None` when it is no systemd-boot. Up to 252, builds for arm64 have
+    /// no such section (their linker script knew none): there the marker lies
+    /// somewhere, behind the sections even. 256 KiB are searched, twice as much as these files have.
     #[must_use]
     pub fn probe(source: &dyn ReadAt) -> Option<Self> {
         let newest = LoaderVersion::parse("257")?;
         let mut file = FirmwareFile::new(source, false);
         let image = Image::read(&mut file, &newest, None).ok()?;
-        let section = image.base().find(b".sdmagic")?;
-        let text = file.read(section.offset, section.bytes).ok()?;
+        let text = match image.base().find(b".sdmagic") {
+            Some(section) => file.read(section.offset, section.bytes).ok()?,
+            None if image.machine == 0xAA64 => FirmwareFile::new(source, true).read(0, 0).ok()?,
+            None => return None,
+        };
         Some(Self { version: LoaderVersion::from_magic(&text)?, machine: image.machine })
     }
 }

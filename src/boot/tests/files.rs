@@ -237,3 +237,14 @@ fn any_bytes_are_survived() {
         }
     }
 }
+
+#[test]
+fn a_loader_for_arm64_without_sections_of_its_own_is_known_by_its_marker() {
+    let marker = b"#### LoaderInfo: systemd-boot 252.39-1~deb12u2 ####\0";
+    for (machine, known) in [(0xAA64, true), (X64, false)] {
+        let mut image = pe(machine, &[(".text", b"code"), (".data", b"data")]);
+        image.extend(marker);
+        let found = Loader::probe(&image).map(|l| (l.version.major, l.version.minor, l.machine));
+        assert_eq!(found, known.then_some((252, 39, machine)));
+    }
+}
