@@ -16,6 +16,7 @@ use std::process::Command;
 fn corpus() -> Option<PathBuf> {
     let corpus = std::env::var_os("BOOTSURGEON_SIGNED_CORPUS").map(PathBuf::from);
     if corpus.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "BOOTSURGEON_SIGNED_CORPUS names no corpus");
         eprintln!("NOT RUN: BOOTSURGEON_SIGNED_CORPUS names no corpus; make one with tests/corpus/fetch-signed.sh DIR");
     }
     corpus

@@ -13,15 +13,12 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
+mirror=$("$here/../support/mirror.sh")
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 
 # Suites, oldest first: 252, 254, 257, and what is newer. One that the mirror does not have is left out.
 suites="bookworm bookworm-backports trixie trixie-backports forky sid"
-
-mirror() {
-    apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' | sed -n 's/^Debian //p' | head -n 1
-}
 
 private_apt() { # SUITE COMMAND...
     root=$dir/apt/$1
@@ -35,7 +32,7 @@ fetch_suite() { # SUITE
     root=$dir/apt/$1
     mkdir -p "$root/state/lists/partial" "$root/cache/archives/partial" "$root/debs"
     : >"$root/status"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(mirror) $1 main" >"$root/sources.list"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$root/sources.list"
     if ! private_apt "$1" apt-get -qq update || ! (cd "$root/debs" &&
         private_apt "$1" apt-get -qq download systemd-boot-efi:amd64 systemd-boot-efi:arm64); then
         echo "prepare.sh: systemd-boot of $1 cannot be had from the mirror" >&2

@@ -15,7 +15,7 @@
 #   verdicts.tsv     file, certificate, what sbverify says, whether that certificate is embedded in the file's signatures
 set -eu
 dir=${1:?usage: fetch-signed.sh DIR}
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+mirror=$("$(dirname "$0")/../support/mirror.sh")
 suite=${DEBIAN_SUITE:-bookworm}
 mkdir -p "$dir/files" "$dir/certs" "$dir/work"
 dir=$(cd "$dir" && pwd)
