@@ -6,7 +6,9 @@
 mod cli;
 mod support;
 
-use cli::{DUPLICATE, ESP, NOHALT, TAILSCALE, TARGET, files, named, uki, uki_bytes};
+use bootsurgeon::pe::Arch;
+use bootsurgeon::uki::build::Builder;
+use cli::{DUPLICATE, ESP, NOHALT, TAILSCALE, TARGET, files, named, put, uki, uki_bytes};
 use std::collections::BTreeMap;
 use std::path::Path;
 use support::{Lab, fsck_clean, gpt_clean, sha256, tool};
@@ -191,6 +193,34 @@ fn an_image_that_halts_installed_nodes_is_refused_with_both_ways_out() {
     if tool("mcopy") {
         assert!(files(&disk, ESP)[TARGET] == uki_bytes(&lab, "v1.12.4-arm64-iso"));
     }
+}
+
+/// Up to 254, systemd-boot passes the command line of a UKI's last profile to its stub.
+#[test]
+fn an_old_boot_loader_that_would_start_the_wiping_profile_is_found_out() {
+    if !tool("mcopy") {
+        return;
+    }
+    let lab = Lab::new();
+    let disk = lab.fixture("disk-512.img.zst");
+    let loader = |version: &str| {
+        let magic = format!("#### LoaderInfo: systemd-boot {version} ####");
+        let pe = Builder::new(Arch::Arm64).section(".text", [0; 16]).section(".sdmagic", magic).build();
+        put(&disk, ESP, "EFI/BOOT/BOOTAA64.EFI", &pe);
+        sha256(&disk)
+    };
+    let installer = uki(&lab, "v1.12.3-arm64-installer");
+    let hash = loader("254.26");
+    assert!(bootsurgeon!("status", disk).code(0).out.contains("command line of its last profile"));
+    for how in ["--yes", "--dry-run"] {
+        let ran = bootsurgeon!("swap", disk, installer, how, "--allow-halt-if-installed");
+        ran.fails(4, &["systemd-boot 254.26", "talos.experimental.wipe=system", "EFI/BOOT", "not changed"]);
+    }
+    assert_eq!(sha256(&disk), hash);
+    // An image without such a profile is no danger, nor is a boot loader that leaves the command line to the image.
+    bootsurgeon!("swap", disk, uki(&lab, "v1.12.4-arm64-uki"), "--yes").code(0);
+    loader("257.9");
+    bootsurgeon!("swap", disk, installer, "--yes").code(0);
 }
 
 #[test]

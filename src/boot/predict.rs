@@ -6,6 +6,7 @@ use super::probe::UkiFile;
 use super::select::{self, Choice};
 use super::version::LoaderVersion;
 use super::{Esp, Exists, Type1File, Variables, type1};
+use crate::uki::cmdline::wipes;
 use serde::Serialize;
 
 /// More lines than any menu has. Sorting takes time in the square of their number.
@@ -108,6 +109,13 @@ fn apply(prediction: &mut Prediction, choice: &Choice, esp: &Esp<'_>) {
     let mut warn = |text: String| prediction.warnings.push(text);
     if entry.profile > 0 {
         warn(format!("{} is profile {} of its image and not the system itself", entry.id, entry.profile));
+    }
+    if let Some(what) = prediction.load_options.as_deref().and_then(wipes) {
+        let loader = &prediction.loader;
+        warn(format!(
+            "{loader} starts {} with the command line of its last profile unless Secure Boot is on: that wipes ({what})",
+            entry.id
+        ));
     }
     if entry.is_bad() {
         warn(format!("{} has no tries left and is started all the same", entry.id));

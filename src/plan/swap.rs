@@ -5,6 +5,7 @@ use crate::block::ReadAt;
 use crate::boot::{Prediction, Skip, UkiFile};
 use crate::esp::{EspFile, FileKind, Inventory, backup_of, disabled_of};
 use crate::surgery::{ContentRef, Install, Operation, Source};
+use crate::uki::cmdline::{WIPE, wipes};
 use crate::{Error, Result};
 use serde::Serialize;
 
@@ -141,6 +142,7 @@ impl SwapPlan {
             if entry.profile != 0 {
                 return Ok(Err(format!("its profile {} would start {name} ({})", entry.id, world.reason)));
             }
+            refuse_wiping_options(world)?;
         }
         for name in &disable {
             let to = disabled_of(name, wishes.time, |n| taken(n) || used.iter().any(|u| u == n));
@@ -200,6 +202,20 @@ impl SwapPlan {
             tidy: tidying(&self.renames, &self.delete),
         }
     }
+}
+
+/// Up to 254, systemd-boot hands the command line of an image's last profile to the stub, which takes it for its own
+/// unless Secure Boot is enforced: of an installer's UKI that is the profile which wipes. No name helps against that.
+fn refuse_wiping_options(world: &Prediction) -> Result<()> {
+    let Some(what) = world.load_options.as_deref().and_then(wipes) else { return Ok(()) };
+    Err(Error::refused(format!(
+        "{} on the ESP would start the image with the command line of its last profile, which wipes ({WIPE}={what})",
+        world.loader
+    ))
+    .advise(
+        "take an image without a wiping profile (the factory's …-secureboot-uki.efi), or first replace the boot loader in \
+         EFI/BOOT by the one of the new image's version (it is on the ISO)",
+    ))
 }
 
 /// The names the image might get, best first.

@@ -209,21 +209,31 @@ fn free_lost(editor: &mut Editor<'_>, health: &Health, done: &mut Recovery) -> R
 
 /// Whether every copy of the allocation table gives the same files, each in the same clusters.
 fn copies_agree_on_every_file(volume: &Volume<&dyn WriteAt>) -> Result<bool> {
-    let Some(ours) = every_file(volume) else { return Ok(false) };
+    let ours = every_file(volume)?;
     for n in volume.geometry().live_copies().skip(1) {
         let table = Table::read(volume.source(), volume.geometry(), n)?;
         let other = Volume::with_table(*volume.source(), volume.geometry().clone(), table);
-        if every_file(&other).as_ref() != Some(&ours) {
+        if ours.is_none() || every_file(&other)? != ours {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// Every file and directory by path: its entry and, of a file, its clusters. `None` when something cannot be read.
-fn every_file(volume: &Volume<&dyn WriteAt>) -> Option<BTreeMap<String, (Entry, Vec<Run>)>> {
-    let mut all = BTreeMap::new();
-    let mut stack = vec![(String::new(), volume.root().ok()?)];
+/// Files and directories by path: the entry and, of a file, its clusters.
+type Files = BTreeMap<String, (Entry, Vec<Run>)>;
+
+/// Every file and directory. `None` when the volume is too damaged to tell; a medium that fails is an error.
+fn every_file(volume: &Volume<&dyn WriteAt>) -> Result<Option<Files>> {
+    match walk(volume) {
+        Err(e) if e.kind() == Kind::Rejected => Ok(None),
+        files => files,
+    }
+}
+
+fn walk(volume: &Volume<&dyn WriteAt>) -> Result<Option<Files>> {
+    let mut all = Files::new();
+    let mut stack = vec![(String::new(), volume.root()?)];
     // A directory that leads to itself would be walked for ever.
     let mut seen = HashSet::new();
     while let Some((path, directory)) = stack.pop() {
@@ -232,16 +242,16 @@ fn every_file(volume: &Volume<&dyn WriteAt>) -> Option<BTreeMap<String, (Entry, 
             let mut runs = Vec::new();
             if entry.is_dir() {
                 if !seen.insert(entry.first_cluster) {
-                    return None;
+                    return Ok(None);
                 }
-                stack.push((path.clone(), volume.directory(&entry).ok()?));
+                stack.push((path.clone(), volume.directory(&entry)?));
             } else if entry.first_cluster != 0 {
-                runs = volume.table().chain(entry.first_cluster).ok()?;
+                runs = volume.table().chain(entry.first_cluster)?;
             }
             all.insert(path, (entry, runs));
         }
     }
-    Some(all)
+    Ok(Some(all))
 }
 
 /// A medium whose writes stay in memory.
