@@ -48,6 +48,9 @@ struct Mutant<'m> {
     fats: [Range<u64>; 2],
     directories: &'m BTreeSet<u64>,
     applied: &'m AtomicBool,
+    geometry: &'m Geometry,
+    /// What the two phases around the mistake wrote, in each run: `FAT | root`.
+    around: &'m Mutex<BTreeSet<String>>,
     state: Mutex<State>,
 }
 
@@ -56,6 +59,8 @@ struct State {
     phase: usize,
     /// Directory writes of several slots so far.
     divisible: usize,
+    /// What was written in the phase of the mistake, and in the next.
+    kinds: [BTreeSet<&'static str>; 2],
     /// Writes that the operation believes done.
     held: Vec<Held>,
 }
@@ -105,6 +110,34 @@ impl Mutant<'_> {
     }
 }
 
+impl Drop for Mutant<'_> {
+    fn drop(&mut self) {
+        let state = self.state();
+        if let Mistake::NoBarrier(n) | Mistake::Late(n) = self.mistake
+            && state.phase > n
+        {
+            let [a, b] = state.kinds.each_ref().map(describe);
+            self.around.lock().unwrap().insert(format!("{a} | {b}"));
+        }
+    }
+}
+
+/// What a sector is to the file system.
+fn what_is(sector: u64, g: &Geometry, directories: &BTreeSet<u64>) -> &'static str {
+    let root = g.cluster_sector(g.root_cluster)..g.cluster_sector(g.root_cluster) + g.cluster_sectors;
+    match sector {
+        s if Some(s) == g.fsinfo => "FSInfo",
+        s if s < g.data_start => "FAT",
+        s if root.contains(&s) => "root",
+        s if directories.contains(&s) => "EFI/Linux",
+        _ => "data",
+    }
+}
+
+fn describe(kinds: &BTreeSet<&'static str>) -> String {
+    if kinds.is_empty() { "nothing".to_owned() } else { kinds.iter().copied().collect::<Vec<_>>().join("+") }
+}
+
 impl ReadAt for Mutant<'_> {
     fn size(&self) -> u64 {
         self.below.size()
@@ -131,6 +164,12 @@ impl WriteAt for Mutant<'_> {
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let phase = self.state().phase;
+        if let Mistake::NoBarrier(n) | Mistake::Late(n) = self.mistake
+            && (n..n + 2).contains(&phase)
+        {
+            let kind = what_is(offset / u64::from(self.below.sector_size()), self.geometry, self.directories);
+            self.state().kinds[phase - n].insert(kind);
+        }
         let in_fat = |n: usize| self.fats[n].contains(&offset);
         let hold = || {
             self.apply();
@@ -204,6 +243,7 @@ struct Mistaken {
     geometry: Geometry,
     directories: BTreeSet<u64>,
     applied: Arc<AtomicBool>,
+    around: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Mistaken {
@@ -219,6 +259,8 @@ impl Mistaken {
             fats: [fat(0), fat(1)],
             directories: &self.directories,
             applied: &self.applied,
+            geometry: &self.geometry,
+            around: &self.around,
             state: Mutex::default(),
         }
     }
@@ -254,26 +296,16 @@ fn subjects() -> Vec<(Job, Shape)> {
 
 /// What the phases of a run write, for people: `FAT`, `EFI/Linux` …
 fn phases(scenario: &Scenario, events: &[Event]) -> Vec<String> {
-    let g = &scenario.volume.geometry;
     let directories = directory_sectors(&scenario.volume);
-    let root = g.cluster_sector(g.root_cluster)..g.cluster_sector(g.root_cluster) + g.cluster_sectors;
-    let what = |sector: u64| match sector {
-        s if Some(s) == g.fsinfo => "FSInfo",
-        s if s < g.data_start => "FAT",
-        s if root.contains(&s) => "root",
-        s if directories.contains(&s) => "EFI/Linux",
-        _ => "data",
-    };
-    let describe = |span: &[Event]| {
+    let label = |span: &[Event]| {
         let sectors = span.iter().filter_map(|e| match e {
-            Event::Write { sector, .. } => Some(what(*sector)),
+            Event::Write { sector, .. } => Some(what_is(*sector, &scenario.volume.geometry, &directories)),
             _ => None,
         });
-        let kinds: BTreeSet<&str> = sectors.collect();
-        if kinds.is_empty() { "nothing".to_owned() } else { kinds.into_iter().collect::<Vec<_>>().join("+") }
+        describe(&sectors.collect())
     };
     let spans = events.split_inclusive(|e| matches!(e, Event::Barrier));
-    spans.filter(|s| matches!(s.last(), Some(Event::Barrier))).map(describe).collect()
+    spans.filter(|s| matches!(s.last(), Some(Event::Barrier))).map(label).collect()
 }
 
 fn directory_sectors(volume: &Volume) -> BTreeSet<u64> {
@@ -296,14 +328,14 @@ fn plan(
     job: Job,
     mistake: Mistake,
     in_recovery: bool,
-    applied: &Arc<AtomicBool>,
+    (applied, around): (&Arc<AtomicBool>, &Arc<Mutex<BTreeSet<String>>>),
     volume: &Volume,
     report: &Report,
 ) -> (Expectation, Box<dyn Operation>) {
     let (expectation, inner) = job.on(volume, report);
-    let (geometry, applied) = (volume.geometry.clone(), applied.clone());
+    let (geometry, applied, around) = (volume.geometry.clone(), applied.clone(), around.clone());
     let directories = directory_sectors(volume);
-    (expectation, Box::new(Mistaken { inner, mistake, in_recovery, geometry, directories, applied }))
+    (expectation, Box::new(Mistaken { inner, mistake, in_recovery, geometry, directories, applied, around }))
 }
 
 /// Every mistake there is to make in a run of so many phases.
@@ -318,15 +350,18 @@ fn mistakes(phases: usize) -> Vec<Mistake> {
 }
 
 fn judge(job: Job, shape: Shape, labels: &[String], mistake: Mistake, in_recovery: bool) -> Verdict {
-    let applied = Arc::new(AtomicBool::new(false));
+    let (applied, seen) = (Arc::new(AtomicBool::new(false)), Arc::default());
     let volume = Volume::build(shape);
     let report = Checker::default().check(&volume.frame);
-    let (expectation, operation) = plan(job, mistake, in_recovery, &applied, &volume, &report);
+    let (expectation, operation) = plan(job, mistake, in_recovery, (&applied, &seen), &volume, &report);
     let subject = format!("{}, {:?}", job.name(), shape.room);
     let scenario = Scenario { name: subject.clone(), operation_name: job.name(), volume, expectation, operation };
     let tally = search(&scenario);
     let label = |n: usize| labels.get(n).map_or("the end", String::as_str);
     let around = match mistake {
+        Mistake::NoBarrier(_) | Mistake::Late(_) if in_recovery => {
+            seen.lock().unwrap().iter().cloned().collect::<Vec<_>>().join("; ")
+        }
         _ if in_recovery => String::new(),
         Mistake::NoBarrier(n) | Mistake::Late(n) => format!("{} | {}", label(n), label(n + 1)),
         Mistake::Forgotten(n) => label(n).to_owned(),
@@ -341,6 +376,20 @@ fn reason(v: &Verdict) -> Option<&'static str> {
     use Mistake::{FirstSlotsFirst, Forgotten, LastSlotsFirst, Late, NoBarrier, SecondFatFirst};
     let prune = v.subject.starts_with("prune");
     match (v.mistake, v.around.as_str()) {
+        (NoBarrier(_) | Late(_), around) if v.in_recovery => {
+            const HARMLESS: [&str; 7] = [
+                "FAT | FAT",
+                "FAT | FSInfo",
+                "FAT | root",
+                "FSInfo | root",
+                "nothing | FAT",
+                "FAT | nothing",
+                "data | FAT",
+            ];
+            around.split("; ").all(|pair| HARMLESS.contains(&pair)).then_some(
+                "clusters are freed or taken that no name leads to, and counted; what is left of them, recover frees",
+            )
+        }
         (SecondFatFirst, _) => Some("the writes of a phase may come in any order anyway"),
         (FirstSlotsFirst(_) | LastSlotsFirst(_), _) => {
             Some("that half is long-name slots without a short entry: no name to any reader, and recover clears them")
