@@ -1,6 +1,9 @@
-//! What all commands that write have in common: they ask first.
+//! What all commands that write have in common: they ask first, and look at the result.
 
 use super::{Ui, check_cancelled};
+use crate::boot::{Prediction, Variables};
+use crate::disk::Target;
+use crate::esp::Inventory;
 use crate::{Error, Kind, Result};
 
 /// How a change is to be made.
@@ -29,4 +32,22 @@ impl Change {
                 .advise("look at the plan with --dry-run, then run it with --yes")),
         }
     }
+}
+
+/// Reads the ESP anew and makes sure that it is sound and that the board starts these files: with the variables as they are,
+/// and with none.
+///
+/// # Errors
+/// [`Kind::Io`] when it is not what the plan promised; what the medium reports.
+pub(super) fn confirm_on_medium(target: &Target, variables: &Variables, boot: [Option<&str>; 2]) -> Result<()> {
+    let look = || -> Result<()> {
+        let esp = Inventory::read(target.open()?, variables.clone())?;
+        esp.refuse_unreadable()?;
+        let as_planned = esp.worlds.each_ref().map(Prediction::selected_file) == boot;
+        if esp.health.is_healthy() && esp.interrupted.is_none() && as_planned {
+            return Ok(());
+        }
+        Err(Error::io("the ESP does not look as planned after the change"))
+    };
+    look().map_err(|e| e.advise("look at it with `status`; `restore` puts a backup back").with_esp_changed(true))
 }

@@ -1,8 +1,9 @@
 //! `prune`: duplicates, broken entries and stale versions out of the boot menu.
 
-use super::change::Change;
+use super::change::{Change, confirm_on_medium};
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
+use crate::boot::Prediction;
 use crate::esp::Inventory;
 use crate::plan::{PrunePlan, PruneWishes};
 use crate::surgery::open_healthy;
@@ -60,7 +61,10 @@ impl Prune {
         self.change.confirm(ui, &format!("Take {count} files out of the way on {}?", target.path.display()))?;
         let opened = target.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
+        esp.refuse_changed(&editor.volume()?)?;
         let _ = plan.operation(time).run(editor)?;
+        drop(opened);
+        confirm_on_medium(&target, &esp.variables, esp.worlds.each_ref().map(Prediction::selected_file))?;
         Ok(PruneReport { plan, committed: true })
     }
 }

@@ -1,8 +1,8 @@
 //! `restore`: a backup back in place, the present image becoming a backup. No image byte is copied.
 
-use super::change::Change;
+use super::change::{Change, confirm_on_medium};
 use super::examine::examine;
-use super::swap::{confirm_on_medium, rejected};
+use super::swap::rejected;
 use super::trust::{TrustRequest, add_disk};
 use super::verify::accepted;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
@@ -140,12 +140,13 @@ impl Restore {
         self.change.confirm(ui, &format!("Put {name} back as {} on {}?", plan.target, target.path.display()))?;
         let opened = target.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
+        esp.refuse_changed(&editor.volume()?)?;
         let entry = &file.entry;
         let new = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
         let operation = plan.operation("restore", &esp, new, Source::File(name.clone()), time);
         let _ = operation.run(editor)?;
         drop(opened);
-        confirm_on_medium(&target, &plan).map_err(|e| e.with_esp_changed(true))?;
+        confirm_on_medium(&target, &esp.variables, [plan.boot_after.as_deref(); 2])?;
         Ok(done(plan, true))
     }
 

@@ -173,6 +173,19 @@ impl<S: ReadAt> Inventory<S> {
         refuse_unhealthy(&self.health)
     }
 
+    /// Refuses to go on when `EFI/Linux` is not what this inventory saw: somebody else wrote between the plan and the claim
+    /// on the ESP.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Unsafe`]; what the source reports.
+    pub fn refuse_changed<N: ReadAt>(&self, now: &Volume<N>) -> Result<()> {
+        let now = now.list(LINUX_DIR)?.unwrap_or_default();
+        if now.iter().filter(|e| !e.is_dir()).eq(self.files.iter().map(|f| &f.entry)) {
+            return Ok(());
+        }
+        Err(Error::refused("EFI/Linux has changed since the plan was made").advise("run it again"))
+    }
+
     /// Reads every image whole: hashes and schematics.
     ///
     /// # Errors
