@@ -1,9 +1,10 @@
 //! What all commands that write have in common: they ask first, and look at the result.
 
 use super::{Ui, check_cancelled};
+use crate::block::WriteAt;
 use crate::boot::{Prediction, Variables};
-use crate::disk::Target;
 use crate::esp::Inventory;
+use crate::surgery::{ContentRef, Operation};
 use crate::{Error, Kind, Result};
 
 /// How a change is to be made.
@@ -34,20 +35,32 @@ impl Change {
     }
 }
 
-/// Reads the ESP anew and makes sure that it is sound and that the board starts these files: with the variables as they are,
-/// and with none.
+/// Reads the ESP anew, past the caches, and makes sure that it is sound, that the image and its backup have the contents that
+/// the operation gave them, and that the board starts these files: with the variables as they are, and with none.
 ///
 /// # Errors
 /// [`Kind::Io`] when it is not what the plan promised; what the medium reports.
-pub(super) fn confirm_on_medium(target: &Target, variables: &Variables, boot: [Option<&str>; 2]) -> Result<()> {
+pub(super) fn confirm_on_medium(
+    medium: &dyn WriteAt,
+    operation: &Operation,
+    variables: &Variables,
+    boot: [Option<&str>; 2],
+) -> Result<()> {
     let look = || -> Result<()> {
-        let esp = Inventory::read(target.open()?, variables.clone())?;
+        medium.drop_caches(0, medium.size())?;
+        let esp = Inventory::read(medium, variables.clone())?;
         esp.refuse_unreadable()?;
+        let holds = |name: &str, content: &ContentRef| {
+            esp.file(name).is_some_and(|f| f.entry.first_cluster == content.cluster && f.entry.bytes == content.bytes)
+        };
+        let in_place = operation.install.as_ref().is_none_or(|i| {
+            holds(&i.target, &i.new) && i.backup.iter().zip(&i.old).all(|(backup, old)| holds(backup, old))
+        });
         let as_planned = esp.worlds.each_ref().map(Prediction::selected_file) == boot;
-        if esp.health.is_healthy() && esp.interrupted.is_none() && as_planned {
+        if esp.health.is_healthy() && esp.interrupted.is_none() && in_place && as_planned {
             return Ok(());
         }
-        Err(Error::io("the ESP does not look as planned after the change"))
+        Err(Error::io("the ESP does not look as planned after the change: the medium may have lost writes"))
     };
     look().map_err(|e| e.advise("look at it with `status`; `restore` puts a backup back").with_esp_changed(true))
 }

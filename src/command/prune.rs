@@ -50,7 +50,7 @@ impl Prune {
         }
         let esp = Inventory::read(target.open()?, variables)?;
         esp.refuse_unsafe()?;
-        let time = now();
+        let time = esp.stamp(now());
         let wishes =
             PruneWishes { delete: self.delete, keep_backups: self.keep_backups, no_fallback: self.no_fallback, time };
         let plan = PrunePlan::make(&esp, &wishes)?;
@@ -62,9 +62,14 @@ impl Prune {
         let opened = target.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
         esp.refuse_changed(&editor.volume()?)?;
-        let _ = plan.operation(time).run(editor)?;
-        drop(opened);
-        confirm_on_medium(&target, &esp.variables, esp.worlds.each_ref().map(Prediction::selected_file))?;
+        let operation = plan.operation(time);
+        let _ = operation.run(editor)?;
+        confirm_on_medium(
+            opened.medium(),
+            &operation,
+            &esp.variables,
+            esp.worlds.each_ref().map(Prediction::selected_file),
+        )?;
         Ok(PruneReport { plan, committed: true })
     }
 }

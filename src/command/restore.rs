@@ -120,7 +120,7 @@ impl Restore {
             return Err(Error::refused(format!("the board's firmware would refuse {name}: {why}")));
         }
 
-        let time = now();
+        let time = esp.stamp(now());
         let image = NewImage { source: &bytes, version: file.version(), bytes_to_write: 0, from_file: Some(&name) };
         let wishes = SwapWishes { target: Some(original), keep_duplicates: false, keep_backups: None, time };
         let plan = SwapPlan::make(&esp, &image, &wishes)?;
@@ -145,8 +145,7 @@ impl Restore {
         let new = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
         let operation = plan.operation("restore", &esp, new, Source::File(name.clone()), time);
         let _ = operation.run(editor)?;
-        drop(opened);
-        confirm_on_medium(&target, &esp.variables, [plan.boot_after.as_deref(); 2])?;
+        confirm_on_medium(opened.medium(), &operation, &esp.variables, [plan.boot_after.as_deref(); 2])?;
         Ok(done(plan, true))
     }
 

@@ -111,7 +111,7 @@ impl Swap {
 
         let opened = self.open_image(&mut policy, ui)?;
         let candidate = opened.uki()?;
-        let job = Job { swap: self, target: &target, esp: &esp, policy, candidate, time: now(), ui };
+        let job = Job { swap: self, target: &target, esp: &esp, policy, candidate, time: esp.stamp(now()), ui };
         let mut report =
             if opened.is_sequential() { job.stage_and_plan()? } else { job.plan_and_stage(opened.remote.is_some())? };
         report.wire_bytes = opened.remote.as_ref().map(Remote::wire_bytes);
@@ -229,7 +229,11 @@ impl<S: ReadAt> Job<'_, S> {
         self.swap.change.confirm(self.ui, &question(&plan, self.target))?;
         let opened = self.target.open_surgery()?;
         let (judged, staged) = self.stage(opened.medium())?;
-        self.commit(plan, judged, staged)
+        if self.plan(&staged.image()?, judged.image.version.as_deref())? != plan {
+            return Err(Error::refused("the image is not the one that was planned for: it changed while it was read")
+                .advise("run it again, when nobody writes to the image"));
+        }
+        self.commit(plan, judged, staged, opened.medium())
     }
 
     /// For an image that can be read only once: it goes into free clusters first, and the plan comes from there. Nothing
@@ -254,7 +258,7 @@ impl<S: ReadAt> Job<'_, S> {
                 return Ok(report(plan, Some(judged), false, hash, true));
             }
         }
-        self.commit(plan, judged, staged)
+        self.commit(plan, judged, staged, opened.medium())
     }
 
     fn plan(&self, image: &dyn ReadAt, version: Option<&str>) -> Result<SwapPlan> {
@@ -283,12 +287,12 @@ impl<S: ReadAt> Job<'_, S> {
         Ok((judged, staging.seal(sha256)?))
     }
 
-    fn commit(self, plan: SwapPlan, judged: Report, staged: Staged<'_>) -> Result<SwapReport> {
+    fn commit(self, plan: SwapPlan, judged: Report, staged: Staged<'_>, medium: &dyn WriteAt) -> Result<SwapReport> {
         check_cancelled(self.ui)?;
         self.ui.event(Event::Step("committing".into()));
         let operation = plan.operation("swap", self.esp, staged.content(), Source::Staged, self.time);
         let _ = staged.commit(&operation)?;
-        confirm_on_medium(self.target, &self.esp.variables, [plan.boot_after.as_deref(); 2])?;
+        confirm_on_medium(medium, &operation, &self.esp.variables, [plan.boot_after.as_deref(); 2])?;
         let sha256 = judged.image.sha256.clone();
         Ok(report(plan, Some(judged), true, sha256, false))
     }

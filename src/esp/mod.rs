@@ -238,6 +238,24 @@ impl<S: ReadAt> Inventory<S> {
 
     /// What the board would start if `EFI/Linux` held these files: with the variables as they are, and with none.
     pub fn predict(&self, linux: &[UkiFile]) -> [Prediction; 2] {
+        self.with_esp(linux, |esp| boot::worlds(esp, &self.variables))
+    }
+
+    /// Every boot that a plan has to hold for, and its name: as [`Self::predict`], and where a one-shot variable is set, the
+    /// boot after the one that uses it up.
+    pub fn futures(&self, linux: &[UkiFile]) -> Vec<(Prediction, &'static str)> {
+        self.with_esp(linux, |esp| {
+            let [now, reset] = boot::worlds(esp, &self.variables);
+            let mut all = vec![(now, "with the EFI variables as they are"), (reset, "without EFI variables")];
+            if self.variables.oneshot.is_some() {
+                let later = boot::predict(esp, &self.variables.after_one_boot());
+                all.push((later, "once the one-shot variable is used up"));
+            }
+            all
+        })
+    }
+
+    fn with_esp<T>(&self, linux: &[UkiFile], then: impl FnOnce(&Esp<'_>) -> T) -> T {
         let exists = |path: &str| match self.volume.find(&path.replace('\\', "/")) {
             Ok(found) => found.is_some(),
             Err(e) => {
@@ -264,7 +282,17 @@ impl<S: ReadAt> Inventory<S> {
             exists: &exists,
             xbootldr: None,
         };
-        boot::worlds(&esp, &self.variables)
+        then(&esp)
+    }
+
+    /// The time for names of backups: `now`, and on a board without a clock one second after the newest backup, so that
+    /// the newest has the latest time.
+    #[must_use]
+    pub fn stamp(&self, now: u64) -> u64 {
+        let backups = self.files.iter().filter_map(|f| BackupName::parse(f.name()));
+        // A number beyond the year 2100 is no time of a swap.
+        let newest = backups.map(|b| b.time).filter(|t| *t < 4_102_444_800).max();
+        newest.map_or(now, |t| now.max(t + 1))
     }
 
     /// The file the board starts now.

@@ -56,6 +56,11 @@ impl PrunePlan {
         hold(esp.worlds[0].selected_file(), "starts next");
         hold(esp.worlds[1].selected_file(), "starts if the EFI variables are lost");
         hold(roles.running_file.as_deref(), "was started at the last boot");
+        let before = esp.futures(esp.as_seen());
+        hold(
+            before.get(2).and_then(|(later, _)| later.selected_file()),
+            "starts once the one-shot variable is used up",
+        );
         if !wishes.no_fallback {
             let kept_versions: Vec<_> = [esp.worlds[0].selected_file(), esp.worlds[1].selected_file()]
                 .into_iter()
@@ -90,11 +95,10 @@ impl PrunePlan {
         }
         let gone = |name: &str| delete.iter().any(|d| d == name) || renames.iter().any(|r| r.from == name);
         let linux: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !gone(&f.name)).cloned().collect();
-        let after = esp.predict(&linux);
-        for (before, after) in esp.worlds.iter().zip(&after) {
+        for ((before, when), (after, _)) in before.iter().zip(esp.futures(&linux)) {
             if before.selected_entry().map(|e| &e.id) != after.selected_entry().map(|e| &e.id) {
                 return Err(Error::refused(format!(
-                    "after that the board would start {} instead of {}",
+                    "after that the board would start {} instead of {} {when}",
                     after.selected_file().unwrap_or("nothing"),
                     before.selected_file().unwrap_or("nothing")
                 )));

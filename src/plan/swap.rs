@@ -90,21 +90,23 @@ impl SwapPlan {
     ) -> Result<Result<Self, String>> {
         let taken = |name: &str| esp.file(name).is_some();
         let existing = esp.file(target);
+        if existing.is_none() && esp.as_seen().iter().any(|f| f.name.eq_ignore_ascii_case(target)) {
+            return Ok(Err("there is a directory of that name".to_owned()));
+        }
         // The name keeps the case it has on the volume.
         let target = existing.map_or_else(|| target.to_owned(), |f| f.name().to_owned());
         let before = esp.worlds[0].selected_file().map(str::to_owned);
-        let mut renames: Vec<Rename> = Vec::new();
         let mut used: Vec<String> = Vec::new();
         let target_backup = existing.map(|_| backup_of(&target, wishes.time, taken));
         used.extend(target_backup.clone());
 
         // The image that boots now, under another name, is retired rather than disabled: it is the way back.
         let retired = before.clone().filter(|name| *name != target && Some(name.as_str()) != image.from_file);
-        if let Some(from) = &retired {
-            let to = backup_of(from, wishes.time, |n| taken(n) || used.iter().any(|u| u == n));
-            used.push(to.clone());
-            renames.push(Rename { from: from.clone(), to });
-        }
+        let retire = retired.clone().map(|from| {
+            let to = backup_of(&from, wishes.time, |n| taken(n) || used.iter().any(|u| u == n));
+            Rename { from, to }
+        });
+        used.extend(retire.as_ref().map(|r| r.to.clone()));
         let mut disable: Vec<String> = Vec::new();
         if !wishes.keep_duplicates {
             let old_version = before.as_deref().and_then(|b| esp.file(b)).and_then(EspFile::version);
@@ -120,19 +122,19 @@ impl SwapPlan {
         // Whatever still wins over the target has to go too; each turn takes one file away, so it ends.
         let (mut worlds, mut linux);
         loop {
-            let gone = |name: &str| disable.iter().any(|d| d == name) || renames.iter().any(|r| r.from == name);
+            let gone = |name: &str| disable.iter().any(|d| d == name) || retired.as_deref() == Some(name);
             linux = arranged(esp, image, &target, gone)?;
-            worlds = esp.predict(&linux);
-            let Some(winner) = worlds.iter().filter_map(Prediction::selected_file).find(|f| *f != target) else {
+            worlds = esp.futures(&linux);
+            let wins = |(world, _): &(Prediction, _)| world.selected_file().filter(|f| *f != target).map(str::to_owned);
+            let Some(winner) = worlds.iter().find_map(wins) else {
                 break;
             };
-            let winner = winner.to_owned();
             if wishes.keep_duplicates || esp.file(&winner).is_none() || disable.contains(&winner) {
-                return Ok(Err(format!("{winner} would start instead ({})", worlds[0].reason)));
+                return Ok(Err(format!("{winner} would start instead ({})", worlds[0].0.reason)));
             }
             disable.push(winner);
         }
-        for (world, name) in worlds.iter().zip(["with the EFI variables as they are", "without EFI variables"]) {
+        for (world, name) in &worlds {
             let Some(entry) = world.selected_entry() else {
                 return Ok(Err(format!("nothing would start {name}: {}", world.reason)));
             };
@@ -144,16 +146,18 @@ impl SwapPlan {
             }
             refuse_wiping_options(world)?;
         }
-        for name in &disable {
+        // One after the other they leave the menu, and at each moment the old image or the new one has to win. So whoever
+        // wins over the others goes after them, and the image that boots now goes last.
+        let mut renames: Vec<Rename> = Vec::new();
+        for name in disable.iter().rev() {
             let to = disabled_of(name, wishes.time, |n| taken(n) || used.iter().any(|u| u == n));
             used.push(to.clone());
             renames.push(Rename { from: name.clone(), to });
         }
-        let backup = match (&retired, &target_backup) {
-            (Some(from), _) => renames.iter().find(|r| r.from == *from).map(|r| r.to.clone()),
-            (None, own) => own.clone(),
-        };
-        let mut warnings = worlds[0].warnings.clone();
+        let backup = retire.as_ref().map(|r| r.to.clone()).or_else(|| target_backup.clone());
+        renames.extend(retire);
+        let world = &worlds[0].0;
+        let mut warnings = world.warnings.clone();
         warnings.extend(pinned_elsewhere(esp, &renames));
         let delete = match wishes.keep_backups {
             None => Vec::new(),
@@ -163,7 +167,7 @@ impl SwapPlan {
         Ok(Ok(Self {
             bytes_to_write: image.bytes_to_write,
             boot_before: before,
-            boot_after: worlds[0].selected_file().map(str::to_owned),
+            boot_after: world.selected_file().map(str::to_owned),
             target,
             backup,
             disable,

@@ -3,11 +3,13 @@
 //! It is a file in the root directory with a short name of its own, so that it appears and goes in one sector write
 //! each. No boot loader looks at it. The content is JSON, so that a person with any FAT reader can read it too.
 
+use super::LINUX_DIR;
 use super::operation::Operation;
 use crate::block::ReadAt;
 use crate::fat::{Attributes, Content, Editor, Run, Stamp, Volume};
 use crate::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Name of the record in the root directory.
 pub const INTENT_NAME: &str = "BOOTSURG.TXN";
@@ -20,13 +22,21 @@ struct Record {
     /// Version of the record's format.
     bootsurgeon: u32,
     operation: Operation,
+    /// The files that are to be renamed or deleted, as they were.
+    #[serde(default)]
+    files: Files,
 }
+
+/// First cluster and length in bytes of files in `EFI/Linux`, by name.
+pub(super) type Files = BTreeMap<String, (u32, u32)>;
 
 /// An operation that did not finish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interrupted {
     /// What it was; `None` when the record cannot be read.
     pub operation: Option<Operation>,
+    /// The files beside the image that it was to rename or delete. A name may have got another file since.
+    pub(super) files: Files,
 }
 
 impl Interrupted {
@@ -63,12 +73,18 @@ pub fn interrupted<S: ReadAt>(volume: &Volume<S>) -> Result<Option<Interrupted>>
         record => record?,
     };
     let record = record.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-    Ok(Some(Interrupted { operation: record.filter(|r| r.bootsurgeon == 1).map(|r| r.operation) }))
+    Ok(Some(match record.filter(|r| r.bootsurgeon == 1) {
+        Some(Record { operation, files, .. }) => Interrupted { operation: Some(operation), files },
+        None => Interrupted { operation: None, files: Files::new() },
+    }))
 }
 
 /// Writes the record: its data, its chain, and last its entry, with a barrier behind each.
 pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation) -> Result<()> {
-    let record = Record { bootsurgeon: 1, operation: operation.clone() };
+    let directory = editor.directory(LINUX_DIR)?;
+    let known = |name: &str| directory.find(name).map(|e| (name.to_owned(), (e.first_cluster, e.bytes)));
+    let files = operation.tidy.iter().filter_map(|step| known(step.name())).collect();
+    let record = Record { bootsurgeon: 1, operation: operation.clone(), files };
     let bytes = serde_json::to_vec_pretty(&record).map_err(|e| Error::io(e.to_string()))?;
     let len = u32::try_from(bytes.len()).ok().filter(|n| *n <= MAX_BYTES);
     let len = len.ok_or_else(|| Error::refused("the operation touches more files than an intent record can name"))?;

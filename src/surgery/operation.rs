@@ -70,6 +70,17 @@ pub enum Tidy {
     Remove(String),
 }
 
+impl Tidy {
+    /// The file's name before the step.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Rename { from, .. } => from,
+            Self::Remove(name) => name,
+        }
+    }
+}
+
 /// What an operation did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -153,7 +164,13 @@ fn execute(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Re
 }
 
 fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<Outcome> {
-    intent::write(editor, operation)?;
+    // A full volume has no room for a record, and the way out of that is to delete. Every deletion is safe by itself: the
+    // name goes, then its clusters, and what is cut in between are lost clusters.
+    let only_deletes = operation.install.is_none() && operation.tidy.iter().all(|t| matches!(t, Tidy::Remove(_)));
+    let recorded = match intent::write(editor, operation) {
+        Err(e) if only_deletes && e.kind() == Kind::Unsafe => false,
+        written => written.map(|()| true)?,
+    };
     let exchanged = match &operation.install {
         Some(install) => put_in_place(editor, install, staged, operation.time)?,
         None => false,
@@ -162,7 +179,12 @@ fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> 
     for step in &operation.tidy {
         tidy_up(editor, step)?;
     }
-    intent::clear(editor)?;
+    if recorded {
+        intent::clear(editor)?;
+    } else {
+        editor.write_fsinfo()?;
+        editor.barrier()?;
+    }
     Ok(Outcome { exchanged })
 }
 

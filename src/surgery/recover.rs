@@ -3,8 +3,8 @@
 //! Safe against power cuts itself: the intent record goes last, and every step can be done again.
 
 use super::LINUX_DIR;
-use super::intent::{self, interrupted};
-use super::operation::{Operation, finish, tidy_up};
+use super::intent::{self, Files, interrupted};
+use super::operation::{ContentRef, Operation, Tidy, finish, tidy_up};
 use crate::block::{ReadAt, WriteAt};
 use crate::fat::{Editor, Entry, Health, ProblemClass, Run, Table, Volume};
 use crate::{Error, Kind, Result};
@@ -62,7 +62,7 @@ fn run(medium: &dyn WriteAt) -> Result<Recovery> {
     if let Some(found) = &found {
         done.interrupted = Some(found.to_string());
         if let Some(operation) = &found.operation {
-            settle(&mut editor, operation, &mut done)?;
+            settle(&mut editor, operation, &found.files, &mut done)?;
         }
     }
     clean(&mut editor, &mut done)?;
@@ -140,37 +140,68 @@ fn beyond_recovery(what: &str) -> Error {
 }
 
 /// Finishes or undoes the interrupted operation.
-fn settle(editor: &mut Editor<'_>, operation: &Operation, done: &mut Recovery) -> Result<()> {
-    let mut committed = true;
+fn settle(editor: &mut Editor<'_>, operation: &Operation, files: &Files, done: &mut Recovery) -> Result<()> {
     if let Some(install) = &operation.install {
         let directory = editor.directory(LINUX_DIR)?;
-        committed = directory
-            .find(&install.target)
-            .is_some_and(|t| t.first_cluster == install.new.cluster && t.bytes == install.new.bytes);
-        let chains = [Some(install.new.cluster), install.old.as_ref().map(|old| old.cluster)];
-        let ours = |backup: &&Entry| chains.contains(&Some(backup.first_cluster));
-        let backup = install.backup.as_deref().and_then(|name| directory.find(name).filter(ours).cloned());
-        if !committed && let Some(backup) = backup {
-            // It was made by this operation and points at a chain that another name, or nobody, owns. A file that had
-            // the name before has a chain of its own.
-            editor.remove(LINUX_DIR, &backup)?;
-            done.actions.push(format!("removed the prepared backup name {}", backup.name));
+        let target = directory.find(&install.target);
+        let holds = |c: &ContentRef| target.is_some_and(|t| t.first_cluster == c.cluster && t.bytes == c.bytes);
+        let committed = holds(&install.new);
+        let as_before = install.old.as_ref().map_or(target.is_none(), holds);
+        if !committed && !as_before {
+            // The board may have run since and replaced it. The names of this operation then lead to images that somebody
+            // may need: none of them is touched.
+            done.actions.push(format!(
+                "left {} and its backup alone: it holds neither the old image nor the new one, somebody else wrote it since",
+                install.target
+            ));
+            return Ok(());
+        }
+        done.finished = Some(committed);
+        if !committed {
+            let chains = [Some(install.new.cluster), install.old.as_ref().map(|old| old.cluster)];
+            let ours = |backup: &&Entry| chains.contains(&Some(backup.first_cluster));
+            if let Some(backup) = install.backup.as_deref().and_then(|name| directory.find(name).filter(ours)) {
+                // It was made by this operation and points at a chain that another name, or nobody, owns. A file that had
+                // the name before has a chain of its own.
+                editor.remove(LINUX_DIR, backup)?;
+                done.actions.push(format!("removed the prepared backup name {}", backup.name));
+            }
+            return Ok(());
         }
     }
-    done.finished = Some(committed);
-    if committed {
-        done.actions.extend(finish(editor, operation)?);
-        for step in &operation.tidy {
-            match tidy_up(editor, step) {
-                Ok(action) => done.actions.extend(action),
-                // What is refused now will be refused tomorrow. The image is in place, this is about files beside it; an
-                // ESP that every command refuses until the impossible is done would be the greater harm.
-                Err(e) if e.kind() == Kind::Unsafe => done.actions.push(format!("left out: {e}")),
-                Err(e) => return Err(e),
-            }
+    done.finished = Some(true);
+    done.actions.extend(finish(editor, operation)?);
+    for step in &operation.tidy {
+        // What is refused now will be refused tomorrow. The image is in place, this is about files beside it; an ESP that
+        // every command refuses until the impossible is done would be the greater harm.
+        let left_out = match same_file(editor, step, files)? {
+            false => format!("{} is another file since", step.name()),
+            true => match tidy_up(editor, step) {
+                Ok(action) => {
+                    done.actions.extend(action);
+                    continue;
+                }
+                Err(e) if e.kind() == Kind::Io => return Err(e),
+                Err(e) => e.to_string(),
+            },
+        };
+        done.actions.push(format!("left out: {left_out}"));
+        // The steps are in the order that keeps the old image or the new one in front at each moment.
+        if matches!(step, Tidy::Rename { .. }) {
+            done.actions.push("left out what was to follow: look at `status`".to_owned());
+            break;
         }
     }
     Ok(())
+}
+
+/// Whether the file of a step, if it is there, is the one that was meant when the operation began.
+fn same_file(editor: &Editor<'_>, step: &Tidy, files: &Files) -> Result<bool> {
+    let directory = editor.directory(LINUX_DIR)?;
+    Ok(match (directory.find(step.name()), files.get(step.name())) {
+        (Some(now), Some(then)) => (now.first_cluster, now.bytes) == *then,
+        _ => true,
+    })
 }
 
 /// Takes away what no file depends on: orphaned name slots, lost clusters, a stale FSInfo.
@@ -221,18 +252,18 @@ fn copies_agree_on_every_file(volume: &Volume<&dyn WriteAt>) -> Result<bool> {
 }
 
 /// Files and directories by path: the entry and, of a file, its clusters.
-type Files = BTreeMap<String, (Entry, Vec<Run>)>;
+type Tree = BTreeMap<String, (Entry, Vec<Run>)>;
 
 /// Every file and directory. `None` when the volume is too damaged to tell; a medium that fails is an error.
-fn every_file(volume: &Volume<&dyn WriteAt>) -> Result<Option<Files>> {
+fn every_file(volume: &Volume<&dyn WriteAt>) -> Result<Option<Tree>> {
     match walk(volume) {
         Err(e) if e.kind() == Kind::Rejected => Ok(None),
         files => files,
     }
 }
 
-fn walk(volume: &Volume<&dyn WriteAt>) -> Result<Option<Files>> {
-    let mut all = Files::new();
+fn walk(volume: &Volume<&dyn WriteAt>) -> Result<Option<Tree>> {
+    let mut all = Tree::new();
     let mut stack = vec![(String::new(), volume.root()?)];
     // A directory that leads to itself would be walked for ever.
     let mut seen = HashSet::new();

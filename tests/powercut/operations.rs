@@ -513,7 +513,7 @@ impl<'a> Run<'a> {
         let opened = bootsurgeon::fat::Volume::open(frame);
         if report.find(INTENT_NAME).is_some() {
             match opened.as_ref().map(interrupted) {
-                Ok(Ok(Some(Interrupted { operation: Some(_) }))) => {}
+                Ok(Ok(Some(Interrupted { operation: Some(_), .. }))) => {}
                 other => found.push(Violation {
                     kind: "the record does not say what was interrupted",
                     detail: format!("{:?}", other.map(|r| r.map_err(|e| e.to_string())).map_err(|e| e.to_string())),
