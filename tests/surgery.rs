@@ -207,3 +207,124 @@ fn an_interrupted_operation_is_named_and_everything_else_refused() {
     assert_eq!(recover(&medium).unwrap(), dry);
     assert_clean(&medium);
 }
+
+/// A medium as a power cut leaves it after so many writes of `run`.
+fn cut_after(medium: &Memory, writes: usize, run: impl Fn(&dyn WriteAt)) -> Memory {
+    struct Cut<'m> {
+        below: &'m Memory,
+        left: std::sync::atomic::AtomicUsize,
+    }
+    impl ReadAt for Cut<'_> {
+        fn size(&self) -> u64 {
+            self.below.size()
+        }
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+            self.below.read_exact_at(buf, offset)
+        }
+    }
+    impl WriteAt for Cut<'_> {
+        fn sector_size(&self) -> u32 {
+            self.below.sector_size()
+        }
+        fn write_all_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
+            use std::sync::atomic::Ordering::Relaxed;
+            if self.left.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_err() {
+                return Err(std::io::Error::other("the power is gone"));
+            }
+            self.below.write_all_at(buf, offset)
+        }
+        fn barrier(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let bytes = read_vec(medium, 0, medium.size() as usize).unwrap();
+    let copy = Memory::with_sector_size(bytes, medium.sector_size());
+    run(&Cut { below: &copy, left: writes.into() });
+    copy
+}
+
+#[test]
+fn what_the_board_wrote_since_is_nobodys_leftover() {
+    let medium = volume(fatfs::FatType::Fat16, 16 << 20, 2048, 512);
+    let removal = |medium: &dyn WriteAt| {
+        let step = Tidy::Remove("Talos-v1.12.4~1.efi".into());
+        let operation = Operation { command: "prune".into(), time: STAMP.0, install: None, tidy: vec![step] };
+        let _ = operation.run(open_healthy(medium).unwrap());
+    };
+    let mut tried = 0;
+    for writes in 0..40 {
+        let cut = cut_after(&medium, writes, removal);
+        let left = files(&cut);
+        if !left.contains_key(&format!("/{INTENT_NAME}")) || left.contains_key("/EFI/Linux/Talos-v1.12.4~1.efi") {
+            continue;
+        }
+        // The board boots, and an upgrade writes a file of that name again. Then somebody remembers `recover`.
+        let mut editor = Editor::open(&cut).unwrap();
+        editor.make_file(LINUX_DIR, "Talos-v1.12.4~1.efi", &pattern(9, 40_000), STAMP).unwrap();
+        recover(&cut).unwrap();
+        assert_eq!(files(&cut).get("/EFI/Linux/Talos-v1.12.4~1.efi"), Some(&pattern(9, 40_000)), "{writes} writes");
+        tried += 1;
+    }
+    assert!(tried > 0);
+}
+
+#[test]
+fn an_image_that_somebody_replaced_since_keeps_its_backup() {
+    let medium = volume(fatfs::FatType::Fat16, 16 << 20, 2048, 512);
+    let target = "Talos-v1.12.4.efi";
+    let exchange = |medium: &dyn WriteAt| {
+        let v = Volume::open(medium).unwrap();
+        let e = v.find(&format!("{LINUX_DIR}/{target}")).unwrap().unwrap();
+        let old = Some(ContentRef { cluster: e.first_cluster, bytes: e.bytes, sha256: None });
+        let Ok(mut staging) = Staging::begin(open_healthy(medium).unwrap(), medium, 50_000) else { return };
+        let image = pattern(7, 50_000);
+        if staging.chunk(&image).is_err() {
+            return;
+        }
+        let Ok(staged) = staging.seal(Sha256::digest(&image).into()) else { return };
+        let backup = Some(format!("{target}.bak.1771000000"));
+        let install = Install { target: target.into(), backup, old, new: staged.content(), source: Source::Staged };
+        let operation = Operation { command: "swap".into(), time: STAMP.0, install: Some(install), tidy: vec![] };
+        let _ = staged.commit(&operation);
+    };
+    let mut tried = 0;
+    for writes in 0..400 {
+        let cut = cut_after(&medium, writes, exchange);
+        let left = files(&cut);
+        let committed = left.get(&format!("/EFI/Linux/{target}")) == Some(&pattern(7, 50_000));
+        if !left.contains_key(&format!("/{INTENT_NAME}")) || !committed {
+            continue;
+        }
+        // The new image booted, and replaced itself.
+        let mut editor = Editor::open(&cut).unwrap();
+        let entry = editor.volume().unwrap().find(&format!("{LINUX_DIR}/{target}")).unwrap().unwrap();
+        editor.remove(LINUX_DIR, &entry).unwrap();
+        editor.make_file(LINUX_DIR, target, &pattern(8, 30_000), STAMP).unwrap();
+        recover(&cut).unwrap();
+        let after = files(&cut);
+        assert_eq!(after.get(&format!("/EFI/Linux/{target}")), Some(&pattern(8, 30_000)), "{writes} writes");
+        assert_eq!(after.get(&format!("/EFI/Linux/{target}.bak.1771000000")), Some(&pattern(2, 70_001)), "{writes}");
+        assert!(Health::check(&Volume::open(&cut).unwrap()).unwrap().is_healthy());
+        tried += 1;
+    }
+    assert!(tried > 0);
+}
+
+#[test]
+fn deleting_is_the_way_out_of_a_full_volume() {
+    let medium = volume(fatfs::FatType::Fat16, 16 << 20, 2048, 512);
+    let free = Volume::open(&medium).unwrap().free_bytes() as usize;
+    Editor::open(&medium).unwrap().make_file("", "FILLER.BIN", &vec![1; free], STAMP).unwrap();
+    assert_eq!(Volume::open(&medium).unwrap().free_bytes(), 0);
+    let run = |step: Tidy| {
+        let operation = Operation { command: "prune".into(), time: STAMP.0, install: None, tidy: vec![step] };
+        operation.run(open_healthy(&medium).unwrap())
+    };
+    let name = "Talos-v1.12.4~1.efi".to_owned();
+    let rename = Tidy::Rename { from: name.clone(), to: format!("{name}.disabled.1") };
+    assert_eq!(run(rename).unwrap_err().kind(), Kind::Unsafe);
+    run(Tidy::Remove(name)).unwrap();
+    assert!(!files(&medium).contains_key("/EFI/Linux/Talos-v1.12.4~1.efi"));
+    assert!(interrupted(&Volume::open(&medium).unwrap()).unwrap().is_none());
+    assert!(Health::check(&Volume::open(&medium).unwrap()).unwrap().is_healthy());
+}

@@ -99,6 +99,14 @@ impl Expectation {
         self
     }
 
+    /// Which image starts is decided by the change of another file than the first that counts.
+    pub fn decided_by(mut self, path: &str) -> Self {
+        self.mark =
+            Mark { path: path.into(), before: self.before.get(path).copied(), after: self.after.get(path).copied() };
+        assert_ne!(self.mark.before, self.mark.after, "the mark does not change: {path}");
+        self
+    }
+
     /// Judges a state in the middle of the operation.
     pub fn judge_cut(&self, report: &Report) -> (Option<Phase>, Vec<Violation>) {
         let mut found = Vec::new();

@@ -61,6 +61,8 @@ pub enum Planned {
     /// The version that runs, once more: another schematic.
     SameVersion,
     NewVersion,
+    /// Everything else in the menu would win over the new image.
+    OlderVersion,
     KeepingDuplicates,
     Restore,
     Prune,
@@ -214,8 +216,17 @@ impl Planned {
 
     fn new_image(self, volume: &Volume) -> Vec<u8> {
         match self {
-            Self::NewVersion => uki("v1.13.0", volume.new.clone()),
+            Self::NewVersion | Self::OlderVersion => uki(self.version(), volume.new.clone()),
             _ => volume.new.clone(),
+        }
+    }
+
+    /// What the new image says it is.
+    fn version(self) -> &'static str {
+        match self {
+            Self::NewVersion => "v1.13.0",
+            Self::OlderVersion => "v1.11.0",
+            _ => "v1.12.4",
         }
     }
 
@@ -226,9 +237,9 @@ impl Planned {
 
     /// The operation that the program's own planning arrives at.
     fn plan<S: ReadAt>(self, esp: &Inventory<S>, new: &Vec<u8>, content: &ContentRef) -> Result<Surgery> {
-        let version = if self == Self::NewVersion { "v1.13.0" } else { "v1.12.4" };
+        let version = self.version();
         match self {
-            Self::SameVersion | Self::NewVersion | Self::KeepingDuplicates => {
+            Self::SameVersion | Self::NewVersion | Self::OlderVersion | Self::KeepingDuplicates => {
                 let bytes_to_write = new.len() as u64;
                 let image = NewImage { source: new, version: Some(version), bytes_to_write, from_file: None };
                 let plan = SwapPlan::make(esp, &image, &self.wishes())?;
@@ -270,7 +281,11 @@ impl Planned {
             .chain(Some(&new))
             .map(|bytes| (Content::of(bytes, sector), bytes.clone()))
             .collect();
-        let expectation = expect(report, &surgery, Content::of(&new, sector), false, prediction(images));
+        let mut expectation = expect(report, &surgery, Content::of(&new, sector), false, prediction(images));
+        if self == Self::OlderVersion {
+            // The new image is in the menu with its commit, and starts once the old one has left.
+            expectation = expectation.decided_by(TARGET);
+        }
         let steps = Steps::Planned(self);
         (expectation, Box::new(Real { new, steps, exchange: false, recoveries: AtomicUsize::new(0) }))
     }
@@ -346,9 +361,7 @@ impl Real {
 
     fn stages(&self) -> bool {
         match &self.steps {
-            Steps::Planned(planned) => {
-                matches!(planned, Planned::SameVersion | Planned::NewVersion | Planned::KeepingDuplicates)
-            }
+            Steps::Planned(planned) => !matches!(planned, Planned::Restore | Planned::Prune | Planned::PruneDelete),
             Steps::Given(surgery) => surgery.install.as_ref().is_some_and(|i| i.source == Source::Staged),
         }
     }
@@ -419,9 +432,10 @@ pub fn everything() -> Vec<Maker> {
 
 /// Operations the program plans itself, judged by its boot prediction.
 pub fn planned() -> Vec<Maker> {
-    const PLANNED: [Planned; 6] = [
+    const PLANNED: [Planned; 7] = [
         Planned::SameVersion,
         Planned::NewVersion,
+        Planned::OlderVersion,
         Planned::KeepingDuplicates,
         Planned::Restore,
         Planned::Prune,
@@ -459,6 +473,7 @@ impl Planned {
         match self {
             Self::SameVersion => "planned swap of the same version",
             Self::NewVersion => "planned swap to another version",
+            Self::OlderVersion => "planned swap to an older version",
             Self::KeepingDuplicates => "planned swap that keeps duplicates",
             Self::Restore => "planned restore",
             Self::Prune => "planned prune",
