@@ -195,6 +195,17 @@ fn an_image_that_halts_installed_nodes_is_refused_with_both_ways_out() {
     }
 }
 
+#[test]
+fn names_that_no_directory_sector_takes_are_refused_before_anything_is_written() {
+    let lab = Lab::new();
+    let disk = lab.fixture("disk-512.img.zst");
+    let hash = sha256(&disk);
+    let image = uki(&lab, "v1.12.4-arm64-uki");
+    let long = format!("{}.efi", "x".repeat(200));
+    bootsurgeon!("swap", disk, image, "--yes", "--target", long).fails(4, &["too long", "not changed"]);
+    assert_eq!(sha256(&disk), hash);
+}
+
 /// Up to 254, systemd-boot passes the command line of a UKI's last profile to its stub.
 #[test]
 fn an_old_boot_loader_that_would_start_the_wiping_profile_is_found_out() {

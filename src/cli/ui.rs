@@ -19,7 +19,7 @@ pub(super) struct Terminal {
 impl Terminal {
     pub(super) fn new(global: &Global) -> Self {
         let cancelled = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
             // The second one ends the process at once: whatever it is then, `recover` mends it.
             let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&cancelled));
             let _ = signal_hook::flag::register(signal, Arc::clone(&cancelled));

@@ -39,6 +39,12 @@ pub fn check_long_name(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// How many directory slots of 32 bytes an entry of this long name takes, the short one included.
+#[must_use]
+pub fn slots_of(name: &str) -> usize {
+    name.encode_utf16().count().div_ceil(13) + 1
+}
+
 /// The checksum that ties long-name slots to their short entry.
 pub(super) fn checksum(short: &[u8; 11]) -> u8 {
     short.iter().fold(0u8, |sum, b| sum.rotate_right(1).wrapping_add(*b))

@@ -14,7 +14,9 @@ pub use swap::{NewImage, SwapPlan, SwapWishes};
 
 use crate::block::ReadAt;
 use crate::esp::{BackupName, FileKind, Inventory};
+use crate::fat::{check_long_name, slots_of};
 use crate::surgery::Tidy;
+use crate::{Error, Result};
 use serde::Serialize;
 
 /// A file gets another name.
@@ -30,6 +32,20 @@ pub struct Rename {
 fn tidying(renames: &[Rename], delete: &[String]) -> Vec<Tidy> {
     let renames = renames.iter().map(|r| Tidy::Rename { from: r.from.clone(), to: r.to.clone() });
     renames.chain(delete.iter().cloned().map(Tidy::Remove)).collect()
+}
+
+/// Refuses names that the directory cannot take: an entry has to stand in one sector, or it would not appear in one write.
+/// Known now, it costs nothing; found out behind the commit, it would leave an operation half-done.
+fn refuse_long_names<'n, S: ReadAt>(esp: &Inventory<S>, names: impl Iterator<Item = &'n str>) -> Result<()> {
+    let room = (esp.volume.geometry().sector_bytes / 32) as usize;
+    for name in names {
+        check_long_name(name).map_err(|e| Error::refused(e.to_string()))?;
+        if slots_of(name) > room {
+            return Err(Error::refused(format!("the name {name} is too long for a directory sector of this volume"))
+                .advise("rename the file it is made from to something shorter first, or choose a shorter --target"));
+        }
+    }
+    Ok(())
 }
 
 /// Deletes the oldest backups beyond `keep`.

@@ -1,6 +1,6 @@
 //! Which files leave the menu although nothing new comes.
 
-use super::{Rename, old_backups, tidying};
+use super::{Rename, old_backups, refuse_long_names, tidying};
 use crate::block::ReadAt;
 use crate::boot::{UkiFile, roles};
 use crate::esp::{EspFile, FileKind, Inventory, disabled_of};
@@ -93,6 +93,7 @@ impl PrunePlan {
         if let Some(n) = wishes.keep_backups {
             delete.extend(old_backups(esp, n, None));
         }
+        refuse_long_names(esp, renames.iter().map(|r| r.to.as_str()))?;
         let gone = |name: &str| delete.iter().any(|d| d == name) || renames.iter().any(|r| r.from == name);
         let linux: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !gone(&f.name)).cloned().collect();
         for ((before, when), (after, _)) in before.iter().zip(esp.futures(&linux)) {

@@ -1,6 +1,6 @@
 //! Which file gets the image, what leaves the menu for it, and what boots then: for `swap` and `restore`.
 
-use super::{Rename, old_backups, tidying};
+use super::{Rename, old_backups, refuse_long_names, tidying};
 use crate::block::ReadAt;
 use crate::boot::{Prediction, Skip, UkiFile};
 use crate::esp::{EspFile, FileKind, Inventory, backup_of, disabled_of};
@@ -156,6 +156,8 @@ impl SwapPlan {
         }
         let backup = retire.as_ref().map(|r| r.to.clone()).or_else(|| target_backup.clone());
         renames.extend(retire);
+        let made = [Some(&target), target_backup.as_ref()].into_iter().flatten();
+        refuse_long_names(esp, made.chain(renames.iter().map(|r| &r.to)).map(String::as_str))?;
         let world = &worlds[0].0;
         let mut warnings = world.warnings.clone();
         warnings.extend(pinned_elsewhere(esp, &renames));
