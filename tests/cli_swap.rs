@@ -206,6 +206,23 @@ fn names_that_no_directory_sector_takes_are_refused_before_anything_is_written()
     assert_eq!(sha256(&disk), hash);
 }
 
+#[test]
+fn a_directory_in_the_way_is_no_place_for_an_image() {
+    if !tool("mmd") {
+        return;
+    }
+    let lab = Lab::new();
+    let disk = lab.fixture("disk-512.img.zst");
+    let volume = format!("{}@@{ESP}", disk.display());
+    support::run_ok("mmd", &["-i", &volume, "::/EFI/Linux/talos-v1.12.3.EFI"]);
+    let image = uki(&lab, "v1.12.3-arm64-installer");
+    bootsurgeon!("swap", disk, image, "--yes", "--target", "Talos-v1.12.3.efi").fails(4, &["directory", "not changed"]);
+    // Left to itself, the program takes the name that boots now.
+    let report = bootsurgeon!("swap", disk, image, "--yes", "--json").code(0).json();
+    assert_eq!(report["plan"]["target"], "Talos-v1.12.4.efi");
+    fsck_clean(&disk, ESP);
+}
+
 /// Up to 254, systemd-boot passes the command line of a UKI's last profile to its stub.
 #[test]
 fn an_old_boot_loader_that_would_start_the_wiping_profile_is_found_out() {
