@@ -223,6 +223,45 @@ fn a_directory_in_the_way_is_no_place_for_an_image() {
     fsck_clean(&disk, ESP);
 }
 
+/// A board without a clock takes today for 1970, and `restore` and `--keep-backups` go by the times in the names.
+#[test]
+fn the_newest_backup_has_the_latest_time_whatever_the_clock_says() {
+    if !tool("mcopy") {
+        return;
+    }
+    let lab = Lab::new();
+    let disk = lab.fixture("disk-512.img.zst");
+    let earlier = "EFI/Linux/Talos-v1.12.4.efi.bak.4000000000";
+    put(&disk, ESP, earlier, &uki_bytes(&lab, "v1.12.3-arm64-installer"));
+    let report = bootsurgeon!("swap", disk, uki(&lab, "v1.12.4-arm64-uki"), "--yes", "--json").code(0).json();
+    assert_eq!(report["plan"]["backup"], "Talos-v1.12.4.efi.bak.4000000001");
+    let report = bootsurgeon!("restore", disk, "--yes", "--json").code(0).json();
+    assert_eq!(report["restored"], "Talos-v1.12.4.efi.bak.4000000001");
+    assert!(files(&disk, ESP).contains_key(earlier));
+}
+
+#[test]
+fn a_one_shot_choice_is_not_the_boot_that_a_plan_counts_on() {
+    let lab = Lab::new();
+    let disk = lab.fixture("disk-512.img.zst");
+    let vars = lab.path("efivars");
+    std::fs::create_dir(&vars).unwrap();
+    let set = |name: &str, value: &str| {
+        let mut raw = vec![7, 0, 0, 0];
+        raw.extend(value.encode_utf16().chain([0]).flat_map(u16::to_le_bytes));
+        std::fs::write(vars.join(format!("{name}-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f")), raw).unwrap();
+    };
+    set("LoaderEntryOneShot", "talos-v1.12.4.efi");
+    set("LoaderEntryDefault", "talos-v1.12.4~1.efi");
+    let (vars, image) = (vars.display().to_string(), uki(&lab, "v1.12.4-arm64-uki"));
+    let swap = |more: &str| bootsurgeon!("swap", disk, image, "--efivars", vars, "--dry-run", "--json", more);
+    // The name that starts next gets the image; behind the next boot the other one would win, so it has to leave.
+    let plan = swap("--yes").code(0).json();
+    assert_eq!(plan["plan"]["target"], "Talos-v1.12.4.efi");
+    assert_eq!(plan["plan"]["disable"], serde_json::json!(["Talos-v1.12.4~1.efi"]));
+    swap("--keep-duplicates").fails(4, &["Talos-v1.12.4~1.efi would start instead"]);
+}
+
 /// Up to 254, systemd-boot passes the command line of a UKI's last profile to its stub.
 #[test]
 fn an_old_boot_loader_that_would_start_the_wiping_profile_is_found_out() {
