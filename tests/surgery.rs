@@ -323,6 +323,26 @@ fn deleting_is_the_way_out_of_a_full_volume() {
     let name = "Talos-v1.12.4~1.efi".to_owned();
     let rename = Tidy::Rename { from: name.clone(), to: format!("{name}.disabled.1") };
     assert_eq!(run(rename).unwrap_err().kind(), Kind::Unsafe);
+    // There is no room for a record. Cut anywhere, the file is there or not, and everything else as it was.
+    let before = files(&medium);
+    let mut states = std::collections::BTreeSet::new();
+    for writes in 0..60 {
+        let cut = cut_after(&medium, writes, |medium| {
+            let step = Tidy::Remove(name.clone());
+            let operation = Operation { command: "prune".into(), time: STAMP.0, install: None, tidy: vec![step] };
+            let _ = operation.run(open_healthy(medium).unwrap());
+        });
+        recover(&cut).unwrap();
+        assert!(Health::check(&Volume::open(&cut).unwrap()).unwrap().is_healthy(), "{writes} writes");
+        let mut after = files(&cut);
+        let gone = !after.contains_key(&format!("/EFI/Linux/{name}"));
+        if gone {
+            after.insert(format!("/EFI/Linux/{name}"), before[&format!("/EFI/Linux/{name}")].clone());
+        }
+        assert!(after == before, "{writes} writes");
+        states.insert(gone);
+    }
+    assert_eq!(states.len(), 2);
     run(Tidy::Remove(name)).unwrap();
     assert!(!files(&medium).contains_key("/EFI/Linux/Talos-v1.12.4~1.efi"));
     assert!(interrupted(&Volume::open(&medium).unwrap()).unwrap().is_none());

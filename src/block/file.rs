@@ -173,7 +173,7 @@ impl WriteAt for SurgeryFile {
 
     /// After a barrier no page is dirty, so the kernel can forget all of them; the next read goes to the medium. It is told
     /// to forget the whole file: of a range it would keep the pages that lie in it only in part.
-    fn drop_caches(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+    fn drop_caches(&self) -> io::Result<()> {
         Ok(rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?)
     }
 }

@@ -56,12 +56,11 @@ pub trait WriteAt: ReadAt {
     /// What the medium reports; after an error nothing may be assumed about earlier writes.
     fn barrier(&self) -> io::Result<()>;
 
-    /// Makes the next reads of this range come from the medium and not from a cache.
+    /// Makes the next reads come from the medium and not from a cache.
     ///
     /// # Errors
     /// What the medium reports.
-    fn drop_caches(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        let _ = (offset, bytes);
+    fn drop_caches(&self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -95,8 +94,8 @@ macro_rules! forward_write_at {
             fn barrier(&self) -> io::Result<()> {
                 (**self).barrier()
             }
-            fn drop_caches(&self, offset: u64, bytes: u64) -> io::Result<()> {
-                (**self).drop_caches(offset, bytes)
+            fn drop_caches(&self) -> io::Result<()> {
+                (**self).drop_caches()
             }
         }
     )*};

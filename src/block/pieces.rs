@@ -69,9 +69,8 @@ impl<S: WriteAt> WriteAt for Window<S> {
         self.source.barrier()
     }
 
-    fn drop_caches(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        check_range(self.extent.bytes, offset, bytes)?;
-        self.source.drop_caches(self.extent.offset + offset, bytes)
+    fn drop_caches(&self) -> io::Result<()> {
+        self.source.drop_caches()
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn confirm_on_medium(
     boot: [Option<&str>; 2],
 ) -> Result<()> {
     let look = || -> Result<()> {
-        medium.drop_caches(0, medium.size())?;
+        medium.drop_caches()?;
         let esp = Inventory::read(medium, variables.clone())?;
         esp.refuse_unreadable()?;
         let holds = |name: &str, content: &ContentRef| {

@@ -232,18 +232,12 @@ impl<'m> Editor<'m> {
         if rest.is_empty() { Ok(()) } else { Err(Error::io("more data than the clusters reserved for it hold")) }
     }
 
-    /// Makes the next reads of these clusters come from the medium.
+    /// Makes the next reads come from the medium.
     ///
     /// # Errors
     /// What the medium reports.
-    pub fn forget(&self, runs: &[Run]) -> Result<()> {
-        let cluster = u64::from(self.geometry.cluster_bytes);
-        for run in runs {
-            self.medium
-                .drop_caches(self.geometry.cluster_offset(run.first), u64::from(run.count) * cluster)
-                .while_doing(|| "dropping cached data before the read-back")?;
-        }
-        Ok(())
+    pub fn forget(&self) -> Result<()> {
+        self.medium.drop_caches().while_doing(|| "dropping cached data before the read-back")
     }
 
     /// Links reserved clusters into a chain, in every live copy of the table. Nothing refers to the chain yet.

@@ -121,21 +121,13 @@ impl<'m> Staged<'m> {
     }
 }
 
-/// Carries out an operation that needs no staged image: prune, restore.
-///
-/// # Errors
-/// As [`Staged::commit`].
-pub(crate) fn run(editor: &mut Editor<'_>, operation: &Operation) -> Result<Outcome> {
-    execute(editor, operation, &[])
-}
-
 impl Operation {
     /// Carries out an operation that stages nothing: prune and restore.
     ///
     /// # Errors
     /// As [`Staged::commit`].
     pub fn run(&self, mut editor: Editor<'_>) -> Result<Outcome> {
-        run(&mut editor, self)
+        execute(&mut editor, self, &[])
     }
 }
 

@@ -69,7 +69,7 @@ impl<'m> Staging<'m> {
             return Err(Error::io(format!("the image ended after {} of {} bytes", self.written, self.bytes)));
         }
         self.editor.barrier()?;
-        self.editor.forget(&self.runs)?;
+        self.editor.forget()?;
         let volume: Volume<&dyn WriteAt> = self.editor.volume()?;
         let on_medium = Pieces::new(self.medium, volume.extents_of(&self.runs))?;
         let sha256 = sha256_of(&on_medium, self.bytes)?;

@@ -227,11 +227,11 @@ impl WriteAt for Mutant<'_> {
         }
     }
 
-    fn drop_caches(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        for held in self.state().held.iter_mut().filter(|h| (offset..offset + bytes).contains(&h.at)) {
+    fn drop_caches(&self) -> io::Result<()> {
+        for held in &mut self.state().held {
             held.cached = false;
         }
-        self.below.drop_caches(offset, bytes)
+        self.below.drop_caches()
     }
 }
 

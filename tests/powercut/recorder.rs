@@ -204,7 +204,7 @@ impl WriteAt for Recorder {
         Ok(())
     }
 
-    fn drop_caches(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+    fn drop_caches(&self) -> io::Result<()> {
         let mut inner = self.lock();
         if inner.gone {
             return Err(no_device());
