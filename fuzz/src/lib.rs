@@ -1,7 +1,7 @@
 //! What several targets share: a small FAT volume of each width, and everything that is readable on a volume.
 
-use bootsurgeon::block::ReadAt;
-use bootsurgeon::fat::Volume;
+use bootsurgeon::block::{Memory, ReadAt};
+use bootsurgeon::fat::{Editor, Stamp, Volume};
 use std::collections::BTreeMap;
 
 /// The files of a volume by path, with their content; at most so many, and nothing that cannot be read.
@@ -26,6 +26,38 @@ pub fn files<S: ReadAt>(volume: &Volume<S>) -> BTreeMap<String, Vec<u8>> {
         }
     }
     found
+}
+
+/// Where UKIs are.
+pub const DIR: &str = "EFI/Linux";
+/// When everything happens.
+pub const STAMP: Stamp = Stamp(1_760_000_000);
+/// Names of files that operations are tried with: plain, long, forbidden.
+pub const NAMES: [&str; 8] = [
+    "Talos-v1.12.4.efi",
+    "Talos-v1.12.4~1.efi",
+    "Talos-v1.12.4.efi.bak.1760000000",
+    "SHORT.EFI",
+    "a name that is long enough to need quite a few slots of its own, more than a sector of them can hold.efi",
+    "bad/name",
+    "ünïcödé Ω.efi",
+    "x",
+];
+
+/// A volume with two UKIs, a configuration and a file in the root directory.
+pub fn volume(width: Width) -> Vec<u8> {
+    let medium = Memory::new(format(width));
+    let mut editor = Editor::open(&medium).expect("a volume");
+    editor.make_directories(DIR, STAMP).expect("room");
+    editor.make_directories("loader/entries", STAMP).expect("room");
+    for (dir, name, bytes) in
+        [(DIR, NAMES[0], 1300), (DIR, NAMES[1], 700), ("loader", "loader.conf", 11), ("", "B.BIN", 2000)]
+    {
+        let content: Vec<u8> = (0..bytes).map(|i| (i * 7 + bytes) as u8).collect();
+        editor.make_file(dir, name, &content, STAMP).expect("room");
+    }
+    let _ = editor.write_fsinfo();
+    medium.into_bytes()
 }
 
 /// The width of table entries.
