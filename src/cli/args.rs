@@ -338,6 +338,23 @@ pub(super) struct ChangeArgs {
     pub(super) yes: bool,
 }
 
+/// Where the disk is at home.
+#[derive(Debug, Clone, Args)]
+pub(super) struct NodeArgs {
+    /// The node's name or address, for the commands that are said to come next
+    #[arg(long, value_name = "NAME", env = "BOOTSURGEON_NODE", value_parser = node)]
+    pub(super) node: Option<String>,
+}
+
+/// A name that needs no quotes in a shell: a host name or an IP address.
+fn node(name: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-:%".contains(c);
+    if !name.is_empty() && name.len() <= 253 && name.chars().all(plain) && !name.starts_with('-') {
+        return Ok(name.to_owned());
+    }
+    Err("a host name or an IP address is wanted".into())
+}
+
 /// `swap`
 #[derive(Debug, Args)]
 pub(super) struct SwapArgs {
@@ -378,6 +395,8 @@ pub(super) struct SwapArgs {
     pub(super) cache: CacheArgs,
     #[command(flatten)]
     pub(super) factory: FactoryArgs,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
 }
 
 /// Which asset a swap asks the factory for.
@@ -426,6 +445,8 @@ pub(super) struct RestoreArgs {
     pub(super) trust: TrustArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
 }
 
 /// `recover`

@@ -125,7 +125,9 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
                 out.show(&Backups { backups: command::list_backups(&disk)? })?;
             } else {
                 let trust = trust(a.trust, false, None);
-                out.show(&command::Restore { disk, backup: a.backup, trust, change: change(&a.change) }.run(ui)?)?;
+                let change = change(&a.change);
+                let request = command::Restore { disk, backup: a.backup, trust, change, node: a.node.node };
+                out.show(&request.run(ui)?)?;
             }
         }
         Command::Recover(a) => {
@@ -190,6 +192,7 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
         keep_backups: a.keep_backups,
         backup_to: a.backup_to,
         allow_halt_if_installed: a.allow_halt_if_installed,
+        node: a.node.node,
     })
 }
 

@@ -8,6 +8,7 @@ mod extract;
 mod fetch;
 mod image;
 mod inspect;
+mod next;
 mod prune;
 mod recover;
 mod restore;
@@ -25,6 +26,7 @@ pub use fetch::{FactoryRequest, Fetch, FetchReport, SchematicReport, create_sche
 pub(crate) use image::TemporaryFolder;
 pub use image::{ImageRequest, OpenImage};
 pub use inspect::{Diff, DiffReport, Inspect, InspectReport, ProfileReport, UkiReport};
+pub use next::NextStep;
 pub use prune::{Prune, PruneReport};
 pub use recover::{Recover, RecoverReport};
 pub use restore::{BackupReport, Restore, RestoreReport, list_backups};
@@ -138,7 +140,7 @@ impl DiskRequest {
             VariablesChoice::None => EfiVars::open(None),
             VariablesChoice::Dir(dir) => EfiVars::open(Some(dir)),
             VariablesChoice::Unsaid if self.variables_are_the_boards(target) => {
-                EfiVars::open(Some(Path::new(efivars::DEFAULT_DIR)))
+                EfiVars::open_first(&efivars_beside(&self.path))
             }
             VariablesChoice::Unsaid => EfiVars::open(None),
         }
@@ -150,6 +152,15 @@ impl DiskRequest {
     pub fn variables_are_the_boards(&self, target: &Target) -> bool {
         self.efivars.is_named() || matches!(target.shape, Shape::WholeDisk | Shape::PartitionDevice)
     }
+}
+
+/// Where the EFI variables of the machine with this device may be: in a container that has the node's tree under `/host` its
+/// own `/sys` has no efivarfs in it, the node's has.
+fn efivars_beside(device: &Path) -> Vec<PathBuf> {
+    let own = Path::new(efivars::DEFAULT_DIR);
+    let tree = device.ancestors().find(|dir| dir.file_name().is_some_and(|name| name == "dev")).and_then(Path::parent);
+    let nodes = tree.filter(|tree| *tree != Path::new("/")).zip(own.strip_prefix("/").ok());
+    nodes.map(|(tree, dir)| tree.join(dir)).into_iter().chain([own.to_owned()]).collect()
 }
 
 /// The variables the boot prediction goes by. One that cannot be read counts as absent and is named in the second part.

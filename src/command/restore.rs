@@ -2,6 +2,7 @@
 
 use super::change::{Change, confirm_on_medium};
 use super::examine::examine;
+use super::next::{After, NextStep};
 use super::swap::rejected;
 use super::trust::{TrustRequest, add_disk};
 use super::verify::accepted;
@@ -26,6 +27,8 @@ pub struct Restore {
     pub trust: TrustRequest,
     /// How.
     pub change: Change,
+    /// The node's name, for what is said to do next.
+    pub node: Option<String>,
 }
 
 /// What it did: the shape of a swap's report.
@@ -43,6 +46,8 @@ pub struct RestoreReport {
     pub sha256: String,
     /// What somebody should know.
     pub warnings: Vec<String>,
+    /// What is left to do on the node, in order; empty when nothing was changed.
+    pub next: Vec<NextStep>,
 }
 
 /// A backup on the ESP.
@@ -133,6 +138,7 @@ impl Restore {
             committed,
             sha256: sha256.clone(),
             warnings: warnings.clone(),
+            next: Vec::new(),
         };
         if self.change.dry_run {
             return Ok(done(plan, false));
@@ -146,7 +152,13 @@ impl Restore {
         let operation = plan.operation("restore", &esp, new, Source::File(name.clone()), time);
         let _ = operation.run(editor)?;
         confirm_on_medium(opened.medium(), &operation, &esp.variables, [plan.boot_after.as_deref(); 2])?;
-        Ok(done(plan, true))
+        let after = After {
+            target: &target,
+            node: self.node.as_deref(),
+            extensions: &report.image.extensions,
+            waiting: &report.image.waiting_services,
+        };
+        Ok(RestoreReport { next: after.steps(), ..done(plan, true) })
     }
 
     /// The backup's name and the name it goes back to.

@@ -3,6 +3,7 @@
 use super::change::{Change, confirm_on_medium};
 use super::examine::{Examined, examine};
 use super::image::{OpenImage, Remote};
+use super::next::{After, NextStep};
 use super::trust::{TrustRequest, add_disk, schematic_id};
 use super::verify::{accepted, without_halt};
 use super::{DiskRequest, Event, ImageRequest, Ui, boot_variables, check_cancelled, now};
@@ -42,6 +43,8 @@ pub struct Swap {
     pub backup_to: Option<PathBuf>,
     /// `--allow-halt-if-installed`.
     pub allow_halt_if_installed: bool,
+    /// The node's name, for what is said to do next.
+    pub node: Option<String>,
 }
 
 /// Where the image comes from.
@@ -83,6 +86,8 @@ pub struct SwapReport {
     pub waiting_services: Vec<String>,
     /// What somebody should know.
     pub warnings: Vec<String>,
+    /// What is left to do on the node, in order; empty when nothing was changed.
+    pub next: Vec<NextStep>,
 }
 
 impl Swap {
@@ -294,7 +299,14 @@ impl<S: ReadAt> Job<'_, S> {
         let _ = staged.commit(&operation)?;
         confirm_on_medium(medium, &operation, &self.esp.variables, [plan.boot_after.as_deref(); 2])?;
         let sha256 = judged.image.sha256.clone();
-        Ok(report(plan, Some(judged), true, sha256, false))
+        let after = After {
+            target: self.target,
+            node: self.swap.node.as_deref(),
+            extensions: &judged.image.extensions,
+            waiting: &judged.image.waiting_services,
+        };
+        let next = after.steps();
+        Ok(SwapReport { next, ..report(plan, Some(judged), true, sha256, false) })
     }
 
     /// Reads and verifies the image in one pass, with `extra` sinks.
@@ -350,6 +362,7 @@ fn report(plan: SwapPlan, judged: Option<Report>, committed: bool, sha256: Strin
         wire_bytes: None,
         waiting_services,
         warnings: Vec::new(),
+        next: Vec::new(),
     }
 }
 

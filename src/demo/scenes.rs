@@ -124,6 +124,7 @@ impl World {
             keep_backups: None,
             backup_to: None,
             allow_halt_if_installed: false,
+            node: None,
         }
     }
 
@@ -461,7 +462,8 @@ impl<'a> Session<'a> {
         };
         let run = |w: &World, ui: &dyn Ui| {
             let change = Change { dry_run: false, yes: true };
-            let request = Restore { disk: w.disk_request(), backup: None, trust: TrustRequest::default(), change };
+            let request =
+                Restore { disk: w.disk_request(), backup: None, trust: TrustRequest::default(), change, node: None };
             request.run(ui).map(Answer::Restore)
         };
         self.step(plan, run, |s, outcome, proofs| {

@@ -50,7 +50,8 @@ impl Device {
                 .advise("re-read the partition table (`partprobe`, `partx -u`) or give the partition's own node")
         };
         let Some(sysfs) = &self.sysfs else {
-            return Err(missing(format!("sysfs does not describe {}", path.display())));
+            return Err(Error::io(format!("sysfs does not describe {}", path.display()))
+                .advise("mount sysfs at /sys, or give the partition's own node"));
         };
         let entries = std::fs::read_dir(sysfs)?;
         for entry in entries.flatten() {

@@ -65,6 +65,19 @@ impl EfiVars {
         }
     }
 
+    /// Takes the first of these directories that has variables; what is said of the last one if none has.
+    #[must_use]
+    pub fn open_first(dirs: &[PathBuf]) -> Self {
+        let mut found = Self::open(None);
+        for dir in dirs {
+            found = Self::open(Some(dir));
+            if found.unavailable().is_none() {
+                break;
+            }
+        }
+        found
+    }
+
     /// Why there are no variables, if there are none.
     #[must_use]
     pub fn unavailable(&self) -> Option<&str> {

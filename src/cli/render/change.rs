@@ -1,7 +1,7 @@
 //! What commands that write say afterwards.
 
 use super::{Paint, Render, size};
-use crate::command::{BackupReport, PruneReport, RecoverReport, RestoreReport, SwapReport};
+use crate::command::{BackupReport, NextStep, PruneReport, RecoverReport, RestoreReport, SwapReport};
 use crate::plan::SwapPlan;
 use crate::verify::{Check, Status};
 use serde::Serialize;
@@ -64,18 +64,7 @@ impl Render for SwapReport {
             writeln!(f, "  over the wire  {}", size(bytes))?;
         }
         warnings(f, p, &self.warnings)?;
-        if self.committed {
-            for service in &self.waiting_services {
-                writeln!(f, "\nFirst: {}", p.warn(crate::verify::waits(service)))?;
-            }
-            writeln!(
-                f,
-                "\nNext: restart the node through its firmware, `talosctl -n NODE reboot --mode powercycle` (the default \
-                 reboot may kexec and pass systemd-boot by).\nThen: `talosctl -n NODE get extensions`, `talosctl -n NODE \
-                 services`. The way back: `bootsurgeon restore`."
-            )?;
-        }
-        Ok(())
+        next(f, p, &self.next)
     }
 }
 
@@ -85,8 +74,25 @@ impl Render for RestoreReport {
         let title = if self.committed { "Restored" } else { "Plan (nothing was written)" };
         writeln!(f, "\n{} {}", p.strong(title), self.restored)?;
         plan(f, p, &self.plan)?;
-        warnings(f, p, &self.warnings)
+        warnings(f, p, &self.warnings)?;
+        next(f, p, &self.next)
     }
+}
+
+/// The steps in a column, what they are for beside them.
+fn next(f: &mut dyn Write, p: Paint, steps: &[NextStep]) -> fmt::Result {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "\n{}", p.strong("Next"))?;
+    let width = steps.iter().filter_map(|s| s.command.as_ref()).map(String::len).max().unwrap_or(0);
+    for step in steps {
+        match &step.command {
+            Some(command) => writeln!(f, "  {}  {}", p.strong(format!("{command:width$}")), p.faint(&step.why))?,
+            None => writeln!(f, "  {}", p.warn(&step.why))?,
+        }
+    }
+    Ok(())
 }
 
 fn plan(f: &mut dyn Write, p: Paint, plan: &SwapPlan) -> fmt::Result {
