@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "demo")]
 
+#[path = "support/cli.rs"]
+mod cli;
+mod support;
+
 use bootsurgeon::authenticode::{DigestSink, ImageDigest, SigningKey, parse_table, sign_pe, verify};
 use bootsurgeon::block::Sink;
-use bootsurgeon::efivars::{EfiVars, GLOBAL, SECURITY_DATABASE};
+use bootsurgeon::efivars::{EfiVars, GLOBAL, SECURITY_DATABASE, SHIM};
 use bootsurgeon::pcr::{Bank, BankHashes, Profile, policy_digest, values};
 use bootsurgeon::pe::Head;
 use bootsurgeon::trust::{Anchor, Entry, Firmware, parse_signature_lists};
@@ -99,6 +103,77 @@ fn lists_made_with_efitools_are_read_and_decide() {
         assert_eq!(outcomes[0].is_trusted(), trusted, "db {db:?}");
         let reasons = firmware.dbx.unwrap().reasons(&digest, &outcomes);
         assert_eq!(!reasons.is_empty(), revoked, "dbx {dbx:?}: {reasons:?}");
+    }
+}
+
+/// The whole matrix through the program: what the firmware's lists, its SBAT level and Secure Boot make of one UKI.
+#[test]
+fn verdicts_by_db_dbx_sbat_level_and_secure_boot() {
+    if corpus().is_none() {
+        return;
+    }
+    let lab = support::Lab::new();
+    let dir = lab.path("lists");
+    std::fs::create_dir(&dir).unwrap();
+    // hash-to-efi-sig-list writes zeros for images of other architectures than its own.
+    let image = cli::uki(&lab, "v1.12.4-amd64-uki");
+    for (name, certificate) in [("signer", "test-signing.crt"), ("other", "test-other-signing.crt")] {
+        std::fs::copy(cli::fixture("keys").join(certificate), dir.join(format!("{name}.pem"))).unwrap();
+        let (pem, esl) = (format!("{name}.pem"), format!("{name}.esl"));
+        run(&dir, "cert-to-efi-sig-list", &["-g", "11111111-2222-3333-4444-555555555555", &pem, &esl]);
+        run(&dir, "cert-to-efi-hash-list", &["-s", "256", &pem, &format!("{name}-tbs.esl")]);
+    }
+    run(&dir, "hash-to-efi-sig-list", &[image.to_str().unwrap(), "image.esl"]);
+
+    // systemd's stub 257 has systemd-stub of generation 1 in its .sbat.
+    let (old, new) = ("sbat,1,2024010900\nshim,4\ngrub,3\n", "sbat,1,2030010100\nsystemd-stub,2\n");
+    let newer_format = "sbat,2,2030010100\n";
+    // db, dbx, SBAT level, Secure Boot; signer, revocation, accepted
+    type Case<'a> = (&'a [&'a str], &'a [&'a str], Option<&'a str>, bool, &'a str, &'a str, bool);
+    let matrix: [Case<'_>; 14] = [
+        (&["signer.esl"], &[], None, true, "pass", "pass", true),
+        (&["signer.esl"], &[], Some(old), true, "pass", "pass", true),
+        (&["signer.esl"], &[], Some(new), true, "pass", "fail", false),
+        (&["signer.esl"], &[], Some(newer_format), true, "pass", "fail", false),
+        (&["signer.esl"], &[], Some(new), false, "pass", "warn", true),
+        (&["signer.esl"], &["image.esl"], Some(old), true, "pass", "fail", false),
+        (&["signer.esl"], &["image.esl"], Some(old), false, "pass", "warn", true),
+        (&["signer.esl"], &["signer.esl"], None, true, "pass", "fail", false),
+        (&["signer.esl"], &["signer-tbs.esl"], None, true, "pass", "fail", false),
+        (&["signer.esl"], &["other.esl", "other-tbs.esl"], Some(old), true, "pass", "pass", true),
+        (&["signer.esl"], &["other.esl"], Some(new), true, "pass", "fail", false),
+        (&["other.esl"], &[], None, true, "fail", "pass", false),
+        (&["other.esl", "signer.esl"], &["other.esl"], Some(old), true, "pass", "pass", true),
+        (&["image.esl"], &[], None, true, "pass", "pass", true),
+    ];
+    for (db, dbx, level, secure_boot, signer, revocation, accepted) in matrix {
+        let vars = efivars(&dir, &[("db", db), ("dbx", dbx)]);
+        std::fs::write(vars.join(format!("SecureBoot-{GLOBAL}")), [6, 0, 0, 0, u8::from(secure_boot)]).unwrap();
+        if let Some(level) = level {
+            std::fs::write(vars.join(format!("SbatLevelRT-{SHIM}")), [&[6, 0, 0, 0], level.as_bytes()].concat())
+                .unwrap();
+        }
+        let case = format!("db {db:?}, dbx {dbx:?}, SBAT level {level:?}, Secure Boot {secure_boot}");
+        let ran = bootsurgeon!("verify", image, "--efivars", vars, "--json");
+        let report = ran.code(if accepted { 0 } else { 3 }).json();
+        let status = |id: &str| {
+            let checks = report["checks"].as_array().unwrap();
+            checks.iter().find(|c| c["id"] == id).unwrap()["status"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(status("authenticode-signer"), signer, "{case}: {report:#}");
+        assert_eq!(status("revocation"), revocation, "{case}: {report:#}");
+        assert_eq!(report["verdict"] == "accept", accepted, "{case}: {report:#}");
+        // The same level from a file says the same.
+        if let Some(level) = level {
+            std::fs::remove_file(vars.join(format!("SbatLevelRT-{SHIM}"))).unwrap();
+            let file = lab.path("level.csv");
+            std::fs::write(&file, level).unwrap();
+            let again = bootsurgeon!("verify", image, "--efivars", vars, "--sbat-level", file, "--json").json();
+            let revoked = |r: &serde_json::Value| {
+                r["checks"].as_array().unwrap().iter().find(|c| c["id"] == "revocation").cloned()
+            };
+            assert_eq!(revoked(&again).unwrap()["status"], revocation, "{case}, from a file: {again:#}");
+        }
     }
 }
 
