@@ -249,16 +249,17 @@ fn iso_trees_that_are_deep_or_loop_or_are_wide_end() {
         return;
     }
     let lab = Lab::new();
-    let look = |name: &str, iso: &[u8]| {
+    let look = |name: &str, iso: &[u8], why: &str| {
         let path = lab.path(name);
         std::fs::write(&path, iso).unwrap();
         for command in ["inspect", "verify"] {
             let outcome = surgeon(&[command, path.to_str().unwrap()]);
             eprintln!("{}", outcome.said.lines().next().unwrap_or_default());
             assert!(outcome.code != 0 || command == "inspect", "{name}: {}", outcome.said);
+            assert!(outcome.said.contains(why), "{name}: no {why:?} in {}", outcome.said);
         }
     };
-    look("deep.iso", &iso(&lab, 60));
+    look("deep.iso", &iso(&lab, 60), "");
     let lab_iso = Lab::new();
     let plain = iso(&lab_iso, 0);
     let linux = records(&plain, "LINUX");
@@ -271,7 +272,7 @@ fn iso_trees_that_are_deep_or_loop_or_are_wide_end() {
     for at in &linux {
         looped[at + 2..at + 18].copy_from_slice(&place);
     }
-    look("loop.iso", &looped);
+    look("loop.iso", &looped, "");
 
     // EFI/LINUX lists a million files.
     let place_of_linux = plain[linux[0] + 2..linux[0] + 6].to_vec();
@@ -303,6 +304,9 @@ fn iso_trees_that_are_deep_or_loop_or_are_wide_end() {
     }
     wide.resize(wide.len().next_multiple_of(2048), 0);
     let bytes = wide.len() as u32 - first * 2048;
+    // The directory's own record, the first, knows its length too.
+    let own = first as usize * 2048;
+    wide[own + 10..own + 18].copy_from_slice(&both(bytes));
     for at in linux {
         wide[at + 2..at + 10].copy_from_slice(&both(first));
         wide[at + 10..at + 18].copy_from_slice(&both(bytes));
@@ -322,7 +326,7 @@ fn iso_trees_that_are_deep_or_loop_or_are_wide_end() {
     // The volume descriptor knows the length of the medium.
     let sectors = (wide.len() / 2048) as u32;
     wide[16 * 2048 + 80..16 * 2048 + 88].copy_from_slice(&both(sectors));
-    look("wide.iso", &wide);
+    look("wide.iso", &wide, "more than 65536 entries");
 }
 
 #[test]
