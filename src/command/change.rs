@@ -1,9 +1,11 @@
 //! What all commands that write have in common: they ask first, and look at the result.
 
-use super::{Ui, check_cancelled};
-use crate::block::WriteAt;
+use super::{Ui, boot_variables, check_cancelled};
+use crate::block::{ReadAt, WriteAt};
 use crate::boot::{Prediction, Variables};
+use crate::efivars::EfiVars;
 use crate::esp::Inventory;
+use crate::fat::Volume;
 use crate::surgery::{ContentRef, Operation};
 use crate::{Error, Kind, Result};
 
@@ -33,6 +35,19 @@ impl Change {
                 .advise("look at the plan with --dry-run, then run it with --yes")),
         }
     }
+}
+
+/// Refuses to go on when the ESP or the EFI variables are not those that the plan was made from. Between the two somebody may
+/// have taken an hour to say yes.
+///
+/// # Errors
+/// [`Kind::Unsafe`]; what the source reports.
+pub(super) fn refuse_changed<S: ReadAt, N: ReadAt>(esp: &Inventory<S>, now: &Volume<N>, vars: &EfiVars) -> Result<()> {
+    esp.refuse_changed(now)?;
+    if boot_variables(vars).0 == esp.variables {
+        return Ok(());
+    }
+    Err(Error::refused("the EFI variables have changed since the plan was made").advise("run it again"))
 }
 
 /// Reads the ESP anew, past the caches, and makes sure that it is sound, that the image and its backup have the contents that

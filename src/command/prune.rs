@@ -1,6 +1,6 @@
 //! `prune`: duplicates, broken entries and stale versions out of the boot menu.
 
-use super::change::{Change, confirm_on_medium};
+use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
 use crate::boot::Prediction;
@@ -44,7 +44,8 @@ impl Prune {
 
     fn prune(&self, ui: &dyn Ui) -> Result<PruneReport> {
         let target = self.disk.find()?;
-        let (variables, unreadable) = boot_variables(&self.disk.efivars(&target));
+        let vars = self.disk.efivars(&target);
+        let (variables, unreadable) = boot_variables(&vars);
         for warning in target.warnings.iter().chain(&unreadable) {
             ui.event(Event::Warning(warning.clone()));
         }
@@ -61,7 +62,7 @@ impl Prune {
         self.change.confirm(ui, &format!("Take {count} files out of the way on {}?", target.path.display()))?;
         let opened = target.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
-        esp.refuse_changed(&editor.volume()?)?;
+        refuse_changed(&esp, &editor.volume()?, &vars)?;
         let operation = plan.operation(time);
         let _ = operation.run(editor)?;
         confirm_on_medium(

@@ -1,6 +1,6 @@
 //! `restore`: a backup back in place, the present image becoming a backup. No image byte is copied.
 
-use super::change::{Change, confirm_on_medium};
+use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::examine::examine;
 use super::next::{After, NextStep};
 use super::swap::rejected;
@@ -146,7 +146,7 @@ impl Restore {
         self.change.confirm(ui, &format!("Put {name} back as {} on {}?", plan.target, target.path.display()))?;
         let opened = target.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
-        esp.refuse_changed(&editor.volume()?)?;
+        refuse_changed(&esp, &editor.volume()?, &vars)?;
         let entry = &file.entry;
         let new = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
         let operation = plan.operation("restore", &esp, new, Source::File(name.clone()), time);

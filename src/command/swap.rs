@@ -1,6 +1,6 @@
 //! `swap`: the whole job. Plan, ask, write into free clusters while verifying, read back, commit, tidy.
 
-use super::change::{Change, confirm_on_medium};
+use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::examine::{Examined, examine};
 use super::image::{OpenImage, Remote};
 use super::next::{After, NextStep};
@@ -10,6 +10,7 @@ use super::{DiskRequest, Event, ImageRequest, Ui, boot_variables, check_cancelle
 use crate::authenticode::{DigestSink, parse_table};
 use crate::block::{ReadAt, Sink, WriteAt, fan_out, read_vec, sha256_of};
 use crate::disk::Target;
+use crate::efivars::EfiVars;
 use crate::esp::Inventory;
 use crate::factory::{Asset, Cache, Factory, Key};
 use crate::image::Candidate;
@@ -116,7 +117,8 @@ impl Swap {
 
         let opened = self.open_image(&mut policy, ui)?;
         let candidate = opened.uki()?;
-        let job = Job { swap: self, target: &target, esp: &esp, policy, candidate, time: esp.stamp(now()), ui };
+        let job =
+            Job { swap: self, target: &target, esp: &esp, vars: &vars, policy, candidate, time: esp.stamp(now()), ui };
         let mut report =
             if opened.is_sequential() { job.stage_and_plan()? } else { job.plan_and_stage(opened.remote.is_some())? };
         report.wire_bytes = opened.remote.as_ref().map(Remote::wire_bytes);
@@ -197,6 +199,7 @@ struct Job<'a, S> {
     swap: &'a Swap,
     target: &'a Target,
     esp: &'a Inventory<S>,
+    vars: &'a EfiVars,
     policy: Policy,
     candidate: &'a Candidate,
     time: u64,
@@ -284,7 +287,7 @@ impl<S: ReadAt> Job<'_, S> {
         }
         // The ESP as it is now that nobody else can write to it; the plan was made before that.
         let editor = open_healthy(medium)?;
-        self.esp.refuse_changed(&editor.volume()?)?;
+        refuse_changed(self.esp, &editor.volume()?, self.vars)?;
         let mut staging = Staging::begin(editor, medium, self.candidate.bytes.size())?;
         self.ui.event(Event::Step("writing the image into free space and verifying it".into()));
         let (judged, sha256) = self.judge(&mut [&mut staging])?;

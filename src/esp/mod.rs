@@ -102,7 +102,7 @@ pub struct Inventory<S> {
 }
 
 /// What systemd-boot looks at beside `EFI/Linux`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Surroundings {
     type1: Vec<Type1File>,
     loader_conf: Option<Vec<u8>>,
@@ -173,17 +173,25 @@ impl<S: ReadAt> Inventory<S> {
         refuse_unhealthy(&self.health)
     }
 
-    /// Refuses to go on when `EFI/Linux` is not what this inventory saw: somebody else wrote between the plan and the claim
-    /// on the ESP.
+    /// Refuses to go on when the ESP is not what this inventory saw: somebody else wrote between the plan and the claim on
+    /// it.
     ///
     /// # Errors
     /// [`crate::Kind::Unsafe`]; what the source reports.
     pub fn refuse_changed<N: ReadAt>(&self, now: &Volume<N>) -> Result<()> {
-        let now = now.list(LINUX_DIR)?.unwrap_or_default();
-        if now.iter().filter(|e| !e.is_dir()).eq(self.files.iter().map(|f| &f.entry)) {
-            return Ok(());
+        let changed =
+            |what| Err(Error::refused(format!("{what} has changed since the plan was made")).advise("run it again"));
+        let files = now.list(LINUX_DIR)?.unwrap_or_default();
+        if !files.iter().filter(|e| !e.is_dir()).eq(self.files.iter().map(|f| &f.entry)) {
+            return changed(LINUX_DIR);
         }
-        Err(Error::refused("EFI/Linux has changed since the plan was made").advise("run it again"))
+        if Surroundings::read(now, false)? != self.surroundings {
+            return changed("what systemd-boot reads in loader/");
+        }
+        if find_loader(now)? != self.loader {
+            return changed("the boot loader in EFI/BOOT");
+        }
+        Ok(())
     }
 
     /// Reads every image whole: hashes and schematics.
