@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::{Duration, Instant};
 use support::{Lab, fixtures, tool};
 
@@ -574,7 +574,7 @@ fn random_damage_is_never_called_healthy_against_fsck() {
 const ESP: u64 = 1 << 20;
 
 fn bootsurgeon(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bootsurgeon")).args(args).output().unwrap()
+    support::program().args(args).output().unwrap()
 }
 
 fn stderr(output: &Output) -> String {

@@ -14,7 +14,7 @@ use bootsurgeon::uki::read_initrd;
 use proptest::prelude::*;
 use std::io::{Cursor, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 use support::{Lab, fixtures, run_ok, tool};
 
@@ -36,7 +36,7 @@ fn surgeon(args: &[&str]) -> Outcome {
     let (out, err) = (lab.path("out"), lab.path("err"));
     let file = |path: &Path| Stdio::from(std::fs::File::create(path).unwrap());
     let begin = Instant::now();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bootsurgeon"))
+    let mut child = support::program()
         .args(args)
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())

@@ -103,7 +103,7 @@ impl Volume {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bootsurgeon"));
+        let mut command = support::program();
         command.env("TMPDIR", self.lab.path("")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }

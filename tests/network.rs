@@ -17,7 +17,7 @@ const UKI: &str = "talos-v1.12.4-arm64-uki.efi";
 /// Extracts the UKI behind `url`, in an environment of its own.
 fn extract(lab: &Lab, url: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
     let out = lab.path("out.efi");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bootsurgeon"));
+    let mut command = support::program();
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
         command.env_remove(name).env_remove(name.to_lowercase());
     }

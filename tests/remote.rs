@@ -6,7 +6,7 @@ mod support;
 use bootsurgeon::factory::server::{Behaviour, LocalFactory};
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use support::{Lab, mtools_read, sha256, tool};
 
 const UKI: &str = "talos-v1.12.4-arm64-uki.efi";
@@ -18,7 +18,7 @@ fn bootsurgeon(lab: &Lab, args: &[&str]) -> Output {
     // A download would land in TMPDIR: it must stay empty.
     let tmp = lab.path("tmp");
     std::fs::create_dir_all(&tmp).unwrap();
-    let out = Command::new(env!("CARGO_BIN_EXE_bootsurgeon")).args(args).env("TMPDIR", &tmp).output().unwrap();
+    let out = support::program().args(args).env("TMPDIR", &tmp).output().unwrap();
     assert!(!String::from_utf8_lossy(&out.stderr).contains("panicked"), "{}", String::from_utf8_lossy(&out.stderr));
     out
 }

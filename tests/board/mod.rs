@@ -3,7 +3,7 @@
 // Every test program compiles this module for itself and uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
-use super::support::{Lab, sha256};
+use super::support::{Lab, program, sha256};
 use bootsurgeon::disk::Target;
 use bootsurgeon::fat::{Content, Editor, Entry, Stamp};
 use serde_json::Value;
@@ -126,11 +126,7 @@ impl Board {
     }
 
     pub fn run(&self, args: &[&str]) -> Output {
-        let out = Command::new(env!("CARGO_BIN_EXE_bootsurgeon"))
-            .args(args)
-            .current_dir(self.lab.path("."))
-            .output()
-            .unwrap();
+        let out = program().args(args).current_dir(self.lab.path(".")).output().unwrap();
         let stderr = String::from_utf8_lossy(&out.stderr);
         assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
         out
@@ -152,7 +148,9 @@ impl Board {
     /// Runs the first command in backticks of an action, as a shell would, with `--yes`.
     pub fn run_recommended(&self, action: &str) {
         let command = action.split('`').nth(1).unwrap();
-        let program = env!("CARGO_BIN_EXE_bootsurgeon");
+        let program = program();
+        let words = [program.get_program()].into_iter().chain(program.get_args());
+        let program = words.map(|w| w.to_str().unwrap()).collect::<Vec<_>>().join(" ");
         let line = format!("bootsurgeon() {{ {program} \"$@\" --yes; }}\n{command}");
         let out = Command::new("sh").args(["-c", &line]).current_dir(self.lab.path(".")).output().unwrap();
         assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));

@@ -5,7 +5,7 @@ use bootsurgeon::pe::Arch;
 use bootsurgeon::uki::build::Builder;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 /// Everything that real boots need.
 pub(crate) struct Lab {
@@ -30,11 +30,7 @@ impl Lab {
                 "nightly" => (200, true),
                 number => (number.parse().expect("BOOTSURGEON_BOOTS is ci, nightly, or a number"), false),
             };
-            let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("boots");
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/boots/prepare.sh");
-            let status = Command::new(&script).arg(&dir).status().expect("prepare.sh");
-            assert!(status.success(), "{}: {status}", script.display());
-            Some(Self { dir, states, nightly })
+            Some(Self { dir: prepare("boots"), states, nightly })
         })
         .as_ref()
     }
@@ -66,6 +62,21 @@ impl Lab {
             (Arch::Arm64, false) => (self.states.min(12), 1),
         }
     }
+}
+
+/// Has `tests/NAME/prepare.sh` fill `target/NAME`, once, whichever test comes first.
+pub(crate) fn prepare(name: &str) -> PathBuf {
+    static PREPARED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let mut prepared = PREPARED.lock().unwrap();
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join(name);
+    if prepared.iter().any(|n| n == name) {
+        return dir;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name).join("prepare.sh");
+    let status = Command::new(&script).arg(&dir).status().expect("prepare.sh");
+    assert!(status.success(), "{}: {status}", script.display());
+    prepared.push(name.to_owned());
+    dir
 }
 
 /// A number from the environment.

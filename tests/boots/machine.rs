@@ -1,7 +1,7 @@
 //! The virtual machine: firmware, a disk, a serial port.
 
 use bootsurgeon::pe::Arch;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -57,7 +57,14 @@ impl Machine {
 
     /// Starts from this disk, which is not changed, with these variables, which are.
     pub(crate) fn boot(&self, disk: &Path, variables: &Path, limit: Duration) -> Console {
-        let serial = variables.with_extension("serial");
+        let mut qemu = self.qemu(variables);
+        qemu.args(["-drive", &format!("if=none,id=d,format=raw,snapshot=on,file={}", disk.display())])
+            .args(["-device", "virtio-blk-pci,drive=d,bootindex=1"]);
+        Self::run(qemu, variables, limit)
+    }
+
+    /// A machine with firmware, these variables and a serial port, and no disk yet.
+    pub(crate) fn qemu(&self, variables: &Path) -> Command {
         let drive = |unit: u8, path: &Path, options: &str| {
             format!("if=pflash,format=raw,unit={unit},file={}{options}", path.display())
         };
@@ -80,16 +87,24 @@ impl Machine {
         };
         qemu.args(["-display", "none", "-vga", "none", "-nic", "none", "-monitor", "none", "-no-reboot"])
             .args(["-drive", &drive(0, code, ",readonly=on"), "-drive", &drive(1, variables, "")])
-            .args(["-drive", &format!("if=none,id=d,format=raw,snapshot=on,file={}", disk.display())])
-            .args(["-device", "virtio-blk-pci,drive=d,bootindex=1"])
-            .args(["-serial", &format!("file:{}", serial.display())])
+            .args(["-serial", &format!("file:{}", serial(variables).display())])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        qemu
+    }
+
+    /// Runs a machine of [`Self::qemu`] until it is turned off, or for so long.
+    pub(crate) fn run(mut qemu: Command, variables: &Path, limit: Duration) -> Console {
         let _turn = Turn::take();
         wait(qemu.spawn().unwrap_or_else(|e| panic!("{qemu:?}: {e}")), limit);
-        let text = String::from_utf8_lossy(&std::fs::read(&serial).unwrap_or_default()).into_owned();
+        let text = String::from_utf8_lossy(&std::fs::read(serial(variables)).unwrap_or_default()).into_owned();
         Console { text }
     }
+}
+
+/// Where the console goes: beside the variables.
+fn serial(variables: &Path) -> PathBuf {
+    variables.with_extension("serial")
 }
 
 /// As many machines at a time as there are processors: more would only wait for each other, and run into their limits.

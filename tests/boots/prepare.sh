@@ -20,21 +20,11 @@ dir=$(cd "$1" && pwd)
 # Suites, oldest first: 252, 254, 257, and what is newer. One that the mirror does not have is left out.
 suites="bookworm bookworm-backports trixie trixie-backports forky sid"
 
-private_apt() { # SUITE COMMAND...
-    root=$dir/apt/$1
-    shift
-    "$@" -o Dir::State="$root/state" -o Dir::State::status="$root/status" -o Dir::Cache="$root/cache" \
-        -o Dir::Etc::sourcelist="$root/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
-        -o APT::Architecture=amd64 -o APT::Architectures=amd64,arm64 -o Acquire::Languages=none -o APT::Sandbox::User=root
-}
+. "$here/../support/private-apt.sh"
 
 fetch_suite() { # SUITE
     root=$dir/apt/$1
-    mkdir -p "$root/state/lists/partial" "$root/cache/archives/partial" "$root/debs"
-    : >"$root/status"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$root/sources.list"
-    if ! private_apt "$1" apt-get -qq update || ! (cd "$root/debs" &&
-        private_apt "$1" apt-get -qq download systemd-boot-efi:amd64 systemd-boot-efi:arm64); then
+    if ! open_suite "$1" || ! fetch_packages "$1" systemd-boot-efi:amd64 systemd-boot-efi:arm64; then
         echo "prepare.sh: systemd-boot of $1 cannot be had from the mirror" >&2
         return 0
     fi

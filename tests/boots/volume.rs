@@ -67,8 +67,18 @@ pub(crate) fn small(files: &[(String, Vec<u8>)]) -> Vec<u8> {
 
 /// A disk with a GPT and volumes of these sizes as EFI System Partitions, the first at 1 MiB; made one after the other.
 /// Holes where there is nothing.
-pub(crate) fn disk(path: &Path, sizes: &[usize], mut volume: impl FnMut(usize) -> Vec<u8>) {
-    let total = sizes.iter().sum::<usize>() as u64 + (2 << 20);
+pub(crate) fn disk(path: &Path, sizes: &[usize], volume: impl FnMut(usize) -> Vec<u8>) {
+    let partitions: Vec<_> = sizes.iter().map(|bytes| (*bytes, gpt::partition_types::EFI)).collect();
+    partitioned(path, &partitions, volume);
+}
+
+/// [`disk`] with partitions of any types.
+pub(crate) fn partitioned(
+    path: &Path,
+    partitions: &[(usize, gpt::partition_types::Type)],
+    mut volume: impl FnMut(usize) -> Vec<u8>,
+) {
+    let total = partitions.iter().map(|(bytes, _)| *bytes as u64).sum::<u64>() + (2 << 20);
     let mut file = File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
     file.set_len(total).unwrap();
     gpt::mbr::ProtectiveMBR::with_lb_size(u32::try_from(total / SECTOR - 1).unwrap())
@@ -80,16 +90,16 @@ pub(crate) fn disk(path: &Path, sizes: &[usize], mut volume: impl FnMut(usize) -
         .create_from_device(file, None)
         .unwrap();
     let mut first = 2048;
-    for (i, bytes) in sizes.iter().enumerate() {
+    for (i, (bytes, kind)) in partitions.iter().enumerate() {
         let sectors = *bytes as u64 / SECTOR;
         table
-            .add_partition_at(&format!("EFI{i}"), i as u32 + 1, first, sectors, gpt::partition_types::EFI, 0)
+            .add_partition_at(&format!("EFI{i}"), i as u32 + 1, first, sectors, kind.clone(), 0)
             .unwrap_or_else(|e| panic!("partition {i}: {e}"));
         first += sectors;
     }
     let file = table.write().unwrap();
     let mut at = 2048 * SECTOR;
-    for (i, bytes) in sizes.iter().enumerate() {
+    for (i, (bytes, _)) in partitions.iter().enumerate() {
         let volume = volume(i);
         assert_eq!(volume.len(), *bytes);
         for (n, chunk) in volume.chunks(4096).enumerate() {

@@ -36,7 +36,7 @@ pub struct Ran {
 
 /// The program, with nothing of the tester's environment that it would listen to, and nobody at the keyboard.
 pub fn command<A: AsRef<OsStr>>(args: &[A]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bootsurgeon"));
+    let mut command = support::program();
     command.args(args).stdin(Stdio::null()).env("NO_COLOR", "1");
     for (name, _) in std::env::vars_os() {
         let upper = name.to_string_lossy().to_uppercase();

@@ -20,6 +20,26 @@ pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
+/// The program under test, as yet without arguments: the one that cargo built. `BOOTSURGEON_TEST_PROGRAM` names another build
+/// of it, and `BOOTSURGEON_TEST_RUNNER` what runs it there, with its own arguments: `qemu-aarch64-static -cpu max`.
+///
+/// # Panics
+/// When the program that was named does not exist.
+#[must_use]
+pub fn program() -> Command {
+    let program = match std::env::var_os("BOOTSURGEON_TEST_PROGRAM") {
+        // Some tests start it in another folder.
+        Some(path) => std::fs::canonicalize(&path).unwrap_or_else(|e| panic!("BOOTSURGEON_TEST_PROGRAM={path:?}: {e}")),
+        None => PathBuf::from(env!("CARGO_BIN_EXE_bootsurgeon")),
+    };
+    let runner = std::env::var("BOOTSURGEON_TEST_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    let Some(first) = words.next() else { return Command::new(program) };
+    let mut command = Command::new(first);
+    command.args(words).arg(program);
+    command
+}
+
 /// A folder for one test, gone with the value.
 pub struct Lab {
     dir: tempfile::TempDir,
