@@ -9,9 +9,9 @@
 # The toolchain: the rustc on PATH, if it has the standard library of every wanted target (`rustup target add`); else
 # Debian's in /usr/bin, for which the standard library of arm64 is fetched from the Debian mirror and unpacked under target/.
 # RUSTC=… chooses another (and CARGO=… the cargo beside it). The same toolchain, C compiler and C library make the same
-# bytes; release/release.sh writes their versions down.
+# bytes: DIR/toolchain.txt says which they were.
 #
-# Needs: libc6-dev (libc.a), gcc, binutils; for aarch64 gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, and a rustup toolchain
+# Needs: libc6-dev (libc.a), gcc, binutils (strings, readelf); for aarch64 gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, and a rustup toolchain
 # with that target or Debian's rustc-web, cargo-web. No network when the toolchain is complete and the crates are fetched.
 set -eu
 
@@ -70,6 +70,22 @@ debian_sysroot() {
     sysroot="--sysroot $sysroot"
 }
 
+# Debian's C library for arm64 as it runs on arm64 machines: the cross package stays behind the security updates.
+arm64_libc() {
+    lib=$work/libc-arm64/usr/lib/aarch64-linux-gnu
+    [ -e "$work/libc-arm64/complete" ] || {
+        rm -rf "$work/libc-arm64"
+        release/debian-packages.sh arm64 "$work/debs" libc6-dev
+        dpkg-deb -x "$work/debs/libc6-dev.deb" "$work/libc-arm64"
+        touch "$work/libc-arm64/complete"
+    }
+    cat >"$work/aarch64-cc" <<END
+#!/bin/sh
+exec aarch64-linux-gnu-gcc -B"$lib" -L"$lib" "\$@"
+END
+    chmod +x "$work/aarch64-cc"
+}
+
 sysroot=
 if [ -n "${RUSTC:-}" ]; then
     cargo=${CARGO:-cargo}
@@ -102,20 +118,46 @@ export RUSTC="$work/rustc" CARGO_TARGET_DIR="$work" LC_ALL=C TZ=UTC0
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CFLAGS CPPFLAGS RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_RUSTFLAGS
 SOURCE_DATE_EPOCH=$(release/epoch.sh)
 export SOURCE_DATE_EPOCH
-static="-C target-feature=+crt-static -C link-arg=-Wl,--build-id=none"
+# A static glibc program finds no functions by name at run time, where getrandom looks for its system call; without this it
+# would fall back to /dev/urandom, which an empty root does not have.
+static="-C target-feature=+crt-static -C link-arg=-Wl,--build-id=none --cfg getrandom_backend=\"linux_getrandom\""
 prefixes="-ffile-prefix-map=$source=/source -ffile-prefix-map=$work=/build -ffile-prefix-map=$cargo_home=/cargo"
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$static" CFLAGS_x86_64_unknown_linux_gnu="$prefixes"
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$static" CFLAGS_aarch64_unknown_linux_gnu="$prefixes"
-if [ "$(uname -m)" != aarch64 ]; then
-    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-fi
+cc_aarch64=gcc cc_x86_64=gcc
+case $(uname -m),$targets in
+aarch64,*) ;;
+*aarch64*)
+    cc_aarch64=aarch64-linux-gnu-gcc
+    if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
+        arm64_libc
+        cc_aarch64=$work/aarch64-cc
+    fi
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER="$cc_aarch64"
+    ;;
+esac
 if [ "$(uname -m)" != x86_64 ]; then
+    cc_x86_64=x86_64-linux-gnu-gcc
     export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=x86_64-linux-gnu-gcc
 fi
 
+{
+    echo "rust: $("$RUSTC" --version)"
+    for target in $targets; do
+        case $target in
+        aarch64) arch=arm64 cc=$cc_aarch64 ;;
+        x86_64) arch=amd64 cc=$cc_x86_64 ;;
+        esac
+        echo "$arch C compiler: $("$cc" --version | head -n 1)"
+        echo "$arch linker: $("$("$cc" -print-prog-name=ld)" --version | head -n 1)"
+        # The C library says its own version in a string.
+        echo "$arch libc: $(strings -a "$("$cc" -print-file-name=libc.a)" | sed -n 's/^GNU C Library (\(.*\)) .*release version \(.*\)\.$/\2 (\1)/p' | head -n 1)"
+    done
+} >"$out/toolchain.txt"
+
 for target in $targets; do
-    "$cargo" build --locked --release --bin bootsurgeon --target "$target-unknown-linux-gnu"
-    built=$work/$target-unknown-linux-gnu/release/bootsurgeon
+    "$cargo" build --locked --profile dist --no-default-features --bin bootsurgeon --target "$target-unknown-linux-gnu"
+    built=$work/$target-unknown-linux-gnu/dist/bootsurgeon
     if LC_ALL=C readelf -lW "$built" | grep -q INTERP || LC_ALL=C readelf -dW "$built" | grep -q NEEDED; then
         echo "build.sh: $built is not static" >&2
         exit 1
