@@ -24,9 +24,12 @@ cp "$dir/Dockerfile" "$dir/ca-certificates.crt" "$dir/bootsurgeon-$version-linux
 own_buildah() {
     STORAGE_DRIVER=vfs buildah --root "$work/root" --runroot "$work/runroot" "$@"
 }
-own_buildah build --quiet --isolation chroot --format oci --timestamp "$epoch" --platform linux/amd64,linux/arm64 \
-    --build-arg VERSION="$version" --build-arg REVISION="$revision" --identity-label=false \
-    --manifest bootsurgeon "$work/context" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+# One after the other: told to build both, buildah lists them in the order in which they happen to be finished.
+for arch in amd64 arm64; do
+    own_buildah build --quiet --isolation chroot --format oci --timestamp "$epoch" --platform "linux/$arch" \
+        --build-arg VERSION="$version" --build-arg REVISION="$revision" --identity-label=false \
+        --manifest bootsurgeon "$work/context" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+done
 own_buildah manifest push --quiet --all bootsurgeon "oci:$work/layout:$version" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 # buildah can write the archive as well, with today's date in it.
 tar -C "$work/layout" --sort=name --format=ustar --mtime="@$epoch" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \

@@ -68,7 +68,8 @@ sbom aarch64 arm64
 cp LICENSE-APACHE LICENSE-MIT "$dir"
 # The licence texts of everything linked in, as the crates carry them.
 { crates x86_64 && crates aarch64; } | sort -u >"$work/crates"
-cargo metadata --locked --format-version 1 |
+cargo metadata --locked --no-default-features --format-version 1 --filter-platform x86_64-unknown-linux-gnu \
+    --filter-platform aarch64-unknown-linux-gnu |
     jq -r '.packages[] | select(.source) | "\(.name) \(.version)\t\(.license // "see below")\t\(.manifest_path)"' | sort >"$work/licences"
 while IFS="$(printf '\t')" read -r crate licence manifest; do
     grep -qxF "$crate" "$work/crates" || continue
