@@ -155,8 +155,14 @@ fi
     done
 } >"$out/toolchain.txt"
 
+# Both in one go: linking is one thread for each.
+set --
 for target in $targets; do
-    "$cargo" build --locked --profile dist --no-default-features --bin bootsurgeon --target "$target-unknown-linux-gnu"
+    set -- "$@" --target "$target-unknown-linux-gnu"
+done
+"$cargo" build --locked --profile dist --no-default-features --bin bootsurgeon "$@"
+
+for target in $targets; do
     built=$work/$target-unknown-linux-gnu/dist/bootsurgeon
     if LC_ALL=C readelf -lW "$built" | grep -q INTERP || LC_ALL=C readelf -dW "$built" | grep -q NEEDED; then
         echo "build.sh: $built is not static" >&2

@@ -6,8 +6,7 @@
 # The same commit, toolchain and packages make the same bytes; DIR/BUILD.txt says which they were. release/check.sh DIR
 # checks the outcome, and with --twice that claim.
 #
-# Needs: what release/build.sh needs, and buildah, jq, ca-certificates, and `cargo install --locked cargo-cyclonedx@0.5.9`;
-# to write the arm64 pages on another machine nothing more: they are the same.
+# Needs: what release/build.sh needs, and buildah, jq, ca-certificates, and `cargo install --locked cargo-cyclonedx@0.5.9`.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "${1:-$root/target/release-folder}"
