@@ -336,6 +336,12 @@ pub(super) struct ChangeArgs {
     /// Do not ask
     #[arg(short, long)]
     pub(super) yes: bool,
+    /// Leave the disk image as it is and write a changed copy: raw, or packed for a name in .zst or .xz
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+    /// Replace the file of --out if it exists
+    #[arg(long, requires = "out")]
+    pub(super) force: bool,
 }
 
 /// `swap`
@@ -420,7 +426,7 @@ pub(super) struct RestoreArgs {
     /// The backup; the newest if none is named
     pub(super) backup: Option<String>,
     /// List the backups and do nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "out")]
     pub(super) list: bool,
     #[command(flatten)]
     pub(super) trust: TrustArgs,

@@ -7,6 +7,7 @@ use super::trust::{TrustRequest, add_disk};
 use super::verify::accepted;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::block::ReadAt;
+use crate::disk::Target;
 use crate::esp::{BackupName, Inventory};
 use crate::pcr::Bank;
 use crate::plan::{NewImage, SwapPlan, SwapWishes, backups};
@@ -41,6 +42,9 @@ pub struct RestoreReport {
     pub committed: bool,
     /// SHA-256 of the image.
     pub sha256: String,
+    /// The file of `--out`, which holds the changed image now (an unchanged one where there was nothing to do); `null`
+    /// when none was written.
+    pub out: Option<String>,
     /// What somebody should know.
     pub warnings: Vec<String>,
 }
@@ -64,8 +68,8 @@ pub struct BackupReport {
 ///
 /// # Errors
 /// As [`Inventory::read`].
-pub fn list_backups(disk: &DiskRequest) -> Result<Vec<BackupReport>> {
-    let target = disk.find()?;
+pub fn list_backups(disk: &DiskRequest, ui: &dyn Ui) -> Result<Vec<BackupReport>> {
+    let target = disk.find(ui)?;
     let esp = Inventory::read(target.open()?, boot_variables(&disk.efivars(&target)).0)?;
     let report = |(name, b): (String, BackupName)| {
         let file = esp.file(&name);
@@ -92,12 +96,11 @@ impl Restore {
     /// # Errors
     /// As for a swap; [`crate::Kind::Usage`] when there is no such backup.
     pub fn run(&self, ui: &dyn Ui) -> Result<RestoreReport> {
-        self.restore(ui).map_err(|e| e.with_esp_changed(false))
+        self.change.on(&self.disk, ui, |target| self.restore(target, ui)).map_err(|e| e.with_esp_changed(false))
     }
 
-    fn restore(&self, ui: &dyn Ui) -> Result<RestoreReport> {
-        let target = self.disk.find()?;
-        let vars = self.disk.efivars(&target);
+    fn restore(&self, target: &Target, ui: &dyn Ui) -> Result<RestoreReport> {
+        let vars = self.disk.efivars(target);
         let (variables, mut warnings) = boot_variables(&vars);
         warnings.extend(target.warnings.iter().cloned());
         let esp = Inventory::read(target.open()?, variables)?;
@@ -107,7 +110,7 @@ impl Restore {
         let bytes = esp.volume.file(&file.entry)?;
 
         let mut policy = self.trust.policy(&vars, ui)?;
-        policy.firmware_is_the_boards = self.disk.variables_are_the_boards(&target);
+        policy.firmware_is_the_boards = self.disk.variables_are_the_boards(target);
         policy.arch = policy.arch.or(esp.arch());
         add_disk(&mut policy, &esp, ui)?;
         ui.event(Event::Step(format!("verifying {name}")));
@@ -132,6 +135,7 @@ impl Restore {
             checks: report.checks.clone(),
             committed,
             sha256: sha256.clone(),
+            out: self.change.written(),
             warnings: warnings.clone(),
         };
         if self.change.dry_run {
