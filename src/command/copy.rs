@@ -151,10 +151,11 @@ impl CopyOut {
         super::check_cancelled(ui)?;
         let name = || -> Result<()> {
             finished.file().sync_all()?;
-            finished.commit(self.force)?;
-            Ok(File::open(dir)?.sync_all()?)
+            finished.commit(self.force)
         };
         name().while_doing(|| format!("writing {}", self.file.display()))?;
+        // The name, too, where the file system can do that. What it names is on the medium already.
+        let _ = File::open(dir).and_then(|dir| dir.sync_all());
         Ok(done)
     }
 }

@@ -97,12 +97,12 @@ impl ImageRequest {
             None => SequentialSource::open(&self.image, &self.network, ui.cancelled(), &mut tell)?
                 .map(|source| Remote::Sequential(Arc::new(source))),
         };
-        // What is packed can only be unpacked whole.
-        let remote = remote.filter(|r| !matches!(Packing::detect(&*r.source()), Ok(Some(_))));
         if let Some(remote) = remote {
             // What lies at the end of the file, as a partition table's backup does, cannot be had without ranges.
             match (locate_without_twins(remote.source()), &remote) {
                 (Err(_), Remote::Sequential(_)) => {}
+                // Nor can what is packed.
+                (Err(_), Remote::Ranges(source)) if matches!(Packing::detect(&**source), Ok(Some(_))) => {}
                 (found, _) => {
                     return Ok(OpenImage {
                         found: found?,
@@ -120,7 +120,7 @@ impl ImageRequest {
 
     /// The whole file in a temporary place, for what cannot be read from front to back.
     fn download(&self, ui: &dyn Ui) -> Result<OpenImage> {
-        ui.event(Event::Detail("the server serves no ranges: downloading the whole file".into()));
+        ui.event(Event::Detail("it cannot be looked into from afar: downloading the whole file".into()));
         let download = TemporaryFolder::new()?;
         let path = download.path().join("image");
         factory::fetch(&self.image, &path, &self.network, ui.cancelled(), &mut |e| super::network_event(ui, &e))?;

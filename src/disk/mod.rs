@@ -136,7 +136,7 @@ impl Target {
                 Ok(bare(Shape::FatImage, sector))
             }
             None => match Packing::detect(source)? {
-                Some(packing) => Err(packed(packing)),
+                Some(packing) => Err(packing.unexpected()),
                 None => Err(no_table()),
             },
         }

@@ -296,9 +296,7 @@ fn same_name(a: &str, b: &str) -> bool {
 fn unknown(source: &Source) -> Error {
     match crate::packed::Packing::detect(source) {
         Err(e) => e,
-        Ok(Some(packing)) => {
-            Error::rejected(format!("the image is packed ({packing})")).advise("unpack it and give what comes out")
-        }
+        Ok(Some(packing)) => packing.unexpected(),
         Ok(None) => Error::rejected(format!(
             "the image ({} bytes) is neither a UKI (PE) nor an ISO nor a disk image (GPT) nor a FAT image",
             source.size()

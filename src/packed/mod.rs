@@ -96,6 +96,11 @@ impl Packing {
         }
     }
 
+    /// The error of a place where only unpacked images come: one that was packed twice, for example.
+    pub(crate) fn unexpected(self) -> Error {
+        Error::rejected(format!("the image is packed ({self})")).advise("unpack it and give what comes out")
+    }
+
     /// What the name of a file to be written asks for: `.zst`, `.zstd` and `.xz` are packed, anything else is raw.
     ///
     /// # Errors

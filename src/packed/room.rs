@@ -43,7 +43,7 @@ impl<'a> Room<'a> {
             self.granted = self.grant(n)?;
         }
         self.file.write_all_at(bytes, at).map_err(|e| match e.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOSPC | Errno::DQUOT) => self.full("the file system takes no more"),
+            Some(Errno::NOSPC | Errno::DQUOT) => self.full("and the file system takes no more"),
             _ => Error::from(e).while_doing(format!("writing in {}", self.place.dir.display())),
         })?;
         self.granted -= n;
@@ -60,18 +60,15 @@ impl<'a> Room<'a> {
         }
         let usable = free.saturating_sub((total / 16).min(MAX_RESERVE));
         if usable < need {
-            return Err(self.full(&format!("{} MiB are free, and some of that has to stay", free >> 20)));
+            return Err(self.full(&format!("{} MiB are free and part of that has to stay", free >> 20)));
         }
         Ok(usable.min(GRANT).max(need))
     }
 
     fn full(&self, why: &str) -> Error {
-        Error::io(format!(
-            "no room in {}: {} MiB of data are there, and {why}",
-            self.place.dir.display(),
-            self.stored >> 20
-        ))
-        .advise(self.place.advice.clone())
+        let (dir, stored) = (self.place.dir.display(), self.stored >> 20);
+        Error::io(format!("no room in {dir}: {stored} MiB of the image are there, {why}"))
+            .advise(self.place.advice.clone())
     }
 }
 
