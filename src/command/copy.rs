@@ -92,7 +92,8 @@ impl Change {
 /// A packed image cannot be changed in place. That is said before it is unpacked.
 fn refuse_packed(path: &Path) -> Result<()> {
     let source = FileSource::open(path)?;
-    match packing_of(&source)?.filter(|_| !source.is_block_device()) {
+    let packing = if source.is_block_device() { None } else { packing_of(&source)? };
+    match packing {
         Some(packing) => Err(disk::packed(packing).while_doing(format!("opening {}", path.display()))),
         None => Ok(()),
     }
@@ -178,5 +179,22 @@ fn quiet(source: &FileSource, disk: &DiskRequest) -> Result<Option<File>> {
         }
         // A file system without locks has nobody who holds one.
         Err(_) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_on_a_copy_left_the_disk_as_it_was() {
+        let failed = || Error::io("no medium").advise("run `bootsurgeon recover`");
+        let e = failed().with_esp_changed(true).on_copy_of(Path::new("a.zst"));
+        assert_eq!((e.esp_changed(), e.to_string()), (Some(false), "making a changed copy of a.zst: no medium".into()));
+        assert!(e.advice().is_some_and(|a| a.contains("a.zst is as it was") && !a.contains("recover")));
+        for e in [failed().with_esp_changed(false), failed()] {
+            let e = e.on_copy_of(Path::new("a.zst"));
+            assert_eq!((e.esp_changed(), e.advice()), (Some(false), Some("run `bootsurgeon recover`")));
+        }
     }
 }
