@@ -96,10 +96,10 @@ fn packing_and_unpacking_are_inverse() {
 #[test]
 fn what_is_broken_is_rejected() {
     let content = image();
-    let mut lie = xz(&vec![0; 1 << 20]);
-    // The record's second number, 1 MiB in seven bits a byte, becomes 16 KiB. (The index' checksum comes too late.)
-    let at = lie.windows(3).rposition(|w| w == b"\x80\x80\x40").unwrap();
-    lie[at + 2] = 1;
+    let mut lie = xz(&vec![0; 4 << 20]);
+    // The record's second number, 4 MiB in seven bits a byte, becomes 2 MiB. (The index' checksum comes too late.)
+    let at = lie.windows(4).rposition(|w| w == b"\x80\x80\x80\x02").unwrap();
+    lie[at + 3] = 1;
     let mut bit = zstd(&content);
     let middle = bit.len() / 2;
     bit[middle] ^= 4;
@@ -119,7 +119,7 @@ fn what_is_broken_is_rejected() {
             [xz(&content), vec![1; 12], xz(&content)[12..].to_vec()].concat(),
             "no xz stream begins",
         ),
-        ("xz, more than its index says", lie, "more comes out of it than the 16384 bytes"),
+        ("xz, more than its index says", lie, "more comes out of it than the 2097152 bytes"),
         ("gzip", b"\x1F\x8B\x08\0\0\0\0\0".to_vec(), "packed with gzip"),
         ("bzip2", b"BZh91AY&SY".to_vec(), "packed with bzip2"),
     ] {
