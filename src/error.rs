@@ -128,6 +128,17 @@ impl Error {
         self
     }
 
+    /// The same failure of an operation on a copy of `disk`: whatever was written went to the copy, which is thrown away, so
+    /// the ESP of the disk was not changed and nothing is to be recovered.
+    #[must_use]
+    pub fn on_copy_of(mut self, disk: &std::path::Path) -> Self {
+        if self.0.esp_changed.replace(false) == Some(true) {
+            self.0.advice =
+                Some(format!("nothing is left of the copy, and {} is as it was: run it again", disk.display()));
+        }
+        self.while_doing(format!("making a changed copy of {}", disk.display()))
+    }
+
     /// Whether the ESP was changed, or may have been; `None` where nothing was going to change it.
     #[must_use]
     pub fn esp_changed(&self) -> Option<bool> {

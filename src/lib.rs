@@ -9,6 +9,7 @@
 //! | [`image`], [`iso`] | find the UKI in whatever was given | reads |
 //! | [`pe`], [`uki`], [`authenticode`], [`pcr`] | what a UKI is and says | reads |
 //! | [`trust`], [`efivars`], [`verify`] | whether to believe it | reads |
+//! | [`packed`] | disk images packed with zstd or xz, in and out | the operating system, temporary files |
 //! | [`disk`] | the ESP on a disk, device or image file | the operating system, reads |
 //! | [`esp`] | what is on the ESP and what part each file plays | reads |
 //! | [`fat`] | the file system of the ESP | reads; ordered sector writes for surgery |
@@ -40,6 +41,7 @@ pub mod factory;
 pub mod fat;
 pub mod image;
 pub mod iso;
+pub mod packed;
 pub mod pcr;
 pub mod pe;
 pub mod plan;

@@ -55,7 +55,7 @@ fn operate(
     let ui = Yes { meanwhile, stop: Arc::default() };
     let efivars = VariablesChoice::Dir(efivars.to_owned());
     let disk = DiskRequest { path: disk.to_owned(), partition: None, efivars };
-    let change = Change { dry_run: false, yes: false };
+    let change = Change::default();
     let trust = || TrustRequest { cert: vec![fixture("keys").join("test-signing.crt")], ..TrustRequest::default() };
     let named = |path: &Path| {
         let image = path.display().to_string();

@@ -38,6 +38,15 @@ impl FileSource {
         open().while_doing(|| format!("opening {}", path.display()))
     }
 
+    /// A file that is open already and need not have a name. `path` is what it is called in messages.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] when its length cannot be found out.
+    pub fn of_file(mut file: File, path: &Path) -> Result<Self> {
+        let bytes = file.seek(SeekFrom::End(0))?;
+        Ok(Self { file, bytes, path: path.to_owned(), block_device: false })
+    }
+
     /// The path it was opened by.
     #[must_use]
     pub fn path(&self) -> &Path {

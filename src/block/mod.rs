@@ -8,11 +8,13 @@
 mod fanout;
 mod file;
 mod memory;
+mod newfile;
 mod pieces;
 
 pub use fanout::{Chunk, Sink, fan_out, sha256_of};
 pub use file::{FileSource, SurgeryFile};
 pub use memory::Memory;
+pub use newfile::{NewFile, ORDINARY_MODE, check_free};
 pub use pieces::{Extent, Pieces, Window};
 
 use std::io;

@@ -198,7 +198,7 @@ pub(super) enum Kind {
 /// An image and which UKI of it.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ImageArgs {
-    /// A UKI, an ISO, a raw disk image or a FAT image, as a file or an http(s) URL
+    /// A UKI, an ISO, a raw disk image or a FAT image, plain or packed with zstd or xz, as a file or an http(s) URL
     pub(super) image: String,
     /// Which UKI, when there are several
     #[arg(long, value_name = "NAME")]
@@ -223,7 +223,7 @@ pub(super) struct ExtractArgs {
 /// `inspect`
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// A UKI, an ISO, a disk or FAT image or device, as a path or an http(s) URL
+    /// A UKI, an ISO, a disk or FAT image (plain or packed with zstd or xz) or device, as a path or an http(s) URL
     pub(super) path: String,
     /// Which UKI, when there are several
     #[arg(long, value_name = "NAME")]
@@ -290,7 +290,7 @@ pub(super) struct DiffArgs {
 /// A disk and which ESP of it.
 #[derive(Debug, Clone, Args)]
 pub(super) struct DiskArgs {
-    /// A disk, a partition, a raw disk image or a FAT image
+    /// A disk, a partition, a raw disk image or a FAT image; an image may be packed with zstd or xz
     pub(super) disk: PathBuf,
     /// Which EFI System Partition, when there are several
     #[arg(long, value_name = "N|LABEL|PARTUUID")]
@@ -336,6 +336,12 @@ pub(super) struct ChangeArgs {
     /// Do not ask
     #[arg(short, long)]
     pub(super) yes: bool,
+    /// Leave the disk image as it is and write a changed copy: raw, or packed for a name in .zst or .xz
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+    /// Replace the file of --out if it exists
+    #[arg(long, requires = "out")]
+    pub(super) force: bool,
 }
 
 /// Where the disk is at home.
@@ -360,7 +366,7 @@ fn node(name: &str) -> Result<String, String> {
 pub(super) struct SwapArgs {
     #[command(flatten)]
     pub(super) disk: DiskArgs,
-    /// The new image: a UKI, an ISO, a disk or FAT image, as a file or an http(s) URL
+    /// The new image: a UKI, an ISO, a disk or FAT image, plain or packed with zstd or xz, as a file or an http(s) URL
     #[arg(required_unless_present = "schematic")]
     pub(super) image: Option<String>,
     /// Which UKI, when the image holds several
@@ -439,7 +445,7 @@ pub(super) struct RestoreArgs {
     /// The backup; the newest if none is named
     pub(super) backup: Option<String>,
     /// List the backups and do nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "out")]
     pub(super) list: bool,
     #[command(flatten)]
     pub(super) trust: TrustArgs,

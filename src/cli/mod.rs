@@ -5,7 +5,7 @@ mod render;
 mod ui;
 
 use crate::command::{
-    self, Change, DiskRequest, FactoryRequest, ImageRequest, ImageSource, TrustRequest, VariablesChoice,
+    self, Change, CopyOut, DiskRequest, FactoryRequest, ImageRequest, ImageSource, TrustRequest, VariablesChoice,
 };
 use crate::factory::{Asset, Auth, Cache, Options, is_url};
 use crate::verify::Verdict;
@@ -122,7 +122,7 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
         Command::Restore(a) => {
             let disk = disk(a.disk, a.trust.efivars.clone());
             if a.list {
-                out.show(&Backups { backups: command::list_backups(&disk)? })?;
+                out.show(&Backups { backups: command::list_backups(&disk, ui)? })?;
             } else {
                 let trust = trust(a.trust, false, None);
                 let change = change(&a.change);
@@ -209,7 +209,8 @@ fn variables(efivars: Option<PathBuf>) -> VariablesChoice {
 }
 
 fn change(args: &ChangeArgs) -> Change {
-    Change { dry_run: args.dry_run, yes: args.yes }
+    let out = args.out.clone().map(|file| CopyOut { file, force: args.force });
+    Change { dry_run: args.dry_run, yes: args.yes, out }
 }
 
 fn image(args: ImageArgs) -> Result<ImageRequest> {

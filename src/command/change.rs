@@ -1,6 +1,6 @@
 //! What all commands that write have in common: they ask first, and look at the result.
 
-use super::{Ui, boot_variables, check_cancelled};
+use super::{CopyOut, Ui, boot_variables, check_cancelled};
 use crate::block::{ReadAt, WriteAt};
 use crate::boot::{Prediction, Variables};
 use crate::efivars::EfiVars;
@@ -10,12 +10,14 @@ use crate::surgery::{ContentRef, Operation};
 use crate::{Error, Kind, Result};
 
 /// How a change is to be made.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Change {
     /// Plan only.
     pub dry_run: bool,
     /// Do not ask.
     pub yes: bool,
+    /// Change a copy of the disk image, not the image.
+    pub out: Option<CopyOut>,
 }
 
 impl Change {
@@ -23,7 +25,7 @@ impl Change {
     ///
     /// # Errors
     /// [`Kind::Unsafe`] when nobody can be asked and `--yes` was not given; [`Kind::Cancelled`] when the answer is no.
-    pub fn confirm(self, ui: &dyn Ui, question: &str) -> Result<()> {
+    pub fn confirm(&self, ui: &dyn Ui, question: &str) -> Result<()> {
         check_cancelled(ui)?;
         if self.yes {
             return Ok(());

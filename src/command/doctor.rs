@@ -1,5 +1,6 @@
 //! `doctor`: firmware, variables and every ESP, what is wrong with them and the next command. Reads only.
 
+use super::copy::unpack;
 use super::examine::examine;
 use super::status::report;
 use super::trust::{TrustRequest, add_disk};
@@ -14,10 +15,12 @@ use crate::doctor::{
 };
 use crate::efivars::{EfiVars, LOADER};
 use crate::esp::{FileKind, Inventory};
+use crate::packed::Unpacked;
 use crate::pcr::Bank;
 use crate::verify::{CheckId, Status as CheckStatus, verify};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// More ESPs than this are not looked at.
@@ -57,6 +60,23 @@ pub struct DoctorReport {
     pub esps: Vec<StatusReport>,
 }
 
+/// An ESP that is to be looked at.
+struct Place {
+    request: DiskRequest,
+    /// The disk image, if it is packed.
+    unpacked: Option<Unpacked>,
+}
+
+impl Place {
+    fn find(&self) -> Result<Target> {
+        let DiskRequest { path, partition, .. } = &self.request;
+        match &self.unpacked {
+            Some(image) => Target::find_unpacked(path, image, partition.as_deref()),
+            None => Target::find(path, partition.as_deref()),
+        }
+    }
+}
+
 /// An ESP that was read.
 struct Examined {
     place: EspPlace,
@@ -76,7 +96,7 @@ impl Doctor {
             return Ok(DoctorReport::new(findings));
         }
         let machine = Machine::read(&self.root);
-        let (mut requests, complete) = self.requests(&machine, &mut findings)?;
+        let (mut requests, complete) = self.requests(&machine, &mut findings, ui)?;
         let is_this_machine = self.disks.is_empty();
         let vars = self.variables(&machine, is_this_machine);
         let ours = is_this_machine && self.efivars == VariablesChoice::Unsaid
@@ -96,11 +116,12 @@ impl Doctor {
             findings.push(Finding::new(Severity::Warning, "too-many-esps", what, "name the disk that is meant"));
             requests.truncate(MAX_ESPS);
         }
-        for request in &requests {
+        for place in &requests {
+            let request = &place.request;
             check_cancelled(ui)?;
             let name = name_of(request);
             ui.event(Event::Step(format!("reading the ESP of {name}")));
-            match self.one(request, &name, &variables, &vars, ui) {
+            match self.one(place, &name, &variables, &vars, ui) {
                 Ok((one, status)) => {
                     examined.push(one);
                     esps.push(status);
@@ -135,11 +156,11 @@ impl Doctor {
     }
 
     /// Every ESP that is to be looked at, and whether that is certainly every ESP of this machine.
-    fn requests(&self, machine: &Machine, findings: &mut Vec<Finding>) -> Result<(Vec<DiskRequest>, bool)> {
+    fn requests(&self, machine: &Machine, findings: &mut Vec<Finding>, ui: &dyn Ui) -> Result<(Vec<Place>, bool)> {
         if !self.disks.is_empty() {
             let mut all = Vec::new();
             for disk in &self.disks {
-                let found = self.esps_of(disk)?;
+                let found = self.esps_of(disk, ui)?;
                 if found.is_empty() {
                     findings.push(no_esp(disk));
                 }
@@ -162,7 +183,7 @@ impl Doctor {
         }
         let mut all = Vec::new();
         for disk in &disks {
-            match self.esps_of(disk) {
+            match self.esps_of(disk, ui) {
                 Ok(found) => all.extend(found),
                 // Most disks of a machine have no ESP, and some no medium.
                 Err(e) if e.kind() == crate::Kind::Rejected => {}
@@ -195,16 +216,24 @@ impl Doctor {
     }
 
     /// The ESPs of a disk; the disk itself when it has no partition table.
-    fn esps_of(&self, disk: &Path) -> Result<Vec<DiskRequest>> {
-        let request = |partition| DiskRequest { path: disk.to_owned(), partition, efivars: self.efivars.clone() };
+    fn esps_of(&self, disk: &Path, ui: &dyn Ui) -> Result<Vec<Place>> {
+        let unpacked = unpack(disk, ui)?;
+        let request = |partition| Place {
+            request: DiskRequest { path: disk.to_owned(), partition, efivars: self.efivars.clone() },
+            unpacked: unpacked.clone(),
+        };
         if self.partition.is_some() {
             return Ok(vec![request(self.partition.clone())]);
         }
-        let source = FileSource::open(disk)?;
-        let Some(gpt) = Gpt::read(&source, source.device_sector_size())? else {
+        let source = match &unpacked {
+            Some(image) => Arc::clone(image.source()),
+            None => Arc::new(FileSource::open(disk)?),
+        };
+        let Some(gpt) = Gpt::read(&*source, source.device_sector_size())? else {
             // Not a partition table: a bare FAT volume, or an error that says what it is not.
-            Target::find(disk, None)?;
-            return Ok(vec![request(None)]);
+            let place = request(None);
+            place.find()?;
+            return Ok(vec![place]);
         };
         let esps: Vec<_> = gpt.partitions.iter().filter(|p| p.is_esp()).collect();
         Ok(match esps.as_slice() {
@@ -225,13 +254,13 @@ impl Doctor {
 
     fn one(
         &self,
-        request: &DiskRequest,
+        place: &Place,
         name: &str,
         variables: &Variables,
         vars: &EfiVars,
         ui: &dyn Ui,
     ) -> Result<(Examined, StatusReport)> {
-        let target = request.find()?;
+        let (request, target) = (&place.request, place.find()?);
         let mut esp = Inventory::read(target.open()?, variables.clone())?;
         esp.examine()?;
         let words = request.words(&target, esp.arch());

@@ -1,9 +1,11 @@
 //! `IMAGE` as it is typed: a path or a URL, and which UKI of it.
 
+use super::copy::unpack;
 use super::{Event, Ui};
 use crate::block::{FileSource, ReadAt};
 use crate::factory::{self, HttpSource, SequentialSource};
 use crate::image::{Candidate, Found, Source, choose, locate, locate_without_twins};
+use crate::packed::{Packing, Unpacked};
 use crate::{Context, Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +29,8 @@ pub struct OpenImage {
     pub file: Option<Arc<FileSource>>,
     /// The remote file.
     pub remote: Option<Remote>,
+    /// What was unpacked, if the image was packed; `file` is then what was in it.
+    pub unpacked: Option<Unpacked>,
     uki: Option<String>,
     /// What a download left behind; gone with this value.
     _download: Option<TemporaryFolder>,
@@ -68,16 +72,21 @@ impl ImageRequest {
         let opened = if factory::is_url(&self.image) {
             self.open_url(ui)
         } else {
-            self.open_file(&PathBuf::from(&self.image), twins, None)
+            self.open_file(&PathBuf::from(&self.image), twins, None, ui)
         };
         opened.while_doing(|| format!("reading the image {}", shown(&self.image)))
     }
 
-    fn open_file(&self, path: &Path, twins: bool, download: Option<TemporaryFolder>) -> Result<OpenImage> {
-        let file = Arc::new(FileSource::open(path)?);
+    fn open_file(&self, path: &Path, twins: bool, download: Option<TemporaryFolder>, ui: &dyn Ui) -> Result<OpenImage> {
+        let unpacked = unpack(path, ui)?;
+        let file = match &unpacked {
+            Some(image) => Arc::clone(image.source()),
+            None => Arc::new(FileSource::open(path)?),
+        };
         let source: Source = Arc::clone(&file) as Source;
         let found = if twins { locate(source)? } else { locate_without_twins(source)? };
-        Ok(OpenImage { found, file: Some(file), remote: None, uki: self.uki.clone(), _download: download })
+        let uki = self.uki.clone();
+        Ok(OpenImage { found, file: Some(file), remote: None, unpacked, uki, _download: download })
     }
 
     fn open_url(&self, ui: &dyn Ui) -> Result<OpenImage> {
@@ -92,11 +101,14 @@ impl ImageRequest {
             // What lies at the end of the file, as a partition table's backup does, cannot be had without ranges.
             match (locate_without_twins(remote.source()), &remote) {
                 (Err(_), Remote::Sequential(_)) => {}
+                // Nor can what is packed.
+                (Err(_), Remote::Ranges(source)) if matches!(Packing::detect(&**source), Ok(Some(_))) => {}
                 (found, _) => {
                     return Ok(OpenImage {
                         found: found?,
                         file: None,
                         remote: Some(remote),
+                        unpacked: None,
                         uki: self.uki.clone(),
                         _download: None,
                     });
@@ -108,11 +120,11 @@ impl ImageRequest {
 
     /// The whole file in a temporary place, for what cannot be read from front to back.
     fn download(&self, ui: &dyn Ui) -> Result<OpenImage> {
-        ui.event(Event::Detail("the server serves no ranges: downloading the whole file".into()));
+        ui.event(Event::Detail("it cannot be looked into from afar: downloading the whole file".into()));
         let download = TemporaryFolder::new()?;
         let path = download.path().join("image");
         factory::fetch(&self.image, &path, &self.network, ui.cancelled(), &mut |e| super::network_event(ui, &e))?;
-        self.open_file(&path, false, Some(download))
+        self.open_file(&path, false, Some(download), ui)
     }
 
     /// As [`Self::open`], for those who look at a UKI more than once: a server without ranges has to give it whole.

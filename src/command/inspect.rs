@@ -8,6 +8,7 @@ use crate::block::{FileSource, ReadAt};
 use crate::disk::{Gpt, Partition};
 use crate::image::{Candidate, ImageKind};
 use crate::iso::Iso;
+use crate::packed::{Packing, Unpacked};
 use crate::pcr::{Bank, key_fingerprint};
 use crate::pe::Arch;
 use crate::uki::{Uki, cmdline, kernel_version};
@@ -28,8 +29,12 @@ pub struct InspectReport {
     pub path: String,
     /// `UKI`, `ISO`, `disk image` or `FAT image`.
     pub kind: String,
-    /// Length in bytes.
+    /// Length in bytes; of a packed image what it unpacks to.
     pub bytes: u64,
+    /// How it is packed; `null` when it is not.
+    pub packed: Option<Packing>,
+    /// Length of the packed file in bytes.
+    pub packed_bytes: Option<u64>,
     /// The volume name of an ISO.
     pub volume: Option<String>,
     /// The partitions of a disk.
@@ -162,6 +167,8 @@ impl Inspect {
             path: super::image::shown(&self.image.image).to_owned(),
             kind: opened.found.kind.to_string(),
             bytes: whole.size(),
+            packed: opened.unpacked.as_ref().map(Unpacked::packing),
+            packed_bytes: opened.unpacked.as_ref().map(Unpacked::packed_bytes),
             volume: match opened.found.kind {
                 ImageKind::Iso => Some(Iso::open(&*whole)?.volume_id()),
                 _ => None,

@@ -2,6 +2,7 @@
 //! report to, and returns a report that serialises to the JSON of the contract.
 
 mod change;
+mod copy;
 mod doctor;
 mod examine;
 mod extract;
@@ -18,6 +19,7 @@ mod trust;
 mod verify;
 
 pub use change::Change;
+pub use copy::CopyOut;
 pub use doctor::{Doctor, DoctorReport};
 pub use examine::{Examined, examine};
 pub use extract::{Extract, ExtractReport};
@@ -125,14 +127,6 @@ impl VariablesChoice {
 }
 
 impl DiskRequest {
-    /// Finds the ESP.
-    ///
-    /// # Errors
-    /// As [`Target::find`].
-    pub fn find(&self) -> Result<Target> {
-        Target::find(&self.path, self.partition.as_deref())
-    }
-
     /// The EFI variables that go with the disk.
     #[must_use]
     pub fn efivars(&self, target: &Target) -> EfiVars {

@@ -20,6 +20,8 @@ pub struct NextStep {
 pub(super) struct After<'a> {
     /// Where the change was made.
     pub(super) target: &'a Target,
+    /// Whether a copy was changed (`--out`): then the way back is the image that was given.
+    pub(super) on_a_copy: bool,
     /// The node's name or address, as `talosctl -n` takes it.
     pub(super) node: Option<&'a str>,
     /// The extensions of the image that starts now.
@@ -59,10 +61,12 @@ impl After<'_> {
                 format!("is running; if not: talosctl -n {node} logs ext-{service}"),
             ));
         }
-        steps.push(NextStep {
-            command: Some(format!("bootsurgeon restore {}", self.target.path.display())),
-            why: "the way back".into(),
-        });
+        if !self.on_a_copy {
+            steps.push(NextStep {
+                command: Some(format!("bootsurgeon restore {}", self.target.path.display())),
+                why: "the way back".into(),
+            });
+        }
         steps
     }
 }
@@ -76,12 +80,17 @@ mod tests {
     fn each_step_for_a_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("esp.img");
-        let packed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/fat32.img.zst")).unwrap();
+        let packed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/fat/fat32.img.zst")).unwrap();
         std::fs::write(&path, zstd::decode_all(&packed[..]).unwrap()).unwrap();
         let target = Target::find(&path, None).unwrap();
         let extensions = [Extension { name: "tailscale".into(), version: "1.90.6".into() }];
-        let after =
-            After { target: &target, node: Some("altra"), extensions: &extensions, waiting: &["tailscale".into()] };
+        let after = After {
+            target: &target,
+            on_a_copy: false,
+            node: Some("altra"),
+            extensions: &extensions,
+            waiting: &["tailscale".into()],
+        };
         let commands: Vec<_> = after.steps().into_iter().filter_map(|s| s.command).collect();
         let restore = format!("bootsurgeon restore {}", path.display());
         assert_eq!(
@@ -96,5 +105,8 @@ mod tests {
         let bare = After { node: None, extensions: &[], waiting: &[], ..after };
         let commands: Vec<_> = bare.steps().into_iter().filter_map(|s| s.command).collect();
         assert_eq!(commands, ["talosctl -n NODE version", &restore]);
+        let copy = After { on_a_copy: true, ..bare };
+        let commands: Vec<_> = copy.steps().into_iter().filter_map(|s| s.command).collect();
+        assert_eq!(commands, ["talosctl -n NODE version"]);
     }
 }

@@ -4,6 +4,7 @@ use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
 use crate::boot::Prediction;
+use crate::disk::Target;
 use crate::esp::Inventory;
 use crate::plan::{PrunePlan, PruneWishes};
 use crate::surgery::open_healthy;
@@ -31,6 +32,9 @@ pub struct PruneReport {
     pub plan: PrunePlan,
     /// Whether it was carried out.
     pub committed: bool,
+    /// The file of `--out`, which holds the changed image now (an unchanged one where there was nothing to do); `null`
+    /// when none was written.
+    pub out: Option<String>,
 }
 
 impl Prune {
@@ -39,12 +43,11 @@ impl Prune {
     /// # Errors
     /// As [`PrunePlan::make`] and [`open_healthy`]; what the medium reports.
     pub fn run(&self, ui: &dyn Ui) -> Result<PruneReport> {
-        self.prune(ui).map_err(|e| e.with_esp_changed(false))
+        self.change.on(&self.disk, ui, |target| self.prune(target, ui)).map_err(|e| e.with_esp_changed(false))
     }
 
-    fn prune(&self, ui: &dyn Ui) -> Result<PruneReport> {
-        let target = self.disk.find()?;
-        let vars = self.disk.efivars(&target);
+    fn prune(&self, target: &Target, ui: &dyn Ui) -> Result<PruneReport> {
+        let vars = self.disk.efivars(target);
         let (variables, unreadable) = boot_variables(&vars);
         for warning in target.warnings.iter().chain(&unreadable) {
             ui.event(Event::Warning(warning.clone()));
@@ -56,7 +59,7 @@ impl Prune {
             PruneWishes { delete: self.delete, keep_backups: self.keep_backups, no_fallback: self.no_fallback, time };
         let plan = PrunePlan::make(&esp, &wishes)?;
         if self.change.dry_run || plan.is_empty() {
-            return Ok(PruneReport { plan, committed: false });
+            return Ok(self.report(plan, false));
         }
         let count = plan.renames.len() + plan.delete.len();
         self.change.confirm(ui, &format!("Take {count} files out of the way on {}?", target.path.display()))?;
@@ -71,6 +74,10 @@ impl Prune {
             &esp.variables,
             esp.worlds.each_ref().map(Prediction::selected_file),
         )?;
-        Ok(PruneReport { plan, committed: true })
+        Ok(self.report(plan, true))
+    }
+
+    fn report(&self, plan: PrunePlan, committed: bool) -> PruneReport {
+        PruneReport { plan, committed, out: self.change.written() }
     }
 }

@@ -3,6 +3,7 @@
 use super::change::Change;
 use super::{DiskRequest, Ui};
 use crate::Result;
+use crate::disk::Target;
 use crate::surgery::{Recovery, recover};
 use serde::Serialize;
 
@@ -23,6 +24,9 @@ pub struct RecoverReport {
     pub recovery: Recovery,
     /// Whether it was carried out; `false` in a dry run and when there was nothing to do.
     pub committed: bool,
+    /// The file of `--out`, which holds the changed image now (an unchanged one where there was nothing to do); `null`
+    /// when none was written.
+    pub out: Option<String>,
 }
 
 impl Recover {
@@ -31,19 +35,22 @@ impl Recover {
     /// # Errors
     /// As [`recover`].
     pub fn run(&self, ui: &dyn Ui) -> Result<RecoverReport> {
-        self.recover(ui).map_err(|e| e.with_esp_changed(false))
+        self.change.on(&self.disk, ui, |target| self.recover(target, ui)).map_err(|e| e.with_esp_changed(false))
     }
 
-    fn recover(&self, ui: &dyn Ui) -> Result<RecoverReport> {
-        let target = self.disk.find()?;
+    fn recover(&self, target: &Target, ui: &dyn Ui) -> Result<RecoverReport> {
         let source = target.open()?;
         let recovery = crate::surgery::rehearse_recovery(&source, target.sector_size)?;
         if self.change.dry_run || recovery.actions.is_empty() {
-            return Ok(RecoverReport { recovery, committed: false });
+            return Ok(self.report(recovery, false));
         }
         drop(source);
         self.change.confirm(ui, &format!("Do this on {}: {}?", target.path.display(), recovery.actions.join("; ")))?;
         let opened = target.open_surgery()?;
-        Ok(RecoverReport { recovery: recover(opened.medium()).map_err(|e| e.with_esp_changed(true))?, committed: true })
+        Ok(self.report(recover(opened.medium()).map_err(|e| e.with_esp_changed(true))?, true))
+    }
+
+    fn report(&self, recovery: Recovery, committed: bool) -> RecoverReport {
+        RecoverReport { recovery, committed, out: self.change.written() }
     }
 }

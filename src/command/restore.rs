@@ -8,6 +8,7 @@ use super::trust::{TrustRequest, add_disk};
 use super::verify::accepted;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::block::ReadAt;
+use crate::disk::Target;
 use crate::esp::{BackupName, Inventory};
 use crate::pcr::Bank;
 use crate::plan::{NewImage, SwapPlan, SwapWishes, backups};
@@ -44,6 +45,9 @@ pub struct RestoreReport {
     pub committed: bool,
     /// SHA-256 of the image.
     pub sha256: String,
+    /// The file of `--out`, which holds the changed image now (an unchanged one where there was nothing to do); `null`
+    /// when none was written.
+    pub out: Option<String>,
     /// What somebody should know.
     pub warnings: Vec<String>,
     /// What is left to do on the node, in order; empty when nothing was changed.
@@ -69,8 +73,8 @@ pub struct BackupReport {
 ///
 /// # Errors
 /// As [`Inventory::read`].
-pub fn list_backups(disk: &DiskRequest) -> Result<Vec<BackupReport>> {
-    let target = disk.find()?;
+pub fn list_backups(disk: &DiskRequest, ui: &dyn Ui) -> Result<Vec<BackupReport>> {
+    let target = disk.find(ui)?;
     let esp = Inventory::read(target.open()?, boot_variables(&disk.efivars(&target)).0)?;
     let report = |(name, b): (String, BackupName)| {
         let file = esp.file(&name);
@@ -97,12 +101,11 @@ impl Restore {
     /// # Errors
     /// As for a swap; [`crate::Kind::Usage`] when there is no such backup.
     pub fn run(&self, ui: &dyn Ui) -> Result<RestoreReport> {
-        self.restore(ui).map_err(|e| e.with_esp_changed(false))
+        self.change.on(&self.disk, ui, |target| self.restore(target, ui)).map_err(|e| e.with_esp_changed(false))
     }
 
-    fn restore(&self, ui: &dyn Ui) -> Result<RestoreReport> {
-        let target = self.disk.find()?;
-        let vars = self.disk.efivars(&target);
+    fn restore(&self, target: &Target, ui: &dyn Ui) -> Result<RestoreReport> {
+        let vars = self.disk.efivars(target);
         let (variables, mut warnings) = boot_variables(&vars);
         warnings.extend(target.warnings.iter().cloned());
         let esp = Inventory::read(target.open()?, variables)?;
@@ -112,7 +115,7 @@ impl Restore {
         let bytes = esp.volume.file(&file.entry)?;
 
         let mut policy = self.trust.policy(&vars, ui)?;
-        policy.firmware_is_the_boards = self.disk.variables_are_the_boards(&target);
+        policy.firmware_is_the_boards = self.disk.variables_are_the_boards(target);
         policy.arch = policy.arch.or(esp.arch());
         add_disk(&mut policy, &esp, ui)?;
         ui.event(Event::Step(format!("verifying {name}")));
@@ -137,6 +140,7 @@ impl Restore {
             checks: report.checks.clone(),
             committed,
             sha256: sha256.clone(),
+            out: self.change.written(),
             warnings: warnings.clone(),
             next: Vec::new(),
         };
@@ -153,7 +157,8 @@ impl Restore {
         let _ = operation.run(editor)?;
         confirm_on_medium(opened.medium(), &operation, &esp.variables, [plan.boot_after.as_deref(); 2])?;
         let after = After {
-            target: &target,
+            target,
+            on_a_copy: self.change.out.is_some(),
             node: self.node.as_deref(),
             extensions: &report.image.extensions,
             waiting: &report.image.waiting_services,

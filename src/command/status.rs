@@ -8,6 +8,7 @@ use crate::disk::Target;
 use crate::doctor::{DiskWords, EspView, Finding, examine_esp};
 use crate::esp::{EspFile, FileKind, Inventory};
 use crate::fat::{FatKind, ProblemClass, Volume};
+use crate::packed::Packing;
 use crate::pe::Arch;
 use serde::Serialize;
 
@@ -40,6 +41,8 @@ pub struct StatusReport {
 pub struct DiskReport {
     /// As given.
     pub path: String,
+    /// How the image is packed; `null` for a raw image and for a disk.
+    pub packed: Option<Packing>,
     /// Logical sector size in bytes.
     pub sector_size: u32,
     /// The partition; `null` for a file system without a table.
@@ -153,7 +156,7 @@ pub struct LoaderReport {
 /// # Errors
 /// As [`Target::find`] and [`Inventory::read`].
 pub fn status(request: &Status, ui: &dyn Ui) -> Result<StatusReport> {
-    let target = request.find()?;
+    let target = request.find(ui)?;
     let vars = request.efivars(&target);
     let (variables, unreadable) = boot_variables(&vars);
     ui.event(Event::Step("reading the ESP".into()));
@@ -206,6 +209,7 @@ pub(super) fn report<S: ReadAt>(
 fn disk_report(target: &Target) -> DiskReport {
     DiskReport {
         path: target.path.display().to_string(),
+        packed: target.packing(),
         sector_size: target.sector_size,
         partition: target.partition.as_ref().map(|p| PartitionReport {
             number: p.number,

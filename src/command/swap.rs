@@ -83,6 +83,9 @@ pub struct SwapReport {
     pub already_in_place: bool,
     /// Bytes that came over the network, for a remote image.
     pub wire_bytes: Option<u64>,
+    /// The file of `--out`, which holds the changed image now (an unchanged one where there was nothing to do); `null`
+    /// when none was written.
+    pub out: Option<String>,
     /// Names of the image's extension services that wait for an ExtensionServiceConfig.
     pub waiting_services: Vec<String>,
     /// What somebody should know.
@@ -98,27 +101,27 @@ impl Swap {
     /// [`Kind::Rejected`] when the image fails a check; [`Kind::Unsafe`] when the board would not boot it, or the ESP
     /// is busy, full or damaged; what disk and network report.
     pub fn run(&self, ui: &dyn Ui) -> Result<SwapReport> {
-        self.swap(ui).map_err(|e| e.with_esp_changed(false))
+        let done = self.change.on(&self.disk, ui, |target| self.swap(target, ui));
+        let report = done.map_err(|e| e.with_esp_changed(false))?;
+        Ok(SwapReport { out: self.change.written(), ..report })
     }
 
-    fn swap(&self, ui: &dyn Ui) -> Result<SwapReport> {
-        let target = self.disk.find()?;
-        let vars = self.disk.efivars(&target);
+    fn swap(&self, target: &Target, ui: &dyn Ui) -> Result<SwapReport> {
+        let vars = self.disk.efivars(target);
         let (variables, mut warnings) = boot_variables(&vars);
         warnings.extend(target.warnings.iter().cloned());
         let esp = Inventory::read(target.open()?, variables)?;
         esp.refuse_unsafe()?;
 
         let mut policy = self.trust.policy(&vars, ui)?;
-        policy.firmware_is_the_boards = self.disk.variables_are_the_boards(&target);
+        policy.firmware_is_the_boards = self.disk.variables_are_the_boards(target);
         policy.refuse_halt = !self.allow_halt_if_installed;
         policy.arch = policy.arch.or(esp.arch());
         add_disk(&mut policy, &esp, ui)?;
 
         let opened = self.open_image(&mut policy, ui)?;
         let candidate = opened.uki()?;
-        let job =
-            Job { swap: self, target: &target, esp: &esp, vars: &vars, policy, candidate, time: esp.stamp(now()), ui };
+        let job = Job { swap: self, target, esp: &esp, vars: &vars, policy, candidate, time: esp.stamp(now()), ui };
         let mut report =
             if opened.is_sequential() { job.stage_and_plan()? } else { job.plan_and_stage(opened.remote.is_some())? };
         report.wire_bytes = opened.remote.as_ref().map(Remote::wire_bytes);
@@ -304,6 +307,7 @@ impl<S: ReadAt> Job<'_, S> {
         let sha256 = judged.image.sha256.clone();
         let after = After {
             target: self.target,
+            on_a_copy: self.swap.change.out.is_some(),
             node: self.swap.node.as_deref(),
             extensions: &judged.image.extensions,
             waiting: &judged.image.waiting_services,
@@ -363,6 +367,7 @@ fn report(plan: SwapPlan, judged: Option<Report>, committed: bool, sha256: Strin
         sha256,
         already_in_place: in_place,
         wire_bytes: None,
+        out: None,
         waiting_services,
         warnings: Vec::new(),
         next: Vec::new(),

@@ -111,7 +111,7 @@ fn installed(facts: &uki::Facts) -> InstalledFacts {
 /// # Errors
 /// As [`Inventory::read`].
 pub(super) fn add_installed(policy: &mut Policy, disk: &DiskRequest, ui: &dyn Ui) -> Result<()> {
-    let target = disk.find()?;
+    let target = disk.find(ui)?;
     let (variables, _) = super::boot_variables(&disk.efivars(&target));
     let esp = Inventory::read(target.open()?, variables)?;
     add_disk(policy, &esp, ui)

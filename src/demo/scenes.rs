@@ -118,7 +118,7 @@ impl World {
             disk: self.disk_request(),
             image,
             trust,
-            change: Change { dry_run: false, yes: true },
+            change: Change { yes: true, ..Change::default() },
             target: None,
             keep_duplicates: false,
             keep_backups: None,
@@ -438,7 +438,7 @@ impl<'a> Session<'a> {
             expected: 0,
         };
         let run = |w: &World, ui: &dyn Ui| {
-            let change = Change { dry_run: false, yes: true };
+            let change = Change { yes: true, ..Change::default() };
             let request =
                 Prune { disk: w.disk_request(), change, delete: true, keep_backups: None, no_fallback: false };
             request.run(ui).map(Answer::Prune)
@@ -461,7 +461,7 @@ impl<'a> Session<'a> {
             expected: 0,
         };
         let run = |w: &World, ui: &dyn Ui| {
-            let change = Change { dry_run: false, yes: true };
+            let change = Change { yes: true, ..Change::default() };
             let request =
                 Restore { disk: w.disk_request(), backup: None, trust: TrustRequest::default(), change, node: None };
             request.run(ui).map(Answer::Restore)

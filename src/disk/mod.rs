@@ -5,6 +5,8 @@
 //! answers `O_EXCL` with "busy" for exactly this partition. Only where the kernel knows no partition at all is the range
 //! opened.
 //!
+//! A packed disk image is unpacked before it comes here ([`crate::packed`]); it can be read and not written.
+//!
 //! Everything here reads; [`Target::open_surgery`] hands out the one writable medium.
 
 mod busy;
@@ -14,10 +16,12 @@ mod sysfs;
 pub use self::gpt::{ESP_TYPE, Gpt, Partition};
 
 use crate::block::{Extent, FileSource, ReadAt, SurgeryFile, Window, WriteAt};
+use crate::packed::{Packing, Unpacked};
 use crate::{Context, Error, Kind, Result, fat};
 use std::fs::File;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What was given as `DISK`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub struct Target {
     pub sector_size: u32,
     /// The partition, where there is a table to say so.
     pub partition: Option<Partition>,
+    /// The image that was unpacked, if it was packed: then it can be read only.
+    unpacked: Option<Unpacked>,
     /// What a user should know, for example that the backup partition table was used.
     pub warnings: Vec<String>,
     /// The file or device node to open.
@@ -80,7 +86,25 @@ impl Target {
         } else {
             Self::in_file(path, &source, choice)
         };
-        found.while_doing(|| format!("looking for the EFI System Partition of {}", path.display()))
+        found.while_doing(|| looking(path))
+    }
+
+    /// As [`Self::find`], in a packed disk image that was unpacked.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn find_unpacked(path: &Path, image: &Unpacked, choice: Option<&str>) -> Result<Self> {
+        let found = Self::in_file(path, image.source(), choice).while_doing(|| looking(path))?;
+        Ok(Self { unpacked: Some(image.clone()), ..found })
+    }
+
+    /// As [`Self::find`], in a raw image file that will be known as `path` and lies at `node` for now.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn find_at(path: &Path, node: &Path, choice: Option<&str>) -> Result<Self> {
+        let found = Self::in_file(path, &FileSource::open(node)?, choice).while_doing(|| looking(path))?;
+        Ok(Self { node: node.to_owned(), ..found })
     }
 
     fn in_file(path: &Path, source: &FileSource, choice: Option<&str>) -> Result<Self> {
@@ -93,6 +117,7 @@ impl Target {
             node: path.to_owned(),
             window: None,
             lock: None,
+            unpacked: None,
         };
         match Gpt::read(source, None)? {
             Some(gpt) => {
@@ -110,7 +135,10 @@ impl Target {
                 let sector = fat::Geometry::read(source)?.sector_bytes;
                 Ok(bare(Shape::FatImage, sector))
             }
-            None => Err(no_table()),
+            None => match Packing::detect(source)? {
+                Some(packing) => Err(packing.unexpected()),
+                None => Err(no_table()),
+            },
         }
     }
 
@@ -134,6 +162,7 @@ impl Target {
                 node,
                 window,
                 lock: Some(path.to_owned()),
+                unpacked: None,
             });
         }
         if !fat::is_fat(source)? {
@@ -155,6 +184,7 @@ impl Target {
             node: path.to_owned(),
             window: None,
             lock: parent,
+            unpacked: None,
         })
     }
 
@@ -164,10 +194,19 @@ impl Target {
         &self.node
     }
 
+    /// How the image is packed, if it is.
+    #[must_use]
+    pub fn packing(&self) -> Option<Packing> {
+        self.unpacked.as_ref().map(Unpacked::packing)
+    }
+
     /// Who uses the ESP at the moment: mounts, swap, device-mapper, processes, a loop device over the image file. Empty when
     /// nobody does, or nothing can be found out.
     #[must_use]
     pub fn users(&self) -> Vec<String> {
+        if self.unpacked.is_some() {
+            return Vec::new();
+        }
         let mut all = busy::holders(&self.node);
         all.extend(busy::loop_device_over(&self.node).map(|device| format!("attached to {device}")));
         all
@@ -178,7 +217,10 @@ impl Target {
     /// # Errors
     /// [`Kind::Io`] when the node cannot be opened.
     pub fn open(&self) -> Result<Box<dyn ReadAt>> {
-        let file = FileSource::open(&self.node)?;
+        let file: Arc<FileSource> = match &self.unpacked {
+            Some(image) => Arc::clone(image.source()),
+            None => Arc::new(FileSource::open(&self.node)?),
+        };
         Ok(match self.window {
             Some(extent) => Box::new(Window::new(file, extent)?),
             None => Box::new(file),
@@ -191,6 +233,9 @@ impl Target {
     /// [`Kind::Unsafe`] when it is mounted, held or locked (the message names the holder where the system tells), or
     /// may not be written.
     pub fn open_surgery(&self) -> Result<SurgeryTarget> {
+        if let Some(packing) = self.packing() {
+            return Err(packed(packing));
+        }
         let lock = self.lock.as_deref().map(lock_disk).transpose()?;
         let nodes = [Some(self.node.as_path()), self.lock.as_deref()];
         if let Some((node, user)) =
@@ -238,6 +283,16 @@ impl Target {
 pub fn esp_extents(source: &dyn ReadAt) -> Result<Option<Vec<Extent>>> {
     let Some(gpt) = Gpt::read(source, None)? else { return Ok(None) };
     Ok(Some(gpt.partitions.iter().filter(|p| p.is_esp()).map(|p| p.extent).collect()))
+}
+
+fn looking(path: &Path) -> String {
+    format!("looking for the EFI System Partition of {}", path.display())
+}
+
+/// The refusal to write into a packed image.
+pub(crate) fn packed(packing: Packing) -> Error {
+    Error::refused(format!("the image is packed ({packing}), and nothing can be changed in a packed file"))
+        .advise("name a file for a changed copy with --out FILE (packed again if it ends in .zst or .xz), or unpack the image first")
 }
 
 fn no_choice(choice: Option<&str>) -> Result<()> {

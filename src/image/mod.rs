@@ -292,14 +292,12 @@ fn same_name(a: &str, b: &str) -> bool {
     a.to_lowercase() == b.to_lowercase()
 }
 
-/// Compressed images get a word of their own: the factory serves disk images so.
+/// A source without anything known in it. What is packed has been unpacked before it comes here, once.
 fn unknown(source: &Source) -> Error {
-    const COMPRESSED: [(&[u8], &str); 3] =
-        [(b"\x28\xB5\x2F\xFD", "zstd"), (b"\xFD7zXZ\0", "xz"), (b"\x1F\x8B", "gzip")];
-    let head = read_vec(source, 0, source.size().min(8) as usize).unwrap_or_default();
-    match COMPRESSED.iter().find(|(magic, _)| head.starts_with(magic)) {
-        Some((_, name)) => Error::rejected(format!("the image is compressed ({name})")).advise("unpack it first"),
-        None => Error::rejected(format!(
+    match crate::packed::Packing::detect(source) {
+        Err(e) => e,
+        Ok(Some(packing)) => packing.unexpected(),
+        Ok(None) => Error::rejected(format!(
             "the image ({} bytes) is neither a UKI (PE) nor an ISO nor a disk image (GPT) nor a FAT image",
             source.size()
         ))

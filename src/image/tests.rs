@@ -103,8 +103,8 @@ fn what_is_no_image_is_refused_with_a_reason() {
         (b"MZ".to_vec(), "neither a UKI"),
         (mz_only, "neither a UKI"),
         (far, "neither a UKI"),
-        (b"\x28\xB5\x2F\xFD and so on".to_vec(), "compressed (zstd)"),
-        (b"\xFD7zXZ\0".to_vec(), "compressed (xz)"),
+        (b"\x28\xB5\x2F\xFD and so on".to_vec(), "packed (zstd)"),
+        (b"\xFD7zXZ\0".to_vec(), "packed (xz)"),
     ];
     for (bytes, expected) in cases {
         let e = locate(source(bytes)).unwrap_err();

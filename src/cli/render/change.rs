@@ -25,7 +25,8 @@ impl Render for PruneReport {
         match &self.plan.boot {
             Some(name) => writeln!(f, "The board starts {}, as before.", p.good(name)),
             None => writeln!(f, "{}", p.bad("The board starts nothing, as before.")),
-        }
+        }?;
+        copy(f, p, self.out.as_deref())
     }
 }
 
@@ -41,12 +42,12 @@ impl Render for RecoverReport {
             writeln!(f, "{what}; {end}")?;
         }
         if r.actions.is_empty() {
-            return writeln!(f, "{}: the ESP is clean", p.good("Nothing to do"));
+            writeln!(f, "{}: the ESP is clean", p.good("Nothing to do"))?;
         }
         for action in &r.actions {
             writeln!(f, "{} {action}", if self.committed { "done:" } else { "would be done:" })?;
         }
-        Ok(())
+        copy(f, p, self.out.as_deref())
     }
 }
 
@@ -54,6 +55,7 @@ impl Render for SwapReport {
     fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
         if self.already_in_place {
             writeln!(f, "{}: {} already holds these very bytes", p.good("Nothing to do"), self.plan.target)?;
+            copy(f, p, self.out.as_deref())?;
             return warnings(f, p, &self.warnings);
         }
         checks(f, p, &self.checks)?;
@@ -64,6 +66,7 @@ impl Render for SwapReport {
             writeln!(f, "  over the wire  {}", size(bytes))?;
         }
         warnings(f, p, &self.warnings)?;
+        copy(f, p, self.out.as_deref())?;
         next(f, p, &self.next)
     }
 }
@@ -74,6 +77,7 @@ impl Render for RestoreReport {
         let title = if self.committed { "Restored" } else { "Plan (nothing was written)" };
         writeln!(f, "\n{} {}", p.strong(title), self.restored)?;
         plan(f, p, &self.plan)?;
+        copy(f, p, self.out.as_deref())?;
         warnings(f, p, &self.warnings)?;
         next(f, p, &self.next)
     }
@@ -93,6 +97,14 @@ fn next(f: &mut dyn Write, p: Paint, steps: &[NextStep]) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+/// `--out`: where the change went.
+fn copy(f: &mut dyn Write, p: Paint, out: Option<&str>) -> fmt::Result {
+    match out {
+        Some(out) => writeln!(f, "The new image is {}; the one that was given is as it was.", p.good(out)),
+        None => Ok(()),
+    }
 }
 
 fn plan(f: &mut dyn Write, p: Paint, plan: &SwapPlan) -> fmt::Result {

@@ -48,7 +48,11 @@ impl Render for Report {
 impl Render for InspectReport {
     fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
         let volume = self.volume.as_ref().map_or(String::new(), |v| format!(", volume {v:?}"));
-        writeln!(f, "{}: {}, {}{volume}", p.strong(&self.path), self.kind, size(self.bytes))?;
+        let packed = match (self.packed, self.packed_bytes) {
+            (Some(packing), Some(bytes)) => format!(", packed with {packing} in {}", size(bytes)),
+            _ => String::new(),
+        };
+        writeln!(f, "{}: {}, {}{packed}{volume}", p.strong(&self.path), self.kind, size(self.bytes))?;
         for part in &self.partitions {
             let esp = if part.esp { p.good("  EFI System Partition") } else { String::new() };
             writeln!(f, "  partition {:2}  {:10} {:>12}{esp}", part.number, part.label, size(part.bytes))?;

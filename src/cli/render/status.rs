@@ -14,16 +14,17 @@ const BAR: u64 = 32;
 impl Render for StatusReport {
     fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
         let d = &self.disk;
+        let packed = d.packed.map_or(String::new(), |packing| format!(", an image packed with {packing}"));
         match &d.partition {
             Some(part) => writeln!(
                 f,
-                "{}  partition {} {:?}, {} bytes per sector",
+                "{}  partition {} {:?}, {} bytes per sector{packed}",
                 p.strong(&d.path),
                 part.number,
                 part.label,
                 d.sector_size
             )?,
-            None => writeln!(f, "{}  {} bytes per sector", p.strong(&d.path), d.sector_size)?,
+            None => writeln!(f, "{}  {} bytes per sector{packed}", p.strong(&d.path), d.sector_size)?,
         }
         let e = &self.esp;
         let state = if e.healthy { p.good("healthy") } else { p.bad("not healthy") };
