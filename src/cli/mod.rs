@@ -1,6 +1,7 @@
 //! The command line: parse, call [`crate::command`], render, exit code. The only part of the crate that prints.
 
 mod args;
+mod pod;
 mod render;
 mod ui;
 
@@ -131,6 +132,7 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
         Command::Recover(a) => {
             out.show(&command::Recover { disk: disk(a.disk, None), change: change(&a.change) }.run(ui)?)?;
         }
+        Command::Pod(c) => out.show(&pod::manifest(c, ui)?)?,
         #[cfg(feature = "demo")]
         Command::Demo { keep } => {
             let report = crate::demo::Demo { keep }.run(ui, &mut |step| out.show_part(step))?;

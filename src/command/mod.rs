@@ -8,6 +8,7 @@ mod extract;
 mod fetch;
 mod image;
 mod inspect;
+mod pod;
 mod prune;
 mod recover;
 mod restore;
@@ -25,6 +26,7 @@ pub use fetch::{FactoryRequest, Fetch, FetchReport, SchematicReport, create_sche
 pub(crate) use image::TemporaryFolder;
 pub use image::{ImageRequest, OpenImage};
 pub use inspect::{Diff, DiffReport, Inspect, InspectReport, ProfileReport, UkiReport};
+pub use pod::{Nodes, PodReport, PodRequest};
 pub use prune::{Prune, PruneReport};
 pub use recover::{Recover, RecoverReport};
 pub use restore::{BackupReport, Restore, RestoreReport, list_backups};
@@ -66,6 +68,8 @@ pub enum Event {
     },
     /// Something is not as it should be, and the command goes on.
     Warning(String),
+    /// What to do next, beside the report.
+    Note(String),
     /// A detail.
     Detail(String),
 }
