@@ -54,6 +54,7 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
+    crate::pod::rollout::check()?;
     match command {
         Command::Schematic(c) => schematic(c, ui, out)?,
         Command::Fetch(a) => {

@@ -49,6 +49,7 @@ const ANCHOR_IMAGE: &str = "registry.k8s.io/pause:3.10";
 /// [`crate::Kind::Usage`] for no nodes, too many, a node twice, and names that Kubernetes would not take.
 pub fn job(nodes: &[String], work: &Work, setting: &Setting) -> Result<Manifest> {
     check_nodes(nodes)?;
+    work.check()?;
     setting.check()?;
     let all: Vec<&str> = nodes.iter().map(String::as_str).collect();
     let name = match &setting.name {

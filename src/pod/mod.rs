@@ -25,6 +25,9 @@ use spec::Role;
 /// Where pods of this program belong: Talos exempts this namespace from Pod Security admission.
 pub const DEFAULT_NAMESPACE: &str = "kube-system";
 
+/// Where the container has the files of [`Setting::files`].
+pub const FILES_DIR: &str = "/etc/bootsurgeon";
+
 /// What the program is to do in the pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Work {
@@ -36,6 +39,16 @@ pub struct Work {
     pub devices: Devices,
     /// Whether the node's EFI variables are needed.
     pub efivars: bool,
+}
+
+impl Work {
+    /// Refuses arguments with credentials in them.
+    fn check(&self) -> Result<()> {
+        match self.args.iter().any(|arg| authority_with_password(arg)) {
+            true => Err(credentials("an argument is a URL with a password")),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Where the container finds the node's `/dev`.
@@ -91,6 +104,8 @@ pub struct Setting {
     pub pull_secret: Option<String>,
     /// A Secret whose key `token` is the factory's token.
     pub auth_secret: Option<String>,
+    /// A ConfigMap whose keys are files in [`FILES_DIR`]: certificates for `--cert` and `--ca`.
+    pub files: Option<String>,
     /// The cluster's pod network and DNS instead of the node's.
     pub pod_network: bool,
     /// Environment variables for the program: proxies, for example.
@@ -113,7 +128,8 @@ impl Setting {
     fn check(&self) -> Result<()> {
         names::check_label("namespace", self.namespace())?;
         names::check_image(&self.image())?;
-        self.pull_secret.iter().chain(&self.auth_secret).try_for_each(|s| names::check_secret(s))?;
+        self.pull_secret.iter().chain(&self.auth_secret).try_for_each(|s| names::check_object("Secret", s))?;
+        self.files.iter().try_for_each(|s| names::check_object("ConfigMap", s))?;
         self.env.iter().try_for_each(|(name, value)| check_variable(name, value))
     }
 }
@@ -129,13 +145,17 @@ fn check_variable(name: &str, value: &str) -> Result<()> {
         )));
     }
     if name.starts_with("BOOTSURGEON_FACTORY_") || authority_with_password(value) {
-        return Err(Error::usage(format!("{name}: credentials do not belong into a manifest"))
-            .advise("put the factory's token into a Secret and name it with --auth-secret"));
+        return Err(credentials(name));
     }
     if matches!(name, rollout::NODE | rollout::NODES | rollout::INDEX) {
         return Err(Error::usage(format!("{name} is set by the manifest itself")));
     }
     Ok(())
+}
+
+fn credentials(what: &str) -> Error {
+    Error::usage(format!("{what}: credentials do not belong into a manifest"))
+        .advise("put the factory's token into a Secret and name it with --auth-secret")
 }
 
 /// Whether a URL has a password in it.
@@ -151,6 +171,7 @@ fn authority_with_password(url: &str) -> bool {
 /// [`crate::Kind::Usage`] for names that Kubernetes would not take.
 pub fn pod(node: &str, work: &Work, setting: &Setting) -> Result<Manifest> {
     names::check_node(node)?;
+    work.check()?;
     setting.check()?;
     let name = match &setting.name {
         Some(name) => {

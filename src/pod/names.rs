@@ -52,9 +52,9 @@ pub(super) fn check_label(what: &str, name: &str) -> Result<()> {
     )))
 }
 
-/// Refuses what cannot be the name of a Secret.
-pub(super) fn check_secret(name: &str) -> Result<()> {
-    if is_dns_subdomain(name) { Ok(()) } else { Err(Error::usage(format!("{name:?} cannot be the name of a Secret"))) }
+/// Refuses what cannot be the name of a Secret or a ConfigMap.
+pub(super) fn check_object(what: &str, name: &str) -> Result<()> {
+    if is_dns_subdomain(name) { Ok(()) } else { Err(Error::usage(format!("{name:?} cannot be the name of a {what}"))) }
 }
 
 /// Refuses what is no reference of a container image (`registry.example:5000/tools/bootsurgeon@sha256:…`). The grammar in

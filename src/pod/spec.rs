@@ -2,9 +2,9 @@
 
 use super::{Setting, Work, rollout};
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, HostPathVolumeSource, LocalObjectReference,
-    ObjectFieldSelector, PodSpec, ResourceRequirements, SecretKeySelector, SecurityContext, Toleration, Volume,
-    VolumeMount,
+    ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, HostPathVolumeSource,
+    LocalObjectReference, ObjectFieldSelector, PodSpec, ResourceRequirements, SecretKeySelector, SecurityContext,
+    Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
@@ -72,6 +72,16 @@ pub(super) fn privileged(work: &Work, setting: &Setting, env: Vec<EnvVar>) -> Po
         mounts.push(VolumeMount {
             name: "efivars".into(),
             mount_path: EFIVARS.into(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        });
+    }
+    if let Some(name) = &setting.files {
+        let source = ConfigMapVolumeSource { name: name.clone(), ..ConfigMapVolumeSource::default() };
+        volumes.push(Volume { name: "files".into(), config_map: Some(source), ..Volume::default() });
+        mounts.push(VolumeMount {
+            name: "files".into(),
+            mount_path: super::FILES_DIR.into(),
             read_only: Some(true),
             ..VolumeMount::default()
         });

@@ -70,6 +70,9 @@ pub(in crate::cli) struct WorkArgs {
     /// A Secret whose key "token" is the token for the factory
     #[arg(long, value_name = "SECRET")]
     pub(super) auth_secret: Option<String>,
+    /// A ConfigMap with files for --cert and --ca; in the container they are in /etc/bootsurgeon
+    #[arg(long, value_name = "CONFIGMAP")]
+    pub(super) files: Option<String>,
     /// Reach the factory through the cluster's pod network and DNS, not the node's
     #[arg(long)]
     pub(super) pod_network: bool,
@@ -121,9 +124,10 @@ pub(in crate::cli) struct Passed {
     pub(super) options: Vec<(String, Vec<String>)>,
 }
 
-/// Options of `swap` that name a file or directory: there are none in the container. They are understood to be refused with
-/// the reason, and not listed.
-pub(super) const FILES: [&str; 6] = ["cert", "ca", "auth_file", "backup_to", "cache", "offline"];
+/// Options of `swap` that name a file or directory.
+const FILES: [&str; 6] = ["cert", "ca", "auth_file", "backup_to", "cache", "offline"];
+/// Those of them that make no sense in a container. They are understood to be refused with the reason, and not listed.
+const REFUSED: [&str; 4] = ["auth_file", "backup_to", "cache", "offline"];
 
 /// The options of `swap` that `command` does not have itself.
 fn options_for(command: &clap::Command) -> Vec<Arg> {
@@ -132,7 +136,7 @@ fn options_for(command: &clap::Command) -> Vec<Arg> {
         |arg: &Arg| command.get_arguments().any(|own| own.get_id() == arg.get_id() || own.get_long() == arg.get_long());
     let options = swap.get_arguments().filter(|arg| arg.get_long().is_some() && !taken(arg) && arg.get_id() != "node");
     let options = options.cloned().map(|arg| arg.help_heading("Options of swap"));
-    options.map(|arg| if FILES.contains(&arg.get_id().as_str()) { arg.hide(true) } else { arg }).collect()
+    options.map(|arg| if REFUSED.contains(&arg.get_id().as_str()) { arg.hide(true) } else { arg }).collect()
 }
 
 impl Args for Passed {

@@ -7,15 +7,15 @@ mod args;
 
 pub(super) use args::PodCommand;
 
-use super::args::{Cli, Command, NetworkArgs, TrustArgs};
+use super::args::{Cli, Command, TrustArgs};
 use crate::command::{self, Event, PodReport, Ui};
 use crate::factory::{Asset, Factory, Options, is_id, is_url};
-use crate::pod::{Devices, Setting, Work};
+use crate::pod::{Devices, FILES_DIR, Setting, Work};
 use crate::{Context, Error, Result};
-use args::{Passed, WorkArgs};
+use args::{Passed, Task, WorkArgs};
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Makes the manifest.
 pub(super) fn manifest(command: PodCommand, ui: &dyn Ui) -> Result<PodReport> {
@@ -34,6 +34,7 @@ pub(super) fn manifest(command: PodCommand, ui: &dyn Ui) -> Result<PodReport> {
             image: work.container_image,
             pull_secret: work.pull_secret,
             auth_secret: work.auth_secret,
+            files: work.files,
             pod_network: work.pod_network,
             env: work.env,
         },
@@ -51,17 +52,22 @@ fn command_line(work: &WorkArgs, ui: &dyn Ui) -> Result<(Vec<String>, bool)> {
     line.extend(work.source.clone());
     line.extend(options(&work.passed, ui)?);
     line.extend(work.rest.iter().cloned());
+    if work.command == Task::Swap && line.len() == 2 {
+        return Err(Error::usage("which image? --schematic with --talos, or IMAGE as an http(s) URL"));
+    }
     if let Some(word) = line.iter().find(|word| word.chars().any(char::is_control)) {
         return Err(Error::usage(format!("{word:?} has control characters in it")));
     }
 
     let parsed = parse(&line)?;
-    let needs = Needs::of(&parsed.command).while_doing(|| format!("checking `bootsurgeon {}`", line.join(" ")))?;
+    let files = work.files.is_some();
+    let needs =
+        Needs::of(&parsed.command, files).while_doing(|| format!("checking `bootsurgeon {}`", line.join(" ")))?;
     // Nobody is there to ask, and the log is the report.
     let more = [(needs.confirmation, "--yes"), (!parsed.global.json, "--json"), (quiet_enough(&parsed), "--quiet")];
     line.extend(more.into_iter().filter(|(wanted, _)| *wanted).map(|(_, word)| word.to_owned()));
     let parsed = parse(&line)?;
-    if Needs::of(&parsed.command)?.confirmation || !parsed.global.json {
+    if Needs::of(&parsed.command, files)?.confirmation || !parsed.global.json {
         return Err(Error::usage("nothing can be added behind the arguments that were given after --"));
     }
     Ok((line, needs.efivars))
@@ -114,11 +120,13 @@ struct Needs {
 
 impl Needs {
     /// Refuses what cannot work in a pod: the container holds the program and the roots of TLS, and no file of the user's.
-    fn of(command: &Command) -> Result<Self> {
+    fn of(command: &Command, files: bool) -> Result<Self> {
         let unconfirmed = |change: &super::args::ChangeArgs| !change.yes && !change.dry_run;
         Ok(match command {
             Command::Swap(a) => {
-                no_network_files(&a.factory.network)?;
+                mounted("--ca", a.factory.network.ca.as_deref(), files)?;
+                no_file("--auth-file", a.factory.network.auth_file.as_deref())
+                    .map_err(|e| e.advise("use --auth-secret"))?;
                 no_file("--backup-to", a.backup_to.as_deref())?;
                 no_file("--cache", a.cache.cache.as_deref())?;
                 match (&a.image, &a.trust.schematic) {
@@ -126,9 +134,11 @@ impl Needs {
                     (None, Some(schematic)) => asset(schematic, &a.trust, &a.factory.url)?,
                     _ => {}
                 }
-                Self { confirmation: unconfirmed(&a.change), efivars: trust(&a.trust)? }
+                Self { confirmation: unconfirmed(&a.change), efivars: trust(&a.trust, files)? }
             }
-            Command::Restore(a) => Self { confirmation: !a.list && unconfirmed(&a.change), efivars: trust(&a.trust)? },
+            Command::Restore(a) => {
+                Self { confirmation: !a.list && unconfirmed(&a.change), efivars: trust(&a.trust, files)? }
+            }
             Command::Prune(a) => Self { confirmation: unconfirmed(&a.change), efivars: efivars(a.efivars.as_deref())? },
             Command::Recover(a) => Self { confirmation: unconfirmed(&a.change), efivars: false },
             Command::Status(a) => Self { confirmation: false, efivars: efivars(a.efivars.as_deref())? },
@@ -143,8 +153,8 @@ impl Needs {
     }
 }
 
-fn trust(args: &TrustArgs) -> Result<bool> {
-    no_file("--cert", args.cert.first().map(PathBuf::as_path))?;
+fn trust(args: &TrustArgs, files: bool) -> Result<bool> {
+    args.cert.iter().try_for_each(|cert| mounted("--cert", Some(cert), files))?;
     if let Some(file) = args.schematic.as_ref().filter(|s| !is_id(s)) {
         return Err(no_such_file("--schematic", file));
     }
@@ -168,9 +178,16 @@ fn asset(schematic: &str, trust: &TrustArgs, factory: &str) -> Result<()> {
     Factory::new(factory, &Options::default())?.asset_url(Asset::Uki, schematic, talos, arch).map(drop)
 }
 
-fn no_network_files(args: &NetworkArgs) -> Result<()> {
-    no_file("--ca", args.ca.as_deref())?;
-    no_file("--auth-file", args.auth_file.as_deref()).map_err(|e| e.advise("use --auth-secret"))
+/// A file that the container has if a ConfigMap gives it.
+fn mounted(option: &str, path: Option<&Path>, files: bool) -> Result<()> {
+    match path {
+        Some(path) if !(files && path.starts_with(FILES_DIR)) => {
+            Err(no_such_file(option, &path.display().to_string()).advise(format!(
+                "kubectl -n NAMESPACE create configmap NAME --from-file=FILE, then --files NAME {option} {FILES_DIR}/FILE"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn no_file(option: &str, path: Option<&Path>) -> Result<()> {
