@@ -16,6 +16,7 @@
 //! | [`boot`] | which file systemd-boot starts, and why | nothing: pure |
 //! | [`plan`] | what a swap, restore or prune will do, held against the prediction | nothing: pure |
 //! | [`doctor`] | what is wrong with firmware, variables and ESPs, what it means, the next command | reads |
+//! | [`pod`] | Kubernetes manifests that run the program on nodes | nothing: pure; the environment of its own pods |
 //! | [`surgery`] | the one place that carries operations out, and `recover` | the ESP |
 //! | [`command`], [`cli`] | each command as a function; arguments, prompts, rendering | the terminal |
 //! | [`block`] | bytes at a place: files, devices, memory | the operating system |
@@ -45,6 +46,7 @@ pub mod packed;
 pub mod pcr;
 pub mod pe;
 pub mod plan;
+pub mod pod;
 pub mod surgery;
 pub mod trust;
 pub mod uki;

@@ -74,6 +74,9 @@ pub(super) enum Command {
     Restore(RestoreArgs),
     /// Finish or undo what was interrupted
     Recover(RecoverArgs),
+    /// Print Kubernetes manifests that run bootsurgeon on nodes
+    #[command(subcommand)]
+    Pod(super::pod::PodCommand),
     /// Show the main job on a disk, an ISO and a factory made on the spot: no root, no network
     #[cfg(feature = "demo")]
     Demo {

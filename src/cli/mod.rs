@@ -1,6 +1,7 @@
 //! The command line: parse, call [`crate::command`], render, exit code. The only part of the crate that prints.
 
 mod args;
+mod pod;
 mod render;
 mod ui;
 
@@ -53,6 +54,7 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
+    crate::pod::rollout::check()?;
     match command {
         Command::Schematic(c) => schematic(c, ui, out)?,
         Command::Fetch(a) => {
@@ -133,6 +135,7 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
         Command::Recover(a) => {
             out.show(&command::Recover { disk: disk(a.disk, None), change: change(&a.change) }.run(ui)?)?;
         }
+        Command::Pod(c) => out.show(&pod::manifest(c, ui)?)?,
         #[cfg(feature = "demo")]
         Command::Demo { keep } => {
             let report = crate::demo::Demo { keep }.run(ui, &mut |step| out.show_part(step))?;

@@ -51,6 +51,7 @@ impl Ui for Terminal {
     fn event(&self, event: Event) {
         match event {
             Event::Warning(text) => self.line(&format!("warning: {text}")),
+            Event::Note(text) if !self.quiet => self.line(&text),
             Event::Detail(text) if self.verbose => self.line(&text),
             Event::Step(text) if self.verbose => {
                 self.finish();
@@ -74,7 +75,7 @@ impl Ui for Terminal {
                     "waiting for the server, {seconds} s (a new image is built on demand: minutes can pass)"
                 ));
             }
-            Event::Progress { .. } | Event::Detail(_) | Event::Waiting { .. } => {}
+            Event::Progress { .. } | Event::Note(_) | Event::Detail(_) | Event::Waiting { .. } => {}
         }
     }
 

@@ -10,6 +10,7 @@ mod fetch;
 mod image;
 mod inspect;
 mod next;
+mod pod;
 mod prune;
 mod recover;
 mod restore;
@@ -29,6 +30,7 @@ pub(crate) use image::TemporaryFolder;
 pub use image::{ImageRequest, OpenImage};
 pub use inspect::{Diff, DiffReport, Inspect, InspectReport, ProfileReport, UkiReport};
 pub use next::NextStep;
+pub use pod::{Nodes, PodReport, PodRequest};
 pub use prune::{Prune, PruneReport};
 pub use recover::{Recover, RecoverReport};
 pub use restore::{BackupReport, Restore, RestoreReport, list_backups};
@@ -70,6 +72,8 @@ pub enum Event {
     },
     /// Something is not as it should be, and the command goes on.
     Warning(String),
+    /// What to do next, beside the report.
+    Note(String),
     /// A detail.
     Detail(String),
 }

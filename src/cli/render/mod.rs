@@ -115,6 +115,13 @@ pub(super) fn error_document(error: &Error) {
     let _ = writeln!(std::io::stdout(), "{document:#}");
 }
 
+/// `pod`: the manifest as YAML, for `kubectl`.
+impl Render for crate::command::PodReport {
+    fn text(&self, f: &mut dyn fmt::Write, _: Paint) -> fmt::Result {
+        f.write_str(&self.manifest.to_yaml().map_err(|_| fmt::Error)?)
+    }
+}
+
 /// `completions`: the script, and nothing else, for a shell to read.
 #[derive(Serialize)]
 pub(super) struct Completions {

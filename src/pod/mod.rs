@@ -1,0 +1,207 @@
+//! Kubernetes manifests: a pod that runs this program on one node, and a job that runs it on many, one node after the other.
+//!
+//! The objects are values of the types that `k8s-openapi` generates from the published schema, so that a field which does not
+//! exist is a compile error; nothing here is a text template. The module touches nothing: a request goes in, objects come
+//! out. What the arguments of the program mean is the command line's business ([`crate::cli`] parses them before they get
+//! here); that they arrive in the container unchanged is this module's.
+//!
+//! The one part that is no manifest is [`rollout`]: inside a pod of such a job it makes sure that the pod runs on the node
+//! it was meant for.
+
+mod job;
+mod names;
+mod object;
+pub mod rollout;
+mod spec;
+
+pub use job::job;
+pub use object::{Manifest, Object};
+
+use crate::{Error, Result};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use spec::Role;
+
+/// Where pods of this program belong: Talos exempts this namespace from Pod Security admission.
+pub const DEFAULT_NAMESPACE: &str = "kube-system";
+
+/// Where the container has the files of [`Setting::files`].
+pub const FILES_DIR: &str = "/etc/bootsurgeon";
+
+/// What the program is to do in the pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    /// The command, for names: `swap`.
+    pub command: String,
+    /// The whole command line without the program's name, as the program is to see it.
+    pub args: Vec<String>,
+    /// Where the node's devices are to be found.
+    pub devices: Devices,
+    /// Whether the node's EFI variables are needed.
+    pub efivars: bool,
+}
+
+impl Work {
+    /// Refuses arguments with credentials in them.
+    fn check(&self) -> Result<()> {
+        match self.args.iter().any(|arg| authority_with_password(arg)) {
+            true => Err(credentials("an argument is a URL with a password")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Where the container finds the node's `/dev`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Devices {
+    /// At `/dev`.
+    Dev,
+    /// At `/host/dev`, as in the containers of `kubectl debug node/…` and `talosctl debug`.
+    HostDev,
+}
+
+impl Devices {
+    /// The place that a device path asks for.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Usage`] when it is no path of a device on a node.
+    pub fn of(disk: &str) -> Result<Self> {
+        let path = |root: &str| disk.strip_prefix(root).is_some_and(is_plain);
+        match disk {
+            _ if path("/dev/") => Ok(Self::Dev),
+            _ if path("/host/dev/") => Ok(Self::HostDev),
+            _ => Err(Error::usage(format!("{disk:?} is no device of a node"))
+                .advise("name it as the node does, for example /dev/nvme0n1; `talosctl -n NODE get disks` lists them")),
+        }
+    }
+
+    fn mount_path(self) -> &'static str {
+        match self {
+            Self::Dev => "/dev",
+            Self::HostDev => "/host/dev",
+        }
+    }
+}
+
+/// Whether a relative path goes down only, by names that can be printed.
+fn is_plain(path: &str) -> bool {
+    path.len() <= 1024
+        && path.split('/').all(|name| !matches!(name, "" | "." | ".."))
+        && !path.chars().any(|c| c.is_control() || c.is_whitespace())
+}
+
+/// The pod's surroundings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Setting {
+    /// The namespace; [`DEFAULT_NAMESPACE`] if none is named.
+    pub namespace: Option<String>,
+    /// The name of the pod or job; made from command, node and a hash of the whole request if none is given.
+    pub name: Option<String>,
+    /// The container image. If none is named it is `bootsurgeon:<version of this program>`, and it is never pulled: that
+    /// name belongs to no registry of ours, and a stranger's image must not get into a privileged container.
+    pub image: Option<String>,
+    /// A Secret of type `kubernetes.io/dockerconfigjson`, to pull the image with.
+    pub pull_secret: Option<String>,
+    /// A Secret whose key `token` is the factory's token.
+    pub auth_secret: Option<String>,
+    /// A ConfigMap whose keys are files in [`FILES_DIR`]: certificates for `--cert` and `--ca`.
+    pub files: Option<String>,
+    /// The cluster's pod network and DNS instead of the node's.
+    pub pod_network: bool,
+    /// Environment variables for the program: proxies, for example.
+    pub env: Vec<(String, String)>,
+}
+
+impl Setting {
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)
+    }
+
+    /// The reference of the container image.
+    #[must_use]
+    pub fn image(&self) -> String {
+        self.image.clone().unwrap_or_else(|| format!("bootsurgeon:{}", env!("CARGO_PKG_VERSION")))
+    }
+
+    fn check(&self) -> Result<()> {
+        names::check_label("namespace", self.namespace())?;
+        names::check_image(&self.image())?;
+        self.pull_secret.iter().chain(&self.auth_secret).try_for_each(|s| names::check_object("Secret", s))?;
+        self.files.iter().try_for_each(|s| names::check_object("ConfigMap", s))?;
+        self.env.iter().try_for_each(|(name, value)| check_variable(name, value))
+    }
+}
+
+/// Refuses variables that cannot be set, that the manifest sets itself, and those with credentials: a manifest ends up in
+/// files, repositories and `kubectl get -o yaml`.
+fn check_variable(name: &str, value: &str) -> Result<()> {
+    let plain = name.bytes().next().is_some_and(|c| c.is_ascii_alphabetic() || c == b'_')
+        && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+    if !plain || value.contains('\0') {
+        return Err(Error::usage(format!(
+            "{name:?} is no name of an environment variable, or its value cannot be set"
+        )));
+    }
+    if name.starts_with("BOOTSURGEON_FACTORY_") || authority_with_password(value) {
+        return Err(credentials(name));
+    }
+    if matches!(name, rollout::NODE | rollout::NODES | rollout::INDEX) {
+        return Err(Error::usage(format!("{name} is set by the manifest itself")));
+    }
+    Ok(())
+}
+
+fn credentials(what: &str) -> Error {
+    Error::usage(format!("{what}: credentials do not belong into a manifest"))
+        .advise("put the factory's token into a Secret and name it with --auth-secret")
+}
+
+/// Whether a URL has a password in it.
+fn authority_with_password(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+}
+
+/// A pod that does the work on one node.
+///
+/// # Errors
+/// [`crate::Kind::Usage`] for names that Kubernetes would not take.
+pub fn pod(node: &str, work: &Work, setting: &Setting) -> Result<Manifest> {
+    names::check_node(node)?;
+    work.check()?;
+    setting.check()?;
+    let name = match &setting.name {
+        Some(name) => {
+            names::check_label("pod", name)?;
+            name.clone()
+        }
+        None => {
+            let stem = format!("bootsurgeon-{}-{node}", work.command);
+            names::short_name(&stem, &request_hash(&[node], work, setting), names::MAX_LABEL)
+        }
+    };
+    let mut spec = spec::privileged(work, setting, Vec::new());
+    // The scheduler is passed by: a cordoned node, or one whose taints keep everything off, is a node that needs this.
+    spec.node_name = Some(node.to_owned());
+    let metadata = ObjectMeta {
+        name: Some(name.clone()),
+        namespace: Some(setting.namespace().to_owned()),
+        labels: Some(spec::labels(&name, Role::Surgeon)),
+        annotations: Some(spec::description(format!("bootsurgeon {} on node {node}", work.command))),
+        ..ObjectMeta::default()
+    };
+    let pod = Pod { metadata, spec: Some(spec), status: None };
+    Ok(Manifest(vec![Object::Pod(Box::new(pod))]))
+}
+
+/// A hash of all that makes one request another.
+fn request_hash(nodes: &[&str], work: &Work, setting: &Setting) -> String {
+    let rest = format!("{work:?}{setting:?}");
+    names::hash(nodes.iter().copied().chain([rest.as_str()]))
+}
+
+#[cfg(test)]
+mod tests;
