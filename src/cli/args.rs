@@ -351,7 +351,7 @@ pub(super) struct ChangeArgs {
 #[derive(Debug, Clone, Args)]
 pub(super) struct NodeArgs {
     /// The node's name or address, for the commands that are said to come next
-    #[arg(long, value_name = "NAME", env = "BOOTSURGEON_NODE", value_parser = node)]
+    #[arg(long, value_name = "NAME", env = crate::pod::rollout::NODE, value_parser = node)]
     pub(super) node: Option<String>,
 }
 

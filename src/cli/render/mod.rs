@@ -25,6 +25,7 @@ pub(super) trait Render: Serialize {
 /// Stdout, in the form that was asked for.
 pub(super) struct Output {
     json: bool,
+    quiet: bool,
     paint: Paint,
     paint_errors: Paint,
 }
@@ -32,7 +33,7 @@ pub(super) struct Output {
 impl Output {
     pub(super) fn new(global: &Global) -> Self {
         let (paint, paint_errors) = Paint::choose(global.color);
-        Self { json: global.json, paint, paint_errors }
+        Self { json: global.json, quiet: global.quiet, paint, paint_errors }
     }
 
     /// Prints a report.
@@ -54,11 +55,14 @@ impl Output {
         if self.json { Ok(()) } else { self.show(part) }
     }
 
-    /// Prints what went wrong, on stderr; with `--json` also as a document on stdout.
+    /// Prints what went wrong, on stderr; with `--json` also as a document on stdout, and with `--json --quiet` only there:
+    /// the log of a container is both in one.
     pub(super) fn error(&self, error: &Error) {
-        let mut text = String::new();
-        let _ = error_text(&mut text, self.paint_errors, error);
-        eprint!("{text}");
+        if !(self.json && self.quiet) {
+            let mut text = String::new();
+            let _ = error_text(&mut text, self.paint_errors, error);
+            eprint!("{text}");
+        }
         if self.json {
             error_document(error);
         }
