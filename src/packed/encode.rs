@@ -1,7 +1,7 @@
 //! Packing within limits: on several threads, in memory that a small board has.
 
 use super::room::Room;
-use super::{BLOCK, Packing, Place, Watch};
+use super::{BLOCK, Packing, Place, Watch, data_from};
 use crate::block::{FileSource, ReadAt};
 use crate::{Context, Error, Result};
 use liblzma::stream::{Check, MtStreamBuilder};
@@ -53,16 +53,24 @@ pub fn pack(from: &FileSource, packing: Packing, to: &File, place: &Place, watch
 }
 
 fn feed(from: &FileSource, to: &mut dyn Write, watch: Watch<'_>) -> Result<()> {
-    from.will_read(0, from.size());
-    let mut buf = vec![0; BLOCK];
-    let mut at = 0;
-    while at < from.size() {
-        watch.check()?;
-        let n = usize::try_from(from.size() - at).unwrap_or(BLOCK).min(BLOCK);
-        from.read_exact_at(&mut buf[..n], at)?;
-        to.write_all(&buf[..n])?;
-        at += n as u64;
-        (watch.progress)(at, from.size());
+    let (mut at, end) = (0, from.size());
+    let (mut buf, zeros) = (vec![0; BLOCK], vec![0; BLOCK]);
+    from.will_read(at, end);
+    while at < end {
+        let data = data_from(from.file(), at, end);
+        while at < data.end {
+            watch.check()?;
+            let hole = at < data.start;
+            let n = usize::try_from(if hole { data.start } else { data.end } - at).unwrap_or(BLOCK).min(BLOCK);
+            if hole {
+                to.write_all(&zeros[..n])?; // to read a hole takes longer than to pack it
+            } else {
+                from.read_exact_at(&mut buf[..n], at)?;
+                to.write_all(&buf[..n])?;
+            }
+            at += n as u64;
+            (watch.progress)(at, end);
+        }
     }
     Ok(())
 }

@@ -145,10 +145,10 @@ fn bombs_are_refused_by_what_they_say() {
     let stream = liblzma::stream::Stream::new_stream_encoder(&filters, liblzma::stream::Check::Crc32).unwrap();
     let mut packed = Vec::new();
     liblzma::read::XzEncoder::new_stream(&image()[..], stream).read_to_end(&mut packed).unwrap();
-    let e = unpacked(&packed).unwrap_err();
+    let e = unpacked(&packed).map(|b| b.len()).unwrap_err();
     assert!(e.to_string().contains("34 MiB is the limit"), "{e}");
     // So many streams that their indices alone would take a while.
-    let e = unpacked(&xz(b"").repeat(70_000)).unwrap_err();
+    let e = unpacked(&xz(b"").repeat(70_000)).map(|b| b.len()).unwrap_err();
     assert!(e.to_string().contains("65536 xz streams"), "{e}");
 }
 
