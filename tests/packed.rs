@@ -212,6 +212,10 @@ fn a_changed_copy_is_what_a_change_in_place_gives() {
             permissions.set_readonly(true);
             std::fs::set_permissions(source, permissions).unwrap();
             for (k, ending) in ["img", "zst", "xz"].iter().enumerate() {
+                // Each way in and each way out once, and the plain copy.
+                if i != k && (i, k) != (2, 0) {
+                    continue;
+                }
                 let folder = lab.path(&format!("out-{i}-{ending}"));
                 std::fs::create_dir(&folder).unwrap();
                 let out = folder.join(format!("new.{ending}"));
@@ -383,27 +387,19 @@ fn memory_stays_within_limits_and_bombs_are_refused() {
     let begin = Instant::now();
     within_limits(&["status", text(&bomb)]).fails(3, &["unpacks to 1024 GiB; 64 GiB is the limit"]);
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
-    let zstd = std::fs::read(pack(&gib, "zstd", &["-1"], "gib.zst")).unwrap();
-    let bomb = write("bomb.zst", &vec![&zstd[..]; 1024]);
-    let out = lab.path("out.img");
-    let begin = Instant::now();
-    within_limits(&["prune", text(&bomb), "--yes", "--out", text(&out)]).fails(3, &["unpacks to more than 64 GiB"]);
-    assert!(begin.elapsed() < Duration::from_secs(300), "{:?}", begin.elapsed());
-    std::fs::remove_file(bomb).unwrap();
 
     // The largest windows that are taken, filled, and the next ones.
     let disk = lab.fixture("disk-512.img.zst");
     noise(&disk, 68 << 20, 8 << 20);
     File::options().write(true).open(&disk).unwrap().set_len(192 << 20).unwrap();
     noise(&disk, 80 << 20, 48 << 20);
-    for (tool, options, name) in
-        [("zstd", &["-1", "--zstd=wlog=25"][..], "a.zst"), ("xz", &["--lzma2=preset=0,dict=32MiB"], "a.xz")]
-    {
+    for (tool, options, name, out) in [
+        ("zstd", &["-1", "--zstd=wlog=25"][..], "a.zst", "new.xz"),
+        ("xz", &["--lzma2=preset=0,dict=32MiB"], "a.xz", "new.zst"),
+    ] {
         let packed = pack(&disk, tool, options, name);
         within_limits(&["status", text(&packed)]).code(0);
-        for out in ["new.img", "new.zst", "new.xz"] {
-            within_limits(&["prune", text(&packed), "--yes", "--out", text(&lab.path(out)), "--force"]).code(0);
-        }
+        within_limits(&["prune", text(&packed), "--yes", "--out", text(&lab.path(out))]).code(0);
     }
     for (tool, options, why) in [
         ("zstd", &["-1", "--long=27"][..], "a window of 128 MiB; a window of 32 MiB is the limit"),

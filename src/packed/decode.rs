@@ -15,17 +15,28 @@ const MAX_XZ_MEMORY: u64 = 34 << 20;
 /// Packed bytes read at a time.
 const INPUT: usize = 256 * 1024;
 
-/// Unpacks all of `source` into `to`.
-pub(super) fn unpack(source: &FileSource, packing: Packing, mut to: Sparse<'_>, watch: Watch<'_>) -> Result<()> {
+/// Unpacks all of `source` into `to`, up to [`MAX_BYTES`].
+pub(super) fn unpack(source: &FileSource, packing: Packing, to: Sparse<'_>, watch: Watch<'_>) -> Result<()> {
+    unpack_at_most(source, packing, to, watch, MAX_BYTES)
+}
+
+/// [`unpack`], up to `limit` bytes.
+pub(super) fn unpack_at_most(
+    source: &FileSource,
+    packing: Packing,
+    mut to: Sparse<'_>,
+    watch: Watch<'_>,
+    limit: u64,
+) -> Result<()> {
     let claimed = match packing {
         Packing::Xz => Some(xz_index::claimed_bytes(source)?),
         Packing::Zstd => check_first_frame(source)?,
     };
-    if let Some(claimed) = claimed.filter(|c| *c > MAX_BYTES) {
-        return Err(too_large(&format!("{} GiB", claimed >> 30)));
+    if let Some(claimed) = claimed.filter(|c| *c > limit) {
+        return Err(too_large(&format!("{} GiB", claimed >> 30), limit));
     }
     // Only an xz file tells all: of a zstd file the first of several frames was seen.
-    let most = claimed.filter(|_| packing == Packing::Xz).unwrap_or(MAX_BYTES);
+    let most = claimed.filter(|_| packing == Packing::Xz).unwrap_or(limit);
     let input = BufReader::with_capacity(INPUT, Input { inner: Cursor::new(source, 0, source.size()), watch });
     let mut decoder: Box<dyn Read + '_> = match packing {
         Packing::Zstd => {
@@ -48,8 +59,8 @@ pub(super) fn unpack(source: &FileSource, packing: Packing, mut to: Sparse<'_>, 
             return to.finish();
         }
         produced += buf.len() as u64;
-        if produced > MAX_BYTES {
-            return Err(too_large(&format!("more than {} GiB", MAX_BYTES >> 30)));
+        if produced > limit {
+            return Err(too_large(&format!("more than {} GiB", limit >> 30), limit));
         }
         if produced > most {
             return Err(Error::rejected(format!("more comes out of it than the {most} bytes that its index names"))
@@ -59,8 +70,8 @@ pub(super) fn unpack(source: &FileSource, packing: Packing, mut to: Sparse<'_>, 
     }
 }
 
-fn too_large(what: &str) -> Error {
-    Error::rejected(format!("it unpacks to {what}; {} GiB is the limit", MAX_BYTES >> 30))
+fn too_large(what: &str, limit: u64) -> Error {
+    Error::rejected(format!("it unpacks to {what}; {} GiB is the limit", limit >> 30))
         .advise("if that is the true size of a disk, unpack it yourself and give the raw image or the disk")
 }
 

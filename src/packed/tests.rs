@@ -153,6 +153,22 @@ fn bombs_are_refused_by_what_they_say() {
 }
 
 #[test]
+fn what_no_header_says_is_counted() {
+    // Zeros in many frames, the first of which says no more than its own length.
+    let frame = zstd(&vec![0; 1 << 20]);
+    let (stop, place) = (AtomicBool::new(false), Place { dir: std::env::temp_dir(), advice: String::new() });
+    for (frames, fits) in [(64, true), (65, false)] {
+        let (out, source) = (tempfile::tempfile().unwrap(), file(&frame.repeat(frames)));
+        let to = Sparse::new(&out, &place);
+        let done = decode::unpack_at_most(&source, Packing::Zstd, to, quiet(&stop), 64 << 20);
+        match done {
+            Ok(()) => assert!(fits),
+            Err(e) => assert!(!fits && e.to_string().contains("it unpacks to more than"), "{e}"),
+        }
+    }
+}
+
+#[test]
 fn names_say_how_a_copy_is_packed() {
     for (name, packing) in [
         ("a.raw", None),
