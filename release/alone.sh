@@ -103,7 +103,7 @@ mkdir "$work/served"
 cp "$top/new.efi" "$work/served/"
 nameserver=127.0.0.77
 mkfifo "$work/ports"
-python3 "$here/servers.py" "$work/served" "$work/leaf.pem" "$work/leaf.key" $nameserver >"$work/ports" &
+python3 "$here/servers.py" "$work/served" "$work/leaf.pem" "$work/leaf.key" $nameserver >"$work/ports" 2>"$work/servers" &
 servers=$!
 read -r https proxy <"$work/ports"
 
