@@ -155,6 +155,13 @@ impl SurgeryFile {
     }
 }
 
+impl Drop for SurgeryFile {
+    /// Gives the lock back by name: closing the file is not enough while a child process that was just forked has it open, too.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
 impl ReadAt for SurgeryFile {
     fn size(&self) -> u64 {
         self.bytes

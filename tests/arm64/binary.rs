@@ -1,10 +1,9 @@
 //! The file itself, and the program under qemu-user: arm64 instructions, this machine's kernel.
 
+use crate::program;
 use crate::support::{Lab, tool};
-use crate::{program, say};
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Instant;
 
 const EMULATOR: &str = "qemu-aarch64-static";
 
@@ -38,15 +37,6 @@ fn is_static_and_fits_every_page_size() {
         assert_eq!(number(at + 48, 8) % (64 << 10), 0, "alignment of the segment at {at}");
     }
     assert!(kinds.contains(&LOAD));
-}
-
-/// The whole job on a disk, an ISO and a factory that it makes on the spot.
-#[test]
-fn proves_its_job_in_the_demonstration() {
-    let Some(program) = program() else { return };
-    let started = Instant::now();
-    emulated(&program, &[], &["demo"]);
-    say(&format!("arm64: demo under {EMULATOR}: {:.0} s", started.elapsed().as_secs_f64()));
 }
 
 #[test]
