@@ -94,7 +94,9 @@ fn within_limits(args: &[&str]) -> Ran {
         std::thread::sleep(Duration::from_millis(2));
     };
     eprintln!("{args:?}: {peak} KiB, {:?}, exit {code}", begin.elapsed());
-    assert!(peak > 0 && peak <= MAX_KIB, "{args:?}: {peak} KiB");
+    // Who is done within a moment may be gone before it is looked at.
+    let seen = peak > 0 || begin.elapsed() < Duration::from_millis(50);
+    assert!(seen && peak <= MAX_KIB, "{args:?}: {peak} KiB");
     let (mut out, mut err) = (String::new(), String::new());
     child.stdout.unwrap().read_to_string(&mut out).unwrap();
     child.stderr.unwrap().read_to_string(&mut err).unwrap();

@@ -49,19 +49,24 @@ impl Manifest {
         let documents: Vec<String> = self
             .0
             .iter()
-            .map(|object| serde_saphyr::to_string_with_options(object, options()))
+            .map(|object| {
+                let value = serde_json::to_value(object).map_err(|e| e.to_string())?;
+                serde_saphyr::to_string_with_options(&value, options()).map_err(|e| e.to_string())
+            })
             .collect::<std::result::Result<_, _>>()
             .map_err(|e| Error::io(format!("the manifest does not serialize: {e}")))?;
         Ok(documents.join("---\n"))
     }
 }
 
-/// One object as itself, several as a `v1` `List`.
+/// One object as itself, several as a `v1` `List`. By way of a [`serde_json::Value`], as in [`Manifest::to_yaml`]: code for
+/// thousands of fields is there once, and not for each serializer.
 impl Serialize for Manifest {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        match self.0.as_slice() {
-            [object] => object.serialize(serializer),
-            items => List { api_version: "v1", kind: "List", items }.serialize(serializer),
-        }
+        let value = match self.0.as_slice() {
+            [object] => serde_json::to_value(object),
+            items => serde_json::to_value(List { api_version: "v1", kind: "List", items }),
+        };
+        value.map_err(serde::ser::Error::custom)?.serialize(serializer)
     }
 }
