@@ -9,7 +9,7 @@ corpus=$PWD/corpus
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1760000000
-for target in authenticode efivars fat fat_edit gpt image initrd iso os_release pe schematic squashfs; do
+for target in authenticode efivars fat fat_edit gpt image initrd iso os_release packed pe schematic squashfs; do
     mkdir -p "$corpus/$target"
 done
 
@@ -88,6 +88,16 @@ cp "$work/cpio/extensions.yaml" "$corpus/initrd/extensions.yaml"
 zstd -q19 <"$corpus/initrd/plain" >"$corpus/initrd/zstd"
 xz --check=crc32 <"$corpus/initrd/plain" >"$corpus/initrd/xz"
 cat "$corpus/initrd/plain" "$corpus/initrd/zstd" "$corpus/initrd/xz" >"$corpus/initrd/three"
+
+# Packed images: one piece, several, none that fills a block.
+head -c 9000 /dev/zero >"$work/zeros"
+for seed in "$corpus/schematic/all" "$work/zeros"; do
+    name=$(basename "$seed")
+    zstd -qc "$seed" >"$corpus/packed/$name.zst"
+    zstd -qc --no-check "$seed" "$seed" >"$corpus/packed/$name-twice.zst"
+    xz -c "$seed" >"$corpus/packed/$name.xz"
+    cat "$corpus/packed/$name.xz" "$corpus/packed/$name.xz" >"$corpus/packed/$name-twice.xz"
+done
 
 # File systems.
 mkdir -p "$work/esp/EFI/Linux" "$work/esp/EFI/BOOT" "$work/esp/loader"
