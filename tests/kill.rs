@@ -8,12 +8,15 @@
 
 mod support;
 
+use bootsurgeon::block::FileSource;
+use bootsurgeon::fat::Volume as FatVolume;
+use bootsurgeon::surgery::INTENT_NAME;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use support::{Lab, fixtures, sha256};
@@ -220,6 +223,20 @@ fn wait_for_commit(child: &mut Child) {
     }
 }
 
+/// Waits until the record of the operation is on the volume, looking at the medium all the time; `false` when the program ends
+/// before it was seen.
+fn wait_for_record(volume: &FatVolume<FileSource>, child: &mut Child) -> bool {
+    loop {
+        // What is being written while it is read need not make sense.
+        if matches!(volume.find(INTENT_NAME), Ok(Some(_))) {
+            return true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+    }
+}
+
 fn send(signal: &str, child: &Child) {
     support::run_ok("kill", &[signal, &child.id().to_string()]);
 }
@@ -248,18 +265,29 @@ fn a_swap_that_is_killed_leaves_a_volume_that_boots_and_recovers() {
     let reference = volume.reference();
     let mut random = Random(0x5EED_1234_5678_9ABC);
     let (mut old, mut new, mut unfinished, mut undone, mut finished, mut too_late) = (0, 0, 0, 0, 0, 0);
+    let mut seen = 0;
     let mut round = 0;
-    // A kill that comes when all is done is judged too, but does not count.
-    while old + new < rounds() && round < 10 * rounds() {
+    // A kill that comes when all is done is judged too, but does not count. Where syncs cost nothing the operation is recorded for
+    // so short a time that most kills miss it: some more rounds then.
+    while (old + new < rounds() || unfinished == 0) && round < 10 * rounds() {
         round += 1;
         let what = format!("kill {round} on {}", volume.disk());
         let mut child = volume.swap();
-        // A third anywhere in the run; the rest where entries are written.
-        if round % 3 == 0 {
-            std::thread::sleep(random.upto(reference.whole));
-        } else {
-            wait_for_commit(&mut child);
-            std::thread::sleep(random.upto(reference.tail));
+        // Anywhere in the run; where entries are written; and, so that every machine has some, however fast it is, where the
+        // record of the operation has been seen on the volume.
+        match round % 3 {
+            0 => std::thread::sleep(random.upto(reference.whole)),
+            1 => {
+                wait_for_commit(&mut child);
+                std::thread::sleep(random.upto(reference.tail));
+            }
+            _ => {
+                let source = FileSource::open(Path::new(volume.disk())).unwrap();
+                seen += usize::from(wait_for_record(&FatVolume::open(source).unwrap(), &mut child));
+                if round % 2 == 0 {
+                    std::thread::sleep(random.upto(reference.tail / 4));
+                }
+            }
         }
         child.kill().unwrap();
         let ended = child.wait().unwrap().success();
@@ -285,14 +313,14 @@ fn a_swap_that_is_killed_leaves_a_volume_that_boots_and_recovers() {
         volume.reset();
     }
     println!(
-        "{} kills (run {:?}, from `committing` {:?}): {old} before the commit, {new} behind it; {unfinished} needed recover: {undone} \
-         undone, {finished} finished; {too_late} more came after the end; 0 violations",
+        "{} kills (run {:?}, from `committing` {:?}; the record was seen {seen} times): {old} before the commit, {new} behind it; \
+         {unfinished} needed recover: {undone} undone, {finished} finished; {too_late} more came after the end; 0 violations",
         old + new,
         reference.whole,
         reference.tail
     );
-    assert_eq!(old + new, rounds(), "too few kills hit a running swap");
-    assert!(rounds() < 20 || unfinished > 0, "no kill left anything to recover: nothing was tested");
+    assert!(old + new >= rounds(), "too few kills hit a running swap");
+    assert!(unfinished > 0, "no kill left anything to recover: nothing was tested");
 }
 
 /// What must hold once a signal has been answered: all or nothing, and nothing to recover.

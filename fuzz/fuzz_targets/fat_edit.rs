@@ -13,6 +13,8 @@ use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+type Files = BTreeMap<String, Vec<u8>>;
+
 static VOLUMES: LazyLock<[Vec<u8>; 3]> =
     LazyLock::new(|| [volume(Width::Fat12), volume(Width::Fat32), volume(Width::Fat16)]);
 
@@ -108,12 +110,21 @@ fn operate(medium: &Memory, op: &[u8; 3]) -> (Vec<String>, bool) {
     (touched, done)
 }
 
-fn others(all: BTreeMap<String, Vec<u8>>, touched: &[String]) -> BTreeMap<String, Vec<u8>> {
-    all.into_iter()
+/// What an operation on `touched` has no business with.
+fn others<'a>(all: &'a Files, touched: &[String]) -> Vec<(&'a String, &'a Vec<u8>)> {
+    all.iter()
         // The record of an operation that went wrong on its way is recovery's business.
-        .filter(|(path, _)| path != INTENT_NAME)
+        .filter(|(path, _)| *path != INTENT_NAME)
         .filter(|(path, _)| !touched.iter().any(|t| t.eq_ignore_ascii_case(path)) && !path.contains("filler"))
         .collect()
+}
+
+/// The volume's health and, where that is good, its files; `None` when it is no volume.
+fn state(medium: &Memory) -> Option<(Health, Files)> {
+    let volume = Volume::open(medium).ok()?;
+    let health = Health::check(&volume).ok()?;
+    let files = if health.is_damaged() { Files::new() } else { files(&volume) };
+    Some((health, files))
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -131,28 +142,29 @@ fuzz_target!(|data: &[u8]| {
         bytes[at] = patch[3];
     }
     let medium = Memory::new(bytes);
+    let Some((mut health, mut before)) = state(&medium) else { return };
     // Few for each input: more inputs find more than longer ones.
-    let ops = ops.chunks_exact(3).take(5);
-    for op in ops {
+    for op in ops.chunks_exact(3).take(5) {
         let op = &[op[0], op[1], op[2]];
-        let Ok(volume) = Volume::open(&medium) else { return };
-        let healthy = Health::check(&volume).is_ok_and(|h| h.is_healthy());
-        let before = files(&volume);
+        let healthy = health.is_healthy();
         let (touched, done) = operate(&medium, op);
-        if !healthy {
-            continue;
+        let Some((health_now, mut now)) = state(&medium) else {
+            assert!(!healthy, "{op:?} (done: {done}) left no volume");
+            return;
+        };
+        health = health_now;
+        if healthy {
+            assert!(!health.is_damaged(), "{op:?} (done: {done}) damaged a healthy volume: {:?}", health.problems);
+            let kept = others(&before, &touched);
+            assert_eq!(kept, others(&now, &touched), "{op:?} (done: {done}) changed another file");
+            if !health.is_healthy() {
+                recover(&medium).expect("leftovers can be taken away");
+                (health, now) = state(&medium).expect("as before");
+                assert!(health.is_healthy(), "{op:?}: not healthy after recovery: {:?}", health.problems);
+                assert_eq!(kept, others(&now, &touched), "{op:?}: recovery changed another file");
+            }
         }
-        let volume = Volume::open(&medium).expect("it was a volume before");
-        let health = Health::check(&volume).expect("it could be checked before");
-        assert!(!health.is_damaged(), "{op:?} (done: {done}) damaged a healthy volume: {:?}", health.problems);
-        let kept = others(before, &touched);
-        assert_eq!(kept, others(files(&volume), &touched), "{op:?} (done: {done}) changed another file");
-        if !health.is_healthy() {
-            recover(&medium).expect("leftovers can be taken away");
-            let volume = Volume::open(&medium).expect("it was a volume before");
-            assert!(Health::check(&volume).expect("as before").is_healthy(), "{op:?}: not healthy after recovery");
-            assert_eq!(kept, others(files(&volume), &touched), "{op:?}: recovery changed another file");
-        }
+        before = now;
     }
     let _ = recover(&medium);
 });

@@ -76,7 +76,9 @@ impl Entry {
     /// Whether a loader that looks for `name` would find this entry, by its long or its short name.
     #[must_use]
     pub fn is_named(&self, name: &str) -> bool {
-        same_name(&self.name, name) || same_name(&short_to_string(&self.short, 0), name)
+        // No short name has more than twelve characters, the dot among them.
+        let short = || name.chars().nth(12).is_none() && same_name(&short_to_string(&self.short, 0), name);
+        same_name(&self.name, name) || short()
     }
 
     /// Whether this is `.` or `..`.

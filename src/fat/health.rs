@@ -8,6 +8,7 @@ use super::volume::Volume;
 use crate::block::{ReadAt, read_vec};
 use crate::{Kind, Result};
 use serde::Serialize;
+use std::fmt::Display;
 
 /// More problems than this are counted but not listed.
 const MAX_LISTED: usize = 64;
@@ -130,21 +131,22 @@ impl<'v, S: ReadAt> Check<'v, S> {
         }
     }
 
-    fn found(&mut self, class: ProblemClass, what: impl Into<String>) {
+    /// `what` is put into words only where it is listed: there may be millions.
+    fn found(&mut self, class: ProblemClass, what: impl Display) {
         if self.problems.len() < MAX_LISTED {
-            self.problems.push(Problem { class, what: what.into() });
+            self.problems.push(Problem { class, what: what.to_string() });
         } else {
             // Whatever the list says, a damaged volume must not look healthy because its list was full of notes.
             if class == ProblemClass::Damage
                 && let Some(p) = self.problems.iter_mut().find(|p| p.class != ProblemClass::Damage)
             {
-                *p = Problem { class, what: what.into() };
+                *p = Problem { class, what: what.to_string() };
             }
             self.unlisted += 1;
         }
     }
 
-    fn damage(&mut self, what: impl Into<String>) {
+    fn damage(&mut self, what: impl Display) {
         self.found(ProblemClass::Damage, what);
     }
 
@@ -178,7 +180,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
         if g.kind == FatKind::Fat32 && g.clusters < 65_525 {
             self.found(
                 ProblemClass::Note,
-                format!(
+                format_args!(
                     "FAT32 with {} clusters, fewer than 65,525: firmware that goes by the count takes it for FAT16",
                     g.clusters
                 ),
@@ -192,7 +194,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
         let copy = read_vec(self.volume.source(), backup, 90)?;
         // Byte 65 holds the state flags, which Linux sets in the first copy alone.
         if let Some(at) = (0..90).find(|i| *i != 65 && first[*i] != copy[*i]) {
-            self.damage(format!("the boot sector and its backup differ at byte {at}"));
+            self.damage(format_args!("the boot sector and its backup differ at byte {at}"));
         }
         Ok(())
     }
@@ -213,17 +215,17 @@ impl<'v, S: ReadAt> Check<'v, S> {
                 if !entry.is_dir() {
                     self.file(&path, entry);
                 } else if depth >= MAX_DEPTH {
-                    self.damage(format!("{path}: directories nested deeper than {MAX_DEPTH}"));
+                    self.damage(format_args!("{path}: directories nested deeper than {MAX_DEPTH}"));
                 } else if entry.first_cluster == 0 {
-                    self.damage(format!("{path}: a directory without a cluster"));
+                    self.damage(format_args!("{path}: a directory without a cluster"));
                 } else {
                     match self.volume.directory(entry) {
                         // A medium that cannot be read says nothing about what is on it.
                         Err(e) if e.kind() != Kind::Rejected => return Err(e.while_doing(format!("checking {path}"))),
-                        Err(e) => self.damage(format!("{path}: {}", e.message())),
+                        Err(e) => self.damage(format_args!("{path}: {}", e.message())),
                         Ok(d) => {
                             if entry.bytes != 0 {
-                                self.damage(format!("{path}: a directory with a size ({} bytes)", entry.bytes));
+                                self.damage(format_args!("{path}: a directory with a size ({} bytes)", entry.bytes));
                             }
                             if self.claim(&d.runs.clone(), &path) {
                                 stack.push((path, d, entry.first_cluster, own, depth + 1));
@@ -246,7 +248,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
                 });
                 if !fits {
                     let name = String::from_utf8_lossy(&name[..]).trim_end().to_owned();
-                    self.damage(format!("{shown}: slot {i} is not a proper {name:?} entry"));
+                    self.damage(format_args!("{shown}: slot {i} is not a proper {name:?} entry"));
                 }
             }
         }
@@ -254,7 +256,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
             self.orphan_slots.push((path.to_owned(), d.orphans.len()));
             self.found(
                 ProblemClass::Leftover,
-                format!("{shown}: {} long-name slots that belong to no file", d.orphans.len()),
+                format_args!("{shown}: {} long-name slots that belong to no file", d.orphans.len()),
             );
         }
         for slot in (0..d.end()).map(|n| d.slot(n)) {
@@ -263,7 +265,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
             let label = slot[0] != 0xE5 && slot[11] & 0x08 != 0 && slot[11] & 0x3F != 0x0F;
             if label && slot[20..22].iter().chain(&slot[26..32]).any(|b| *b != 0) {
                 let name = String::from_utf8_lossy(&slot[..11]).trim_end().to_owned();
-                self.damage(format!("{shown}: {name:?} is marked as a volume label but has a cluster or a size"));
+                self.damage(format_args!("{shown}: {name:?} is marked as a volume label but has a cluster or a size"));
             }
         }
         let skip = if path.is_empty() { 0 } else { 2 };
@@ -273,19 +275,19 @@ impl<'v, S: ReadAt> Check<'v, S> {
             if let Some(c) =
                 e.short.iter().find(|c| **c < 0x20 && **c != 0x05 || **c == 0x7F || br#""*+,./:;<=>?[\]|"#.contains(c))
             {
-                self.damage(format!("{shown}: {:?} has the character {c:#04x} in its short name", e.name));
+                self.damage(format_args!("{shown}: {:?} has the character {c:#04x} in its short name", e.name));
             }
             if e.short[0] == b' ' {
-                self.damage(format!("{shown}: a short name that begins with a space"));
+                self.damage(format_args!("{shown}: a short name that begins with a space"));
             }
             if let Some(other) = shorts.insert(e.short, &e.name) {
-                self.damage(format!("{shown}: {other:?} and {:?} have the same short name", e.name));
+                self.damage(format_args!("{shown}: {other:?} and {:?} have the same short name", e.name));
             }
             let folded: String = e.name.chars().flat_map(char::to_uppercase).collect();
             if let Some(other) = longs.insert(folded, &e.name)
                 && same_name(other, &e.name)
             {
-                self.damage(format!("{shown}: two entries are named {:?}", e.name));
+                self.damage(format_args!("{shown}: two entries are named {:?}", e.name));
             }
         }
     }
@@ -293,18 +295,18 @@ impl<'v, S: ReadAt> Check<'v, S> {
     fn file(&mut self, path: &str, entry: &Entry) {
         if entry.first_cluster == 0 {
             if entry.bytes != 0 {
-                self.damage(format!("{path}: {} bytes long, but without a cluster", entry.bytes));
+                self.damage(format_args!("{path}: {} bytes long, but without a cluster", entry.bytes));
             }
             return;
         }
         let runs = match self.volume.table().chain(entry.first_cluster) {
             Ok(runs) => runs,
-            Err(e) => return self.damage(format!("{path}: {}", e.message())),
+            Err(e) => return self.damage(format_args!("{path}: {}", e.message())),
         };
         let have: u64 = runs.iter().map(|r| u64::from(r.count)).sum();
         let need = self.volume.geometry().clusters_for(u64::from(entry.bytes));
         if have != need {
-            self.damage(format!("{path}: {} bytes need {need} clusters, its chain has {have}", entry.bytes));
+            self.damage(format_args!("{path}: {} bytes need {need} clusters, its chain has {have}", entry.bytes));
         }
         self.claim(&runs, path);
     }
@@ -313,7 +315,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
     fn shared_owners(&mut self) -> Result<()> {
         for (cluster, second) in std::mem::take(&mut self.shared) {
             let first = owner_of(self.volume, cluster, &second)?.unwrap_or_else(|| "itself".into());
-            self.damage(format!("{second} shares cluster {cluster} with {first}"));
+            self.damage(format_args!("{second} shares cluster {cluster} with {first}"));
             if self.problems.len() == MAX_LISTED {
                 break;
             }
@@ -343,7 +345,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
             let bytes = count * u64::from(self.volume.geometry().cluster_bytes);
             self.found(
                 ProblemClass::Leftover,
-                format!("{count} clusters ({bytes} bytes) are allocated and belong to no file"),
+                format_args!("{count} clusters ({bytes} bytes) are allocated and belong to no file"),
             );
         }
         self.lost = lost;
@@ -366,14 +368,14 @@ impl<'v, S: ReadAt> Check<'v, S> {
         }
         if in_files > 0 {
             let first = self.differing.iter().copied().find(|c| *c < 2 || self.is_owned(*c)).unwrap_or(0);
-            self.damage(format!(
+            self.damage(format_args!(
                 "the copies of the allocation table differ in {in_files} entries that files use, the first is {first}"
             ));
         }
         if elsewhere > 0 {
             self.found(
                 ProblemClass::Leftover,
-                format!("the copies of the allocation table differ in {elsewhere} entries that no file uses"),
+                format_args!("the copies of the allocation table differ in {elsewhere} entries that no file uses"),
             );
         }
         Ok(())
@@ -391,7 +393,8 @@ impl<'v, S: ReadAt> Check<'v, S> {
         if free != self.free_clusters {
             self.fsinfo_stale = true;
             let said = if free == u32::MAX { "does not say".into() } else { format!("says {free}") };
-            self.found(ProblemClass::Note, format!("{} clusters are free, FSInfo {said}", self.free_clusters));
+            let counted = self.free_clusters;
+            self.found(ProblemClass::Note, format_args!("{counted} clusters are free, FSInfo {said}"));
         }
         Ok(())
     }
@@ -402,7 +405,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
         let (entry, kind) = (self.volume.table().raw(0), self.volume.geometry().kind);
         let rest = kind.mask() & !0x0F;
         if entry & rest != rest {
-            self.damage(format!("the allocation table begins with {entry:#x}, which is no media byte"));
+            self.damage(format_args!("the allocation table begins with {entry:#x}, which is no media byte"));
         }
     }
 

@@ -53,31 +53,39 @@ pub(super) fn checksum(short: &[u8; 11]) -> u8 {
 /// Compares names as FAT does: without regard to case. ASCII and the simple Unicode mappings are enough here, because
 /// firmware goes no further.
 pub(crate) fn same_name(a: &str, b: &str) -> bool {
-    a == b || a.chars().flat_map(char::to_uppercase).eq(b.chars().flat_map(char::to_uppercase))
+    // The usual case, and cheap: directories are searched by name a lot.
+    if a.is_ascii() && b.is_ascii() {
+        return a.eq_ignore_ascii_case(b);
+    }
+    a.chars().flat_map(char::to_uppercase).eq(b.chars().flat_map(char::to_uppercase))
 }
 
 /// The readable form of a short name, with the case that the NT flags (byte 12) ask for.
 pub(super) fn short_to_string(short: &[u8; 11], nt_flags: u8) -> String {
-    let part = |bytes: &[u8], lower: bool| -> String {
+    let mut name = String::with_capacity(12);
+    let mut part = |bytes: &[u8], lower: bool| {
         let end = bytes.iter().rposition(|b| *b != b' ').map_or(0, |i| i + 1);
-        bytes[..end]
-            .iter()
-            .map(|b| match b {
+        if end > 0 && bytes.len() == 3 {
+            name.push('.');
+        }
+        for b in &bytes[..end] {
+            name.push(match b {
                 // Bytes above 0x7F depend on the OEM code page, which nobody records: show them as CP437 would not
                 // help either, so they become a visible stand-in.
                 0x80.. => '\u{fffd}',
                 b if lower => char::from(b.to_ascii_lowercase()),
                 b => char::from(*b),
-            })
-            .collect()
+            });
+        }
     };
-    let mut base_bytes = [0; 8];
-    base_bytes.copy_from_slice(&short[..8]);
-    if base_bytes[0] == 0x05 {
-        base_bytes[0] = 0xE5; // the real first byte is the mark of a deleted entry
+    let mut base = [0; 8];
+    base.copy_from_slice(&short[..8]);
+    if base[0] == 0x05 {
+        base[0] = 0xE5; // the real first byte is the mark of a deleted entry
     }
-    let (base, ext) = (part(&base_bytes, nt_flags & 0x08 != 0), part(&short[8..], nt_flags & 0x10 != 0));
-    if ext.is_empty() { base } else { format!("{base}.{ext}") }
+    part(&base, nt_flags & 0x08 != 0);
+    part(&short[8..], nt_flags & 0x10 != 0);
+    name
 }
 
 /// The short name that equals `name` exactly, if `name` is a plain upper-case 8.3 name.
