@@ -11,7 +11,7 @@ mod memory;
 mod newfile;
 mod pieces;
 
-pub use fanout::{Chunk, Sink, fan_out, sha256_of};
+pub use fanout::{Chunk, Light, Load, Sink, fan_out, sha256_of};
 pub use file::{FileSource, SurgeryFile};
 pub use memory::Memory;
 pub use newfile::{NewFile, ORDINARY_MODE, check_free};

@@ -2,7 +2,7 @@
 
 use super::{Event, Ui};
 use crate::authenticode::{DigestSink, parse_table};
-use crate::block::{ReadAt, Sink, fan_out};
+use crate::block::{Light, ReadAt, Sink, fan_out};
 use crate::pcr::{self, Bank, SectionHashes};
 use crate::pe::Head;
 use crate::trust::Sbat;
@@ -29,14 +29,14 @@ pub struct Examined {
 pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink], ui: &dyn Ui) -> Result<Examined> {
     let total = source.size();
     let mut done = 0;
-    let mut progress = |chunk: &[u8]| -> Result<()> {
+    let mut progress = Light(|chunk: &[u8]| -> Result<()> {
         done += chunk.len() as u64;
         ui.event(Event::Progress { done, total: Some(total) });
         if ui.cancelled().load(Ordering::Relaxed) {
             return Err(Error::new(Kind::Cancelled, "stopped on request"));
         }
         Ok(())
-    };
+    });
     let head = match Head::read(source) {
         Ok(head) => head,
         Err(e) if e.kind() == Kind::Rejected => return unreadable(source, &e, extra, &mut progress),

@@ -1,6 +1,6 @@
 //! Step one of every swap: the new image in free clusters, read back from the medium. Nothing refers to it yet.
 
-use crate::block::{Pieces, Sink, WriteAt, sha256_of};
+use crate::block::{Load, Pieces, Sink, WriteAt, sha256_of};
 use crate::fat::{Editor, Geometry, Run, Volume};
 use crate::{Error, Result};
 
@@ -111,5 +111,9 @@ impl Sink for Staging<'_> {
         self.editor.write_data(&self.runs, self.written, bytes)?;
         self.written += bytes.len() as u64;
         Ok(())
+    }
+
+    fn load(&self) -> Load {
+        Load::Wait
     }
 }

@@ -129,7 +129,13 @@ impl Kept {
     fn again(mut self, bytes: u64) -> Self {
         self.head.clear();
         self.tail.clear();
-        Self { bytes, seen: 0, ..self }
+        self.bytes = bytes;
+        self.seen = 0;
+        // At once: to grow step by step would copy it all several times. What is not written to takes no memory.
+        let (head, tail) = self.limits();
+        self.head.reserve_exact(head as usize);
+        self.tail.reserve_exact((bytes - tail) as usize);
+        self
     }
 
     /// How much of the beginning is kept, and where what is kept of the end begins.

@@ -2,7 +2,7 @@
 
 use super::initrd::{Initrd, Members, read_initrd};
 use super::texts::slice_of;
-use crate::block::{Chunk, Extent, Sink};
+use crate::block::{Chunk, Extent, Load, Sink};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::io::{self, BufRead, Read};
@@ -103,6 +103,10 @@ impl Sink for InitrdSink {
         }
         self.at += chunk.len() as u64;
         Ok(())
+    }
+
+    fn load(&self) -> Load {
+        Load::Light
     }
 }
 

@@ -1,6 +1,6 @@
 //! The small sections of a UKI, which are kept whole in memory: names, command lines, keys.
 
-use crate::block::{Extent, ReadAt, Sink, read_vec};
+use crate::block::{Extent, Load, ReadAt, Sink, read_vec};
 use crate::pe::Head;
 use crate::{Context, Error, Result};
 use std::collections::BTreeMap;
@@ -98,6 +98,10 @@ impl Sink for TextSink {
         }
         self.at += bytes.len() as u64;
         Ok(())
+    }
+
+    fn load(&self) -> Load {
+        Load::Light
     }
 }
 
