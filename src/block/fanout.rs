@@ -9,15 +9,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// A shared piece of the stream.
 pub type Chunk = Arc<Vec<u8>>;
 
-/// Size of a chunk in bytes, and how many of them may wait for the slowest consumer: memory is bounded by their product, because
-/// the consumers share the chunks.
+/// Size of a chunk in bytes, and how many of them may wait for the slowest consumer. The consumers share the chunks: memory is
+/// bounded by the product, and by what a consumer holds back.
 const CHUNK: usize = 1024 * 1024;
 const WAITING: usize = 6;
 
 /// What it takes to hand a chunk to a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Load {
-    /// Next to nothing: counting it, picking out a few bytes, handing it on.
+    /// Next to nothing: counting it, picking out a few bytes, handing it on. Whoever reads does that, and reads no further until it
+    /// is done.
     Light,
     /// A processor.
     Compute,
@@ -68,8 +69,8 @@ impl<F: FnMut(&[u8]) -> Result<()> + Send> Sink for Light<F> {
 }
 
 /// Reads `bytes` bytes of `source` from `offset` once, in order, and hands every chunk to every sink, in order. As many threads as
-/// there are processors share the work, each at what is furthest behind; [`Load::Light`] sinks are served by whoever has just read
-/// the chunk. The first failure (of a sink or of the source) ends the pass and is returned.
+/// there are processors share the work: one reads as long as there is room for chunks, the others serve the sink that is furthest
+/// behind; [`Load::Light`] sinks are served by whoever has just read the chunk. The first failure (of a sink or of the source) ends the pass and is returned.
 ///
 /// # Errors
 /// What a sink or the source reports.

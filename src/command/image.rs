@@ -94,7 +94,7 @@ impl ImageRequest {
         let cancel = Arc::clone(ui.cancelled());
         let remote = match HttpSource::open(&self.image, &self.network, cancel, Box::new(|_| {}))? {
             Some(source) => Some(Remote::Ranges(Arc::new(source))),
-            None => SequentialSource::open(&self.image, &self.network, ui.cancelled(), &mut tell)?
+            None => SequentialSource::open(&self.image, &self.network, Arc::clone(ui.cancelled()), &mut tell)?
                 .map(|source| Remote::Sequential(Arc::new(source))),
         };
         if let Some(remote) = remote {

@@ -180,7 +180,9 @@ impl DiskRequest {
             VariablesChoice::Unsaid | VariablesChoice::None => None,
         };
         // The partition's own node: what lies in the page cache of the whole disk may be older.
-        DiskWords::new(&self.path, target.node(), self.partition.as_deref(), efivars).for_arch(arch)
+        DiskWords::new(&self.path, target.node(), self.partition.as_deref(), efivars)
+            .for_arch(arch)
+            .for_packed(target.packing())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Words for people and for shells: what comes from a disk or a variable is shown and quoted, never trusted.
 
+use crate::packed::Packing;
 use crate::pe::Arch;
 use std::path::Path;
 
@@ -34,6 +35,7 @@ pub struct DiskWords {
     partition: Option<String>,
     efivars: Option<String>,
     arch: Option<Arch>,
+    out: Option<&'static str>,
 }
 
 impl DiskWords {
@@ -48,7 +50,18 @@ impl DiskWords {
             partition: partition.map(quoted),
             efivars: efivars.map(path),
             arch: None,
+            out: None,
         }
+    }
+
+    /// The disk is an image that is packed so: commands change a copy.
+    #[must_use]
+    pub fn for_packed(mut self, packing: Option<Packing>) -> Self {
+        self.out = packing.map(|packing| match packing {
+            Packing::Zstd => "changed.img.zst",
+            Packing::Xz => "changed.img.xz",
+        });
+        self
     }
 
     /// The architecture that the factory is asked for.
@@ -58,8 +71,8 @@ impl DiskWords {
         self
     }
 
-    /// `bootsurgeon prune disk.img`, with whatever options say which ESP and which variables are meant; `recover` has no
-    /// use for variables.
+    /// `bootsurgeon prune disk.img`, or another command that changes it, with whatever options say which ESP and which variables
+    /// are meant; `recover` has no use for variables.
     #[must_use]
     pub fn command(&self, command: &str, rest: &str) -> String {
         let mut words = format!("bootsurgeon {command} {}", self.disk);
@@ -71,6 +84,9 @@ impl DiskWords {
         }
         if let Some(dir) = self.efivars.as_ref().filter(|_| command != "recover") {
             words = format!("{words} --efivars {dir}");
+        }
+        if let Some(out) = self.out {
+            words = format!("{words} --out {out}");
         }
         format!("`{words}`")
     }
@@ -140,5 +156,8 @@ mod tests {
         assert_eq!(words.extract(Some("x.efi")), "`bootsurgeon extract /dev/sda1 --uki x.efi --out saved.efi`");
         let factory = "`bootsurgeon swap /dev/sda --schematic ID --talos VERSION --arch arm64`";
         assert_eq!(words.swap_from_factory(), factory);
+        let disk = Path::new("talos.raw.xz");
+        let words = DiskWords::new(disk, disk, None, None).for_packed(Some(Packing::Xz));
+        assert_eq!(words.command("prune", ""), "`bootsurgeon prune talos.raw.xz --out changed.img.xz`");
     }
 }

@@ -7,7 +7,7 @@
 use super::options::{Event, Options};
 use super::remote::stream;
 use crate::block::{ReadAt, check_range};
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
@@ -23,6 +23,8 @@ const BEGINNING: usize = 4 << 20;
 const WINDOW: usize = 2 << 20;
 /// Chunks that may wait for the reader.
 const WAITING: usize = 8;
+/// How often the cancel flag is looked at while nothing comes.
+const TICK: Duration = Duration::from_millis(100);
 
 /// A remote file that is read once, from front to back.
 pub struct SequentialSource {
@@ -34,6 +36,7 @@ pub struct SequentialSource {
 
 struct State {
     chunks: Receiver<Vec<u8>>,
+    cancel: Arc<AtomicBool>,
     transfer: Option<JoinHandle<Result<u64>>>,
     beginning: Vec<u8>,
     /// The last bytes that came; they end at `at`.
@@ -49,7 +52,7 @@ impl SequentialSource {
     pub fn open(
         url: &str,
         options: &Options,
-        cancel: &AtomicBool,
+        cancel: Arc<AtomicBool>,
         events: &mut dyn FnMut(Event),
     ) -> Result<Option<Self>> {
         let (chunk_in, chunks) = sync_channel::<Vec<u8>>(WAITING);
@@ -64,6 +67,7 @@ impl SequentialSource {
             bytes: 0,
             state: Mutex::new(State {
                 chunks,
+                cancel: Arc::clone(&cancel),
                 transfer: Some(transfer),
                 beginning: Vec::new(),
                 window: VecDeque::new(),
@@ -73,17 +77,14 @@ impl SequentialSource {
             stop,
         };
         loop {
-            match news.recv_timeout(Duration::from_millis(100)) {
+            match news.recv_timeout(TICK) {
                 Ok(Event::Progress { total: Some(total), .. }) => {
                     source.bytes = total;
                     return Ok(Some(source));
                 }
                 Ok(Event::Progress { total: None, .. }) => return Ok(None),
                 Ok(event) => events(event),
-                Err(RecvTimeoutError::Timeout) if cancel.load(Ordering::Relaxed) => {
-                    return Err(Error::new(crate::Kind::Cancelled, "stopped on request"));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => check(&cancel)?,
                 // The transfer ended before its first byte: it says why.
                 Err(RecvTimeoutError::Disconnected) => return Err(source.state().end()),
             }
@@ -105,6 +106,13 @@ impl Drop for SequentialSource {
     fn drop(&mut self) {
         // The transfer sees this at its next chunk, or when it finds that nobody takes its chunks any more.
         self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn check(cancel: &AtomicBool) -> Result<()> {
+    match cancel.load(Ordering::Relaxed) {
+        true => Err(Error::new(Kind::Cancelled, "stopped on request")),
+        false => Ok(()),
     }
 }
 
@@ -138,7 +146,16 @@ impl State {
 
     /// Takes the next chunk in.
     fn advance(&mut self) -> Result<()> {
-        let Ok(chunk) = self.chunks.recv() else { return Err(self.end()) };
+        let chunk = loop {
+            match self.chunks.recv_timeout(TICK) {
+                Ok(chunk) => break chunk,
+                Err(RecvTimeoutError::Disconnected) => return Err(self.end()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            check(&self.cancel)?;
+        };
+        // A slow server, too, has to be left at once: whoever reads wants a lot of chunks at a time.
+        check(&self.cancel)?;
         if self.beginning.len() < BEGINNING {
             let room = BEGINNING - self.beginning.len();
             self.beginning.extend_from_slice(&chunk[..chunk.len().min(room)]);
