@@ -85,7 +85,7 @@ pub fn fan_out(source: &dyn ReadAt, offset: u64, bytes: u64, sinks: &mut [&mut d
         kind.push(&mut **sink);
     }
     // Two at least: the source may wait, too. No more than there are things to do at a time.
-    let threads = threads.clamp(2, (heavy.len() + 1).max(2));
+    let threads = if bytes <= CHUNK as u64 { 1 } else { threads.clamp(2, (heavy.len() + 1).max(2)) };
     let pass = Pass::new(Reader { source, at: offset, end: offset + bytes, light }, heavy);
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| pass.work())).collect();
