@@ -62,21 +62,7 @@ fn operate(
         ImageSource::Named(ImageRequest { image, uki: None, network: bootsurgeon::factory::Options::default() })
     };
     match operation {
-        Operation::Swap => {
-            let swap = Swap {
-                disk,
-                image: named(image),
-                trust: trust(),
-                change,
-                target: None,
-                keep_duplicates: false,
-                keep_backups: None,
-                backup_to: None,
-                allow_halt_if_installed: false,
-                node: None,
-            };
-            swap.run(&ui).map(drop)
-        }
+        Operation::Swap => Swap::new(disk, named(image), trust(), change).run(&ui).map(drop),
         Operation::Restore => Restore { disk, backup: None, trust: trust(), change, node: None }.run(&ui).map(drop),
         Operation::Prune => {
             let prune = Prune { disk, change, delete: true, keep_backups: Some(0), no_fallback: true };

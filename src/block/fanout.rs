@@ -70,7 +70,8 @@ impl<F: FnMut(&[u8]) -> Result<()> + Send> Sink for Light<F> {
 
 /// Reads `bytes` bytes of `source` from `offset` once, in order, and hands every chunk to every sink, in order. As many threads as
 /// there are processors share the work: one reads as long as there is room for chunks, the others serve the sink that is furthest
-/// behind; [`Load::Light`] sinks are served by whoever has just read the chunk. The first failure (of a sink or of the source) ends the pass and is returned.
+/// behind; [`Load::Light`] sinks are served by whoever has just read the chunk. The first failure (of a sink or of the source)
+/// ends the pass and is returned.
 ///
 /// # Errors
 /// What a sink or the source reports.
@@ -84,7 +85,8 @@ pub fn fan_out(source: &dyn ReadAt, offset: u64, bytes: u64, sinks: &mut [&mut d
         let kind = if sink.load() == Load::Light { &mut light } else { &mut heavy };
         kind.push(&mut **sink);
     }
-    // Two at least: the source may wait, too. No more than there are things to do at a time.
+    // Of one chunk nothing can be read while it is served. Else two at least: the source may wait, too. No more than there are
+    // things to do at a time.
     let threads = if bytes <= CHUNK as u64 { 1 } else { threads.clamp(2, (heavy.len() + 1).max(2)) };
     let pass = Pass::new(Reader { source, at: offset, end: offset + bytes, light }, heavy);
     std::thread::scope(|scope| {
@@ -135,8 +137,8 @@ struct State<'a> {
     /// Chunks that some sink has not taken yet, and the number of the first of them.
     chunks: VecDeque<Chunk>,
     first: usize,
-    /// Chunks that every sink has taken, for their memory: fresh memory costs as much as hashing a third of it. A sink may have
-    /// handed one on, so that it is still in use.
+    /// Chunks that every sink has taken, for their memory: fresh memory is a page fault for every page. A sink may have handed one
+    /// on, so that it is still in use.
     taken: Vec<Chunk>,
     /// The sinks, `None` while somebody serves one, and the number of the chunk that each gets next.
     sinks: Vec<(Option<&'a mut dyn Sink>, usize)>,

@@ -95,6 +95,23 @@ pub struct SwapReport {
 }
 
 impl Swap {
+    /// A swap without special wishes.
+    #[must_use]
+    pub fn new(disk: DiskRequest, image: ImageSource, trust: TrustRequest, change: Change) -> Self {
+        Self {
+            disk,
+            image,
+            trust,
+            change,
+            target: None,
+            keep_duplicates: false,
+            keep_backups: None,
+            backup_to: None,
+            allow_halt_if_installed: false,
+            node: None,
+        }
+    }
+
     /// Does the job.
     ///
     /// # Errors

@@ -114,18 +114,7 @@ impl World {
     }
 
     fn swap(&self, image: ImageSource, trust: TrustRequest) -> Swap {
-        Swap {
-            disk: self.disk_request(),
-            image,
-            trust,
-            change: Change { yes: true, ..Change::default() },
-            target: None,
-            keep_duplicates: false,
-            keep_backups: None,
-            backup_to: None,
-            allow_halt_if_installed: false,
-            node: None,
-        }
+        Swap::new(self.disk_request(), image, trust, Change { yes: true, ..Change::default() })
     }
 
     fn swap_from_factory(&self) -> Swap {
