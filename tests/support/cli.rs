@@ -1,7 +1,6 @@
 //! Runs the built program and judges what it leaves behind.
 //!
-//! A part of the integration tests that drive the command line; take it in with `#[path = "support/cli.rs"] mod cli;`
-//! beside `mod support;`.
+//! A part of `tests/it`, which takes it in beside `support`.
 
 // Every test program compiles this module for itself and uses a part of it.
 #![allow(dead_code, unreachable_pub)]

@@ -1,21 +1,14 @@
 //! Disk images packed with zstd and xz, as `DISK` and as `IMAGE`, and `--out`: packed by the real tools, and what comes out is
 //! unpacked by them again.
-#![allow(clippy::unwrap_used)]
 
-#[path = "support/cli.rs"]
-mod cli;
-#[path = "support/loops.rs"]
-mod loops;
-mod support;
-
-use cli::{ESP, Ran, uki};
+use crate::cli::{ESP, Ran, uki};
+use crate::support::{Lab, run_ok, sha256, tools};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{Lab, run_ok, sha256, tools};
 
 const INSTALLER: &str = "v1.12.4-arm64-installer";
 const DISKS: [&str; 2] = ["disk-512.img", "disk-4096.img"];
@@ -51,7 +44,7 @@ fn content(lab: &Lab, file: &Path) -> String {
 /// A disk on which every swap gives the same bytes: a backup from the future decides the time.
 fn timeless(lab: &Lab, name: &str) -> PathBuf {
     let disk = lab.fixture(&format!("{name}.zst"));
-    cli::put(&disk, ESP, "EFI/Linux/other.efi.bak.4000000000", b"old");
+    crate::cli::put(&disk, ESP, "EFI/Linux/other.efi.bak.4000000000", b"old");
     disk
 }
 
@@ -59,9 +52,9 @@ fn timeless(lab: &Lab, name: &str) -> PathBuf {
 fn run_in(lab: &Lab, args: &[&str]) -> Ran {
     let temporary = lab.path("tmp");
     std::fs::create_dir_all(&temporary).unwrap();
-    let mut command = cli::command(args);
+    let mut command = crate::cli::command(args);
     command.env("TMPDIR", &temporary);
-    let ran = cli::finish(command);
+    let ran = crate::cli::finish(command);
     assert_eq!(names(&temporary), [""; 0], "left behind by {args:?}");
     ran
 }
@@ -80,7 +73,7 @@ fn text(path: &Path) -> &str {
 
 /// Runs the program and holds it to its memory, read from the system while it runs.
 fn within_limits(args: &[&str]) -> Ran {
-    let mut command = cli::command(args);
+    let mut command = crate::cli::command(args);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let (begin, mut peak) = (Instant::now(), 0);
@@ -203,15 +196,15 @@ fn a_changed_copy_is_what_a_change_in_place_gives() {
         let sources = [pack(&raw, "zstd", &["-3"], "d.zst"), pack(&raw, "xz", &["-0"], "d.xz"), raw.clone()];
         let before = sources.each_ref().map(|s| sha256(s));
 
-        let in_place = cli::copy(&raw, &lab.path("in-place.img"));
+        let in_place = crate::cli::copy(&raw, &lab.path("in-place.img"));
         let report = run_in(&lab, &["swap", text(&in_place), text(&new), "--yes", "--json"]).code(0).json();
         assert_eq!(report["plan"]["backup"], "Talos-v1.12.4.efi.bak.4000000001");
         assert_eq!(report["out"], Value::Null);
         let wanted = sha256(&in_place);
         assert_ne!(wanted, sha256(&raw));
-        let pruned = cli::copy(&in_place, &lab.path("pruned.img"));
+        let pruned = crate::cli::copy(&in_place, &lab.path("pruned.img"));
         run_in(&lab, &["prune", text(&pruned), "--yes", "--delete", "--keep-backups", "1"]).code(0);
-        let restored = cli::copy(&in_place, &lab.path("restored.img"));
+        let restored = crate::cli::copy(&in_place, &lab.path("restored.img"));
         run_in(&lab, &["restore", text(&restored), "--yes"]).code(0);
 
         for (i, (source, before)) in sources.iter().zip(&before).enumerate() {
@@ -289,9 +282,9 @@ fn what_makes_no_sense_is_refused_and_nothing_is_written() {
         [&["swap", "DISK", text(&new)], &["prune", "DISK"], &["restore", "DISK"], &["recover", "DISK"]];
     for command in commands {
         let args: Vec<&str> = command.iter().map(|a| if *a == "DISK" { text(&packed) } else { a }).collect();
-        let mut command = cli::command(&[&args[..], &["--yes"]].concat());
+        let mut command = crate::cli::command(&[&args[..], &["--yes"]].concat());
         command.env("TMPDIR", "/nowhere");
-        cli::finish(command).fails(4, &["packed (zstd)", "--out FILE", "the ESP was not changed"]);
+        crate::cli::finish(command).fails(4, &["packed (zstd)", "--out FILE", "the ESP was not changed"]);
     }
     for (disk, out, code, words) in [
         (&packed, &other, 4, &["exists already", "--force"][..]),
@@ -324,11 +317,11 @@ fn what_makes_no_sense_is_refused_and_nothing_is_written() {
 
 #[test]
 fn devices_and_images_in_use_are_not_copied() {
-    let Some(_turn) = loops::turn() else { return };
+    let Some(_turn) = crate::loops::turn() else { return };
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
     let out = lab.path("new.img");
-    let device = loops::Loop::attach(&disk, &[]);
+    let device = crate::loops::Loop::attach(&disk, &[]);
     bootsurgeon!("prune", device.node(), "--yes", "--out", out).fails(2, &["is a device"]);
     bootsurgeon!("prune", disk, "--yes", "--out", out).fails(4, &["is in use: attached to /dev/loop"]);
     drop(device);
@@ -433,7 +426,7 @@ fn noise(file: &Path, offset: u64, bytes: usize) {
             x.to_le_bytes()
         })
         .collect();
-    cli::patch(file, offset, &noise);
+    crate::cli::patch(file, offset, &noise);
 }
 
 /// A folder on a file system of 8 MiB, in a mount namespace of its own. `None` where that is not allowed, having said so.
@@ -499,9 +492,9 @@ fn no_room_says_where_and_what_to_do() {
     let Some(ran) = on_a_small_file_system(&small, &args, false) else { return };
     ran.fails(1, &["packing the image with zstd", "no room in "]);
 
-    let mut command = cli::command(&["status", text(&lab.path("d.zst"))]);
+    let mut command = crate::cli::command(&["status", text(&lab.path("d.zst"))]);
     command.env("TMPDIR", "/dev/full");
-    cli::finish(command).fails(1, &["/dev/full", "set TMPDIR"]);
+    crate::cli::finish(command).fails(1, &["/dev/full", "set TMPDIR"]);
 }
 
 #[test]
@@ -531,7 +524,7 @@ fn sigterm_leaves_nothing_behind() {
     for (args, step) in
         [(status.map(str::to_owned).to_vec(), "unpacking"), (swap_of(&packed), "copying"), (swap_of(&raw), "packing")]
     {
-        let mut command = cli::command(&args);
+        let mut command = crate::cli::command(&args);
         let mut child = command.env("TMPDIR", &temporary).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         assert!(lines.any(|line| line.starts_with(step)), "no step {step}");

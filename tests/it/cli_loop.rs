@@ -1,19 +1,12 @@
 //! The same surgery on block devices: loop devices over the fixtures, as whole disks and as partitions, and the refusal while
 //! somebody else uses them.
-#![allow(clippy::unwrap_used)]
 
-#[path = "support/cli.rs"]
-mod cli;
-#[path = "support/loops.rs"]
-mod loops;
-mod support;
-
-use cli::{DUPLICATE, ESP, TARGET, files, named, uki, uki_bytes};
-use loops::{Loop, Mount};
+use crate::cli::{DUPLICATE, ESP, TARGET, files, named, uki, uki_bytes};
+use crate::loops::{Loop, Mount};
+use crate::support::{Lab, fsck_clean, gpt_clean, sha256, tool};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use support::{Lab, fsck_clean, gpt_clean, sha256, tool};
 
 const INSTALLER: &str = "v1.12.4-arm64-installer";
 const PLAIN: &str = "v1.12.4-arm64-plain";
@@ -25,8 +18,8 @@ fn swap_on(fixture: &str, options: &[&str], partitions: bool, choose: impl Fn(&L
     let lab = Lab::new();
     let image = uki(&lab, INSTALLER);
     let disk = lab.fixture(fixture);
-    let esp = cli::esp_bytes(&disk);
-    let around = cli::around_esp(&disk, esp);
+    let esp = crate::cli::esp_bytes(&disk);
+    let around = crate::cli::around_esp(&disk, esp);
     let before = tool("mcopy").then(|| files(&disk, ESP));
     let device = Loop::attach(&disk, options);
     if partitions {
@@ -58,7 +51,7 @@ fn swap_on(fixture: &str, options: &[&str], partitions: bool, choose: impl Fn(&L
     if sector_size == 512 {
         gpt_clean(&disk);
     }
-    assert_eq!(cli::around_esp(&disk, esp), around, "something outside of the ESP has changed");
+    assert_eq!(crate::cli::around_esp(&disk, esp), around, "something outside of the ESP has changed");
     if let Some(before) = before {
         let after = files(&disk, ESP);
         assert!(after[TARGET] == std::fs::read(&image).unwrap());
@@ -73,28 +66,28 @@ fn swap_on(fixture: &str, options: &[&str], partitions: bool, choose: impl Fn(&L
 
 #[test]
 fn whole_disk() {
-    if let Some(_turn) = loops::turn() {
+    if let Some(_turn) = crate::loops::turn() {
         swap_on("disk-512.img.zst", &[], true, |device| device.node().to_owned());
     }
 }
 
 #[test]
 fn partition() {
-    if let Some(_turn) = loops::turn() {
+    if let Some(_turn) = crate::loops::turn() {
         swap_on("disk-512.img.zst", &[], true, |device| device.partition(1));
     }
 }
 
 #[test]
 fn whole_disk_whose_partitions_the_kernel_does_not_know() {
-    if let Some(_turn) = loops::turn() {
+    if let Some(_turn) = crate::loops::turn() {
         swap_on("disk-512.img.zst", &[], false, |device| device.node().to_owned());
     }
 }
 
 #[test]
 fn whole_disk_and_partition_with_sectors_of_4096_bytes() {
-    if let Some(_turn) = loops::turn() {
+    if let Some(_turn) = crate::loops::turn() {
         let options = ["--sector-size", "4096"];
         swap_on("disk-4096.img.zst", &options, true, |device| device.node().to_owned());
         swap_on("disk-4096.img.zst", &options, true, |device| device.partition(1));
@@ -103,7 +96,7 @@ fn whole_disk_and_partition_with_sectors_of_4096_bytes() {
 
 #[test]
 fn a_device_that_is_one_file_system() {
-    let Some(_turn) = loops::turn() else { return };
+    let Some(_turn) = crate::loops::turn() else { return };
     let lab = Lab::new();
     let volume = lab.fixture("fat32.img.zst");
     let device = Loop::attach(&volume, &[]);
@@ -134,7 +127,7 @@ fn all_refused(lab: &Lab, disk: &Path, nodes: &[&Path], words: &[&str]) {
 
 #[test]
 fn refused_while_a_process_claims_it_and_the_process_is_named() {
-    let Some(_turn) = loops::turn() else { return };
+    let Some(_turn) = crate::loops::turn() else { return };
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
     let device = Loop::attach(&disk, &[]);
@@ -163,7 +156,7 @@ fn refused_while_a_process_claims_it_and_the_process_is_named() {
 
 #[test]
 fn refused_while_mounted_and_the_mount_point_is_named() {
-    let Some(_turn) = loops::turn() else { return };
+    let Some(_turn) = crate::loops::turn() else { return };
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
     let device = Loop::attach(&disk, &[]);
@@ -181,7 +174,7 @@ fn refused_while_mounted_and_the_mount_point_is_named() {
 
 #[test]
 fn refused_behind_the_back_of_a_loop_device() {
-    let Some(_turn) = loops::turn() else { return };
+    let Some(_turn) = crate::loops::turn() else { return };
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
     let device = Loop::attach(&disk, &[]);
@@ -200,7 +193,7 @@ fn refused_behind_the_back_of_a_loop_device() {
 
 #[test]
 fn refused_while_another_program_holds_the_lock_of_the_disk() {
-    let Some(_turn) = loops::turn() else { return };
+    let Some(_turn) = crate::loops::turn() else { return };
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
     let device = Loop::attach(&disk, &[]);
@@ -213,7 +206,7 @@ fn refused_while_another_program_holds_the_lock_of_the_disk() {
 
 #[test]
 fn refused_on_a_write_protected_device() {
-    let Some(_turn) = loops::turn() else { return };
+    let Some(_turn) = crate::loops::turn() else { return };
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
     let device = Loop::attach(&disk, &["-r"]);

@@ -1,10 +1,8 @@
 //! The fixtures are what their makers said, and the helpers that unpack and judge them work.
 
-mod support;
-
 use std::path::Path;
 
-use support::{Lab, fixtures};
+use crate::support::{Lab, fixtures};
 
 /// First byte of the ESP on every disk fixture that has one.
 const ESP: u64 = 1024 * 1024;
@@ -15,7 +13,7 @@ fn every_fixture_matches_its_checksum() {
     let mut count = 0;
     for line in sums.lines() {
         let (sum, name) = line.split_once("  ").unwrap();
-        assert_eq!(support::sha256(&fixtures().join(name)), sum, "{name}");
+        assert_eq!(crate::support::sha256(&fixtures().join(name)), sum, "{name}");
         count += 1;
     }
     assert!(count > 40, "{count} fixtures");
@@ -25,12 +23,12 @@ fn every_fixture_matches_its_checksum() {
 fn unpacked_volumes_pass_the_tools_that_judge_them() {
     let lab = Lab::new();
     for name in ["fat12", "fat16", "fat32", "fat32-few-clusters"] {
-        support::fsck_clean(&lab.fixture(&format!("{name}.img.zst")), 0);
+        crate::support::fsck_clean(&lab.fixture(&format!("{name}.img.zst")), 0);
     }
     for name in ["disk-512", "disk-4096", "disk-two-esps"] {
-        support::fsck_clean(&lab.fixture(&format!("disk/{name}.img.zst")), ESP);
+        crate::support::fsck_clean(&lab.fixture(&format!("disk/{name}.img.zst")), ESP);
     }
-    support::gpt_clean(&lab.path("disk-512.img"));
+    crate::support::gpt_clean(&lab.path("disk-512.img"));
 }
 
 #[test]
@@ -38,20 +36,20 @@ fn other_tools_read_the_ukis_back() {
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
     let installed = lab.fixture("talos-v1.12.4-arm64-plain.efi.zst");
-    if support::tool("mcopy") {
+    if crate::support::tool("mcopy") {
         let path = "EFI/Linux/Talos-v1.12.4.efi";
-        assert!(support::mtools_list(&disk, ESP).iter().any(|name| name == path));
-        assert_eq!(support::mtools_read(&disk, ESP, path).unwrap(), std::fs::read(&installed).unwrap());
-        assert!(support::mtools_read(&disk, ESP, "EFI/Linux/absent.efi").is_none());
+        assert!(crate::support::mtools_list(&disk, ESP).iter().any(|name| name == path));
+        assert_eq!(crate::support::mtools_read(&disk, ESP, path).unwrap(), std::fs::read(&installed).unwrap());
+        assert!(crate::support::mtools_read(&disk, ESP, "EFI/Linux/absent.efi").is_none());
     }
-    if support::tool("sbverify") {
+    if crate::support::tool("sbverify") {
         let certificate = |name: &str| fixtures().join(Path::new("keys")).join(name);
-        assert!(support::sbverify(&installed, &certificate("test-signing.crt")));
-        assert!(!support::sbverify(&installed, &certificate("test-other-signing.crt")));
+        assert!(crate::support::sbverify(&installed, &certificate("test-signing.crt")));
+        assert!(!crate::support::sbverify(&installed, &certificate("test-other-signing.crt")));
     }
-    if support::tool("bsdtar") {
+    if crate::support::tool("bsdtar") {
         let iso = lab.fixture("secureboot-arm64.iso.zst");
         let uki = lab.fixture("talos-v1.12.4-arm64-iso.efi.zst");
-        assert_eq!(support::bsdtar_read(&iso, "EFI/Linux/Talos-v1.12.4.efi"), std::fs::read(uki).unwrap());
+        assert_eq!(crate::support::bsdtar_read(&iso, "EFI/Linux/Talos-v1.12.4.efi"), std::fs::read(uki).unwrap());
     }
 }

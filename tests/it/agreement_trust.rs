@@ -1,11 +1,6 @@
 //! Agreement with systemd-measure (PCR 11), wherever it is installed, and with efitools (db, dbx, `.auth` files), which has
 //! to be installed where `BOOTSURGEON_SIGNED_CORPUS` is set (see `tests/corpus/fetch-signed.sh`).
-#![allow(clippy::unwrap_used)]
 #![cfg(feature = "demo")]
-
-#[path = "support/cli.rs"]
-mod cli;
-mod support;
 
 use bootsurgeon::authenticode::{DigestSink, ImageDigest, SigningKey, parse_table, sign_pe, verify};
 use bootsurgeon::block::Sink;
@@ -112,13 +107,13 @@ fn verdicts_by_db_dbx_sbat_level_and_secure_boot() {
     if corpus().is_none() {
         return;
     }
-    let lab = support::Lab::new();
+    let lab = crate::support::Lab::new();
     let dir = lab.path("lists");
     std::fs::create_dir(&dir).unwrap();
     // hash-to-efi-sig-list writes zeros for images of other architectures than its own.
-    let image = cli::uki(&lab, "v1.12.4-amd64-uki");
+    let image = crate::cli::uki(&lab, "v1.12.4-amd64-uki");
     for (name, certificate) in [("signer", "test-signing.crt"), ("other", "test-other-signing.crt")] {
-        std::fs::copy(cli::fixture("keys").join(certificate), dir.join(format!("{name}.pem"))).unwrap();
+        std::fs::copy(crate::cli::fixture("keys").join(certificate), dir.join(format!("{name}.pem"))).unwrap();
         let (pem, esl) = (format!("{name}.pem"), format!("{name}.esl"));
         run(&dir, "cert-to-efi-sig-list", &["-g", "11111111-2222-3333-4444-555555555555", &pem, &esl]);
         run(&dir, "cert-to-efi-hash-list", &["-s", "256", &pem, &format!("{name}-tbs.esl")]);

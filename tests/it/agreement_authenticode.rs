@@ -2,8 +2,6 @@
 //!
 //! The corpus is made by `tests/corpus/fetch-signed.sh DIR`; `BOOTSURGEON_SIGNED_CORPUS=DIR` names it.
 
-#![allow(clippy::unwrap_used)]
-
 use bootsurgeon::authenticode::{DigestSink, ImageDigest, Outcome, Signature, parse_table, verify};
 use bootsurgeon::block::{FileSource, ReadAt, fan_out};
 use bootsurgeon::pe::Head;

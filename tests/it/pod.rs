@@ -4,21 +4,17 @@
 //! The judge of the manifests is kubernetes-validate (PyPI), which brings the JSON schemas of each Kubernetes version, made
 //! from its published OpenAPI document; strict means that a field the schema does not know is an error.
 
-#[path = "support/cli.rs"]
-mod cli;
-mod support;
-
-use cli::{Ran, TAILSCALE};
+use crate::cli::{Ran, TAILSCALE};
+use crate::support::Lab;
 use serde_json::Value;
 use std::ffi::OsString;
-use support::Lab;
 
 /// From the oldest version that the job's arrangement works on to the newest; 1.35 is that of Talos 1.12.
 const VERSIONS: [&str; 4] = ["1.31", "1.33", "1.35", "1.37"];
 
 fn pod(words: &[&str]) -> Ran {
     let all: Vec<OsString> = std::iter::once("pod").chain(words.iter().copied()).map(OsString::from).collect();
-    cli::run(&all)
+    crate::cli::run(&all)
 }
 
 const MANIFEST: [&str; 5] = ["manifest", "--node", "talos-192-168-1-203", "--disk", "/dev/nvme0n1"];
@@ -45,7 +41,8 @@ fn words(line: &str) -> Vec<String> {
 fn valid(lab: &Lab, text: &str, version: &str) -> (bool, String) {
     let file = lab.path("manifest.yaml");
     std::fs::write(&file, text).expect("a file");
-    let output = support::run("kubernetes-validate", &["--strict", "-k", version, file.to_str().expect("a path")]);
+    let output =
+        crate::support::run("kubernetes-validate", &["--strict", "-k", version, file.to_str().expect("a path")]);
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     // An object without a schema would only be a warning.
     (output.status.success() && !said.contains("WARN"), said)
@@ -53,7 +50,7 @@ fn valid(lab: &Lab, text: &str, version: &str) -> (bool, String) {
 
 #[test]
 fn manifests_are_valid() {
-    if !support::tool("kubernetes-validate") {
+    if !crate::support::tool("kubernetes-validate") {
         return;
     }
     let lab = Lab::new();
@@ -105,7 +102,7 @@ fn manifests_are_valid() {
 
 #[test]
 fn the_validator_finds_mistakes() {
-    if !support::tool("kubernetes-validate") {
+    if !crate::support::tool("kubernetes-validate") {
         return;
     }
     let lab = Lab::new();
@@ -244,7 +241,8 @@ fn a_schematic_file_becomes_its_id() {
     std::fs::write(&file, "customization:\n  systemExtensions:\n    officialExtensions: [siderolabs/tailscale]\n")
         .expect("a file");
     let file = file.to_str().expect("a path");
-    let id = cli::run(&["schematic", "id", file, "--json"]).code(0).json()["id"].as_str().expect("an ID").to_owned();
+    let id =
+        crate::cli::run(&["schematic", "id", file, "--json"]).code(0).json()["id"].as_str().expect("an ID").to_owned();
     let ran = manifest(&["--schematic", file, "--talos", "v1.12.4", "--json"])
         .code(0)
         .says(&[&format!("bootsurgeon schematic create {file}")]);
@@ -257,13 +255,13 @@ fn a_schematic_file_becomes_its_id() {
 #[test]
 fn variables_of_this_place_reach_the_pod_where_they_mean_something_there() {
     let all: Vec<&str> = [&["pod"][..], &MANIFEST, &SWAP, &["--json"]].concat();
-    let mut command = cli::command(&all);
+    let mut command = crate::cli::command(&all);
     command
         .env("BOOTSURGEON_FACTORY", "https://factory.example")
         .env("BOOTSURGEON_CA", "/nowhere/ca.pem")
         .env("BOOTSURGEON_CACHE", "/nowhere")
         .env("BOOTSURGEON_FACTORY_TOKEN", "s3cret");
-    let ran = cli::finish(command).code(0);
+    let ran = crate::cli::finish(command).code(0);
     let line = format!("swap /dev/nvme0n1 {} --factory https://factory.example --yes --json --quiet", SWAP.join(" "));
     assert_eq!(args(&ran.json()), words(&line));
     assert!(!ran.out.contains("s3cret") && !ran.out.contains("nowhere"));
@@ -293,15 +291,15 @@ fn a_pod_of_a_job_works_on_its_own_node_only() {
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
     let disk = disk.to_str().expect("a path");
-    let image = cli::uki(&lab, "v1.12.4-arm64-plain");
-    let before = support::sha256(disk.as_ref());
+    let image = crate::cli::uki(&lab, "v1.12.4-arm64-plain");
+    let before = crate::support::sha256(disk.as_ref());
     let on = |node: &str, index: &str, args: &[&str]| {
-        let mut command = cli::command(args);
+        let mut command = crate::cli::command(args);
         command
             .env("BOOTSURGEON_NODE", node)
             .env("BOOTSURGEON_ROLLOUT_NODES", "a,b")
             .env("JOB_COMPLETION_INDEX", index);
-        cli::finish(command)
+        crate::cli::finish(command)
     };
     let swap = ["swap", disk, image.to_str().expect("a path"), "--yes", "--allow-untrusted", "--json"];
     for args in [
@@ -314,6 +312,6 @@ fn a_pod_of_a_job_works_on_its_own_node_only() {
         on("a", "1", args).fails(4, &["meant for node b, and it runs on a", "the ESP was not changed"]);
         on("b", "2", args).fails(4, &["JOB_COMPLETION_INDEX is \"2\""]);
     }
-    assert_eq!(support::sha256(disk.as_ref()), before);
+    assert_eq!(crate::support::sha256(disk.as_ref()), before);
     on("b", "1", &["status", disk]).code(0);
 }

@@ -1,17 +1,12 @@
 //! `swap`, `restore`, `prune` and `recover` by the built program, over images that other tools made; mtools, dosfstools,
 //! gdisk and sbsigntool say what came of it.
-#![allow(clippy::unwrap_used)]
 
-#[path = "support/cli.rs"]
-mod cli;
-mod support;
-
+use crate::cli::{DUPLICATE, ESP, NOHALT, TAILSCALE, TARGET, files, named, put, uki, uki_bytes};
+use crate::support::{Lab, fsck_clean, gpt_clean, sha256, tool};
 use bootsurgeon::pe::Arch;
 use bootsurgeon::uki::build::Builder;
-use cli::{DUPLICATE, ESP, NOHALT, TAILSCALE, TARGET, files, named, put, uki, uki_bytes};
 use std::collections::BTreeMap;
 use std::path::Path;
-use support::{Lab, fsck_clean, gpt_clean, sha256, tool};
 
 const INSTALLER: &str = "v1.12.4-arm64-installer";
 const PLAIN: &str = "v1.12.4-arm64-plain";
@@ -37,8 +32,8 @@ fn only<'a>(all: &'a BTreeMap<String, Vec<u8>>, begin: &str) -> &'a str {
 /// The whole of a swap on a disk whose ESP holds the plain image and a duplicate.
 fn swap_and_judge(disk: &Path, lab: &Lab) {
     let image = uki(lab, INSTALLER);
-    let esp = cli::esp_bytes(disk);
-    let around = cli::around_esp(disk, esp);
+    let esp = crate::cli::esp_bytes(disk);
+    let around = crate::cli::around_esp(disk, esp);
     let mtools = tool("mcopy");
     let before = if mtools { files(disk, ESP) } else { BTreeMap::new() };
 
@@ -51,7 +46,7 @@ fn swap_and_judge(disk: &Path, lab: &Lab) {
     assert_eq!(report["plan"]["bytes_to_write"], image.metadata().unwrap().len());
 
     fsck_clean(disk, ESP);
-    assert_eq!(cli::around_esp(disk, esp), around, "something outside of the ESP has changed");
+    assert_eq!(crate::cli::around_esp(disk, esp), around, "something outside of the ESP has changed");
     if mtools {
         let after = files(disk, ESP);
         let backup = only(&after, &format!("{TARGET}.bak."));
@@ -65,7 +60,7 @@ fn swap_and_judge(disk: &Path, lab: &Lab) {
         if tool("sbverify") {
             let target = lab.path("target.efi");
             std::fs::write(&target, &after[TARGET]).unwrap();
-            assert!(support::sbverify(&target, &cli::fixture("keys/test-signing.crt")));
+            assert!(crate::support::sbverify(&target, &crate::cli::fixture("keys/test-signing.crt")));
         }
     }
     let status = bootsurgeon!("status", disk, "--json").code(0).json();
@@ -214,7 +209,7 @@ fn a_directory_in_the_way_is_no_place_for_an_image() {
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
     let volume = format!("{}@@{ESP}", disk.display());
-    support::run_ok("mmd", &["-i", &volume, "::/EFI/Linux/talos-v1.12.3.EFI"]);
+    crate::support::run_ok("mmd", &["-i", &volume, "::/EFI/Linux/talos-v1.12.3.EFI"]);
     let image = uki(&lab, "v1.12.3-arm64-installer");
     bootsurgeon!("swap", disk, image, "--yes", "--target", "Talos-v1.12.3.efi").fails(4, &["directory", "not changed"]);
     // Left to itself, the program takes the name that boots now.
@@ -312,7 +307,7 @@ fn images_that_are_not_what_the_board_or_the_user_wants_are_rejected() {
         for how in ["--dry-run", "--yes"] {
             let mut args = args!["swap", disk, uki(&lab, image), how].to_vec();
             args.extend(options.iter().map(Into::into));
-            cli::run(&args).fails(3, words).says(&["the ESP was not changed"]);
+            crate::cli::run(&args).fails(3, words).says(&["the ESP was not changed"]);
             fsck_clean(&disk, ESP);
             if how == "--dry-run" {
                 assert_eq!(sha256(&disk), hash);
@@ -328,10 +323,10 @@ fn images_that_are_not_what_the_board_or_the_user_wants_are_rejected() {
 fn trust_can_be_widened_on_purpose() {
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
-    let pem = cli::fixture("keys/test-other-signing.crt");
+    let pem = crate::cli::fixture("keys/test-other-signing.crt");
     let der = lab.path("other.der");
     if tool("openssl") {
-        support::run_ok("openssl", &args!["x509", "-in", pem, "-outform", "DER", "-out", der]);
+        crate::support::run_ok("openssl", &args!["x509", "-in", pem, "-outform", "DER", "-out", der]);
         bootsurgeon!("swap", disk, uki(&lab, "v1.12.4-arm64-other-signer"), "--dry-run", "--cert", der).code(0);
     }
     let other = uki(&lab, "v1.12.4-arm64-other-signer");
@@ -341,7 +336,7 @@ fn trust_can_be_widened_on_purpose() {
         args!["--schematic", TAILSCALE, "--talos", "v1.12.4", "--arch", "arm64", "--require-extension", "tailscale"];
     let mut wanted = args!["swap", disk, uki(&lab, INSTALLER), "--dry-run"].to_vec();
     wanted.extend(good);
-    cli::run(&wanted).code(0);
+    crate::cli::run(&wanted).code(0);
     // Unsigned is for boards without Secure Boot, and only on request.
     let unsigned = uki(&lab, "v1.12.4-arm64-unsigned");
     let report = bootsurgeon!("swap", disk, unsigned, "--yes", "--allow-untrusted", "--json").code(0).json();
@@ -388,7 +383,7 @@ fn what_the_firmware_variables_pin_is_what_gets_swapped() {
     let image = uki(&lab, INSTALLER);
     // The pinned entry is gone: the menu's first is started, and that is swapped.
     let disk = lab.fixture("disk-512.img.zst");
-    let stale = cli::fixture("efivars/pinned-stale");
+    let stale = crate::cli::fixture("efivars/pinned-stale");
     let report = bootsurgeon!("swap", disk, image, "--yes", "--json", "--efivars", stale).code(0).json();
     assert_eq!(report["plan"]["boot_after"], "Talos-v1.12.4.efi");
     let status = bootsurgeon!("status", disk, "--json", "--efivars", stale).code(0).json();
@@ -402,7 +397,7 @@ fn what_the_firmware_variables_pin_is_what_gets_swapped() {
 
     // The duplicate is pinned: it is the one that boots, so it is the target, whatever the versions say.
     let disk = lab.fixture_as("disk-512.img.zst", "pinned.img");
-    let pinned = cli::fixture("efivars/pinned-new");
+    let pinned = crate::cli::fixture("efivars/pinned-new");
     let report = bootsurgeon!("swap", disk, image, "--dry-run", "--json", "--efivars", pinned).code(0).json();
     assert_eq!(report["plan"]["boot_before"], "Talos-v1.12.4~1.efi");
     assert_eq!(report["plan"]["boot_after"], report["plan"]["target"]);
@@ -560,7 +555,7 @@ fn after_an_interruption_recover_comes_first() {
     ] {
         let disk = lab.fixture_as("disk-512.img.zst", name);
         let before = files(&disk, ESP);
-        cli::put(&disk, ESP, "BOOTSURG.TXN", content.as_bytes());
+        crate::cli::put(&disk, ESP, "BOOTSURG.TXN", content.as_bytes());
         let hash = sha256(&disk);
         let image = uki(&lab, INSTALLER);
         for how in ["--yes", "--dry-run"] {

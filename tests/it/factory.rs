@@ -1,6 +1,5 @@
 //! Downloads, remote images and the factory's API against a local factory with every bad behaviour of real servers.
 #![cfg(feature = "factory-server")]
-#![allow(clippy::unwrap_used)]
 
 use bootsurgeon::block::ReadAt;
 use bootsurgeon::factory::server::{Behaviour, LocalFactory};

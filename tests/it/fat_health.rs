@@ -4,8 +4,7 @@
 //! The rule: where fsck.fat finds something, `Health` must not call the volume healthy, and where `Health` says damage,
 //! fsck.fat finds something too. The exceptions are data ([`FSCK_ALONE`], [`HEALTH_ALONE`]), each with its reason.
 
-mod support;
-
+use crate::support::{Lab, fixtures, tool};
 use bootsurgeon::block::{Memory, WriteAt};
 use bootsurgeon::fat::{Directory, Editor, Entry, FatKind, Geometry, Health, ProblemClass, Root, Stamp, Volume};
 use std::fs::File;
@@ -14,7 +13,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
-use support::{Lab, fixtures, tool};
 
 /// What fsck.fat says and `Health` does not count against a volume: (part of fsck.fat's line, why not).
 const FSCK_ALONE: [(&str, &str); 9] = [
@@ -89,7 +87,7 @@ impl Image {
         let mut all = vec!["-C", "-n", "EFI", "-i", "1A2B3C4D"];
         all.extend(args);
         all.extend([path.to_str().unwrap(), &size]);
-        support::run_ok("mkfs.vfat", &all);
+        crate::support::run_ok("mkfs.vfat", &all);
         let bytes = std::fs::read(&path).unwrap();
         let medium = Memory::new(bytes);
         populate(&medium);
@@ -260,7 +258,7 @@ fn health(image: &Image) -> (Verdict, Vec<String>) {
 
 /// What fsck.fat finds, one string per finding.
 fn fsck(path: &Path) -> Vec<String> {
-    let output = support::run("timeout", &["20".as_ref(), "fsck.fat".as_ref(), "-n".as_ref(), path.as_os_str()]);
+    let output = crate::support::run("timeout", &["20".as_ref(), "fsck.fat".as_ref(), "-n".as_ref(), path.as_os_str()]);
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let said = text
         .lines()
@@ -574,7 +572,7 @@ fn random_damage_is_never_called_healthy_against_fsck() {
 const ESP: u64 = 1 << 20;
 
 fn bootsurgeon(args: &[&str]) -> Output {
-    support::program().args(args).output().unwrap()
+    crate::support::program().args(args).output().unwrap()
 }
 
 fn stderr(output: &Output) -> String {
@@ -645,7 +643,7 @@ fn damage_stops_what_writes_and_not_what_reads() {
         for (at, old) in &esp.undo {
             patched.write_all_at(&esp.bytes[*at..*at + old.len()], ESP + *at as u64).unwrap();
         }
-        let before = support::sha256(&disk);
+        let before = crate::support::sha256(&disk);
         let d = disk.to_str().unwrap();
         for args in [
             &["swap", d, new, "--cert", cert, "--efivars", "none", "--yes"][..],
@@ -677,6 +675,6 @@ fn damage_stops_what_writes_and_not_what_reads() {
             let output = bootsurgeon(args);
             assert_eq!(output.status.code(), Some(0), "{name}, {args:?}: {}", stderr(&output));
         }
-        assert_eq!(support::sha256(&disk), before, "{name}: nothing was written");
+        assert_eq!(crate::support::sha256(&disk), before, "{name}: nothing was written");
     }
 }

@@ -2,19 +2,13 @@
 //! root directory, the node's disk as a loop device, the arguments and variables as printed. No kubelet, no EFI variables.
 #![cfg(feature = "factory-server")]
 
-#[path = "support/cli.rs"]
-mod cli;
-#[path = "support/loops.rs"]
-mod loops;
-mod support;
-
+use crate::cli::{TAILSCALE, TARGET, uki, uki_bytes};
+use crate::loops::Loop;
+use crate::support::Lab;
 use bootsurgeon::factory::server::{Behaviour, LocalFactory};
-use cli::{TAILSCALE, TARGET, uki, uki_bytes};
-use loops::Loop;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::Path;
-use support::Lab;
 
 /// Makes a manifest with these words, runs its container and returns the one document on its standard output.
 fn in_its_container(lab: &Lab, words: &[&str]) -> (Option<i32>, Value) {
@@ -23,14 +17,14 @@ fn in_its_container(lab: &Lab, words: &[&str]) -> (Option<i32>, Value) {
     let variables: &[&str] = if words.contains(&"recover") { &[] } else { &["--efivars", "none"] };
     let all = [&usual[..], variables, words];
     let manifest = lab.path("manifest.json");
-    std::fs::write(&manifest, cli::run(&all.concat()).code(0).out).expect("a file");
+    std::fs::write(&manifest, crate::cli::run(&all.concat()).code(0).out).expect("a file");
     let root = lab.path("root");
     std::fs::create_dir_all(&root).expect("a directory");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/container.sh");
     let program = Path::new(env!("CARGO_BIN_EXE_bootsurgeon"));
     let parts =
         [OsStr::new("-m"), OsStr::new("sh"), script.as_ref(), manifest.as_ref(), root.as_ref(), program.as_ref()];
-    let output = support::run("unshare", &parts);
+    let output = crate::support::run("unshare", &parts);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let document = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
         panic!("not one JSON document ({e}): {words:?}\n{}{said}", String::from_utf8_lossy(&output.stdout))
@@ -40,16 +34,16 @@ fn in_its_container(lab: &Lab, words: &[&str]) -> (Option<i32>, Value) {
 
 #[test]
 fn a_swap_in_the_pods_container() {
-    if !support::tools(&["unshare", "jq"]) {
+    if !crate::support::tools(&["unshare", "jq"]) {
         return;
     }
-    let Some(_turn) = loops::turn() else { return };
+    let Some(_turn) = crate::loops::turn() else { return };
     let lab = Lab::new();
     let node = Loop::attach(&lab.fixture("disk-512.img.zst"), &[]);
     let disk = node.node().to_str().expect("a path");
     let elsewhere = format!("/host{disk}");
     let new = uki_bytes(&lab, "v1.12.4-arm64-uki");
-    let sha256 = support::sha256(&uki(&lab, "v1.12.4-arm64-uki"));
+    let sha256 = crate::support::sha256(&uki(&lab, "v1.12.4-arm64-uki"));
     let factory = LocalFactory::start().expect("a factory");
     factory.serve(TAILSCALE, "v1.12.4", "metal-arm64-secureboot-uki.efi", new, Behaviour::default());
     let url = factory.url();

@@ -2,14 +2,11 @@
 //!
 //! Each board is a folder with `dev/`, `sys/` and `proc/`, as `--root` takes it: disks made from the fixtures, EFI
 //! variables as the report lists them, the kernel's log where the report quotes it. What the program says is compared with
-//! `tests/snapshots/*.txt`; `UPDATE_SNAPSHOTS=1 cargo test --test snapshots` writes them anew, to be read in the diff.
+//! `tests/snapshots/*.txt`; `UPDATE_SNAPSHOTS=1 cargo test --test it snapshots` writes them anew, to be read in the diff.
 
-mod board;
-mod support;
-
-use board::{Board, ESP_A, ESP_B, boot_option, uki};
+use crate::board::{Board, ESP_A, ESP_B, boot_option, uki};
+use crate::support::sha256;
 use serde_json::Value;
-use support::sha256;
 
 /// The variables that systemd-boot and its stub leave at every start.
 fn started_with(board: &Board, entry: &str) {
@@ -167,7 +164,7 @@ fn secure_boot_and_an_unsigned_image_that_starts() {
     board.remove(&disk, "Talos-v1.12.4.efi");
     board.replace(&disk, "EFI/Linux", "Talos-v1.12.3.efi", &uki(&board.lab, "talos-v1.12.3-arm64-installer"));
     board.replace(&disk, "EFI/Linux", "Talos-v1.12.4.efi", &uki(&board.lab, "talos-v1.12.4-arm64-unsigned"));
-    let vars = support::fixtures().join("efivars/secureboot-on");
+    let vars = crate::support::fixtures().join("efivars/secureboot-on");
     board.variables_of(&vars);
     board.snapshot("secure-boot-unsigned", &["doctor", &disk, "--efivars", "vars"]);
 }

@@ -1,10 +1,8 @@
 //! Images that were made to hurt: bombs, loops, huge directories, absurd counts. The built program has to refuse or to
 //! answer in bounded time, without a panic, and in 64 MiB. And whoever changes one byte of a signed image is found out.
-#![allow(clippy::unwrap_used)]
 #![cfg(feature = "demo")]
 
-mod support;
-
+use crate::support::{Lab, fixtures, run_ok, tool};
 use bootsurgeon::authenticode::{DigestSink, parse_table};
 use bootsurgeon::block::{Memory, Sink};
 use bootsurgeon::fat::Volume;
@@ -16,7 +14,6 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use support::{Lab, fixtures, run_ok, tool};
 
 /// The exit code for an image that was rejected.
 const REJECTED: i32 = 3;
@@ -36,7 +33,7 @@ fn surgeon(args: &[&str]) -> Outcome {
     let (out, err) = (lab.path("out"), lab.path("err"));
     let file = |path: &Path| Stdio::from(std::fs::File::create(path).unwrap());
     let begin = Instant::now();
-    let mut child = support::program()
+    let mut child = crate::support::program()
         .args(args)
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())

@@ -1,14 +1,9 @@
 //! What only looks: `extract`, `inspect`, `status`, `verify`, `diff`, `schematic id`, and the JSON that scripts rely on.
-#![allow(clippy::unwrap_used)]
 
-#[path = "support/cli.rs"]
-mod cli;
-mod support;
-
-use cli::{ESP, NOHALT, TAILSCALE, TARGET, uki, uki_bytes};
+use crate::cli::{ESP, NOHALT, TAILSCALE, TARGET, uki, uki_bytes};
+use crate::support::{Lab, bsdtar_read, mtools_read, sha256, tool};
 use serde_json::{Value, json};
 use std::io::Write;
-use support::{Lab, bsdtar_read, mtools_read, sha256, tool};
 
 const INSTALLER: &str = "v1.12.4-arm64-installer";
 const PLAIN: &str = "v1.12.4-arm64-plain";
@@ -36,7 +31,7 @@ fn extract_gives_the_bytes_that_bsdtar_gives() {
         assert!(bytes == uki_bytes(&lab, inside));
         assert_eq!(report["bytes"], bytes.len());
         if tool("bsdtar") {
-            let list = support::run_ok("bsdtar", &args!["-tf", iso]);
+            let list = crate::support::run_ok("bsdtar", &args!["-tf", iso]);
             let list = String::from_utf8(list).unwrap();
             let name = list.lines().find(|l| l.to_lowercase().ends_with(".efi") && l.contains("Linux")).unwrap();
             assert!(bytes == bsdtar_read(&iso, name), "{name}");
@@ -55,7 +50,7 @@ fn extract_from_everything_that_holds_a_uki() {
         let out = lab.path("out.efi");
         let mut args = args!["extract", image, "--out", out, "--force"].to_vec();
         args.extend(options.iter().map(Into::into));
-        cli::run(&args).code(0);
+        crate::cli::run(&args).code(0);
         assert!(std::fs::read(&out).unwrap() == uki_bytes(&lab, wanted), "{}", image.display());
     };
     take(&uki(&lab, INSTALLER), &[], INSTALLER);
@@ -146,8 +141,8 @@ fn status_keeps_its_contract() {
     // Kinds of files, after a swap: uki, backup, disabled; then what no loader would start, and what is none.
     bootsurgeon!("swap", disk, uki(&lab, INSTALLER), "--yes").code(0);
     if tool("mcopy") {
-        cli::put(&disk, ESP, "EFI/Linux/broken.efi", b"MZ, and no more");
-        cli::put(&disk, ESP, "EFI/Linux/notes.txt", b"a note");
+        crate::cli::put(&disk, ESP, "EFI/Linux/broken.efi", b"MZ, and no more");
+        crate::cli::put(&disk, ESP, "EFI/Linux/notes.txt", b"a note");
     }
     let status = bootsurgeon!("status", disk, "--json").code(0).json();
     let mut kinds: Vec<_> =
@@ -164,7 +159,7 @@ fn status_keeps_its_contract() {
 fn verify_keeps_its_contract() {
     let lab = Lab::new();
     let image = uki(&lab, INSTALLER);
-    let cert = cli::fixture("keys/test-signing.crt");
+    let cert = crate::cli::fixture("keys/test-signing.crt");
     let report = bootsurgeon!("verify", image, "--cert", cert, "--json", "--efivars", "none").code(0).json();
     assert_eq!(report["verdict"], "accept");
     assert_eq!(report["image"]["sha256"], sha256(&image));
@@ -201,13 +196,13 @@ fn verify_keeps_its_contract() {
     let report = bootsurgeon!("verify", image, "--json", "--efivars", "none").code(3).json();
     assert_eq!((&report["verdict"], status(&report, "authenticode-signer")), (&json!("reject"), json!("fail")));
     // The board's own keys, the ESP's own signer.
-    let vars = cli::fixture("efivars/secureboot-on");
+    let vars = crate::cli::fixture("efivars/secureboot-on");
     bootsurgeon!("verify", image, "--efivars", vars).code(0);
     let disk = lab.fixture("disk-512.img.zst");
     let report =
         bootsurgeon!("verify", image, "--json", "--efivars", "none", "--installed", disk, "--require-pcr-key").code(0);
     assert_eq!(status(&report.json(), "pcr-key"), "pass");
-    let revoked = cli::fixture("efivars/revoked-hash");
+    let revoked = crate::cli::fixture("efivars/revoked-hash");
     let asset = uki(&lab, "v1.12.4-arm64-uki");
     let report = bootsurgeon!("verify", asset, "--json", "--efivars", revoked).code(3).json();
     assert_eq!(status(&report, "revocation"), "fail");
@@ -224,7 +219,7 @@ fn verify_keeps_its_contract() {
     {
         let mut args = args!["verify", image, "--cert", cert].to_vec();
         args.extend(options.iter().map(Into::into));
-        cli::run(&args).code(3);
+        crate::cli::run(&args).code(3);
     }
 }
 
@@ -268,7 +263,7 @@ fn schematic_ids_are_the_factorys() {
         let canonical = lab.path("canonical.yaml");
         std::fs::write(&canonical, report["schematic"].as_str().unwrap()).unwrap();
         assert_eq!(sha256(&canonical), id);
-        let mut child = cli::command(&args!["schematic", "id", "-"])
+        let mut child = crate::cli::command(&args!["schematic", "id", "-"])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .spawn()
@@ -297,7 +292,7 @@ fn errors_are_json_for_who_asks_for_json() {
         (args!["swap", "--json"].to_vec(), 2),
         (args!["nonsense", "--json"].to_vec(), 2),
     ] {
-        let error = cli::run(&args).code(code).json();
+        let error = crate::cli::run(&args).code(code).json();
         assert_eq!(error["error"]["exit_code"], code);
         assert!(!error["error"]["message"].as_str().unwrap().is_empty());
     }

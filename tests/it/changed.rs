@@ -1,19 +1,14 @@
 //! Somebody else changes the ESP or the EFI variables between the plan and the answer to the question: nothing is written.
-#![allow(clippy::unwrap_used)]
 
-#[path = "support/cli.rs"]
-mod cli;
-mod support;
-
+use crate::cli::{ESP, fixture, put, uki};
+use crate::support::{Lab, sha256, tool};
 use bootsurgeon::Kind;
 use bootsurgeon::command::{
     Change, DiskRequest, Event, ImageRequest, ImageSource, Prune, Restore, Swap, TrustRequest, Ui, VariablesChoice,
 };
-use cli::{ESP, fixture, put, uki};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use support::{Lab, sha256, tool};
 
 /// Something that is done to a disk and a directory of EFI variables.
 type Meanwhile = dyn Fn(&Path, &Path) + Sync;
@@ -103,7 +98,7 @@ fn what_changed_since_the_plan_is_refused() {
             vars
         };
         for (i, (words, meanwhile)) in cases.into_iter().enumerate() {
-            let disk = cli::copy(&start, &lab.path(&format!("disk-{i}.img")));
+            let disk = crate::cli::copy(&start, &lab.path(&format!("disk-{i}.img")));
             let vars = vars(&format!("vars-{i}"));
             let after = std::sync::Mutex::new(String::new());
             let refused = operate(operation, &disk, &image, &vars, || {

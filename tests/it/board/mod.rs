@@ -3,7 +3,7 @@
 // Every test program compiles this module for itself and uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
-use super::support::{Lab, program, sha256};
+use crate::support::{Lab, program, sha256};
 use bootsurgeon::disk::Target;
 use bootsurgeon::fat::{Content, Editor, Entry, Stamp};
 use serde_json::Value;

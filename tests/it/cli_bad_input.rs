@@ -1,18 +1,13 @@
 //! Bad input, class by class, through the program: the right exit code, a message that says what is wrong and what to do, and
 //! an ESP that is as it was.
-#![allow(clippy::unwrap_used)]
 
-#[path = "support/cli.rs"]
-mod cli;
-mod support;
-
-use cli::{DUPLICATE, ESP, TARGET, bytes_at, files, named, patch, uki, uki_bytes};
+use crate::cli::{DUPLICATE, ESP, TARGET, bytes_at, files, named, patch, uki, uki_bytes};
+use crate::support::{Lab, fsck_clean, sha256, tool, tools};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::{Lab, fsck_clean, sha256, tool, tools};
 
 const INSTALLER: &str = "v1.12.4-arm64-installer";
 const PLAIN: &str = "v1.12.4-arm64-plain";
@@ -30,7 +25,8 @@ fn u32_at(path: &Path, at: u64) -> u64 {
 fn rejected(lab: &Lab, image: &Path, words: &[&str]) {
     let disk = lab.fixture_as("disk-512.img.zst", "target.img");
     let hash = sha256(&disk);
-    let verdict = bootsurgeon!("verify", image, "--json", "--cert", cli::fixture("keys/test-signing.crt")).code(3);
+    let verdict =
+        bootsurgeon!("verify", image, "--json", "--cert", crate::cli::fixture("keys/test-signing.crt")).code(3);
     let verdict = verdict.json();
     // Either the report, or the error of an image that cannot even be opened.
     assert!(verdict["verdict"] == "reject" || verdict["error"]["exit_code"] == 3, "{verdict:#}");
@@ -54,8 +50,8 @@ fn pe_truncated() {
     let image = uki(&lab, INSTALLER);
     let whole = image.metadata().unwrap().len();
     for (length, words) in [(whole - 10, "truncated"), (whole / 2, "truncated"), (300, ""), (64, "")] {
-        let cut = cli::copy(&image, &lab.path(&format!("cut-{length}.efi")));
-        cli::truncate(&cut, length);
+        let cut = crate::cli::copy(&image, &lab.path(&format!("cut-{length}.efi")));
+        crate::cli::truncate(&cut, length);
         rejected(&lab, &cut, &[words]);
     }
 }
@@ -66,7 +62,7 @@ fn pe_with_a_section_past_the_end() {
     let image = uki(&lab, INSTALLER);
     let (sections, _) = pe_tables(&image);
     for (field, value) in [(16, 0x7fff_ffff_u32), (16, u32::MAX), (20, 0x7fff_0000), (20, u32::MAX)] {
-        let bad = cli::copy(&image, &lab.path("bad.efi"));
+        let bad = crate::cli::copy(&image, &lab.path("bad.efi"));
         patch(&bad, sections + field, &value.to_le_bytes());
         rejected(&lab, &bad, &["section", "truncated"]);
     }
@@ -79,7 +75,7 @@ fn certificate_table_past_the_end() {
     let (_, directories) = pe_tables(&image);
     // The fifth directory: offset in the file, length.
     for (field, value) in [(0, 0x7fff_ff00_u32), (4, 0x7fff_ff00), (4, u32::MAX)] {
-        let bad = cli::copy(&image, &lab.path("bad.efi"));
+        let bad = crate::cli::copy(&image, &lab.path("bad.efi"));
         patch(&bad, directories + 4 * 8 + field, &value.to_le_bytes());
         rejected(&lab, &bad, &["certificate table", "truncated"]);
     }
@@ -92,7 +88,7 @@ fn digest_mismatch() {
     // One byte of the second section's data, and the end of the kernel.
     let (sections, _) = pe_tables(&image);
     let at = u32_at(&image, sections + 40 + 20);
-    let bad = cli::copy(&image, &lab.path("bad.efi"));
+    let bad = crate::cli::copy(&image, &lab.path("bad.efi"));
     patch(&bad, at, &[bytes_at(&image, at, 1)[0] ^ 1]);
     rejected(&lab, &bad, &["authenticode-digest", "the ESP was not changed"]);
     let report = bootsurgeon!("verify", bad, "--json").code(3).json();
@@ -100,7 +96,7 @@ fn digest_mismatch() {
     assert_eq!(digest["status"], "fail");
     // Who trusts everything gets no corrupt image either, unless it was said in as many words.
     if tool("sbverify") {
-        assert!(!support::sbverify(&bad, &cli::fixture("keys/test-signing.crt")));
+        assert!(!crate::support::sbverify(&bad, &crate::cli::fixture("keys/test-signing.crt")));
     }
 }
 
@@ -182,14 +178,14 @@ fn iso_with_a_directory_loop_and_with_extents_past_the_end() {
         ("root.iso", 16 * 2048 + 156 + 2, both(0x00ff_ffff), &["truncated"]),
     ];
     for (name, at, bytes, words) in cases {
-        let bad = cli::copy(&iso, &lab.path(name));
+        let bad = crate::cli::copy(&iso, &lab.path(name));
         patch(&bad, *at, bytes);
         rejected(&lab, &bad, words);
         bootsurgeon!("extract", bad, "--out", lab.path("out.efi")).fails(3, words);
         assert!(!lab.path("out.efi").exists(), "an output in spite of the error");
     }
-    let cut = cli::copy(&iso, &lab.path("cut.iso"));
-    cli::truncate(&cut, 20 * 2048);
+    let cut = crate::cli::copy(&iso, &lab.path("cut.iso"));
+    crate::cli::truncate(&cut, 20 * 2048);
     rejected(&lab, &cut, &["truncated"]);
 }
 
@@ -225,7 +221,7 @@ impl Tables {
     /// First and last cluster of a contiguous file, by mtools.
     fn extent(&self, path: &str) -> (u32, u32) {
         let volume = format!("{}@@{}", self.image.display(), self.offset);
-        let said = support::run_ok("mshowfat", &["-i", &volume, &format!("::/{path}")]);
+        let said = crate::support::run_ok("mshowfat", &["-i", &volume, &format!("::/{path}")]);
         let said = String::from_utf8_lossy(&said).into_owned();
         let (_, range) = said.split_once('<').unwrap();
         let (first, last) = range.split_once('>').unwrap().0.split_once('-').unwrap();
@@ -358,7 +354,7 @@ fn esp_full() {
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
     let free = bootsurgeon!("status", disk, "--json").code(0).json()["esp"]["free_bytes"].as_u64().unwrap();
-    cli::put(&disk, ESP, "ballast", &vec![7; free as usize - 90_000]);
+    crate::cli::put(&disk, ESP, "ballast", &vec![7; free as usize - 90_000]);
     fsck_clean(&disk, ESP);
     let hash = sha256(&disk);
     for how in ["--dry-run", "--yes"] {
@@ -446,7 +442,7 @@ fn two_swaps_at_once() {
     // it writes, and is rejected in the end.
     let image = [uki_bytes(&lab, INSTALLER), vec![0; 2 << 20]].concat();
     let url = slow_server(image, Arc::clone(&go_on));
-    let mut first = cli::command(&args!["swap", disk, url, "--yes", "--json"]);
+    let mut first = crate::cli::command(&args!["swap", disk, url, "--yes", "--json"]);
     let mut first = first.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     let begun = Instant::now();
     while !locks(first.id(), &disk) {

@@ -2,22 +2,20 @@
 //! Through the program, against the local factory, a proxy of this test, and a TLS server of Python's.
 #![cfg(feature = "factory-server")]
 
-mod support;
-
+use crate::support::{Lab, sha256, tool};
 use bootsurgeon::factory::server::{Behaviour, LocalFactory};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use support::{Lab, sha256, tool};
 
 const UKI: &str = "talos-v1.12.4-arm64-uki.efi";
 
 /// Extracts the UKI behind `url`, in an environment of its own.
 fn extract(lab: &Lab, url: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
     let out = lab.path("out.efi");
-    let mut command = support::program();
+    let mut command = crate::support::program();
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
         command.env_remove(name).env_remove(name.to_lowercase());
     }

@@ -4,8 +4,6 @@
 //! nothing else has changed. Then the medium works again, and `recover` has to bring it to exactly the state before the
 //! operation or the state behind it, to `fsck.fat`'s satisfaction; a second `recover` finds nothing to do.
 
-mod support;
-
 use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt, read_vec};
 use bootsurgeon::fat::{Editor, Health, Stamp, Volume};
 use bootsurgeon::surgery::{
@@ -251,7 +249,11 @@ struct Fsck {
 
 impl Fsck {
     fn new() -> Self {
-        Self { file: tempfile::NamedTempFile::new().unwrap(), there: support::tool("fsck.fat"), seen: BTreeSet::new() }
+        Self {
+            file: tempfile::NamedTempFile::new().unwrap(),
+            there: crate::support::tool("fsck.fat"),
+            seen: BTreeSet::new(),
+        }
     }
 
     fn assert_clean(&mut self, bytes: &[u8], what: &str) {
@@ -264,7 +266,7 @@ impl Fsck {
         for (i, block) in bytes.chunks(65536).enumerate().filter(|(_, b)| b.iter().any(|b| *b != 0)) {
             out.write_all_at(block, i as u64 * 65536).unwrap();
         }
-        let output = support::run("fsck.fat", &["-n".as_ref(), self.file.path().as_os_str()]);
+        let output = crate::support::run("fsck.fat", &["-n".as_ref(), self.file.path().as_os_str()]);
         assert!(output.status.success(), "{what}: fsck.fat: {}", String::from_utf8_lossy(&output.stdout));
     }
 }

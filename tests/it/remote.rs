@@ -1,13 +1,11 @@
 //! Images that stay on their server: every kind of server, straight into the swap, nothing stored locally.
 #![cfg(feature = "factory-server")]
 
-mod support;
-
+use crate::support::{Lab, mtools_read, sha256, tool};
 use bootsurgeon::factory::server::{Behaviour, LocalFactory};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Output;
-use support::{Lab, mtools_read, sha256, tool};
 
 const UKI: &str = "talos-v1.12.4-arm64-uki.efi";
 const SCHEMATIC: &str = "4a0d65c669d46663f377e7161e50cfd570c401f26fd9e7bda34a0216b6f1922b";
@@ -18,7 +16,7 @@ fn bootsurgeon(lab: &Lab, args: &[&str]) -> Output {
     // A download would land in TMPDIR: it must stay empty.
     let tmp = lab.path("tmp");
     std::fs::create_dir_all(&tmp).unwrap();
-    let out = support::program().args(args).env("TMPDIR", &tmp).output().unwrap();
+    let out = crate::support::program().args(args).env("TMPDIR", &tmp).output().unwrap();
     assert!(!String::from_utf8_lossy(&out.stderr).contains("panicked"), "{}", String::from_utf8_lossy(&out.stderr));
     out
 }
@@ -102,7 +100,7 @@ fn a_corrupt_transfer_is_never_committed() {
         assert_eq!(status["esp"]["healthy"], true);
         assert_eq!(status["interrupted"], Value::Null);
         // Free clusters were written; no directory, no table.
-        support::fsck_clean(&disk, ESP);
+        crate::support::fsck_clean(&disk, ESP);
     }
 }
 

@@ -1,20 +1,13 @@
 //! The program in a container: the node's devices under `/host/dev`, nodes and whole trees that are missing, the node's own
 //! EFI variables, and what is said to do next on a node whose name is known.
-#![allow(clippy::unwrap_used)]
 
-#[path = "support/cli.rs"]
-mod cli;
-#[path = "support/loops.rs"]
-mod loops;
-mod support;
-
-use cli::{Ran, TARGET, files, fixture, uki, uki_bytes};
-use loops::Loop;
+use crate::cli::{Ran, TARGET, files, fixture, uki, uki_bytes};
+use crate::loops::Loop;
+use crate::support::{Lab, fsck_clean, run_ok, sha256, tool, tools};
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::{Lab, fsck_clean, run_ok, sha256, tool, tools};
 
 const INSTALLER: &str = "v1.12.4-arm64-installer";
 const PLAIN: &str = "v1.12.4-arm64-plain";
@@ -54,7 +47,7 @@ fn without(dirs: &[&str], command: &Command) -> Ran {
     let mut wrapped = Command::new("unshare");
     wrapped.args(["-m", "sh", "-c", &format!("{hide}exec \"$@\""), "sh"]);
     wrapped.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
-    cli::finish(wrapped)
+    crate::cli::finish(wrapped)
 }
 
 /// A turn with the loop devices, and the tools that make a container.
@@ -62,7 +55,7 @@ fn turn() -> Option<std::sync::MutexGuard<'static, ()>> {
     if !tools(&["unshare", "mknod", "mount"]) {
         return None;
     }
-    loops::turn()
+    crate::loops::turn()
 }
 
 #[test]
@@ -73,7 +66,7 @@ fn a_disk_below_the_hosts_tree() {
     host.node(&host.device.partition(1));
     let image = uki(&host.lab, INSTALLER);
     // No device node but those of the host, and nobody's processes.
-    let swap = cli::command(&args![&"swap", &whole, &image, &"--yes", &"--json", &"--node", &"altra"]);
+    let swap = crate::cli::command(&args![&"swap", &whole, &image, &"--yes", &"--json", &"--node", &"altra"]);
     let report = without(&["/dev", "/proc"], &swap).code(0).json();
     assert_eq!(report["committed"], true);
     assert_eq!(report["sha256"], sha256(&image));
@@ -81,9 +74,9 @@ fn a_disk_below_the_hosts_tree() {
     assert_eq!(next[0], "talosctl -n altra reboot --mode powercycle", "{next:?}");
     assert_eq!(next.last().copied(), Some(format!("bootsurgeon restore {}", whole.display()).as_str()));
     drop(host.device);
-    fsck_clean(&host.disk, cli::ESP);
+    fsck_clean(&host.disk, crate::cli::ESP);
     if tool("mcopy") {
-        assert!(files(&host.disk, cli::ESP)[TARGET] == uki_bytes(&host.lab, INSTALLER));
+        assert!(files(&host.disk, crate::cli::ESP)[TARGET] == uki_bytes(&host.lab, INSTALLER));
     }
 }
 
@@ -94,7 +87,7 @@ fn a_partition_without_a_node_is_named() {
     let whole = host.node(host.device.node());
     let before = sha256(&host.disk);
     let image = uki(&host.lab, INSTALLER);
-    let swap = cli::command(&args![&"swap", &whole, &image, &"--yes"]);
+    let swap = crate::cli::command(&args![&"swap", &whole, &image, &"--yes"]);
     let name = format!("{}p1", whole.file_name().unwrap().to_string_lossy());
     without(&["/dev"], &swap)
         .fails(1, &["the kernel knows partition 1 as", &name, "it has no node", "was not changed"]);
@@ -108,13 +101,13 @@ fn without_sysfs_the_partition_has_to_be_named() {
     let image = uki(&host.lab, INSTALLER);
     let (whole, partition) = (host.device.node().to_owned(), host.device.partition(1));
     let before = sha256(&host.disk);
-    let swap = |node: &Path| cli::command(&args![&"swap", &node, &image, &"--yes", &"--json"]);
+    let swap = |node: &Path| crate::cli::command(&args![&"swap", &node, &image, &"--yes", &"--json"]);
     without(&["/sys"], &swap(&whole)).fails(1, &["sysfs does not describe", "mount", "/sys"]);
     assert_eq!(sha256(&host.disk), before);
     let report = without(&["/sys"], &swap(&partition)).code(0).json();
     assert_eq!(report["committed"], true);
     drop(host.device);
-    fsck_clean(&host.disk, cli::ESP);
+    fsck_clean(&host.disk, crate::cli::ESP);
 }
 
 #[test]
@@ -123,7 +116,7 @@ fn the_nodes_efi_variables_are_found_beside_its_devices() {
     let host = Host::new();
     let whole = host.node(host.device.node());
     host.node(&host.device.partition(1));
-    let status = |node: &Path| cli::command(&args![&"status", &node, &"--json"]);
+    let status = |node: &Path| crate::cli::command(&args![&"status", &node, &"--json"]);
     let reason = |ran: Ran| ran.code(0).json()["boot"]["reason"].as_str().unwrap().to_owned();
     let without_variables = reason(without(&["/sys/firmware"], &status(&whole)));
     assert!(!without_variables.contains("LoaderEntryDefault"), "{without_variables}");
@@ -144,9 +137,9 @@ fn the_nodes_name_comes_from_the_environment_too() {
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
     let swap = |image: &str, node: &str| {
-        let mut command = cli::command(&args![&"swap", &disk, &uki(&lab, image), &"--yes"]);
+        let mut command = crate::cli::command(&args![&"swap", &disk, &uki(&lab, image), &"--yes"]);
         command.env("BOOTSURGEON_NODE", node);
-        cli::finish(command)
+        crate::cli::finish(command)
     };
     let said = swap(INSTALLER, "10.0.0.7").code(0);
     assert!(said.out.contains("talosctl -n 10.0.0.7 get extensions"), "{}", said.out);
