@@ -8,6 +8,163 @@ use std::fmt;
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What exactly failed: stable, and written in kebab-case as `code` in the JSON of every error. `docs/errors.md` lists them.
+///
+/// Code that has to tell failures apart compares codes; the exit code ([`Kind`]) is for the caller of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Code {
+    /// A file or another resource of the operating system could not be used.
+    Io,
+    /// The medium failed to read, write or flush, or changed under the program.
+    Medium,
+    /// A server could not be reached, or did not give what was asked for.
+    Network,
+    /// The output could not be written.
+    Output,
+    /// A mistake in this program.
+    Bug,
+    /// The request makes no sense.
+    Usage,
+    /// A structure breaks the rules of its format.
+    Malformed,
+    /// A signature is missing, broken, or made by nobody who is trusted.
+    Untrusted,
+    /// A sound image, and not the one that was asked for.
+    WrongImage,
+    /// Refused as unsafe for a reason that has no code of its own.
+    Unsafe,
+    /// Too little room on the volume or in a directory.
+    NoRoom,
+    /// Mounted, locked, or held by somebody else.
+    Busy,
+    /// The medium may not be written.
+    ReadOnly,
+    /// The file system is damaged.
+    Unhealthy,
+    /// The partition table contradicts itself, or the volume is part of something larger.
+    Layout,
+    /// The board would not start the image that it is meant to start.
+    WouldNotBoot,
+    /// Nobody confirmed.
+    Unconfirmed,
+    /// A file exists, and replacing it was not asked for.
+    Exists,
+    /// Something that is no record of this program has the record's name.
+    ForeignRecord,
+    /// An earlier operation was interrupted.
+    Interrupted,
+    /// Another version of this program was interrupted, and only that version can finish.
+    RecordVersion,
+    /// The user stopped the program.
+    Cancelled,
+}
+
+impl Code {
+    /// Every code, in the order of the documentation.
+    pub const ALL: &[Self] = &[
+        Self::Io,
+        Self::Medium,
+        Self::Network,
+        Self::Output,
+        Self::Bug,
+        Self::Usage,
+        Self::Malformed,
+        Self::Untrusted,
+        Self::WrongImage,
+        Self::Unsafe,
+        Self::NoRoom,
+        Self::Busy,
+        Self::ReadOnly,
+        Self::Unhealthy,
+        Self::Layout,
+        Self::WouldNotBoot,
+        Self::Unconfirmed,
+        Self::Exists,
+        Self::ForeignRecord,
+        Self::Interrupted,
+        Self::RecordVersion,
+        Self::Cancelled,
+    ];
+
+    /// The name in JSON: `no-room`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Io => "io",
+            Self::Medium => "medium",
+            Self::Network => "network",
+            Self::Output => "output",
+            Self::Bug => "bug",
+            Self::Usage => "usage",
+            Self::Malformed => "malformed",
+            Self::Untrusted => "untrusted",
+            Self::WrongImage => "wrong-image",
+            Self::Unsafe => "unsafe",
+            Self::NoRoom => "no-room",
+            Self::Busy => "busy",
+            Self::ReadOnly => "read-only",
+            Self::Unhealthy => "unhealthy",
+            Self::Layout => "layout",
+            Self::WouldNotBoot => "would-not-boot",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Exists => "exists",
+            Self::ForeignRecord => "foreign-record",
+            Self::Interrupted => "interrupted",
+            Self::RecordVersion => "record-version",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The class of the failure, which decides the exit code.
+    #[must_use]
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Io | Self::Medium | Self::Network | Self::Output | Self::Bug => Kind::Io,
+            Self::Usage => Kind::Usage,
+            Self::Malformed | Self::Untrusted | Self::WrongImage => Kind::Rejected,
+            Self::Unsafe
+            | Self::NoRoom
+            | Self::Busy
+            | Self::ReadOnly
+            | Self::Unhealthy
+            | Self::Layout
+            | Self::WouldNotBoot
+            | Self::Unconfirmed
+            | Self::Exists
+            | Self::ForeignRecord => Kind::Unsafe,
+            Self::Interrupted | Self::RecordVersion => Kind::Interrupted,
+            Self::Cancelled => Kind::Cancelled,
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl serde::Serialize for Code {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// The general code of a class.
+impl From<Kind> for Code {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Io => Self::Io,
+            Kind::Usage => Self::Usage,
+            Kind::Rejected => Self::Malformed,
+            Kind::Unsafe => Self::Unsafe,
+            Kind::Interrupted => Self::Interrupted,
+            Kind::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
 /// What sort of failure it was. Each kind has one exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -46,7 +203,7 @@ pub struct Error(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    kind: Kind,
+    code: Code,
     message: String,
     /// What was being done, innermost first.
     context: Vec<String>,
@@ -56,11 +213,12 @@ struct Inner {
     source: Option<std::io::Error>,
 }
 
-/// What went wrong, what to do, and the exit code, for reports in JSON.
+/// What went wrong, what to do, the code and the exit code, for reports in JSON.
 impl serde::Serialize for Error {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut s = serializer.serialize_struct("Error", 4)?;
+        let mut s = serializer.serialize_struct("Error", 5)?;
+        s.serialize_field("code", &self.code())?;
         s.serialize_field("message", &self.to_string())?;
         s.serialize_field("advice", &self.advice())?;
         s.serialize_field("exit_code", &self.kind().exit_code())?;
@@ -70,10 +228,10 @@ impl serde::Serialize for Error {
 }
 
 impl Error {
-    /// An error of `kind` that says what is wrong.
-    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+    /// An error with this code that says what is wrong.
+    pub fn new(code: impl Into<Code>, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
-            kind,
+            code: code.into(),
             message: message.into(),
             context: Vec::new(),
             advice: None,
@@ -145,17 +303,23 @@ impl Error {
         self.0.esp_changed
     }
 
-    /// The same error as another kind, for example a malformed ESP that is unsafe to write rather than a bad image.
+    /// The same error under another code, for example a malformed ESP that is unsafe to write rather than a bad image.
     #[must_use]
-    pub fn as_kind(mut self, kind: Kind) -> Self {
-        self.0.kind = kind;
+    pub fn with_code(mut self, code: Code) -> Self {
+        self.0.code = code;
         self
     }
 
-    /// What sort of failure it was.
+    /// What exactly failed.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// The class of the failure, which decides the exit code.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        self.0.kind
+        self.0.code.kind()
     }
 
     /// The cause alone, without context.
@@ -224,5 +388,20 @@ pub trait Context<T> {
 impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     fn while_doing<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
         self.map_err(|e| e.into().while_doing(what()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_stands_in_the_documentation_with_its_exit_code() {
+        let table = include_str!("../docs/errors.md");
+        for code in Code::ALL {
+            let row = format!("| `{code}` | {} |", code.kind().exit_code());
+            assert!(table.contains(&row), "docs/errors.md lacks {row}");
+        }
+        assert_eq!(table.lines().filter(|l| l.starts_with("| `")).count(), Code::ALL.len());
     }
 }

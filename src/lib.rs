@@ -52,4 +52,4 @@ pub mod trust;
 pub mod uki;
 pub mod verify;
 
-pub use error::{Context, Error, Kind, Result};
+pub use error::{Code, Context, Error, Kind, Result};

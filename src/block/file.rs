@@ -2,7 +2,7 @@
 //! who knows its sector size.
 
 use super::{ReadAt, WriteAt, check_range};
-use crate::{Context, Error, Kind, Result};
+use crate::{Code, Context, Error, Result};
 use rustix::fs::{Advice, FlockOperation, OFlags};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -23,7 +23,7 @@ impl FileSource {
     /// Opens a file or block device for reading.
     ///
     /// # Errors
-    /// [`Kind::Io`] when it cannot be opened or is neither a file nor a block device.
+    /// [`crate::Kind::Io`] when it cannot be opened or is neither a file nor a block device.
     pub fn open(path: &Path) -> Result<Self> {
         let open = || -> Result<Self> {
             let mut file = File::open(path)?;
@@ -41,7 +41,7 @@ impl FileSource {
     /// A file that is open already and need not have a name. `path` is what it is called in messages.
     ///
     /// # Errors
-    /// [`Kind::Io`] when its length cannot be found out.
+    /// [`crate::Kind::Io`] when its length cannot be found out.
     pub fn of_file(mut file: File, path: &Path) -> Result<Self> {
         let bytes = file.seek(SeekFrom::End(0))?;
         Ok(Self { file, bytes, path: path.to_owned(), block_device: false })
@@ -104,7 +104,7 @@ impl SurgeryFile {
     /// `flock`. `sector_size` is used for files; a block device knows its own.
     ///
     /// # Errors
-    /// [`Kind::Unsafe`] when it is mounted, claimed or locked, or may not be written; [`Kind::Io`] else.
+    /// [`crate::Kind::Unsafe`] when it is mounted, claimed or locked, or may not be written; [`crate::Kind::Io`] else.
     pub fn open(path: &Path, sector_size: u32) -> Result<Self> {
         Self::open_inner(path, sector_size).while_doing(|| format!("opening {} for writing", path.display()))
     }
@@ -138,7 +138,7 @@ impl SurgeryFile {
                 if e == rustix::io::Errno::WOULDBLOCK {
                     Error::refused("another process holds a lock on it").advise("wait until that process has finished")
                 } else {
-                    Error::from(io::Error::from(e)).as_kind(Kind::Unsafe)
+                    Error::from(io::Error::from(e)).with_code(Code::Busy)
                 }
             })?;
         }

@@ -1,7 +1,7 @@
 //! A new file that appears under its name when it is whole and not before: the bytes go to a temporary file beside it,
 //! which is renamed at the end.
 
-use crate::{Error, Kind, Result};
+use crate::{Code, Error, Result};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -27,7 +27,7 @@ impl NewFile {
     /// permissions, from which the umask takes away.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when `out` is no name of a file; [`Kind::Io`] when nothing can be created there.
+    /// [`crate::Kind::Usage`] when `out` is no name of a file; [`crate::Kind::Io`] when nothing can be created there.
     pub fn create(out: &Path, mode: u32) -> Result<Self> {
         // Not `NAME.part`: that may be somebody's unfinished download.
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -55,7 +55,7 @@ impl NewFile {
     /// Gives it its name. `force` lets it replace a regular file. Nothing is synced: that is the caller's to decide.
     ///
     /// # Errors
-    /// As [`check_free`]; [`Kind::Io`] when it cannot be renamed.
+    /// As [`check_free`]; [`crate::Kind::Io`] when it cannot be renamed.
     pub fn commit(mut self, force: bool) -> Result<()> {
         let flags = if force { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         match rustix::fs::renameat_with(CWD, &self.part, CWD, &self.out, flags) {
@@ -66,7 +66,7 @@ impl NewFile {
                 check_free(&self.out, force)?;
                 std::fs::rename(&self.part, &self.out)?;
             }
-            Err(e) => return Err(Error::from(io::Error::from(e)).as_kind(Kind::Io)),
+            Err(e) => return Err(Error::from(io::Error::from(e)).with_code(Code::Io)),
         }
         self.renamed = true;
         Ok(())
@@ -84,7 +84,7 @@ impl Drop for NewFile {
 /// Whether a file may be created under this name. `force` lets a regular file be replaced.
 ///
 /// # Errors
-/// [`Kind::Unsafe`] when it exists (with `force`: when it is no regular file); [`Kind::Io`] when nobody can tell.
+/// [`crate::Kind::Unsafe`] when it exists (with `force`: when it is no regular file); [`crate::Kind::Io`] when nobody can tell.
 pub fn check_free(out: &Path, force: bool) -> Result<()> {
     match out.symlink_metadata() {
         Ok(there) if force && there.is_file() => Ok(()),

@@ -17,7 +17,7 @@ pub use self::gpt::{ESP_TYPE, Gpt, Partition};
 
 use crate::block::{Extent, FileSource, ReadAt, SurgeryFile, Window, WriteAt};
 use crate::packed::{Packing, Unpacked};
-use crate::{Context, Error, Kind, Result, fat};
+use crate::{Code, Context, Error, Kind, Result, fat};
 use std::fs::File;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -317,7 +317,7 @@ fn lock_disk(path: &Path) -> Result<File> {
             Error::refused(format!("another program holds the lock on {}", path.display()))
                 .advise("Talos or another bootsurgeon is at work on this disk: wait until it has finished")
         } else {
-            Error::from(std::io::Error::from(e)).as_kind(Kind::Unsafe)
+            Error::from(std::io::Error::from(e)).with_code(Code::Busy)
         }
     })?;
     Ok(file)

@@ -12,7 +12,7 @@ use crate::boot::{self, Esp, Loader, LoaderVersion, OtherLoaders, Prediction, Ty
 use crate::fat::{Entry, Health, Volume};
 use crate::pe::Arch;
 use crate::surgery::{Interrupted, LINUX_DIR, interrupted, refuse_unhealthy};
-use crate::{Error, Kind, Result, uki};
+use crate::{Code, Error, Kind, Result, uki};
 use serde::Serialize;
 use std::sync::{Mutex, PoisonError};
 
@@ -390,7 +390,7 @@ fn unhealthy(e: Error) -> Error {
         return e;
     }
     e.while_doing("the file system of the ESP is not healthy")
-        .as_kind(Kind::Unsafe)
+        .with_code(Code::Unhealthy)
         .advise("make an image of the partition first, then repair it with `fsck.fat` from another system")
 }
 

@@ -3,7 +3,7 @@
 use super::room::Sparse;
 use super::{BLOCK, MAX_BYTES, Packing, Watch, ZSTD, xz_index};
 use crate::block::{FileSource, ReadAt, read_vec};
-use crate::{Error, Kind, Result};
+use crate::{Code, Error, Result};
 use liblzma::stream::{CONCATENATED, Stream};
 use std::io::{self, BufReader, Read};
 
@@ -166,6 +166,6 @@ impl Read for Input<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.watch.check()?;
         (self.watch.progress)(self.inner.at, self.inner.end);
-        self.inner.read(buf).map_err(|e| Error::from(e).as_kind(Kind::Io).while_doing("reading it").into())
+        self.inner.read(buf).map_err(|e| Error::from(e).with_code(Code::Io).while_doing("reading it").into())
     }
 }

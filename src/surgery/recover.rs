@@ -7,7 +7,7 @@ use super::intent::{self, Files, interrupted};
 use super::operation::{ContentRef, Operation, Tidy, finish, tidy_up};
 use crate::block::{ReadAt, WriteAt};
 use crate::fat::{Editor, Entry, Health, ProblemClass, Run, Table, Volume};
-use crate::{Error, Kind, Result};
+use crate::{Code, Error, Kind, Result};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -41,7 +41,7 @@ pub fn rehearse(source: &dyn ReadAt, sector_size: u32) -> Result<Recovery> {
 pub fn recover(medium: &dyn WriteAt) -> Result<Recovery> {
     run(medium).map_err(|e| match e.kind() {
         // Whatever of the volume cannot be understood, it is the volume: no image is involved here.
-        Kind::Rejected => e.as_kind(Kind::Unsafe),
+        Kind::Rejected => e.with_code(Code::Unhealthy),
         _ => e,
     })
 }
