@@ -1,0 +1,190 @@
+//! Clusters and the allocation table: reserving, writing, linking, freeing.
+
+use super::super::health::{FSINFO_LEAD, FSINFO_STRUCT};
+use super::super::table::{Link, Run};
+use super::Editor;
+use crate::block::read_vec;
+use crate::{Context, Error, Result};
+use std::ops::Range;
+
+impl Editor<'_> {
+    /// Reserves `count` free clusters, as few runs as possible. Nothing is written.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Unsafe`] when there is no room.
+    pub fn reserve(&mut self, count: u32) -> Result<Vec<Run>> {
+        let mut runs: Vec<Run> = Vec::new();
+        for c in self.table.clusters().filter(|c| self.table.raw(*c) == 0 && !self.reserved.contains(c)) {
+            match runs.last_mut() {
+                Some(run) if run.first + run.count == c => run.count += 1,
+                _ => runs.push(Run { first: c, count: 1 }),
+            }
+        }
+        let free: u64 = runs.iter().map(|r| u64::from(r.count)).sum();
+        if free < u64::from(count) {
+            let mib = |clusters: u64| clusters * u64::from(self.geometry.cluster_bytes) / 1024;
+            return Err(Error::refused(format!(
+                "no room: {} KiB are needed, {} KiB are free",
+                mib(u64::from(count)),
+                mib(free)
+            ))
+            .advise("make room with `prune --delete` or `prune --keep-backups 0`"));
+        }
+        let chosen = match runs.iter().filter(|r| r.count >= count).min_by_key(|r| r.count) {
+            // The smallest run that holds all of it keeps the large ones whole.
+            Some(fit) => vec![Run { first: fit.first, count }],
+            None => {
+                runs.sort_by_key(|r| std::cmp::Reverse(r.count));
+                let mut left = count;
+                let mut chosen: Vec<Run> = Vec::new();
+                for run in runs {
+                    let take = run.count.min(left);
+                    chosen.push(Run { first: run.first, count: take });
+                    left -= take;
+                    if left == 0 {
+                        break;
+                    }
+                }
+                chosen.sort_by_key(|r| r.first);
+                chosen
+            }
+        };
+        let chosen: Vec<Run> = chosen.into_iter().filter(|r| r.count > 0).collect();
+        self.reserved.extend(chosen.iter().flat_map(|r| r.clusters()));
+        Ok(chosen)
+    }
+
+    /// Writes `bytes` into reserved clusters, `at` bytes behind the start of the chain they will form. `at` is a multiple
+    /// of the sector size; the last sector is filled up with zeros.
+    ///
+    /// # Errors
+    /// What the medium reports; a caller's mistake in `at` or length.
+    pub fn write_data(&self, runs: &[Run], at: u64, bytes: &[u8]) -> Result<()> {
+        let cluster = u64::from(self.geometry.cluster_bytes);
+        let mut padded;
+        let mut rest = bytes;
+        if bytes.len() as u64 % self.unit != 0 {
+            padded = bytes.to_vec();
+            padded.resize(bytes.len().next_multiple_of(self.unit as usize), 0);
+            rest = &padded;
+        }
+        let mut skip = at;
+        for run in runs {
+            let run_bytes = u64::from(run.count) * cluster;
+            if skip >= run_bytes {
+                skip -= run_bytes;
+                continue;
+            }
+            let n = (run_bytes - skip).min(rest.len() as u64);
+            let (part, tail) = rest.split_at(n as usize);
+            self.write(part, self.geometry.cluster_offset(run.first) + skip)?;
+            (rest, skip) = (tail, 0);
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+        if rest.is_empty() { Ok(()) } else { Err(Error::io("more data than the clusters reserved for it hold")) }
+    }
+
+    /// Makes the next reads come from the medium.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    pub fn forget(&self) -> Result<()> {
+        self.medium.drop_caches().while_doing(|| "dropping cached data before the read-back")
+    }
+
+    /// Links reserved clusters into a chain, in every live copy of the table. Nothing refers to the chain yet.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    pub fn link(&mut self, runs: &[Run]) -> Result<()> {
+        let clusters: Vec<u32> = runs.iter().flat_map(|r| r.clusters()).collect();
+        let mut changed = Vec::with_capacity(clusters.len());
+        for (i, c) in clusters.iter().enumerate() {
+            let link = clusters.get(i + 1).map_or(Link::End, |next| Link::Next(*next));
+            changed.push(self.table.set(*c, link));
+            self.reserved.remove(c);
+        }
+        self.last_linked = clusters.last().copied().or(self.last_linked);
+        self.write_table(&changed)
+    }
+
+    /// Frees clusters that nothing refers to any more.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    pub fn free(&mut self, runs: &[Run]) -> Result<()> {
+        let changed: Vec<_> = runs.iter().flat_map(|r| r.clusters()).map(|c| self.table.set(c, Link::Free)).collect();
+        self.write_table(&changed)
+    }
+
+    /// Writes the sectors of the allocation table in which these byte ranges lie, to every live copy.
+    pub(super) fn write_table(&self, changed: &[Range<usize>]) -> Result<()> {
+        let unit = self.unit as usize;
+        let mut sectors: Vec<usize> =
+            changed.iter().flat_map(|r| r.start / unit..=r.end.saturating_sub(1).max(r.start) / unit).collect();
+        sectors.sort_unstable();
+        sectors.dedup();
+        for copy in self.geometry.live_copies() {
+            let at = self.geometry.fat_copy_offset(copy);
+            let mut i = 0;
+            while i < sectors.len() {
+                let mut j = i + 1;
+                while j < sectors.len() && sectors[j] == sectors[j - 1] + 1 {
+                    j += 1;
+                }
+                let bytes = sectors[i] * unit..(sectors[j - 1] + 1) * unit;
+                let Some(part) = self.table.bytes().get(bytes.clone()) else {
+                    return Err(Error::io("a change outside the allocation table"));
+                };
+                self.write(part, at + bytes.start as u64)?;
+                i = j;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the active allocation table over the other live copies, where they differ.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    pub fn equalise_tables(&self) -> Result<()> {
+        let unit = self.unit as usize;
+        for copy in self.geometry.live_copies().skip(1) {
+            let at = self.geometry.fat_copy_offset(copy);
+            let other = read_vec(self.medium, at, self.table.bytes().len())?;
+            for (i, (ours, theirs)) in self.table.bytes().chunks(unit).zip(other.chunks(unit)).enumerate() {
+                if ours != theirs {
+                    self.write(ours, at + (i * unit) as u64)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the free count and the next-free hint to FSInfo, if the volume has it.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    pub fn write_fsinfo(&self) -> Result<()> {
+        let Some(at) = self.geometry.fsinfo_offset else { return Ok(()) };
+        let base = at / self.unit * self.unit;
+        let mut sector = read_vec(self.medium, base, self.unit as usize)?;
+        let info = &mut sector[(at - base) as usize..];
+        if info[..4] != FSINFO_LEAD.to_le_bytes() || info[484..488] != FSINFO_STRUCT.to_le_bytes() {
+            return Ok(()); // the health check has said so; inventing a sector is not this tool's business
+        }
+        let free = self.table.free_clusters().to_le_bytes();
+        let mut next = [info[492], info[493], info[494], info[495]];
+        if let Some(last) = self.last_linked {
+            next = last.to_le_bytes();
+        }
+        if info[488..492] == free && info[492..496] == next {
+            return Ok(());
+        }
+        info[488..492].copy_from_slice(&free);
+        info[492..496].copy_from_slice(&next);
+        self.write(&sector, base)
+    }
+}

@@ -1,0 +1,107 @@
+//! Sector writes, each whole and in the order the caller asks for.
+//!
+//! An [`Editor`] knows how to change a volume; it never decides when that is safe. Three rules hold in every method:
+//! a change that a reader could see half-done is one write of one sector; what a sector refers to is written, and
+//! behind a barrier, before the sector that refers to it; nothing is freed while something refers to it.
+//! [`crate::surgery`] composes them into operations.
+
+mod clusters;
+mod content;
+mod entries;
+
+pub use content::{Content, Stamp};
+
+use super::dir::Directory;
+use super::geometry::Geometry;
+use super::table::Table;
+use super::volume::Volume;
+use crate::block::WriteAt;
+use crate::{Context, Error, Result};
+use std::collections::BTreeSet;
+
+/// Changes a volume. `medium` is the volume and nothing else.
+pub struct Editor<'m> {
+    medium: &'m dyn WriteAt,
+    geometry: Geometry,
+    table: Table,
+    /// What the medium writes atomically, in bytes.
+    unit: u64,
+    /// Clusters promised to a caller and not linked yet.
+    reserved: BTreeSet<u32>,
+    /// The last cluster that was linked, for FSInfo.
+    last_linked: Option<u32>,
+}
+
+impl<'m> Editor<'m> {
+    /// Reads the volume's shape and its allocation table.
+    ///
+    /// # Errors
+    /// As [`Volume::open`]; [`crate::Kind::Unsafe`] when the medium's sectors are larger than the volume's.
+    pub fn open(medium: &'m dyn WriteAt) -> Result<Self> {
+        let volume = Volume::open(medium)?;
+        let unit = medium.sector_size();
+        let geometry = volume.geometry().clone();
+        if unit < 512 || geometry.sector_bytes % unit != 0 {
+            return Err(Error::refused(format!(
+                "the file system has sectors of {} bytes, the medium of {unit}: no operating system can use it",
+                geometry.sector_bytes
+            )));
+        }
+        let table = volume.table().clone();
+        Ok(Self { medium, geometry, table, unit: u64::from(unit), reserved: BTreeSet::new(), last_linked: None })
+    }
+
+    /// What it writes to.
+    pub(crate) fn medium(&self) -> &'m dyn WriteAt {
+        self.medium
+    }
+
+    /// The volume's shape.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The allocation table as it stands after all that was linked and freed.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The volume as it is on the medium now.
+    ///
+    /// # Errors
+    /// As [`Volume::open`].
+    pub fn volume(&self) -> Result<Volume<&'m dyn WriteAt>> {
+        Volume::open(self.medium)
+    }
+
+    /// A directory as it is on the medium now.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Rejected`] when it does not exist or cannot be read.
+    pub fn directory(&self, path: &str) -> Result<Directory> {
+        self.volume()?.find_directory(path)?.ok_or_else(|| Error::rejected(format!("there is no directory {path}")))
+    }
+
+    /// Waits until everything written is on the medium.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    pub fn barrier(&self) -> Result<()> {
+        self.medium.barrier().while_doing(|| "flushing the medium")
+    }
+
+    /// Every write goes through here.
+    fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
+        if at % self.unit != 0
+            || bytes.len() as u64 % self.unit != 0
+            || at + bytes.len() as u64 > self.geometry.total_bytes
+        {
+            return Err(Error::io(format!("internal error: a write of {} bytes at {at} was stopped", bytes.len())));
+        }
+        self.medium
+            .write_all_at(bytes, at)
+            .while_doing(|| format!("writing {} bytes at {at} of the volume", bytes.len()))
+    }
+}
