@@ -1,12 +1,13 @@
 //! Packed disk images as `DISK` and `IMAGE`, and `--out`: a changed copy of an image file instead of a change in place.
 
 use super::{Change, DiskRequest, Event, Ui};
-use crate::block::{FileSource, NewFile, check_free};
+use crate::block::{FileSource, NewFile, Pieces, ReadAt, check_free, fan_out};
 use crate::disk::{self, Target};
 use crate::packed::{self, Packing, Place, Unpacked, Watch};
 use crate::{Context, Error, Kind, Result};
 use rustix::fs::FlockOperation;
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -180,6 +181,17 @@ fn quiet(source: &FileSource, disk: &DiskRequest) -> Result<Option<File>> {
         // A file system without locks has nobody who holds one.
         Err(_) => Ok(None),
     }
+}
+
+/// Copies a file of the ESP to another medium, complete or not at all.
+pub(super) fn copy_out<S: ReadAt>(bytes: &Pieces<S>, out: &Path) -> Result<()> {
+    let copy = || -> Result<()> {
+        let file = std::fs::File::create_new(out)?;
+        let mut write = |chunk: &[u8]| -> Result<()> { Ok((&file).write_all(chunk)?) };
+        fan_out(bytes, 0, bytes.size(), &mut [&mut write])?;
+        Ok(file.sync_all()?)
+    };
+    copy().while_doing(|| format!("copying the old image to {}", out.display()))
 }
 
 #[cfg(test)]

@@ -371,7 +371,7 @@ impl<S: ReadAt> Job<'_, S> {
     /// `--backup-to`: the image that boots now, on another medium, before anything is written.
     fn copy_old(&self, path: &std::path::Path) -> Result<()> {
         let Some(file) = self.esp.selected() else { return Ok(()) };
-        super::copy_out(&self.esp.volume.file(&file.entry)?, path)
+        super::copy::copy_out(&self.esp.volume.file(&file.entry)?, path)
     }
 }
 

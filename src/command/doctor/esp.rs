@@ -1,0 +1,169 @@
+//! One ESP: what is on it, and whether the image that starts next is sound.
+
+use super::super::examine::examine;
+use super::super::status::report;
+use super::super::trust::{TrustRequest, add_disk};
+use super::super::{StatusReport, Ui};
+use super::Place;
+use crate::Result;
+use crate::block::ReadAt;
+use crate::boot::Variables;
+use crate::doctor::{DiskWords, EspPlace, EspView, Finding, Severity, examine_esp, sort};
+use crate::efivars::EfiVars;
+use crate::esp::{FileKind, Inventory};
+use crate::pcr::Bank;
+use crate::verify::{CheckId, Status as CheckStatus, verify};
+
+/// An ESP that was read.
+pub(super) struct Examined {
+    pub(super) place: EspPlace,
+    pub(super) words: DiskWords,
+    pub(super) esp: Inventory<Box<dyn ReadAt>>,
+}
+
+impl Examined {
+    /// Reads the ESP at `place` and says what is wrong with it.
+    pub(super) fn read(
+        place: &Place,
+        name: &str,
+        variables: &Variables,
+        vars: &EfiVars,
+        ui: &dyn Ui,
+    ) -> Result<(Self, StatusReport)> {
+        let (request, target) = (&place.request, place.find()?);
+        let mut esp = Inventory::read(target.open()?, variables.clone())?;
+        esp.examine()?;
+        let words = request.words(&target, esp.arch());
+        let view = EspView { esp: &esp, words, variables_known: vars.dir().is_some() };
+        let mut found = examine_esp(&view);
+        found.extend(verified(&view, vars, ui)?);
+        let mut found: Vec<Finding> = found.into_iter().map(|f| f.of(name)).collect();
+        let users = target.users();
+        if !users.is_empty() {
+            found.push(
+                Finding::new(
+                    Severity::Note,
+                    "in-use",
+                    format!("in use: {}", users.join(", ")),
+                    "a swap is refused as long as that is so: the kernel would write over it. Talos mounts the ESP only during an \
+                     installation or upgrade",
+                )
+                .then("unmount or stop that before a swap")
+                .of(name),
+            );
+        }
+        for warning in &target.warnings {
+            found.push(
+                Finding::new(Severity::Warning, "partition-table", warning.clone(), "firmware may read the other copy")
+                    .then("`sgdisk -v` looks at both copies, `sgdisk -e` and its recovery menu mend them")
+                    .of(name),
+            );
+        }
+        sort(&mut found);
+        let warnings = esp.worlds[0].warnings.clone();
+        let status = report(&target, &esp, warnings, found);
+        let place = EspPlace {
+            name: name.to_owned(),
+            partuuid: target.partition.as_ref().map(|p| p.partuuid),
+            loader: esp.loader.as_ref().map(|(path, _)| path.clone()),
+            has_images: esp.files.iter().any(|f| f.kind == FileKind::Uki),
+            arch: esp.arch(),
+        };
+        let words = request.words(&target, esp.arch());
+        Ok((Self { place, words, esp }, status))
+    }
+}
+
+/// An ESP without images is no emergency while another one has them, and nothing is to be put there.
+pub(super) fn elsewhere(examined: &[Examined], esps: &mut [StatusReport]) {
+    let with: Vec<&str> = examined.iter().filter(|e| e.place.has_images).map(|e| e.place.name.as_str()).collect();
+    if with.is_empty() {
+        return;
+    }
+    let with = with.join(", ");
+    for (one, esp) in examined.iter().zip(esps).filter(|(one, _)| !one.place.has_images) {
+        for finding in esp.findings.iter_mut().filter(|f| f.id == "nothing-starts") {
+            finding.severity = Severity::Warning;
+            finding.action = None;
+            *finding = finding
+                .clone()
+                .then(format!("nothing has to be put there: the images are on {with}"))
+                .of(&one.place.name);
+        }
+    }
+}
+
+/// Where only one ESP can be meant, commands name its disk.
+pub(super) fn name_the_disk(examined: &[Examined], findings: &mut [Finding]) {
+    let mut with = examined.iter().filter(|e| e.place.has_images);
+    let (Some(only), None) = (with.next(), with.next()) else { return };
+    for action in findings.iter_mut().filter_map(|f| f.action.as_mut()) {
+        *action = action.replace(" DISK", &format!(" {}", only.words.disk()));
+    }
+}
+
+/// The image that starts next, read whole: is it intact, and would the firmware take it?
+fn verified<S: ReadAt>(view: &EspView<'_, S>, vars: &EfiVars, ui: &dyn Ui) -> Result<Vec<Finding>> {
+    let (esp, words) = (view.esp, &view.words);
+    let Some(file) = esp.selected().filter(|f| f.kind == FileKind::Uki) else { return Ok(Vec::new()) };
+    let Ok(bytes) = esp.volume.file(&file.entry) else { return Ok(Vec::new()) };
+    // Whether anybody trusts the signer is the firmware's business here; whether the bytes are intact is ours.
+    let mut policy = TrustRequest { allow_untrusted: true, ..TrustRequest::default() }.policy(vars, ui)?;
+    policy.firmware_is_the_boards = true;
+    add_disk(&mut policy, esp, ui)?;
+    let examined = examine(&bytes, &[Bank::Sha256], &mut [], ui)?;
+    let report = verify(&examined.facts, &policy);
+    let way_out = format!("{}, or {}", words.command("restore", ""), words.swap_from_factory());
+    let mut findings = Vec::new();
+    if let Some(why) = &report.firmware_refuses {
+        findings.push(
+            Finding::new(
+                Severity::Problem,
+                "firmware-refuses",
+                format!("the firmware will refuse {}, which starts next: {why}", file.name()),
+                "systemd-boot tries no other entry: the board does not come up (\"Access denied\" or \"Security Violation\" on the \
+                 console)",
+            )
+            .then(way_out.clone()),
+        );
+    }
+    let is_signed = examined.facts.signatures.as_ref().is_ok_and(|s| !s.is_empty());
+    let bad = |c: &&crate::verify::Check| {
+        let changed = c.id == CheckId::AuthenticodeDigest && is_signed && c.status == CheckStatus::Warn;
+        c.status == CheckStatus::Fail || changed
+    };
+    let firmware_said_so = report.firmware_refuses.is_some();
+    for check in report.checks.iter().filter(bad) {
+        if firmware_said_so && matches!(check.id, CheckId::AuthenticodeDigest | CheckId::Revocation) {
+            continue;
+        }
+        findings.push(
+            Finding::new(
+                Severity::Problem,
+                "selected-image-bad",
+                format!("{} starts next, and `{}` fails: {}", file.name(), check.id.name(), check.detail),
+                "it was damaged or changed since it was built; it may not start, or not unlock the disks",
+            )
+            .then(way_out.clone()),
+        );
+    }
+    if findings.is_empty() && policy.firmware.secure_boot == Some(true) {
+        findings.push(Finding::new(
+            Severity::Ok,
+            "signature",
+            format!("nothing speaks against the signature of {}", file.name()),
+            "held against db and dbx",
+        ));
+    }
+    Ok(findings)
+}
+
+pub(super) fn unreadable_esp(name: &str, e: &crate::Error) -> Finding {
+    let finding =
+        Finding::new(Severity::Problem, "esp-unreadable", e.to_string(), "nothing can be said about what is on it");
+    match e.advice() {
+        Some(advice) => finding.then(advice),
+        None => finding,
+    }
+    .of(name)
+}

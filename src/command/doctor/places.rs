@@ -1,0 +1,150 @@
+//! Which ESPs `doctor` looks at.
+
+use super::super::copy::unpack;
+use super::super::{DiskRequest, Ui, VariablesChoice};
+use super::Doctor;
+use crate::Result;
+use crate::block::FileSource;
+use crate::disk::{Gpt, Target};
+use crate::doctor::{Finding, Machine, Severity};
+use crate::efivars::EfiVars;
+use crate::packed::Unpacked;
+use std::path::Path;
+use std::sync::Arc;
+
+/// An ESP that is to be looked at.
+pub(super) struct Place {
+    pub(super) request: DiskRequest,
+    /// The disk image, if it is packed.
+    unpacked: Option<Unpacked>,
+}
+
+impl Place {
+    pub(super) fn find(&self) -> Result<Target> {
+        let DiskRequest { path, partition, .. } = &self.request;
+        match &self.unpacked {
+            Some(image) => Target::find_unpacked(path, image, partition.as_deref()),
+            None => Target::find(path, partition.as_deref()),
+        }
+    }
+}
+
+impl Doctor {
+    /// Every ESP that is to be looked at, and whether that is certainly every ESP of this machine.
+    pub(super) fn requests(
+        &self,
+        machine: &Machine,
+        findings: &mut Vec<Finding>,
+        ui: &dyn Ui,
+    ) -> Result<(Vec<Place>, bool)> {
+        if !self.disks.is_empty() {
+            let mut all = Vec::new();
+            for disk in &self.disks {
+                let found = self.esps_of(disk, ui)?;
+                if found.is_empty() {
+                    findings.push(no_esp(disk));
+                }
+                all.extend(found);
+            }
+            return Ok((all, false));
+        }
+        let (disks, missing) = machine.disks();
+        let mut complete = missing.is_empty();
+        for name in missing {
+            findings.push(
+                Finding::new(
+                    Severity::Warning,
+                    "disk-without-node",
+                    format!("the kernel knows the disk {name}, and it has no node in /dev"),
+                    "in a container only the devices that were handed to it are there: the ESP may be on this disk",
+                )
+                .then("mount the node's /dev into the pod (hostPath), or run privileged"),
+            );
+        }
+        let mut all = Vec::new();
+        for disk in &disks {
+            match self.esps_of(disk, ui) {
+                Ok(found) => all.extend(found),
+                // Most disks of a machine have no ESP, and some no medium.
+                Err(e) if e.kind() == crate::Kind::Rejected => {}
+                Err(e) => {
+                    complete = false;
+                    let meaning = "whether it has an ESP is not known: no medium, or this process may not read it";
+                    let finding = Finding::new(Severity::Warning, "disk-unreadable", e.to_string(), meaning);
+                    findings.push(
+                        finding.then("run as root, in a pod privileged; or ignore it if it is an empty card reader"),
+                    );
+                }
+            }
+        }
+        if all.is_empty() {
+            let looked = match disks.len() {
+                0 => "no disk is to be seen here".to_owned(),
+                n => format!("no EFI System Partition on {n} disks"),
+            };
+            findings.push(
+                Finding::new(
+                    Severity::Warning,
+                    "no-esp",
+                    looked,
+                    "there is nothing that UEFI firmware could start from",
+                )
+                .then("name the disk or image: `bootsurgeon doctor DISK`"),
+            );
+        }
+        Ok((all, complete))
+    }
+
+    /// The ESPs of a disk; the disk itself when it has no partition table.
+    fn esps_of(&self, disk: &Path, ui: &dyn Ui) -> Result<Vec<Place>> {
+        let unpacked = unpack(disk, ui)?;
+        let request = |partition| Place {
+            request: DiskRequest { path: disk.to_owned(), partition, efivars: self.efivars.clone() },
+            unpacked: unpacked.clone(),
+        };
+        if self.partition.is_some() {
+            return Ok(vec![request(self.partition.clone())]);
+        }
+        let source = match &unpacked {
+            Some(image) => Arc::clone(image.source()),
+            None => Arc::new(FileSource::open(disk)?),
+        };
+        let Some(gpt) = Gpt::read(&*source, source.device_sector_size())? else {
+            // Not a partition table: a bare FAT volume, or an error that says what it is not.
+            let place = request(None);
+            place.find()?;
+            return Ok(vec![place]);
+        };
+        let esps: Vec<_> = gpt.partitions.iter().filter(|p| p.is_esp()).collect();
+        Ok(match esps.as_slice() {
+            [_] => vec![request(None)],
+            several => several.iter().map(|p| request(Some(p.number.to_string()))).collect(),
+        })
+    }
+
+    pub(super) fn variables(&self, machine: &Machine, is_this_machine: bool) -> EfiVars {
+        let ours = || self.disks.iter().all(|d| FileSource::open(d).is_ok_and(|s| s.is_block_device()));
+        match &self.efivars {
+            VariablesChoice::None => EfiVars::open(None),
+            VariablesChoice::Dir(dir) => EfiVars::open(Some(dir)),
+            VariablesChoice::Unsaid if is_this_machine || ours() => EfiVars::open(Some(&machine.variables())),
+            VariablesChoice::Unsaid => EfiVars::open(None),
+        }
+    }
+}
+
+fn no_esp(disk: &Path) -> Finding {
+    Finding::new(
+        Severity::Problem,
+        "no-esp",
+        "the disk has a partition table and no EFI System Partition",
+        "UEFI firmware finds nothing to start here: it was installed for BIOS, or is a data disk, or another disk is meant",
+    )
+    .then("`bootsurgeon doctor` without a disk looks at all of this machine")
+    .of(&disk.display().to_string())
+}
+
+pub(super) fn name_of(request: &DiskRequest) -> String {
+    let partition = request.partition.as_ref().map_or(String::new(), |p| format!(" partition {p}"));
+    format!("{}{partition}", request.path.display())
+}
