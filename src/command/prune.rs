@@ -66,11 +66,10 @@ impl Prune {
         let opened = target.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
         refuse_changed(&esp, &editor.volume()?, &vars)?;
-        let operation = plan.operation(time);
-        let _ = operation.run(editor)?;
+        let outcome = plan.tidying(time).run(editor)?;
         confirm_on_medium(
             opened.medium(),
-            &operation,
+            &outcome.operation,
             &esp.variables,
             esp.worlds.each_ref().map(Prediction::selected_file),
         )?;

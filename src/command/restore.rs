@@ -12,7 +12,7 @@ use crate::disk::Target;
 use crate::esp::{BackupName, Inventory};
 use crate::pcr::Bank;
 use crate::plan::{NewImage, SwapPlan, SwapWishes, backups};
-use crate::surgery::{ContentRef, Source, open_healthy};
+use crate::surgery::{ContentRef, open_healthy};
 use crate::verify::{Check, verify};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -152,10 +152,9 @@ impl Restore {
         let editor = open_healthy(opened.medium())?;
         refuse_changed(&esp, &editor.volume()?, &vars)?;
         let entry = &file.entry;
-        let new = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
-        let operation = plan.operation("restore", &esp, new, Source::File(name.clone()), time);
-        let _ = operation.run(editor)?;
-        confirm_on_medium(opened.medium(), &operation, &esp.variables, [plan.boot_after.as_deref(); 2])?;
+        let verified = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
+        let outcome = plan.order("restore", time).restore(editor, &name, verified)?;
+        confirm_on_medium(opened.medium(), &outcome.operation, &esp.variables, [plan.boot_after.as_deref(); 2])?;
         let after = After {
             target,
             on_a_copy: self.change.out.is_some(),

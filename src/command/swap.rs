@@ -17,7 +17,7 @@ use crate::image::Candidate;
 use crate::pcr::Bank;
 use crate::pe::Head;
 use crate::plan::{NewImage, SwapPlan, SwapWishes};
-use crate::surgery::{Source, Staged, Staging, open_healthy, room_for};
+use crate::surgery::{Staged, Staging, open_healthy, room_for};
 use crate::verify::{Check, CheckId, Policy, Report, Status, verify};
 use crate::{Error, Kind, Result, uki};
 use serde::Serialize;
@@ -278,7 +278,7 @@ impl<S: ReadAt> Job<'_, S> {
         if let Some(file) = self.esp.file(&plan.target)
             && plan.renames.is_empty()
             && plan.delete.is_empty()
-            && file.entry.bytes == staged.content().bytes
+            && file.entry.bytes == staged.bytes()
         {
             let installed = self.esp.volume.file(&file.entry)?;
             let hash = hex::encode(sha256_of(&installed, installed.size())?);
@@ -308,7 +308,7 @@ impl<S: ReadAt> Job<'_, S> {
         // The ESP as it is now that nobody else can write to it; the plan was made before that.
         let editor = open_healthy(medium)?;
         refuse_changed(self.esp, &editor.volume()?, self.vars)?;
-        let mut staging = Staging::begin(editor, medium, self.candidate.bytes.size())?;
+        let mut staging = Staging::begin(editor, self.candidate.bytes.size())?;
         self.ui.event(Event::Step("writing the image into free space and verifying it".into()));
         let (judged, sha256) = self.judge(&mut [&mut staging])?;
         self.ui.event(Event::Step("reading it back from the medium".into()));
@@ -318,9 +318,8 @@ impl<S: ReadAt> Job<'_, S> {
     fn commit(self, plan: SwapPlan, judged: Report, staged: Staged<'_>, medium: &dyn WriteAt) -> Result<SwapReport> {
         check_cancelled(self.ui)?;
         self.ui.event(Event::Step("committing".into()));
-        let operation = plan.operation("swap", self.esp, staged.content(), Source::Staged, self.time);
-        let _ = staged.commit(&operation)?;
-        confirm_on_medium(medium, &operation, &self.esp.variables, [plan.boot_after.as_deref(); 2])?;
+        let done = staged.commit(&plan.order("swap", self.time))?;
+        confirm_on_medium(medium, &done.operation, &self.esp.variables, [plan.boot_after.as_deref(); 2])?;
         let sha256 = judged.image.sha256.clone();
         let after = After {
             target: self.target,

@@ -15,23 +15,14 @@ pub use swap::{NewImage, SwapPlan, SwapWishes};
 use crate::block::ReadAt;
 use crate::esp::{BackupName, FileKind, Inventory};
 use crate::fat::{check_long_name, slots_of};
-use crate::surgery::Tidy;
+pub use crate::surgery::Rename;
+use crate::surgery::Step;
 use crate::{Error, Result};
-use serde::Serialize;
-
-/// A file gets another name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Rename {
-    /// Its name now.
-    pub from: String,
-    /// Its name then.
-    pub to: String,
-}
 
 /// The directory entries that change beside the image itself, renames first.
-fn tidying(renames: &[Rename], delete: &[String]) -> Vec<Tidy> {
-    let renames = renames.iter().map(|r| Tidy::Rename { from: r.from.clone(), to: r.to.clone() });
-    renames.chain(delete.iter().cloned().map(Tidy::Remove)).collect()
+fn steps(renames: &[Rename], delete: &[String]) -> Vec<Step> {
+    let renames = renames.iter().cloned().map(Step::Rename);
+    renames.chain(delete.iter().cloned().map(Step::Remove)).collect()
 }
 
 /// Refuses names that the directory cannot take: an entry has to stand in one sector, or it would not appear in one write.

@@ -1,10 +1,10 @@
 //! Which files leave the menu although nothing new comes.
 
-use super::{Rename, old_backups, refuse_long_names, tidying};
+use super::{Rename, old_backups, refuse_long_names, steps};
 use crate::block::ReadAt;
 use crate::boot::{UkiFile, roles};
 use crate::esp::{EspFile, FileKind, Inventory, disabled_of};
-use crate::surgery::Operation;
+use crate::surgery::Tidying;
 use crate::{Error, Result};
 use serde::Serialize;
 
@@ -117,7 +117,7 @@ impl PrunePlan {
 
     /// The operation that carries the plan out.
     #[must_use]
-    pub fn operation(&self, time: u64) -> Operation {
-        Operation { command: "prune".to_owned(), time, install: None, tidy: tidying(&self.renames, &self.delete) }
+    pub fn tidying(&self, time: u64) -> Tidying {
+        Tidying { command: "prune".to_owned(), time, steps: steps(&self.renames, &self.delete) }
     }
 }

@@ -1,10 +1,10 @@
 //! Which file gets the image, what leaves the menu for it, and what boots then: for `swap` and `restore`.
 
-use super::{Rename, old_backups, refuse_long_names, tidying};
+use super::{Rename, old_backups, refuse_long_names, steps};
 use crate::block::ReadAt;
 use crate::boot::{Prediction, Skip, UkiFile};
 use crate::esp::{EspFile, FileKind, Inventory, backup_of, disabled_of};
-use crate::surgery::{ContentRef, Install, Operation, Source};
+use crate::surgery::Order;
 use crate::uki::cmdline::{WIPE, wipes};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -30,6 +30,9 @@ pub struct SwapPlan {
     pub delete: Vec<String>,
     /// What somebody should know.
     pub warnings: Vec<String>,
+    /// Renames before the commit.
+    #[serde(skip)]
+    before: Vec<Rename>,
     /// The name that the target's own old content gets, if the target exists.
     #[serde(skip)]
     target_backup: Option<String>,
@@ -176,36 +179,21 @@ impl SwapPlan {
             renames,
             delete,
             warnings,
+            before: Vec::new(),
             target_backup,
         }))
     }
 
-    /// The operation that carries the plan out, once the content is known.
+    /// The order of the steps that carry the plan out.
     #[must_use]
-    pub fn operation<S: ReadAt>(
-        &self,
-        command: &str,
-        esp: &Inventory<S>,
-        new: ContentRef,
-        source: Source,
-        time: u64,
-    ) -> Operation {
-        let old = esp.file(&self.target).map(|f| ContentRef {
-            cluster: f.entry.first_cluster,
-            bytes: f.entry.bytes,
-            sha256: f.sha256.clone(),
-        });
-        Operation {
+    pub fn order(&self, command: &str, time: u64) -> Order {
+        Order {
             command: command.to_owned(),
             time,
-            install: Some(Install {
-                target: self.target.clone(),
-                backup: self.target_backup.clone(),
-                old,
-                new,
-                source,
-            }),
-            tidy: tidying(&self.renames, &self.delete),
+            before: self.before.clone(),
+            target: self.target.clone(),
+            backup: self.target_backup.clone(),
+            after: steps(&self.renames, &self.delete),
         }
     }
 }

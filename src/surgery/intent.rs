@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 /// Name of the record in the root directory.
 pub const INTENT_NAME: &str = "BOOTSURG.TXN";
+/// The format of the records that are written. Format 1 had no renames before the commit; else it is the same.
+const FORMAT: u32 = 2;
 /// A record larger than this was not written by this program.
 const MAX_BYTES: u32 = 256 * 1024;
 
@@ -73,7 +75,7 @@ pub fn interrupted<S: ReadAt>(volume: &Volume<S>) -> Result<Option<Interrupted>>
         record => record?,
     };
     let record = record.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-    Ok(Some(match record.filter(|r| r.bootsurgeon == 1) {
+    Ok(Some(match record.filter(|r| (1..=FORMAT).contains(&r.bootsurgeon)) {
         Some(Record { operation, files, .. }) => Interrupted { operation: Some(operation), files },
         None => Interrupted { operation: None, files: Files::new() },
     }))
@@ -83,8 +85,8 @@ pub fn interrupted<S: ReadAt>(volume: &Volume<S>) -> Result<Option<Interrupted>>
 pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation) -> Result<()> {
     let directory = editor.directory(LINUX_DIR)?;
     let known = |name: &str| directory.find(name).map(|e| (name.to_owned(), (e.first_cluster, e.bytes)));
-    let files = operation.tidy.iter().filter_map(|step| known(step.name())).collect();
-    let record = Record { bootsurgeon: 1, operation: operation.clone(), files };
+    let files = operation.touched().filter_map(known).collect();
+    let record = Record { bootsurgeon: FORMAT, operation: operation.clone(), files };
     let bytes = serde_json::to_vec_pretty(&record).map_err(|e| Error::io(e.to_string()))?;
     let len = u32::try_from(bytes.len()).ok().filter(|n| *n <= MAX_BYTES);
     let len = len.ok_or_else(|| Error::refused("the operation touches more files than an intent record can name"))?;

@@ -5,10 +5,11 @@
 //!
 //! 1. [`Staging`]: the new image goes into free clusters that nothing refers to. Barrier. It is read back from the
 //!    medium and compared. A power cut up to here leaves the volume as it was, to the last table entry.
-//! 2. [`Operation`]: an intent record appears (`\BOOTSURG.TXN`), then the chain is linked, then a backup entry in the
-//!    target's own directory sector, pointing at the *new* chain; then that one sector is rewritten with the two
-//!    entries' contents exchanged. That write is the commit. Duplicates are renamed, the record goes.
-//! 3. [`recover`]: undoes what was cut before the commit and finishes what was cut behind it.
+//! 2. [`Operation`]: an intent record appears (`\BOOTSURG.TXN`). Files that would win over the new content are renamed.
+//!    The chain is linked, then a backup entry appears in the target's own directory sector, pointing at the *new* chain;
+//!    then that one sector is rewritten with the two entries' contents exchanged. That write is the commit. Other files
+//!    leave the menu, the record goes.
+//! 3. [`recover`]: undoes what was cut before the commit, in the reverse order, and finishes what was cut behind it.
 //!
 //! What an operation is to do, [`crate::plan`] decides.
 
@@ -18,7 +19,7 @@ mod recover;
 mod staging;
 
 pub use intent::{INTENT_NAME, Interrupted, interrupted};
-pub use operation::{ContentRef, Install, Operation, Outcome, Source, Tidy};
+pub use operation::{ContentRef, Install, Operation, Order, Outcome, Rename, Source, Step, Tidying};
 pub use recover::{Recovery, recover, rehearse as rehearse_recovery};
 pub use staging::{Staged, Staging, room_for};
 

@@ -1,22 +1,89 @@
-//! Step two: from the intent record to the commit, and the tidying behind it.
+//! Step two: from the intent record to the commit, and the steps around it.
+//!
+//! A plan gives an [`Order`] or a [`Tidying`]: names, in the order in which they change. What only the volume can tell
+//! (clusters, lengths) is added here, and the whole becomes the [`Operation`] that the record holds.
 
 use super::staging::Staged;
 use super::{LINUX_DIR, intent};
 use crate::fat::{Content, Editor, Entry, Run, Stamp};
-use crate::{Error, Kind, Result};
+use crate::{Code, Error, Kind, Result};
 use serde::{Deserialize, Serialize};
+
+/// A file gets another name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rename {
+    /// Its name now.
+    pub from: String,
+    /// Its name then.
+    pub to: String,
+}
+
+/// What happens to a file beside the one that gets the new content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// It gets another name: out of the boot menu, or back into it.
+    Rename(Rename),
+    /// It is deleted.
+    Remove(String),
+}
+
+impl Step {
+    /// The file's name before the step.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Rename(Rename { from, .. }) => from,
+            Self::Remove(name) => name,
+        }
+    }
+}
+
+/// A swap or a restore as a plan gives it: which names change, in which order. A file gets a new content; what that is, the
+/// one who carries it out knows ([`Staged::commit`], [`Order::restore`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// `swap` or `restore`.
+    pub command: String,
+    /// When it begins, in seconds since 1970 UTC.
+    pub time: u64,
+    /// Renames before the commit: files that would win over the new content once it is in place. They can be undone.
+    pub before: Vec<Rename>,
+    /// The file in `EFI/Linux` that gets the new content. It may not exist yet.
+    pub target: String,
+    /// The name under which its old content stays reachable; needed if the target exists.
+    pub backup: Option<String>,
+    /// What follows the commit.
+    pub after: Vec<Step>,
+}
+
+/// A prune as a plan gives it: no file gets a new content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tidying {
+    /// `prune`.
+    pub command: String,
+    /// When it begins, in seconds since 1970 UTC.
+    pub time: u64,
+    /// Its steps, in order.
+    pub steps: Vec<Step>,
+}
 
 /// An operation on the ESP, complete: carrying it out takes no further decision. This is what the intent record holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Operation {
     /// `swap`, `prune` or `restore`.
     pub command: String,
     /// When it began, in seconds since 1970 UTC.
     pub time: u64,
-    /// The file that changes its content, for swap and restore.
+    /// Renames before the commit, in order. What is cut before the commit undoes them in the reverse order.
+    #[serde(default)]
+    pub before: Vec<Rename>,
+    /// The file that changes its content, for swap and restore. Its change is the commit.
     pub install: Option<Install>,
-    /// What happens to other files once the new image is in place.
-    pub tidy: Vec<Tidy>,
+    /// What happens to other files once the new image is in place, in order. Format 1 of the record called it `tidy`.
+    #[serde(alias = "tidy")]
+    pub after: Vec<Step>,
 }
 
 /// A file gets a new content, and the old content another name.
@@ -55,35 +122,11 @@ pub struct ContentRef {
     pub sha256: Option<String>,
 }
 
-/// What happens to a file beside the one that is swapped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Tidy {
-    /// It gets another name: out of the boot menu, or back into it.
-    Rename {
-        /// Its name now.
-        from: String,
-        /// Its name then.
-        to: String,
-    },
-    /// It is deleted.
-    Remove(String),
-}
-
-impl Tidy {
-    /// The file's name before the step.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Rename { from, .. } => from,
-            Self::Remove(name) => name,
-        }
-    }
-}
-
-/// What an operation did.
+/// What was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
+    /// The operation that was carried out.
+    pub operation: Operation,
     /// Whether the commit was one write that exchanged two entries of a sector (else the backup shared the old chain
     /// for a moment).
     pub exchanged: bool,
@@ -98,43 +141,84 @@ impl Operation {
             None => self.command.clone(),
         }
     }
+
+    /// The names, before the operation, of the files beside the target that it touches.
+    pub(super) fn touched(&self) -> impl Iterator<Item = &str> {
+        self.before.iter().map(|r| r.from.as_str()).chain(self.after.iter().map(Step::name))
+    }
 }
 
-impl<'m> Staged<'m> {
-    /// What the staged image is, for the plan's [`Install::new`].
-    #[must_use]
-    pub fn content(&self) -> ContentRef {
-        ContentRef {
+impl Staged<'_> {
+    /// Makes the staged image the content of the order's target.
+    ///
+    /// # Errors
+    /// [`Code::Unsafe`] when the target exists and the order has no name for its old content; what the medium reports. The
+    /// volume is then in a state that [`super::recover`] understands.
+    pub fn commit(self, order: &Order) -> Result<Outcome> {
+        let new = ContentRef {
             cluster: self.runs.first().map_or(0, |r| r.first),
             bytes: self.bytes,
             sha256: Some(hex::encode(self.sha256)),
-        }
-    }
-
-    /// Makes the staged image the content of the operation's target.
-    ///
-    /// # Errors
-    /// What the medium reports. The volume is then in a state that [`super::recover`] understands.
-    pub fn commit(self, operation: &Operation) -> Result<Outcome> {
+        };
         let mut editor = self.editor;
+        let operation = order.with_content(&editor, new, Source::Staged)?;
         execute(&mut editor, operation, &self.runs)
     }
 }
 
-impl Operation {
-    /// Carries out an operation that stages nothing: prune and restore.
+impl Order {
+    /// Makes the content of a file in `EFI/Linux` the content of the target; the file's own name goes. `verified` is what
+    /// that file held when it was looked at.
+    ///
+    /// # Errors
+    /// [`Code::Unsafe`] when the file holds something else by now; as [`Staged::commit`].
+    pub fn restore(&self, mut editor: Editor<'_>, from: &str, verified: ContentRef) -> Result<Outcome> {
+        let entry = file(&editor, from)?;
+        if (entry.first_cluster, entry.bytes) != (verified.cluster, verified.bytes) {
+            return Err(Error::refused(format!("{from} is another file since it was verified")).advise("run it again"));
+        }
+        let operation = self.with_content(&editor, verified, Source::File(entry.name))?;
+        execute(&mut editor, operation, &[])
+    }
+
+    /// The operation, with what the volume holds.
+    fn with_content(&self, editor: &Editor<'_>, new: ContentRef, source: Source) -> Result<Operation> {
+        let directory = editor.directory(LINUX_DIR)?;
+        let old = directory.find(&self.target);
+        let backup = match (old, &self.backup) {
+            (None, _) => None,
+            (Some(_), Some(backup)) => Some(backup.clone()),
+            (Some(_), None) => {
+                let what = format!("{} exists, and the plan has no name for its old content", self.target);
+                return Err(Error::refused(what).advise("run it again"));
+            }
+        };
+        let old = old.map(|e| ContentRef { cluster: e.first_cluster, bytes: e.bytes, sha256: None });
+        Ok(Operation {
+            command: self.command.clone(),
+            time: self.time,
+            before: self.before.clone(),
+            install: Some(Install { target: self.target.clone(), backup, old, new, source }),
+            after: self.after.clone(),
+        })
+    }
+}
+
+impl Tidying {
+    /// Carries it out.
     ///
     /// # Errors
     /// As [`Staged::commit`].
     pub fn run(&self, mut editor: Editor<'_>) -> Result<Outcome> {
-        execute(&mut editor, self, &[])
+        let (command, time, after) = (self.command.clone(), self.time, self.steps.clone());
+        execute(&mut editor, Operation { command, time, before: Vec::new(), install: None, after }, &[])
     }
 }
 
 /// Carries out an operation and says in what state a failure leaves the ESP.
-fn execute(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<Outcome> {
-    let e = match carry_out(editor, operation, staged) {
-        Ok(outcome) => return Ok(outcome),
+fn execute(editor: &mut Editor<'_>, operation: Operation, staged: &[Run]) -> Result<Outcome> {
+    let e = match carry_out(editor, &operation, staged) {
+        Ok(exchanged) => return Ok(Outcome { operation, exchanged }),
         Err(e) => e,
     };
     // A refusal (a directory that cannot grow, say) comes from a medium that works: no trace of the attempt has to stay.
@@ -150,26 +234,30 @@ fn execute(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Re
         });
     }
     Err(e
-        .while_doing("the board still boots the old image or the new one")
+        .while_doing("the operation is unfinished")
         .advise("run `bootsurgeon recover` on this disk before anything else")
         .with_esp_changed(true))
 }
 
-fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<Outcome> {
+/// Says whether the commit was an exchange.
+fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<bool> {
     // A full volume has no room for a record, and the way out of that is to delete. Every deletion is safe by itself: the
     // name goes, then its clusters, and what is cut in between are lost clusters.
-    let only_deletes = operation.install.is_none() && operation.tidy.iter().all(|t| matches!(t, Tidy::Remove(_)));
+    let only_deletes = operation.install.is_none() && operation.after.iter().all(|s| matches!(s, Step::Remove(_)));
     let recorded = match intent::write(editor, operation) {
         Err(e) if only_deletes && e.kind() == Kind::Unsafe => false,
         written => written.map(|()| true)?,
     };
+    for rename in &operation.before {
+        rename_file(editor, rename)?;
+    }
     let exchanged = match &operation.install {
         Some(install) => put_in_place(editor, install, staged, operation.time)?,
         None => false,
     };
     finish(editor, operation)?;
-    for step in &operation.tidy {
-        tidy_up(editor, step)?;
+    for step in &operation.after {
+        take(editor, step)?;
     }
     if recorded {
         intent::clear(editor)?;
@@ -177,7 +265,7 @@ fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> 
         editor.write_fsinfo()?;
         editor.barrier()?;
     }
-    Ok(Outcome { exchanged })
+    Ok(exchanged)
 }
 
 /// Links the chain and commits. Says whether the commit was an exchange.
@@ -198,7 +286,7 @@ fn put_in_place(editor: &mut Editor<'_>, install: &Install, staged: &[Run], time
         return Ok(false);
     };
     let Some(backup) = &install.backup else {
-        return Err(Error::io(format!("internal error: no backup name for {}", install.target)));
+        return Err(Error::new(Code::Bug, format!("no name for the old content of {}", install.target)));
     };
     let beside = Some(target.short_slot());
     if editor.create(LINUX_DIR, backup, target.attributes, content, beside)? {
@@ -229,25 +317,12 @@ pub(super) fn finish(editor: &mut Editor<'_>, operation: &Operation) -> Result<V
     Ok(done)
 }
 
-/// One step of tidying, which may have been done before. Says what was done, if anything.
-pub(super) fn tidy_up(editor: &mut Editor<'_>, step: &Tidy) -> Result<Option<String>> {
-    let directory = editor.directory(LINUX_DIR)?;
+/// One step beside the commit, which may have been taken before. Says what was done, if anything.
+pub(super) fn take(editor: &mut Editor<'_>, step: &Step) -> Result<Option<String>> {
     match step {
-        Tidy::Rename { from, to } => match (directory.find(from).cloned(), directory.find(to)) {
-            (None, _) => Ok(None),
-            (Some(old), None) => {
-                editor.rename(LINUX_DIR, &old, to)?;
-                Ok(Some(format!("renamed {from} to {to}")))
-            }
-            // A rename across two sectors that was cut in between: both names have the same chain.
-            (Some(old), Some(new)) if old.first_cluster == new.first_cluster => {
-                editor.remove(LINUX_DIR, &old)?;
-                Ok(Some(format!("finished the renaming of {from} to {to}")))
-            }
-            (Some(_), Some(_)) => Err(Error::refused(format!("both {from} and {to} exist, with different contents"))),
-        },
-        Tidy::Remove(name) => {
-            let Some(entry) = directory.find(name).cloned() else { return Ok(None) };
+        Step::Rename(rename) => rename_file(editor, rename),
+        Step::Remove(name) => {
+            let Some(entry) = editor.directory(LINUX_DIR)?.find(name).cloned() else { return Ok(None) };
             let runs = match entry.first_cluster {
                 0 => Vec::new(),
                 first => editor.table().chain(first)?,
@@ -257,6 +332,24 @@ pub(super) fn tidy_up(editor: &mut Editor<'_>, step: &Tidy) -> Result<Option<Str
             editor.barrier()?;
             Ok(Some(format!("deleted {name}")))
         }
+    }
+}
+
+/// Renames a file, or finishes that. Says what was done, if anything.
+pub(super) fn rename_file(editor: &mut Editor<'_>, Rename { from, to }: &Rename) -> Result<Option<String>> {
+    let directory = editor.directory(LINUX_DIR)?;
+    match (directory.find(from).cloned(), directory.find(to)) {
+        (None, _) => Ok(None),
+        (Some(old), None) => {
+            editor.rename(LINUX_DIR, &old, to)?;
+            Ok(Some(format!("renamed {from} to {to}")))
+        }
+        // A rename across two sectors that was cut in between: both names have the same chain.
+        (Some(old), Some(new)) if old.first_cluster == new.first_cluster => {
+            editor.remove(LINUX_DIR, &old)?;
+            Ok(Some(format!("finished the renaming of {from} to {to}")))
+        }
+        (Some(_), Some(_)) => Err(Error::refused(format!("both {from} and {to} exist, with different contents"))),
     }
 }
 

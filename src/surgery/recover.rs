@@ -4,7 +4,7 @@
 
 use super::LINUX_DIR;
 use super::intent::{self, Files, interrupted};
-use super::operation::{ContentRef, Operation, Tidy, finish, tidy_up};
+use super::operation::{ContentRef, Operation, Rename, Step, finish, take};
 use crate::block::{ReadAt, WriteAt};
 use crate::fat::{Editor, Entry, Health, ProblemClass, Run, Table, Volume};
 use crate::{Code, Error, Kind, Result};
@@ -166,42 +166,52 @@ fn settle(editor: &mut Editor<'_>, operation: &Operation, files: &Files, done: &
                 editor.remove(LINUX_DIR, backup)?;
                 done.actions.push(format!("removed the prepared backup name {}", backup.name));
             }
+            // Back through the states that it came through.
+            for rename in operation.before.iter().rev() {
+                let back = Step::Rename(Rename { from: rename.to.clone(), to: rename.from.clone() });
+                if !settle_step(editor, &back, files.get(&rename.from), done)? {
+                    break;
+                }
+            }
             return Ok(());
         }
     }
     done.finished = Some(true);
     done.actions.extend(finish(editor, operation)?);
-    for step in &operation.tidy {
-        // What is refused now will be refused tomorrow. The image is in place, this is about files beside it; an ESP that
-        // every command refuses until the impossible is done would be the greater harm.
-        let left_out = match same_file(editor, step, files)? {
-            false => format!("{} is another file since", step.name()),
-            true => match tidy_up(editor, step) {
-                Ok(action) => {
-                    done.actions.extend(action);
-                    continue;
-                }
-                Err(e) if e.kind() == Kind::Io => return Err(e),
-                Err(e) => e.to_string(),
-            },
-        };
-        done.actions.push(format!("left out: {left_out}"));
-        // The steps are in the order that keeps the old image or the new one in front at each moment.
-        if matches!(step, Tidy::Rename { .. }) {
-            done.actions.push("left out what was to follow: look at `status`".to_owned());
+    for step in &operation.after {
+        if !settle_step(editor, step, files.get(step.name()), done)? && matches!(step, Step::Rename(_)) {
             break;
         }
     }
     Ok(())
 }
 
-/// Whether the file of a step, if it is there, is the one that was meant when the operation began.
-fn same_file(editor: &Editor<'_>, step: &Tidy, files: &Files) -> Result<bool> {
+/// Takes a step, or says why it is left out; `false` then. `then` is the first cluster and the length of the file that is
+/// meant, where the record has them.
+///
+/// What is refused now will be refused tomorrow. An ESP that every command refuses until the impossible is done would be
+/// the greater harm.
+fn settle_step(editor: &mut Editor<'_>, step: &Step, then: Option<&(u32, u32)>, done: &mut Recovery) -> Result<bool> {
     let directory = editor.directory(LINUX_DIR)?;
-    Ok(match (directory.find(step.name()), files.get(step.name())) {
-        (Some(now), Some(then)) => (now.first_cluster, now.bytes) == *then,
-        _ => true,
-    })
+    let another = |now: &Entry| then.is_some_and(|then| *then != (now.first_cluster, now.bytes));
+    let why = if directory.find(step.name()).is_some_and(another) {
+        format!("{} is another file since", step.name())
+    } else {
+        match take(editor, step) {
+            Ok(action) => {
+                done.actions.extend(action);
+                return Ok(true);
+            }
+            Err(e) if e.kind() == Kind::Io => return Err(e),
+            Err(e) => e.to_string(),
+        }
+    };
+    done.actions.push(format!("left out: {why}"));
+    // The renames are in the order that keeps the old image or the new one in front at each moment.
+    if matches!(step, Step::Rename(_)) {
+        done.actions.push("left out what was to follow: look at `status`".to_owned());
+    }
+    Ok(false)
 }
 
 /// Takes away what no file depends on: orphaned name slots, lost clusters, a stale FSInfo.

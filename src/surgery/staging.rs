@@ -11,7 +11,6 @@ const SPARE_CLUSTERS: u64 = 4;
 #[must_use = "nothing is staged before `seal`"]
 pub struct Staging<'m> {
     editor: Editor<'m>,
-    medium: &'m dyn WriteAt,
     runs: Vec<Run>,
     bytes: u64,
     written: u64,
@@ -54,10 +53,10 @@ impl<'m> Staging<'m> {
     ///
     /// # Errors
     /// [`crate::Kind::Unsafe`] when there is not enough room, with the numbers.
-    pub fn begin(mut editor: Editor<'m>, medium: &'m dyn WriteAt, bytes: u64) -> Result<Self> {
+    pub fn begin(mut editor: Editor<'m>, bytes: u64) -> Result<Self> {
         let need = room_for(editor.geometry(), editor.table().free_clusters(), bytes)?;
         let runs = editor.reserve(need)?;
-        Ok(Self { editor, medium, runs, bytes, written: 0 })
+        Ok(Self { editor, runs, bytes, written: 0 })
     }
 
     /// Waits for the medium, drops the caches, reads everything back and compares it with `expected`.
@@ -71,7 +70,7 @@ impl<'m> Staging<'m> {
         self.editor.barrier()?;
         self.editor.forget()?;
         let volume: Volume<&dyn WriteAt> = self.editor.volume()?;
-        let on_medium = Pieces::new(self.medium, volume.extents_of(&self.runs))?;
+        let on_medium = Pieces::new(self.editor.medium(), volume.extents_of(&self.runs))?;
         let sha256 = sha256_of(&on_medium, self.bytes)?;
         if sha256 != expected {
             return Err(Error::io(format!(
@@ -86,6 +85,12 @@ impl<'m> Staging<'m> {
 }
 
 impl<'m> Staged<'m> {
+    /// Length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
     /// The staged image, as it is on the medium.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::recorder::Recorder;
 use crate::volume;
 use bootsurgeon::block::{ReadAt, read_vec};
 use bootsurgeon::fat::{Stamp, Volume};
-use bootsurgeon::surgery::{ContentRef, Install, LINUX_DIR, Operation, Source, Staging, open_healthy};
+use bootsurgeon::surgery::{LINUX_DIR, Order, Staging, open_healthy};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -112,17 +112,19 @@ fn names_new(volume: &[u8], new: &[u8]) -> bool {
 
 fn swap(medium: &Recorder, new: &[u8]) {
     const STAMP: Stamp = Stamp(1_771_000_000);
-    let volume = Volume::open(medium).unwrap();
-    let entry = volume.find(&format!("{LINUX_DIR}/{NAME}")).unwrap().unwrap();
-    let old = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: None };
-    let mut staging = Staging::begin(open_healthy(medium).unwrap(), medium, new.len() as u64).unwrap();
+    let mut staging = Staging::begin(open_healthy(medium).unwrap(), new.len() as u64).unwrap();
     for chunk in new.chunks(16 * 1024) {
         bootsurgeon::block::Sink::chunk(&mut staging, chunk).unwrap();
     }
     let staged = staging.seal(Sha256::digest(new).into()).unwrap();
     let backup = Some(format!("{NAME}.bak.1771000000"));
-    let install =
-        Install { target: NAME.into(), backup, old: Some(old), new: staged.content(), source: Source::Staged };
-    let operation = Operation { command: "swap".into(), time: STAMP.0, install: Some(install), tidy: Vec::new() };
-    assert!(staged.commit(&operation).unwrap().exchanged);
+    let order = Order {
+        command: "swap".into(),
+        time: STAMP.0,
+        before: Vec::new(),
+        target: NAME.into(),
+        backup,
+        after: Vec::new(),
+    };
+    assert!(staged.commit(&order).unwrap().exchanged);
 }

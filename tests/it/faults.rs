@@ -7,7 +7,7 @@
 use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt, read_vec};
 use bootsurgeon::fat::{Editor, Health, Stamp, Volume};
 use bootsurgeon::surgery::{
-    ContentRef, Install, LINUX_DIR, Operation, Recovery, Source, Staging, Tidy, interrupted, open_healthy, recover,
+    ContentRef, LINUX_DIR, Order, Recovery, Rename, Staging, Step, Tidying, interrupted, open_healthy, recover,
 };
 use bootsurgeon::{Kind, Result};
 use sha2::{Digest, Sha256};
@@ -281,55 +281,49 @@ fn content(medium: &dyn WriteAt, name: &str) -> Result<Option<ContentRef>> {
     Ok(entry.map(|e| ContentRef { cluster: e.first_cluster, bytes: e.bytes, sha256: None }))
 }
 
-fn swap_to(medium: &dyn WriteAt, target: &str, backup: Option<&str>, tidy: Vec<Tidy>) -> Result<()> {
+fn swap_to(medium: &dyn WriteAt, order: &Order) -> Result<()> {
     let image = new_image();
-    let mut staging = Staging::begin(open_healthy(medium)?, medium, image.len() as u64)?;
+    let mut staging = Staging::begin(open_healthy(medium)?, image.len() as u64)?;
     for chunk in image.chunks(4096) {
         staging.chunk(chunk)?;
     }
     let staged = staging.seal(Sha256::digest(&image).into())?;
-    let old = content(medium, target)?;
-    let new = staged.content();
-    let install =
-        Install { target: target.into(), backup: backup.map(str::to_owned), old, new, source: Source::Staged };
-    let operation = Operation { command: "swap".into(), time: STAMP.0, install: Some(install), tidy };
-    staged.commit(&operation).map(|_| ())
+    staged.commit(order).map(|_| ())
 }
 
-fn rename(from: &str, to: &str) -> Tidy {
-    Tidy::Rename { from: from.into(), to: to.into() }
+fn order(command: &str, target: &str, backup: Option<&str>, after: Vec<Step>) -> Order {
+    let backup = backup.map(str::to_owned);
+    Order { command: command.into(), time: STAMP.0, before: Vec::new(), target: target.into(), backup, after }
+}
+
+fn rename(from: &str, to: &str) -> Step {
+    Step::Rename(Rename { from: from.into(), to: to.into() })
 }
 
 fn swap(medium: &dyn WriteAt) -> Result<()> {
-    swap_to(medium, TARGET, Some(BACKUP), vec![rename(TWIN, "Talos-v1.12.4~1.efi.disabled.1771000000")])
+    let disable = rename(TWIN, "Talos-v1.12.4~1.efi.disabled.1771000000");
+    swap_to(medium, &order("swap", TARGET, Some(BACKUP), vec![disable]))
 }
 
 fn swap_to_another_name(medium: &dyn WriteAt) -> Result<()> {
-    swap_to(medium, "Talos-v1.13.0.efi", None, vec![rename(TARGET, BACKUP), Tidy::Remove(TWIN.into())])
+    let after = vec![rename(TARGET, BACKUP), Step::Remove(TWIN.into())];
+    swap_to(medium, &order("swap", "Talos-v1.13.0.efi", None, after))
 }
 
 fn prune(medium: &dyn WriteAt) -> Result<()> {
-    let tidy = vec![
+    let steps = vec![
         rename(TWIN, "Talos-v1.12.4~1.efi.disabled.1771000000"),
-        Tidy::Remove("Talos-v1.12.4.efi.bak.1700000000".into()),
+        Step::Remove("Talos-v1.12.4.efi.bak.1700000000".into()),
     ];
-    let operation = Operation { command: "prune".into(), time: STAMP.0, install: None, tidy };
-    operation.run(open_healthy(medium)?).map(|_| ())
+    let tidying = Tidying { command: "prune".into(), time: STAMP.0, steps };
+    tidying.run(open_healthy(medium)?).map(|_| ())
 }
 
 fn restore(medium: &dyn WriteAt) -> Result<()> {
     let backup = "Talos-v1.12.4.efi.bak.1700000000";
     let editor = open_healthy(medium)?;
-    let Some(new) = content(medium, backup)? else { panic!("no backup") };
-    let install = Install {
-        target: TARGET.into(),
-        backup: Some(BACKUP.into()),
-        old: content(medium, TARGET)?,
-        new,
-        source: Source::File(backup.into()),
-    };
-    let operation = Operation { command: "restore".into(), time: STAMP.0, install: Some(install), tidy: vec![] };
-    operation.run(editor).map(|_| ())
+    let Some(verified) = content(medium, backup)? else { panic!("no backup") };
+    order("restore", TARGET, Some(BACKUP), vec![]).restore(editor, backup, verified).map(|_| ())
 }
 
 fn recovery(medium: &dyn WriteAt) -> Result<()> {

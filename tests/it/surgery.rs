@@ -4,7 +4,7 @@ use bootsurgeon::Kind;
 use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt, read_vec};
 use bootsurgeon::fat::{Editor, Health, Stamp, Volume};
 use bootsurgeon::surgery::{
-    ContentRef, INTENT_NAME, Install, LINUX_DIR, Operation, Source, Staging, Tidy, interrupted, open_healthy, recover,
+    ContentRef, INTENT_NAME, LINUX_DIR, Order, Rename, Staging, Step, Tidying, interrupted, open_healthy, recover,
     rehearse_recovery,
 };
 use sha2::{Digest, Sha256};
@@ -41,7 +41,7 @@ fn volume(kind: fatfs::FatType, bytes: usize, cluster: u32, sector: u16) -> Memo
 }
 
 fn stage<'m>(medium: &'m dyn WriteAt, image: &[u8]) -> bootsurgeon::surgery::Staged<'m> {
-    let mut staging = Staging::begin(open_healthy(medium).unwrap(), medium, image.len() as u64).unwrap();
+    let mut staging = Staging::begin(open_healthy(medium).unwrap(), image.len() as u64).unwrap();
     for chunk in image.chunks(16 * 1024) {
         staging.chunk(chunk).unwrap();
     }
@@ -54,13 +54,21 @@ fn content(medium: &Memory, name: &str) -> Option<ContentRef> {
     Some(ContentRef { cluster: e.first_cluster, bytes: e.bytes, sha256: None })
 }
 
-fn swap(medium: &Memory, target: &str, image: &[u8], tidy: Vec<Tidy>) -> bool {
-    let old = content(medium, target);
-    let staged = stage(medium, image);
-    let backup = old.as_ref().map(|_| format!("{target}.bak.1771000000"));
-    let install = Install { target: target.into(), backup, old, new: staged.content(), source: Source::Staged };
-    let operation = Operation { command: "swap".into(), time: STAMP.0, install: Some(install), tidy };
-    staged.commit(&operation).unwrap().exchanged
+fn swap(medium: &Memory, target: &str, image: &[u8], after: Vec<Step>) -> bool {
+    stage(medium, image).commit(&order("swap", target, after)).unwrap().exchanged
+}
+
+fn order(command: &str, target: &str, after: Vec<Step>) -> Order {
+    let backup = Some(format!("{target}.bak.1771000000"));
+    Order { command: command.into(), time: STAMP.0, before: Vec::new(), target: target.into(), backup, after }
+}
+
+fn rename(from: &str, to: &str) -> Step {
+    Step::Rename(Rename { from: from.into(), to: to.into() })
+}
+
+fn prune(step: Step) -> Tidying {
+    Tidying { command: "prune".into(), time: STAMP.0, steps: vec![step] }
 }
 
 /// Every file by path, as the fatfs crate reads it.
@@ -118,8 +126,7 @@ fn swap_exchanges_in_place_and_touches_nothing_else() {
         assert_clean(&medium);
         let mut expected = files(&medium);
         let image = pattern(9, 90_123);
-        let disable =
-            Tidy::Rename { from: "Talos-v1.12.4~1.efi".into(), to: "Talos-v1.12.4~1.efi.disabled.1771000000".into() };
+        let disable = rename("Talos-v1.12.4~1.efi", "Talos-v1.12.4~1.efi.disabled.1771000000");
         assert!(swap(&medium, "Talos-v1.12.4.efi", &image, vec![disable]), "{kind:?}: the exchange is one write");
         let old = expected.insert("/EFI/Linux/Talos-v1.12.4.efi".into(), image).unwrap();
         expected.insert("/EFI/Linux/Talos-v1.12.4.efi.bak.1771000000".into(), old);
@@ -151,8 +158,8 @@ fn a_directory_without_room_beside_the_target_still_swaps() {
 #[test]
 fn a_new_name_appears_whole_and_the_old_one_is_retired() {
     let medium = volume(fatfs::FatType::Fat32, 40 << 20, 512, 512);
-    let retire = Tidy::Rename { from: "Talos-v1.12.4.efi".into(), to: "Talos-v1.12.4.efi.bak.1771000000".into() };
-    let remove = Tidy::Remove("Talos-v1.12.4~1.efi".into());
+    let retire = rename("Talos-v1.12.4.efi", "Talos-v1.12.4.efi.bak.1771000000");
+    let remove = Step::Remove("Talos-v1.12.4~1.efi".into());
     let mut expected = files(&medium);
     let image = pattern(9, 50_000);
     swap(&medium, "Talos-v1.13.0.efi", &image, vec![retire, remove]);
@@ -170,15 +177,16 @@ fn restore_puts_the_backup_back_without_copying() {
     let before = files(&medium);
     swap(&medium, "Talos-v1.12.4.efi", &pattern(9, 50_000), vec![]);
     let backup = "Talos-v1.12.4.efi.bak.1771000000";
-    let install = Install {
-        target: "Talos-v1.12.4.efi".into(),
+    let verified = content(&medium, backup).unwrap();
+    let order = Order {
         backup: Some("Talos-v1.12.4.efi.bak.1771000099".into()),
-        old: content(&medium, "Talos-v1.12.4.efi"),
-        new: content(&medium, backup).unwrap(),
-        source: Source::File(backup.into()),
+        time: 1_771_000_099,
+        ..order("restore", "Talos-v1.12.4.efi", vec![])
     };
-    let operation = Operation { command: "restore".into(), time: 1_771_000_099, install: Some(install), tidy: vec![] };
-    operation.run(open_healthy(&medium).unwrap()).unwrap();
+    // A backup that is not what was verified is not restored.
+    let other = ContentRef { bytes: verified.bytes + 1, ..verified.clone() };
+    assert_eq!(order.restore(open_healthy(&medium).unwrap(), backup, other).unwrap_err().kind(), Kind::Unsafe);
+    order.restore(open_healthy(&medium).unwrap(), backup, verified).unwrap();
     let after = files(&medium);
     assert!(after["/EFI/Linux/Talos-v1.12.4.efi"] == before["/EFI/Linux/Talos-v1.12.4.efi"]);
     assert!(after["/EFI/Linux/Talos-v1.12.4.efi.bak.1771000099"] == pattern(9, 50_000));
@@ -190,7 +198,7 @@ fn restore_puts_the_backup_back_without_copying() {
 fn a_full_volume_is_refused_before_anything_is_written() {
     let medium = volume(fatfs::FatType::Fat12, 1 << 20, 1024, 512);
     let before = read_vec(&medium, 0, medium.size() as usize).unwrap();
-    let e = Staging::begin(open_healthy(&medium).unwrap(), &medium, 1 << 20).err().unwrap();
+    let e = Staging::begin(open_healthy(&medium).unwrap(), 1 << 20).err().unwrap();
     assert_eq!(e.kind(), Kind::Unsafe);
     assert!(e.to_string().contains("no room"), "{e}");
     assert!(read_vec(&medium, 0, medium.size() as usize).unwrap() == before);
@@ -247,9 +255,7 @@ fn cut_after(medium: &Memory, writes: usize, run: impl Fn(&dyn WriteAt)) -> Memo
 fn what_the_board_wrote_since_is_nobodys_leftover() {
     let medium = volume(fatfs::FatType::Fat16, 16 << 20, 2048, 512);
     let removal = |medium: &dyn WriteAt| {
-        let step = Tidy::Remove("Talos-v1.12.4~1.efi".into());
-        let operation = Operation { command: "prune".into(), time: STAMP.0, install: None, tidy: vec![step] };
-        let _ = operation.run(open_healthy(medium).unwrap());
+        let _ = prune(Step::Remove("Talos-v1.12.4~1.efi".into())).run(open_healthy(medium).unwrap());
     };
     let mut tried = 0;
     for writes in 0..40 {
@@ -273,19 +279,13 @@ fn an_image_that_somebody_replaced_since_keeps_its_backup() {
     let medium = volume(fatfs::FatType::Fat16, 16 << 20, 2048, 512);
     let target = "Talos-v1.12.4.efi";
     let exchange = |medium: &dyn WriteAt| {
-        let v = Volume::open(medium).unwrap();
-        let e = v.find(&format!("{LINUX_DIR}/{target}")).unwrap().unwrap();
-        let old = Some(ContentRef { cluster: e.first_cluster, bytes: e.bytes, sha256: None });
-        let Ok(mut staging) = Staging::begin(open_healthy(medium).unwrap(), medium, 50_000) else { return };
+        let Ok(mut staging) = Staging::begin(open_healthy(medium).unwrap(), 50_000) else { return };
         let image = pattern(7, 50_000);
         if staging.chunk(&image).is_err() {
             return;
         }
         let Ok(staged) = staging.seal(Sha256::digest(&image).into()) else { return };
-        let backup = Some(format!("{target}.bak.1771000000"));
-        let install = Install { target: target.into(), backup, old, new: staged.content(), source: Source::Staged };
-        let operation = Operation { command: "swap".into(), time: STAMP.0, install: Some(install), tidy: vec![] };
-        let _ = staged.commit(&operation);
+        let _ = staged.commit(&order("swap", target, vec![]));
     };
     let mut tried = 0;
     for writes in 0..400 {
@@ -316,21 +316,16 @@ fn deleting_is_the_way_out_of_a_full_volume() {
     let free = Volume::open(&medium).unwrap().free_bytes() as usize;
     Editor::open(&medium).unwrap().make_file("", "FILLER.BIN", &vec![1; free], STAMP).unwrap();
     assert_eq!(Volume::open(&medium).unwrap().free_bytes(), 0);
-    let run = |step: Tidy| {
-        let operation = Operation { command: "prune".into(), time: STAMP.0, install: None, tidy: vec![step] };
-        operation.run(open_healthy(&medium).unwrap())
-    };
+    let run = |step: Step| prune(step).run(open_healthy(&medium).unwrap());
     let name = "Talos-v1.12.4~1.efi".to_owned();
-    let rename = Tidy::Rename { from: name.clone(), to: format!("{name}.disabled.1") };
-    assert_eq!(run(rename).unwrap_err().kind(), Kind::Unsafe);
+    let disable = rename(&name, &format!("{name}.disabled.1"));
+    assert_eq!(run(disable).unwrap_err().kind(), Kind::Unsafe);
     // There is no room for a record. Cut anywhere, the file is there or not, and everything else as it was.
     let before = files(&medium);
     let mut states = std::collections::BTreeSet::new();
     for writes in 0..60 {
         let cut = cut_after(&medium, writes, |medium| {
-            let step = Tidy::Remove(name.clone());
-            let operation = Operation { command: "prune".into(), time: STAMP.0, install: None, tidy: vec![step] };
-            let _ = operation.run(open_healthy(medium).unwrap());
+            let _ = prune(Step::Remove(name.clone())).run(open_healthy(medium).unwrap());
         });
         recover(&cut).unwrap();
         assert!(Health::check(&Volume::open(&cut).unwrap()).unwrap().is_healthy(), "{writes} writes");
@@ -343,7 +338,7 @@ fn deleting_is_the_way_out_of_a_full_volume() {
         states.insert(gone);
     }
     assert_eq!(states.len(), 2);
-    run(Tidy::Remove(name)).unwrap();
+    run(Step::Remove(name)).unwrap();
     assert!(!files(&medium).contains_key("/EFI/Linux/Talos-v1.12.4~1.efi"));
     assert!(interrupted(&Volume::open(&medium).unwrap()).unwrap().is_none());
     assert!(Health::check(&Volume::open(&medium).unwrap()).unwrap().is_healthy());

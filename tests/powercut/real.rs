@@ -16,7 +16,7 @@ use bootsurgeon::boot::{self, LoaderVersion, OtherLoaders, UkiFile, Variables};
 use bootsurgeon::esp::Inventory;
 use bootsurgeon::plan::{NewImage, PrunePlan, PruneWishes, SwapPlan, SwapWishes};
 use bootsurgeon::surgery::{
-    ContentRef, Install, Operation as Surgery, Source, Staging, Tidy, open_healthy, recover, rehearse_recovery,
+    ContentRef, Order, Outcome, Rename, Staging, Step, Tidying, open_healthy, recover, rehearse_recovery,
 };
 use bootsurgeon::{Error, Kind, Result};
 use sha2::{Digest, Sha256};
@@ -78,6 +78,33 @@ struct Real {
     recoveries: AtomicUsize,
 }
 
+/// The steps, and for a restore the file that it takes the content from.
+#[derive(Debug, Clone)]
+enum Surgery {
+    Swap(Order),
+    Restore(Order, String),
+    Prune(Tidying),
+}
+
+impl Surgery {
+    fn order(&self) -> Option<&Order> {
+        match self {
+            Self::Swap(order) | Self::Restore(order, _) => Some(order),
+            Self::Prune(_) => None,
+        }
+    }
+
+    /// What happens to other files, before the commit and after it.
+    fn steps(&self) -> Vec<Step> {
+        match self {
+            Self::Swap(order) | Self::Restore(order, _) => {
+                order.before.iter().cloned().map(Step::Rename).chain(order.after.clone()).collect()
+            }
+            Self::Prune(tidying) => tidying.steps.clone(),
+        }
+    }
+}
+
 enum Steps {
     Given(Surgery),
     Planned(Planned),
@@ -87,13 +114,13 @@ fn file_name(path: &str) -> String {
     path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned()
 }
 
-fn rename(path: &str) -> Tidy {
+fn rename(path: &str) -> Step {
     let from = file_name(path);
-    Tidy::Rename { to: format!("{from}.disabled.{TIME}"), from }
+    Step::Rename(Rename { to: format!("{from}.disabled.{TIME}"), from })
 }
 
-fn remove(path: &str) -> Tidy {
-    Tidy::Remove(file_name(path))
+fn remove(path: &str) -> Step {
+    Step::Remove(file_name(path))
 }
 
 impl Job {
@@ -109,36 +136,34 @@ impl Job {
         }
     }
 
-    /// The operation; what it needs to know of clusters is filled in when it runs.
     fn surgery(self, shape: &Shape) -> Surgery {
-        let nowhere = ContentRef { cluster: 0, bytes: 0, sha256: None };
         let backup = if shape.backup_exists { NEXT_BACKUP } else { BACKUP };
-        let install = |target: &str, source: Source| Install {
+        let order = |command: &str, target: &str, after: Vec<Step>| Order {
+            command: command.to_owned(),
+            time: TIME,
+            before: Vec::new(),
             target: file_name(target),
             backup: (target == TARGET && shape.old.is_some()).then(|| file_name(backup)),
-            old: None,
-            new: nowhere.clone(),
-            source,
+            after,
         };
-        let retire = Tidy::Rename { from: file_name(TARGET), to: file_name(backup) };
-        let from_backup = || Source::File(file_name(BACKUP));
+        let swap = |target: &str, after| Surgery::Swap(order("swap", target, after));
+        let restore = |after| Surgery::Restore(order("restore", TARGET, after), file_name(BACKUP));
+        let prune = |steps| Surgery::Prune(Tidying { command: "prune".to_owned(), time: TIME, steps });
+        let retire = Step::Rename(Rename { from: file_name(TARGET), to: file_name(backup) });
         // Where the target's place in the directory is awkward, it is the one to be renamed or deleted.
         let victim = if shape.room == Room::Ample || shape.old.is_none() { OTHER } else { TARGET };
-        let (command, install, tidy) = match self {
-            Self::Swap => ("swap", Some(install(TARGET, Source::Staged)), vec![]),
-            Self::SwapAndDisable => ("swap", Some(install(TARGET, Source::Staged)), vec![rename(OTHER)]),
-            Self::SwapAndForget => ("swap", Some(install(TARGET, Source::Staged)), vec![remove(BACKUP)]),
-            Self::SwapToNewName => ("swap", Some(install(NEW_NAME, Source::Staged)), vec![retire]),
-            Self::SwapToNewNameAndTidy => {
-                ("swap", Some(install(NEW_NAME, Source::Staged)), vec![retire, rename(OTHER), remove(BACKUP)])
-            }
-            Self::Restore => ("restore", Some(install(TARGET, from_backup())), vec![]),
-            Self::RestoreAndDisable => ("restore", Some(install(TARGET, from_backup())), vec![rename(OTHER)]),
-            Self::Prune => ("prune", None, vec![rename(victim)]),
-            Self::PruneDelete => ("prune", None, vec![remove(victim)]),
-            Self::PruneTwo => ("prune", None, vec![rename(victim), remove(BACKUP)]),
-        };
-        Surgery { command: command.to_owned(), time: TIME, install, tidy }
+        match self {
+            Self::Swap => swap(TARGET, vec![]),
+            Self::SwapAndDisable => swap(TARGET, vec![rename(OTHER)]),
+            Self::SwapAndForget => swap(TARGET, vec![remove(BACKUP)]),
+            Self::SwapToNewName => swap(NEW_NAME, vec![retire]),
+            Self::SwapToNewNameAndTidy => swap(NEW_NAME, vec![retire, rename(OTHER), remove(BACKUP)]),
+            Self::Restore => restore(vec![]),
+            Self::RestoreAndDisable => restore(vec![rename(OTHER)]),
+            Self::Prune => prune(vec![rename(victim)]),
+            Self::PruneDelete => prune(vec![remove(victim)]),
+            Self::PruneTwo => prune(vec![rename(victim), remove(BACKUP)]),
+        }
     }
 
     /// The scenario's expectation and operation.
@@ -146,7 +171,7 @@ impl Job {
         let surgery = self.surgery(&volume.shape);
         let new = Content::of(&volume.new, volume.shape.sector as usize);
         let ample = matches!(volume.shape.room, Room::Ample | Room::NameSpansSectors | Room::RootFull);
-        let replaces = surgery.install.as_ref().is_some_and(|i| i.backup.is_some());
+        let replaces = surgery.order().is_some_and(|o| o.backup.is_some());
         let exchange = ample && replaces;
         let expectation = expect(report, &surgery, new, exchange, newest);
         let real =
@@ -168,41 +193,39 @@ fn expect(
     let mut changes: Vec<(String, Option<Content>)> = Vec::new();
     let mut passing = Vec::new();
     let mut sharing = Vec::new();
-    if let Some(i) = &surgery.install {
-        let content = match &i.source {
-            Source::Staged => new,
-            Source::File(from) => {
+    if let Some(order) = surgery.order() {
+        let content = match surgery {
+            Surgery::Restore(_, from) => {
                 changes.push((full(from), None));
                 // The content has two names from the first entry that is made until the old name goes.
-                sharing.push((full(from), full(&i.target)));
-                sharing.extend(i.backup.iter().map(|b| (full(from), full(b))));
+                sharing.push((full(from), full(&order.target)));
+                sharing.extend(order.backup.iter().map(|b| (full(from), full(b))));
                 holds(from).unwrap()
             }
+            _ => new,
         };
-        changes.push((full(&i.target), Some(content)));
-        if let (Some(backup), Some(old)) = (&i.backup, holds(&i.target)) {
+        changes.push((full(&order.target), Some(content)));
+        if let (Some(backup), Some(old)) = (&order.backup, holds(&order.target)) {
             changes.push((full(backup), Some(old)));
             passing.push((full(backup), content));
             if !exchange {
-                sharing.push((full(backup), full(&i.target)));
+                sharing.push((full(backup), full(&order.target)));
             }
         }
     }
-    for tidy in &surgery.tidy {
-        match tidy {
-            Tidy::Rename { from, to } => {
+    let steps = surgery.steps();
+    for step in &steps {
+        match step {
+            Step::Rename(Rename { from, to }) => {
                 changes.extend([(full(to), holds(from)), (full(from), None)]);
                 sharing.push((full(from), full(to)));
             }
-            Tidy::Remove(name) => changes.push((full(name), None)),
+            Step::Remove(name) => changes.push((full(name), None)),
         }
     }
-    let first = |tidy: &Tidy| match tidy {
-        Tidy::Rename { from, .. } | Tidy::Remove(from) => from.clone(),
-    };
-    let mark = surgery.install.as_ref().map_or_else(|| first(&surgery.tidy[0]), |i| i.target.clone());
+    let mark = surgery.order().map_or_else(|| steps[0].name(), |order| &order.target);
     let changes: Vec<(&str, Option<Content>)> = changes.iter().map(|(p, c)| (p.as_str(), *c)).collect();
-    let mut expectation = Expectation::new(report, &changes, &full(&mark), selects).scratch("BOOTSURG.TXN");
+    let mut expectation = Expectation::new(report, &changes, &full(mark), selects).scratch("BOOTSURG.TXN");
     for (path, content) in passing {
         expectation = expectation.passing(&path, content);
     }
@@ -236,14 +259,13 @@ impl Planned {
     }
 
     /// The operation that the program's own planning arrives at.
-    fn plan<S: ReadAt>(self, esp: &Inventory<S>, new: &Vec<u8>, content: &ContentRef) -> Result<Surgery> {
+    fn plan<S: ReadAt>(self, esp: &Inventory<S>, new: &Vec<u8>) -> Result<Surgery> {
         let version = self.version();
         match self {
             Self::SameVersion | Self::NewVersion | Self::OlderVersion | Self::KeepingDuplicates => {
                 let bytes_to_write = new.len() as u64;
                 let image = NewImage { source: new, version: Some(version), bytes_to_write, from_file: None };
-                let plan = SwapPlan::make(esp, &image, &self.wishes())?;
-                Ok(plan.operation("swap", esp, content.clone(), Source::Staged, TIME))
+                Ok(Surgery::Swap(SwapPlan::make(esp, &image, &self.wishes())?.order("swap", TIME)))
             }
             Self::Restore => {
                 let name = file_name(BACKUP);
@@ -252,13 +274,12 @@ impl Planned {
                 let image =
                     NewImage { source: &source, version: file.version(), bytes_to_write: 0, from_file: Some(&name) };
                 let plan = SwapPlan::make(esp, &image, &self.wishes())?;
-                let cluster = ContentRef { cluster: file.entry.first_cluster, bytes: file.entry.bytes, sha256: None };
-                Ok(plan.operation("restore", esp, cluster, Source::File(name), TIME))
+                Ok(Surgery::Restore(plan.order("restore", TIME), name))
             }
             Self::Prune | Self::PruneDelete => {
                 let delete = self == Self::PruneDelete;
                 let wishes = PruneWishes { delete, keep_backups: None, no_fallback: false, time: TIME };
-                Ok(PrunePlan::make(esp, &wishes)?.operation(TIME))
+                Ok(Surgery::Prune(PrunePlan::make(esp, &wishes)?.tidying(TIME)))
             }
         }
     }
@@ -270,9 +291,11 @@ impl Planned {
         let esp = Inventory::read(&volume.frame, Variables::default()).unwrap();
         let started = esp.selected().map(|f| f.name().to_owned());
         assert_eq!(started, Some(file_name(TARGET)), "{}: {}", volume.shape.describe(), esp.worlds[0].reason);
-        let nowhere = ContentRef { cluster: 0, bytes: 0, sha256: None };
-        let surgery = self.plan(&esp, &new, &nowhere).unwrap_or_else(|e| panic!("{self:?}: {e}"));
-        assert!(!surgery.tidy.is_empty() || self == Self::KeepingDuplicates, "{self:?}: a duplicate is on the volume");
+        let surgery = self.plan(&esp, &new).unwrap_or_else(|e| panic!("{self:?}: {e}"));
+        assert!(
+            !surgery.steps().is_empty() || self == Self::KeepingDuplicates,
+            "{self:?}: a duplicate is on the volume"
+        );
         let images: HashMap<Content, Vec<u8>> = volume
             .files
             .iter()
@@ -336,51 +359,35 @@ impl Real {
         Ok(entry.map(|e| ContentRef { cluster: e.first_cluster, bytes: e.bytes, sha256: None }))
     }
 
-    /// The operation on this medium; `staged` is the new image, where there is one.
-    fn surgery(&self, medium: &dyn WriteAt, staged: Option<ContentRef>) -> Result<Surgery> {
+    /// The operation on this medium.
+    fn surgery(&self, medium: &dyn WriteAt) -> Result<Surgery> {
         match &self.steps {
-            Steps::Planned(planned) => {
-                let esp = Inventory::read(medium, Variables::default())?;
-                let nowhere = ContentRef { cluster: 0, bytes: 0, sha256: None };
-                planned.plan(&esp, &self.new, &staged.unwrap_or(nowhere))
-            }
-            Steps::Given(surgery) => {
-                let mut surgery = surgery.clone();
-                if let Some(install) = &mut surgery.install {
-                    install.old = Self::content(medium, &install.target)?;
-                    let from = match &install.source {
-                        Source::Staged => staged,
-                        Source::File(name) => Self::content(medium, name)?,
-                    };
-                    install.new = from.ok_or_else(|| Error::refused("no new content"))?;
-                }
-                Ok(surgery)
-            }
+            Steps::Planned(planned) => planned.plan(&Inventory::read(medium, Variables::default())?, &self.new),
+            Steps::Given(surgery) => Ok(surgery.clone()),
         }
     }
 
-    fn stages(&self) -> bool {
-        match &self.steps {
-            Steps::Planned(planned) => !matches!(planned, Planned::Restore | Planned::Prune | Planned::PruneDelete),
-            Steps::Given(surgery) => surgery.install.as_ref().is_some_and(|i| i.source == Source::Staged),
+    fn carry_out(&self, medium: &dyn WriteAt) -> Result<Outcome> {
+        match self.surgery(medium)? {
+            Surgery::Swap(order) => {
+                let mut staging = Staging::begin(open_healthy(medium)?, self.new.len() as u64)?;
+                for chunk in self.new.chunks(8192) {
+                    staging.chunk(chunk)?;
+                }
+                staging.seal(Sha256::digest(&self.new).into())?.commit(&order)
+            }
+            Surgery::Restore(order, from) => {
+                let verified = Self::content(medium, &from)?.ok_or_else(|| Error::refused("no backup"))?;
+                order.restore(open_healthy(medium)?, &from, verified)
+            }
+            Surgery::Prune(tidying) => tidying.run(open_healthy(medium)?),
         }
     }
 }
 
 impl Operation for Real {
     fn run(&self, medium: &dyn WriteAt) -> Result<()> {
-        let outcome = if self.stages() {
-            let mut staging = Staging::begin(open_healthy(medium)?, medium, self.new.len() as u64)?;
-            for chunk in self.new.chunks(8192) {
-                staging.chunk(chunk)?;
-            }
-            let staged = staging.seal(Sha256::digest(&self.new).into())?;
-            let surgery = self.surgery(medium, Some(staged.content()))?;
-            staged.commit(&surgery)?
-        } else {
-            self.surgery(medium, None)?.run(open_healthy(medium)?)?
-        };
-        if self.exchange && !outcome.exchanged {
+        if !self.carry_out(medium)?.exchanged && self.exchange {
             return Err(Error::io("there was room for an exchange, but it was none"));
         }
         Ok(())
@@ -524,8 +531,8 @@ fn recover_does_not_take_a_strangers_file_for_its_backup() {
     let volume = Volume::build(Shape { backup_exists: true, ..Shape::usual(Width::Fat16, 512, 512) });
     let medium = memory(&volume.frame);
     // A plan that overlooked that the name is taken.
-    let mut surgery = Job::Swap.surgery(&volume.shape);
-    surgery.install.as_mut().unwrap().backup = Some(file_name(BACKUP));
+    let Surgery::Swap(order) = Job::Swap.surgery(&volume.shape) else { panic!("no swap") };
+    let surgery = Surgery::Swap(Order { backup: Some(file_name(BACKUP)), ..order });
     let operation = Real {
         new: volume.new.clone(),
         steps: Steps::Given(surgery),
