@@ -19,6 +19,7 @@
 //! | [`pod`] | Kubernetes manifests that run the program on nodes | nothing: pure; the environment of its own pods |
 //! | [`surgery`] | the one place that carries operations out, and `recover` | the ESP |
 //! | [`command`], [`cli`] | each command as a function; arguments, prompts, rendering | the terminal |
+//! | `testkit` (a feature) | test keys, images made on the spot, a factory on loopback | what it makes; the loopback |
 //! | [`block`] | bytes at a place: files, devices, memory | the operating system |
 //!
 //! # Limitations
@@ -48,6 +49,8 @@ pub mod pe;
 pub mod plan;
 pub mod pod;
 pub mod surgery;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod trust;
 pub mod uki;
 pub mod verify;

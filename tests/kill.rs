@@ -372,10 +372,9 @@ fn ctrl_c_and_sigterm_leave_nothing_to_recover() {
 }
 
 /// While the image comes from a slow server, there is all the time in the world to press Ctrl-C.
-#[cfg(feature = "factory-server")]
 #[test]
 fn ctrl_c_while_the_image_comes_in() {
-    use bootsurgeon::factory::server::{Behaviour, LocalFactory};
+    use bootsurgeon::testkit::factory::{Behaviour, LocalFactory};
     let mut volume = Volume::new(false);
     let reference = volume.reference();
     let content = std::fs::read(&volume.new).unwrap();

@@ -10,7 +10,7 @@ use super::{Outcome, fixtures};
 use bootsurgeon::block::Sink;
 use bootsurgeon::pcr::{self, Bank, SectionHashes};
 use bootsurgeon::pe::{Arch, Head};
-use bootsurgeon::uki::build::{Builder, cpio, extensions_yaml, zstd};
+use bootsurgeon::testkit::uki::{Builder, cpio, extensions_yaml, zstd};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -15,8 +15,8 @@ mod measure;
 mod table;
 
 use bootsurgeon::block::{FileSource, ReadAt};
-use bootsurgeon::factory::server::{Behaviour, Content, LocalFactory};
 use bootsurgeon::image;
+use bootsurgeon::testkit::factory::{Behaviour, Content, LocalFactory};
 use inputs::Inputs;
 use measure::{READS, Step, Times, WRITES, locate, volume};
 use std::error::Error;

@@ -13,16 +13,10 @@
 
 mod certificate;
 mod digest;
-#[cfg(feature = "demo")]
-mod sign;
 mod signature;
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(all(test, feature = "demo"))]
 mod tests;
 
 pub use certificate::Certificate;
 pub use digest::{DigestSink, ImageDigest};
-#[cfg(feature = "demo")]
-pub use sign::{SigningKey, sign_pe};
 pub use signature::{Outcome, Signature, parse_table, verify};

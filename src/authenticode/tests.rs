@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used)] // statics are not seen to be tests
 
-use super::testing::pe;
 use super::*;
 use crate::block::Sink;
 use crate::pe::Head;
+use crate::testkit::pe::pe;
+use crate::testkit::signing::{SigningKey, sign_pe};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use std::sync::LazyLock;

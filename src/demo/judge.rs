@@ -1,7 +1,7 @@
 //! What became of the disk, by other readers than the surgeon's own: the fatfs crate, plain bytes, and `fsck.fat`.
 
-use super::media::Portion;
 use crate::block::Extent;
+use crate::testkit::media::Portion;
 use crate::{Context, Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

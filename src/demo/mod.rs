@@ -5,9 +5,7 @@
 //! own builder of UKIs; nothing is asked of the system's tools but a last opinion of `fsck.fat`, where it is installed.
 
 mod judge;
-mod media;
 mod scenes;
-mod uki;
 
 use crate::command::{FetchReport, PruneReport, RestoreReport, StatusReport, SwapReport, TemporaryFolder, Ui};
 use crate::verify::Report;

@@ -1,19 +1,19 @@
 //! The steps of the demonstration, and what has to be true after each.
 
-use super::media::{self, Files};
-use super::uki::{ARCH, Kind as UkiKind, VERSION, uki};
 use super::{Answer, Cost, Outcome, Proof, Step, judge, milliseconds, word};
-use crate::authenticode::SigningKey;
 use crate::block::Extent;
 use crate::command::{
     Change, DiskRequest, Event, FactoryRequest, Fetch, ImageRequest, ImageSource, Prune, Restore, StatusReport, Swap,
     SwapReport, TrustRequest, Ui, VariablesChoice, Verify, check_cancelled, status,
 };
 use crate::disk::Target;
-use crate::factory::server::{Behaviour, LocalFactory};
 use crate::factory::{Asset, Options, Schematic};
 use crate::fat::Stamp;
 use crate::surgery::LINUX_DIR;
+use crate::testkit::factory::{Behaviour, LocalFactory};
+use crate::testkit::media::{self, Files};
+use crate::testkit::signing::SigningKey;
+use crate::testkit::talos::{ARCH, Kind as UkiKind, VERSION, uki};
 use crate::verify::{CheckId, Status, Verdict};
 use crate::{Context, Error, Kind, Result};
 use std::collections::BTreeMap;

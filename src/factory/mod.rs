@@ -1,4 +1,4 @@
-//! The Image Factory: schematics, downloads, remote images, and a local factory for demonstration and tests.
+//! The Image Factory: schematics, downloads, remote images.
 //!
 //! Everything that talks to a server rests on one small stack: an exchange (`http`: one request and its answer, with
 //! clocks and cancelling), a transfer (`transfer`: chunks in order, over broken connections and expired URLs), and on
@@ -13,8 +13,6 @@ mod options;
 mod remote;
 mod schematic;
 mod sequential;
-#[cfg(feature = "factory-server")]
-pub mod server;
 mod transfer;
 
 pub use cache::{Cache, Key};

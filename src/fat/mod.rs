@@ -19,7 +19,6 @@ mod edit;
 mod geometry;
 mod health;
 mod name;
-mod populate;
 mod table;
 mod volume;
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::Kind;
 use crate::block::FileSource;
-use crate::iso::testing::{BLOCK, DATA, EFI, LINUX, TinyIso, file};
+use crate::testkit::iso::{BLOCK, DATA, EFI, LINUX, TinyIso, file};
 use std::io::{Cursor, Write};
 use std::path::Path;
 

@@ -15,8 +15,6 @@
 mod boot;
 mod device;
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
 mod tests;
 
 pub use boot::{EfiImage, Origin};

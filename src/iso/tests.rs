@@ -1,6 +1,6 @@
-use super::testing::*;
 use super::*;
 use crate::Kind;
+use crate::testkit::iso::*;
 
 const NAME: &str = "Talos-v1.12.4.efi";
 

@@ -1,9 +1,9 @@
 //! Known answers: Talos' own unit test (thirteen sections), and a two-profile UKI that real stubs measured the same.
 
 use super::*;
-use crate::authenticode::testing::pe;
 use crate::block::Sink;
 use crate::pe::Head;
+use crate::testkit::pe::pe;
 
 fn hashes(file: &[u8], banks: &[Bank], chunk: usize) -> (Head, BTreeMap<usize, BankHashes>) {
     let head = Head::read(&file.to_vec()).unwrap();
@@ -167,10 +167,9 @@ fn a_stream_that_ends_early_is_an_error() {
     assert!(sink.finish().is_err());
 }
 
-#[cfg(feature = "demo")]
 mod signed {
     use super::*;
-    use crate::authenticode::SigningKey;
+    use crate::testkit::signing::SigningKey;
     use base64::Engine;
 
     fn pcrsig(key: &SigningKey, value: &[u8], pcrs: &str) -> String {

@@ -182,11 +182,11 @@ impl Firmware {
     }
 }
 
-#[cfg(all(test, feature = "demo"))]
+#[cfg(test)]
 mod tests {
     use super::siglist::tests as lists;
     use super::*;
-    use crate::authenticode::SigningKey;
+    use crate::testkit::signing::SigningKey;
 
     #[test]
     fn certificate_files_in_every_form() {

@@ -67,14 +67,16 @@ impl Dbx {
     }
 }
 
-#[cfg(all(test, feature = "demo"))]
+#[cfg(test)]
 mod tests {
     use super::super::siglist::tests::{certificates, hashes, tbs256};
     use super::super::siglist::{self};
     use super::*;
-    use crate::authenticode::{DigestSink, SigningKey, parse_table, sign_pe, testing::pe, verify};
+    use crate::authenticode::{DigestSink, parse_table, verify};
     use crate::block::Sink;
     use crate::pe::Head;
+    use crate::testkit::pe::pe;
+    use crate::testkit::signing::{SigningKey, sign_pe};
     use sha2::{Digest, Sha256};
 
     #[test]

@@ -182,7 +182,6 @@ pub(super) mod tests {
         list(SHA256, entries)
     }
 
-    #[cfg(feature = "demo")]
     pub(crate) fn certificates(der: &[u8]) -> Vec<u8> {
         list(X509, &[der])
     }

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::Kind;
     use crate::pe::Arch;
-    use crate::uki::build::{Builder, cpio, extensions_yaml, zstd};
+    use crate::testkit::uki::{Builder, cpio, extensions_yaml, zstd};
     use crate::uki::probe;
     use proptest::prelude::*;
     use sha2::{Digest, Sha256};

@@ -180,7 +180,7 @@ fn null_is_nothing<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(fro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::uki::build;
+    use crate::testkit::uki as build;
 
     const SCHEMATIC: &str = "customization:\n    systemExtensions:\n        officialExtensions:\n            - siderolabs/i915\n            - siderolabs/intel-ucode\n            - siderolabs/tailscale\n";
     const ID: &str = "08086db1d88ea52b2e873f0b0c64562af7ae98f6ed83da5ee478871bbe52abd6";

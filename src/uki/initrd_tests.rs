@@ -1,6 +1,6 @@
 use super::*;
 use crate::Kind;
-use crate::uki::build::{cpio, zstd};
+use crate::testkit::uki::{cpio, zstd};
 use proptest::prelude::*;
 use std::io::Write;
 

@@ -7,8 +7,6 @@
 //! may come from anyone.
 
 mod analysis;
-#[cfg(any(test, feature = "demo"))]
-pub mod build;
 pub mod cmdline;
 mod extensions;
 mod facts;

@@ -159,7 +159,7 @@ fn overlap(mut ranges: Vec<(&str, Extent)>) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
     use crate::pe::Arch;
-    use crate::uki::build::Builder;
+    use crate::testkit::uki::Builder;
 
     fn head(sections: &[(&str, &[u8])]) -> Head {
         let pe = sections.iter().fold(Builder::new(Arch::Amd64), |b, (name, data)| b.section(name, *data)).build();

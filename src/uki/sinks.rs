@@ -157,7 +157,7 @@ impl BufRead for Pieces {
 mod tests {
     use super::*;
     use crate::Kind;
-    use crate::uki::build::{cpio, zstd};
+    use crate::testkit::uki::{cpio, zstd};
 
     fn file() -> (Vec<u8>, Extent) {
         let archive = cpio(&[("0.sqsh", &[7; 9000]), ("extensions.yaml", b"layers: []")]).unwrap();

@@ -115,7 +115,7 @@ pub(super) fn slice_of(bytes: &[u8], at: u64, extent: Extent) -> &[u8] {
 mod tests {
     use super::*;
     use crate::pe::Arch;
-    use crate::uki::build::Builder;
+    use crate::testkit::uki::Builder;
 
     #[test]
     fn a_stream_in_any_pieces_gives_what_reading_gives() {

@@ -288,5 +288,5 @@ pub fn verify(facts: &Facts, policy: &Policy) -> Report {
     }
 }
 
-#[cfg(all(test, feature = "demo"))]
+#[cfg(test)]
 mod tests;

@@ -1,10 +1,12 @@
 #![allow(clippy::unwrap_used)] // statics are not seen to be tests
 
 use super::*;
-use crate::authenticode::{DigestSink, SigningKey, parse_table, sign_pe, testing::pe};
+use crate::authenticode::{DigestSink, parse_table};
 use crate::block::Sink;
 use crate::pcr::{EntryOutcome, PcrSignature};
 use crate::pe::Head;
+use crate::testkit::pe::pe;
+use crate::testkit::signing::{SigningKey, sign_pe};
 use crate::trust::{Dbx, Origin};
 use std::sync::LazyLock;
 

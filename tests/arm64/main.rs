@@ -3,7 +3,6 @@
 //!
 //! Not part of a plain `cargo test`: `BOOTSURGEON_ARM64=path/to/bootsurgeon` names the binary and asks for it; then whatever is
 //! missing is a failure. `tests/arm64/prepare.sh` and `tests/boots/prepare.sh` list what it needs, and qemu-user-static.
-#![cfg(feature = "demo")]
 #![allow(clippy::unwrap_used)]
 
 mod binary;

@@ -3,9 +3,9 @@
 use crate::lab::Systemd;
 use crate::machine::{Boot, Machine};
 use crate::{nvram, volume};
-use bootsurgeon::authenticode::{SigningKey, sign_pe};
 use bootsurgeon::pe::Arch;
-use bootsurgeon::uki::build::{cpio, zstd};
+use bootsurgeon::testkit::signing::{SigningKey, sign_pe};
+use bootsurgeon::testkit::uki::{cpio, zstd};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;

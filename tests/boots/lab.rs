@@ -2,7 +2,7 @@
 
 use bootsurgeon::boot::{Loader, LoaderVersion};
 use bootsurgeon::pe::Arch;
-use bootsurgeon::uki::build::Builder;
+use bootsurgeon::testkit::uki::Builder;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};

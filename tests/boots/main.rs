@@ -8,7 +8,6 @@
 //! - `BOOTSURGEON_BOOTS`: `ci`, `nightly`, or how many states for each version of systemd-boot.
 //! - `BOOTSURGEON_BOOTS_SEED`: other states; 1 if not given.
 //! - `BOOTSURGEON_BOOTS_VERSIONS`: only these versions, or those that begin like this: `257,262.1`.
-#![cfg(feature = "demo")]
 #![allow(clippy::unwrap_used)]
 
 // Shared with the power-cut harness.

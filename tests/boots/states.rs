@@ -3,7 +3,7 @@
 use crate::lab::Systemd;
 use bootsurgeon::boot::Variables;
 use bootsurgeon::pe::Arch;
-use bootsurgeon::uki::build::Builder;
+use bootsurgeon::testkit::uki::Builder;
 use std::collections::HashMap;
 
 /// A seeded generator (SplitMix64): the same seed gives the same states on every machine.

@@ -81,10 +81,9 @@ fn verdicts_and_digests_agree_with_the_tools() {
 }
 
 /// What the demonstration signs must be right for everybody else, too.
-#[cfg(feature = "demo")]
 #[test]
 fn the_tools_accept_our_signatures() {
-    use bootsurgeon::authenticode::{SigningKey, sign_pe};
+    use bootsurgeon::testkit::signing::{SigningKey, sign_pe};
     use std::process::Command;
 
     let Some(corpus) = std::env::var_os("BOOTSURGEON_SIGNED_CORPUS").map(PathBuf::from) else {

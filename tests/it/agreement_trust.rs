@@ -1,12 +1,12 @@
 //! Agreement with systemd-measure (PCR 11), wherever it is installed, and with efitools (db, dbx, `.auth` files), which has
 //! to be installed where `BOOTSURGEON_SIGNED_CORPUS` is set (see `tests/corpus/fetch-signed.sh`).
-#![cfg(feature = "demo")]
 
-use bootsurgeon::authenticode::{DigestSink, ImageDigest, SigningKey, parse_table, sign_pe, verify};
+use bootsurgeon::authenticode::{DigestSink, ImageDigest, parse_table, verify};
 use bootsurgeon::block::Sink;
 use bootsurgeon::efivars::{EfiVars, GLOBAL, SECURITY_DATABASE, SHIM};
 use bootsurgeon::pcr::{Bank, BankHashes, Profile, policy_digest, values};
 use bootsurgeon::pe::Head;
+use bootsurgeon::testkit::signing::{SigningKey, sign_pe};
 use bootsurgeon::trust::{Anchor, Entry, Firmware, parse_signature_lists};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@
 use crate::cli::{DUPLICATE, ESP, NOHALT, TAILSCALE, TARGET, files, named, put, uki, uki_bytes};
 use crate::support::{Lab, fsck_clean, gpt_clean, sha256, tool};
 use bootsurgeon::pe::Arch;
-use bootsurgeon::uki::build::Builder;
+use bootsurgeon::testkit::uki::Builder;
 use std::collections::BTreeMap;
 use std::path::Path;
 

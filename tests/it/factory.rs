@@ -1,9 +1,8 @@
 //! Downloads, remote images and the factory's API against a local factory with every bad behaviour of real servers.
-#![cfg(feature = "factory-server")]
 
 use bootsurgeon::block::ReadAt;
-use bootsurgeon::factory::server::{Behaviour, LocalFactory};
 use bootsurgeon::factory::{Asset, Auth, Event, Factory, Fetched, HttpSource, Options, Schematic, fetch, stream};
+use bootsurgeon::testkit::factory::{Behaviour, LocalFactory};
 use bootsurgeon::{Kind, Result};
 use sha2::{Digest, Sha256, Sha512};
 use std::ops::ControlFlow;

@@ -1,13 +1,12 @@
 //! Images that were made to hurt: bombs, loops, huge directories, absurd counts. The built program has to refuse or to
 //! answer in bounded time, without a panic, and in 64 MiB. And whoever changes one byte of a signed image is found out.
-#![cfg(feature = "demo")]
 
 use crate::support::{Lab, fixtures, run_ok, tool};
 use bootsurgeon::authenticode::{DigestSink, parse_table};
 use bootsurgeon::block::{Memory, Sink};
 use bootsurgeon::fat::Volume;
 use bootsurgeon::pe::{Arch, Head};
-use bootsurgeon::uki::build::{Builder, cpio, extensions_yaml, zstd as pack_zstd};
+use bootsurgeon::testkit::uki::{Builder, cpio, extensions_yaml, zstd as pack_zstd};
 use bootsurgeon::uki::read_initrd;
 use proptest::prelude::*;
 use std::io::{Cursor, Write};

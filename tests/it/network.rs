@@ -1,9 +1,8 @@
 //! The ways to a server that networks make one take: IPv6, proxies, certificate authorities of one's own, credentials.
 //! Through the program, against the local factory, a proxy of this test, and a TLS server of Python's.
-#![cfg(feature = "factory-server")]
 
 use crate::support::{Lab, sha256, tool};
-use bootsurgeon::factory::server::{Behaviour, LocalFactory};
+use bootsurgeon::testkit::factory::{Behaviour, LocalFactory};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;

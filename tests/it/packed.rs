@@ -159,10 +159,9 @@ fn commands_that_read_say_the_same_of_a_packed_image() {
 }
 
 /// The factory's disk images have such names.
-#[cfg(feature = "factory-server")]
 #[test]
 fn a_packed_image_behind_a_url() {
-    use bootsurgeon::factory::server::{Behaviour, LocalFactory};
+    use bootsurgeon::testkit::factory::{Behaviour, LocalFactory};
     if !packers() {
         return;
     }

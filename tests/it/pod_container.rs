@@ -1,11 +1,10 @@
 //! The pod of a manifest, run as far as that goes without a cluster: the manifest's mounts around an otherwise empty, read-only
 //! root directory, the node's disk as a loop device, the arguments and variables as printed. No kubelet, no EFI variables.
-#![cfg(feature = "factory-server")]
 
 use crate::cli::{TAILSCALE, TARGET, uki, uki_bytes};
 use crate::loops::Loop;
 use crate::support::Lab;
-use bootsurgeon::factory::server::{Behaviour, LocalFactory};
+use bootsurgeon::testkit::factory::{Behaviour, LocalFactory};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::Path;

@@ -1,8 +1,7 @@
 //! Images that stay on their server: every kind of server, straight into the swap, nothing stored locally.
-#![cfg(feature = "factory-server")]
 
 use crate::support::{Lab, mtools_read, sha256, tool};
-use bootsurgeon::factory::server::{Behaviour, LocalFactory};
+use bootsurgeon::testkit::factory::{Behaviour, LocalFactory};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Output;

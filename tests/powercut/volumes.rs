@@ -4,7 +4,7 @@
 use crate::frame::{Frame, Random};
 use crate::geometry::{Geometry, Width};
 use bootsurgeon::pe::Arch;
-use bootsurgeon::uki::build::Builder;
+use bootsurgeon::testkit::uki::Builder;
 use std::collections::BTreeMap;
 
 pub const TARGET: &str = "EFI/Linux/Talos-v1.12.4.efi";

@@ -31,7 +31,7 @@ impl Stamp {
 
 /// What an entry points at and when that was written: bytes 13 to 31 of a short entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Content(pub(in crate::fat) [u8; 19]);
+pub struct Content(pub(crate) [u8; 19]);
 
 impl Content {
     /// A file of `bytes` bytes that begins at `first_cluster`.

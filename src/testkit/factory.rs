@@ -4,7 +4,7 @@
 //! Plain HTTP/1.1 over `std::net`, a thread per connection: an HTTP server crate would not let a body break off, stall
 //! or lie about its length. Not for use beyond this machine.
 
-use super::schematic::Schematic;
+use crate::factory::Schematic;
 use crate::{Context, Error, Result};
 use std::collections::HashMap;
 use std::fs::File;

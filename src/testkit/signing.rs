@@ -1,7 +1,7 @@
 //! Signing as Talos' imager does, for the demonstration and for tests: a key made on the spot, a self-signed
 //! certificate, and a PE image signed with it. Never used on anything that is kept.
 
-use super::Certificate;
+use crate::authenticode::{Certificate, DigestSink};
 use crate::block::{Extent, Sink};
 use crate::pe::Head;
 use crate::{Error, Result};
@@ -160,7 +160,7 @@ where
 pub fn sign_pe(mut pe: Vec<u8>, key: &SigningKey) -> Result<Vec<u8>> {
     let head = Head::read(&pe)?;
     let directory = head.security_directory_at.ok_or_else(|| Error::rejected("no place for a certificate table"))?;
-    let mut sink = super::DigestSink::new(&head)?;
+    let mut sink = DigestSink::new(&head)?;
     sink.chunk(&pe)?;
     let digest = sink.finish()?;
 

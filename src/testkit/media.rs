@@ -1,6 +1,6 @@
 //! The media of the demonstration: a disk like an upgraded node's, and a Secure Boot ISO.
 
-use crate::authenticode::SigningKey;
+use super::signing::SigningKey;
 use crate::block::{Memory, WriteAt};
 use crate::disk::Target;
 use crate::fat::{Editor, Stamp};
@@ -25,19 +25,19 @@ const PARTITIONS: [(u32, &str, u64, u64); 4] =
 const ROOM: u64 = 2 * MIB;
 
 /// Files by path, `EFI/BOOT/BOOTAA64.EFI`.
-pub(super) type Files = Vec<(String, Vec<u8>)>;
+pub type Files = Vec<(String, Vec<u8>)>;
 
 /// What is on every medium that boots: loader, its settings, the keys it would enrol.
-pub(super) fn boot_files(key: &SigningKey) -> Result<Files> {
+pub fn boot_files(key: &SigningKey) -> Result<Files> {
     Ok(vec![
-        (format!("EFI/BOOT/{}", super::uki::ARCH.removable_loader()), super::uki::loader(key)?),
+        (format!("EFI/BOOT/{}", super::talos::ARCH.removable_loader()), super::talos::loader(key)?),
         ("loader/loader.conf".into(), b"timeout 10\n".to_vec()),
-        ("loader/keys/auto/db.auth".into(), super::uki::db_auth(key)?),
+        ("loader/keys/auto/db.auth".into(), super::talos::db_auth(key)?),
     ])
 }
 
 /// A whole disk: GPT, partitions with something in them, and an ESP with `files`.
-pub(super) fn disk(path: &Path, files: &Files, stamp: Stamp) -> Result<()> {
+pub fn disk(path: &Path, files: &Files, stamp: Stamp) -> Result<()> {
     let make = || -> Result<()> {
         let mut file = File::options().read(true).write(true).create_new(true).open(path)?;
         file.set_len(DISK)?;
@@ -51,7 +51,7 @@ pub(super) fn disk(path: &Path, files: &Files, stamp: Stamp) -> Result<()> {
                     .volume_label(*b"EFI        ");
                 fatfs::format_volume(&mut part, options)?;
             } else {
-                part.write_all(&super::uki::noise(u64::from(slot), 64 * 1024))
+                part.write_all(&super::talos::noise(u64::from(slot), 64 * 1024))
                     .while_doing(|| format!("filling {name}"))?;
             }
         }
@@ -94,7 +94,7 @@ fn populate(medium: &dyn WriteAt, files: &Files, stamp: Stamp) -> Result<()> {
 /// Three things of the ISOs that xorriso makes for Talos are missing, because the crate does not write them: the appended
 /// partition is in a GPT, not in an MBR; the El Torito entry has a sector count; and there is no second set of volume
 /// descriptors (`-partition_offset 16`). The ISOs in `fixtures/` have all three.
-pub(super) fn iso(files: &Files, stamp: Stamp) -> Result<Vec<u8>> {
+pub fn iso(files: &Files, stamp: Stamp) -> Result<Vec<u8>> {
     let make = || -> Result<Vec<u8>> {
         let wrong = |e: &dyn std::fmt::Display| Error::io(e.to_string());
         let mut tree = Tree::new();
@@ -125,7 +125,7 @@ fn fat_image(files: &Files, stamp: Stamp) -> Result<Vec<u8>> {
 }
 
 /// A part of a file as a file of its own, for the fatfs crate.
-pub(super) struct Portion<'f> {
+pub struct Portion<'f> {
     file: &'f File,
     start: u64,
     bytes: u64,
@@ -133,7 +133,8 @@ pub(super) struct Portion<'f> {
 }
 
 impl<'f> Portion<'f> {
-    pub(super) fn new(file: &'f File, start: u64, bytes: u64) -> Self {
+    /// `bytes` bytes of `file`, from `start` on.
+    pub fn new(file: &'f File, start: u64, bytes: u64) -> Self {
         Self { file, start, bytes, at: 0 }
     }
 
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_iso_holds_the_uki_twice_as_talos_does() {
-        let uki = crate::uki::build::Builder::new(crate::pe::Arch::Arm64)
+        let uki = crate::testkit::uki::Builder::new(crate::pe::Arch::Arm64)
             .section(".osrel", "ID=talos\nVERSION_ID=v1.12.4\n")
             .section(".linux", vec![1; 5000])
             .build();

@@ -3,19 +3,19 @@
 //! What is left out is what only a running machine would notice: kernel, root file system and stub are stand-ins that
 //! start nothing.
 
-use crate::authenticode::{SigningKey, sign_pe};
+use super::signing::{SigningKey, sign_pe};
+use super::uki::{Builder, cpio, extensions_yaml, zstd};
 use crate::factory::Schematic;
 use crate::pcr::{self, Bank, BankHashes};
 use crate::pe::{Arch, Head};
-use crate::uki::build::{Builder, cpio, extensions_yaml, zstd};
 use crate::{Context, Error, Result};
 use base64::Engine as _;
 use std::collections::BTreeMap;
 
 /// The Talos version of everything here.
-pub(super) const VERSION: &str = "v1.12.4";
+pub const VERSION: &str = "v1.12.4";
 /// The board's architecture.
-pub(super) const ARCH: Arch = Arch::Arm64;
+pub const ARCH: Arch = Arch::Arm64;
 const LOADER_MAGIC: &str = "#### LoaderInfo: systemd-boot 257.9-talos ####";
 const STUB_MAGIC: &str = "#### LoaderInfo: systemd-stub 257.9-talos ####";
 const SBAT: &str = "sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md\n";
@@ -30,7 +30,7 @@ const EXTENSION: usize = 96 * 1024;
 
 /// For which place the imager builds a UKI: they differ in command line and profiles.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// Inside the ISO: halts on an installed node, and can wipe the disk.
     Iso,
     /// `metal-arm64-secureboot-uki.efi`.
@@ -40,7 +40,7 @@ pub(super) enum Kind {
 }
 
 /// A signed UKI.
-pub(super) fn uki(kind: Kind, schematic: &Schematic, extensions: &[(&str, &str)], key: &SigningKey) -> Result<Vec<u8>> {
+pub fn uki(kind: Kind, schematic: &Schematic, extensions: &[(&str, &str)], key: &SigningKey) -> Result<Vec<u8>> {
     let halt = if kind == Kind::Iso { " talos.halt_if_installed=1" } else { "" };
     let cmdline = format!("{CMDLINE}{halt}");
     let public = key.public_key_pem()?.into_bytes();
@@ -114,7 +114,7 @@ fn sign_policies(sections: &mut [(&str, Vec<u8>)], public: &[u8], key: &SigningK
 }
 
 /// A signed stand-in for systemd-boot.
-pub(super) fn loader(key: &SigningKey) -> Result<Vec<u8>> {
+pub fn loader(key: &SigningKey) -> Result<Vec<u8>> {
     let pe = Builder::new(ARCH)
         .section(".text", NOTHING)
         .section(".sbat", format!("{SBAT}systemd-boot,1,The systemd Developers,systemd,257,https://systemd.io/\n"))
@@ -127,7 +127,7 @@ pub(super) fn loader(key: &SigningKey) -> Result<Vec<u8>> {
 /// `db.auth`, the update of the firmware's db that systemd-boot enrols in setup mode: `EFI_VARIABLE_AUTHENTICATION_2`
 /// with a signature list of one certificate behind it (UEFI 2.10, 8.2.2 and 32.4.1). The signature over the update is
 /// empty: firmware in setup mode asks for none.
-pub(super) fn db_auth(key: &SigningKey) -> Result<Vec<u8>> {
+pub fn db_auth(key: &SigningKey) -> Result<Vec<u8>> {
     let guid = |text: &str| uuid::Uuid::parse_str(text).map(|g| g.to_bytes_le()).map_err(|e| Error::io(e.to_string()));
     let certificate = key.certificate_der()?;
     let mut auth = vec![0xEA, 0x07, 1, 15]; // EFI_TIME: 2026-01-15
@@ -191,7 +191,7 @@ fn splash() -> Vec<u8> {
 }
 
 /// Bytes that no compressor makes shorter, the same for the same seed (xorshift64*).
-pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut x = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {

@@ -1,9 +1,11 @@
 //! Files and directories on volumes this program makes itself: the demonstration's disk, and tests. Not for a user's
 //! ESP: there [`crate::surgery`] writes, behind its plans and records.
 
-use super::dir::{Attributes, SLOT};
-use super::edit::{Content, Editor, Stamp};
+use crate::fat::{Attributes, Content, Editor, Stamp};
 use crate::{Error, Result};
+
+/// Length of a directory slot in bytes.
+const SLOT: usize = 32;
 
 impl Editor<'_> {
     /// Makes a directory and those above it, where they are missing.
