@@ -241,8 +241,9 @@ pub(super) struct TrustArgs {
     /// Trusted signer, PEM or DER (repeatable)
     #[arg(long, value_name = "FILE")]
     pub(super) cert: Vec<PathBuf>,
-    /// Directory with EFI variables, or "none" [default: this machine's, for a disk in this machine]
-    #[arg(long, value_name = "DIR")]
+    /// Directory or file with EFI variables, "esp" for the file in which the firmware keeps them on the ESP, or "none"
+    /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
+    #[arg(long, value_name = "DIR|FILE")]
     pub(super) efivars: Option<PathBuf>,
     /// The schematic it must be built from: ID or YAML file
     #[arg(long, value_name = "ID|FILE")]
@@ -305,8 +306,9 @@ pub(super) struct DiskArgs {
 pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) disk: DiskArgs,
-    /// Directory with EFI variables, or "none" [default: this machine's, for a disk in this machine]
-    #[arg(long, value_name = "DIR")]
+    /// Directory or file with EFI variables, "esp" for the file in which the firmware keeps them on the ESP, or "none"
+    /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
+    #[arg(long, value_name = "DIR|FILE")]
     pub(super) efivars: Option<PathBuf>,
 }
 
@@ -319,8 +321,9 @@ pub(super) struct DoctorArgs {
     /// Look at this EFI System Partition only
     #[arg(long, value_name = "N|LABEL|PARTUUID", requires = "disks")]
     pub(super) partition: Option<String>,
-    /// Directory with EFI variables, or "none" [default: this machine's, for a disk in this machine]
-    #[arg(long, value_name = "DIR")]
+    /// Directory or file with EFI variables, "esp" for the file in which the firmware keeps them on the ESP, or "none"
+    /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
+    #[arg(long, value_name = "DIR|FILE")]
     pub(super) efivars: Option<PathBuf>,
     /// Where the machine's /proc, /sys and /dev are; /host in a debug container that has the node's tree there
     #[arg(long, value_name = "DIR", default_value = "/")]
@@ -435,8 +438,9 @@ pub(super) struct PruneArgs {
     /// Take the only fallback out of the menu too
     #[arg(long)]
     pub(super) no_fallback: bool,
-    /// Directory with EFI variables, or "none" [default: this machine's, for a disk in this machine]
-    #[arg(long, value_name = "DIR")]
+    /// Directory or file with EFI variables, "esp" for the file in which the firmware keeps them on the ESP, or "none"
+    /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
+    #[arg(long, value_name = "DIR|FILE")]
     pub(super) efivars: Option<PathBuf>,
 }
 

@@ -81,6 +81,9 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
                 VariablesChoice::None => None,
                 VariablesChoice::Unsaid => Some(PathBuf::from(crate::efivars::DEFAULT_DIR)),
                 VariablesChoice::Dir(dir) => Some(dir.clone()),
+                VariablesChoice::Esp => {
+                    return Err(crate::Error::usage("--efivars esp: `verify` looks at no ESP for variables"));
+                }
             };
             let disk = |path| command::DiskRequest { path, partition: None, efivars: variables.clone() };
             let request = command::Verify {
@@ -207,6 +210,7 @@ fn variables(efivars: Option<PathBuf>) -> VariablesChoice {
     match efivars {
         None => VariablesChoice::Unsaid,
         Some(dir) if dir.as_os_str() == "none" => VariablesChoice::None,
+        Some(dir) if dir.as_os_str() == "esp" => VariablesChoice::Esp,
         Some(dir) => VariablesChoice::Dir(dir),
     }
 }

@@ -19,11 +19,12 @@ mod status;
 mod swap;
 mod trust;
 mod ui;
+mod variables;
 mod verify;
 
 pub use change::Change;
 pub use copy::CopyOut;
-pub use disk::{DiskRequest, VariablesChoice, boot_variables};
+pub use disk::DiskRequest;
 pub use doctor::{Doctor, DoctorReport};
 pub use examine::{Examined, examine};
 pub use extract::{Extract, ExtractReport};
@@ -45,6 +46,7 @@ pub use swap::{ImageSource, Swap, SwapReport};
 pub use trust::TrustRequest;
 pub use ui::{Event, Ui};
 pub(crate) use ui::{check_cancelled, network_event};
+pub use variables::{MachineTree, VariablesChoice, boot_variables};
 pub use verify::Verify;
 
 /// Seconds since 1970 UTC.

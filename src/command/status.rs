@@ -1,11 +1,12 @@
 //! `status`: the ESP as it is, and what boots.
 
-use super::{DiskRequest, Event, Ui, VariablesChoice, boot_variables};
+use super::{DiskRequest, Event, Ui, boot_variables};
 use crate::Result;
 use crate::block::ReadAt;
 use crate::boot::{MenuMode, Prediction, Roles};
 use crate::disk::Target;
 use crate::doctor::{DiskWords, EspView, Finding, examine_esp};
+use crate::efivars::Origin;
 use crate::esp::{EspFile, FileKind, Inventory};
 use crate::fat::{FatKind, ProblemClass, Volume};
 use crate::packed::Packing;
@@ -30,6 +31,8 @@ pub struct StatusReport {
     pub interrupted: Option<String>,
     /// The boot loader.
     pub loader: Option<LoaderReport>,
+    /// Where the EFI variables come from that the prediction goes by.
+    pub variables: Origin,
     /// What is noteworthy.
     pub warnings: Vec<String>,
     /// What is wrong, what it means, and the command that mends it; the worst first.
@@ -166,21 +169,17 @@ pub fn status(request: &Status, ui: &dyn Ui) -> Result<StatusReport> {
     warnings.extend(unreadable);
     warnings.extend(inventory.worlds[0].warnings.iter().cloned());
     let words = request.words(&target, inventory.arch());
-    let view = EspView { esp: &inventory, words, variables_known: vars.dir().is_some() };
+    let view = EspView { esp: &inventory, words, variables_known: vars.unavailable().is_none() };
     let mut findings = examine_esp(&view);
     crate::doctor::sort(&mut findings);
-    Ok(report(&target, &inventory, warnings, findings))
+    Ok(report(&target, &inventory, vars.origin(), warnings, findings))
 }
 
 impl DiskRequest {
     /// How the commands that are recommended name the disk.
     pub(super) fn words(&self, target: &Target, arch: Option<Arch>) -> DiskWords {
-        let efivars = match &self.efivars {
-            VariablesChoice::Dir(dir) => Some(dir.as_path()),
-            VariablesChoice::Unsaid | VariablesChoice::None => None,
-        };
         // The partition's own node: what lies in the page cache of the whole disk may be older.
-        DiskWords::new(&self.path, target.node(), self.partition.as_deref(), efivars)
+        DiskWords::new(&self.path, target.node(), self.partition.as_deref(), self.efivars.as_argument())
             .for_arch(arch)
             .for_packed(target.packing())
     }
@@ -190,10 +189,12 @@ impl DiskRequest {
 pub(super) fn report<S: ReadAt>(
     target: &Target,
     esp: &Inventory<S>,
+    variables: Origin,
     warnings: Vec<String>,
     findings: Vec<Finding>,
 ) -> StatusReport {
     StatusReport {
+        variables,
         findings,
         disk: disk_report(target),
         esp: esp_report(&esp.volume, &esp.health),

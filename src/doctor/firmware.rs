@@ -5,12 +5,9 @@ use super::failures::{KNOWN_FAILURES, in_log};
 use super::machine::{Machine, Mount};
 use super::{Finding, Severity};
 use crate::boot::lenient_string;
-use crate::efivars::{EfiVars, GLOBAL, LOADER};
+use crate::efivars::{EfiVars, GLOBAL, LOADER, Origin, StoreFormat, U_BOOT};
 use serde::Serialize;
-use uuid::Uuid;
 
-/// `U_BOOT_EFI_RT_VAR_FILE_GUID`: vendor of RTStorageVolatile and VarToFile (EBBR, "File Format For Storing EFI Variables").
-const U_BOOT: Uuid = uuid::uuid!("b2ac5fc9-92b7-4acd-aeac-11e818c3130c");
 /// More lines of the kernel's log than this are not quoted.
 const MAX_LOG_FINDINGS: usize = 8;
 
@@ -39,6 +36,8 @@ pub enum SetVariable {
 pub struct FirmwareFacts {
     /// The directory that the variables were read from.
     pub directory: Option<String>,
+    /// Where the variables come from that count at the next start.
+    pub variables: Origin,
     /// Why there are no variables, if there are none.
     pub unavailable: Option<String>,
     /// Whether the running kernel was started by UEFI; `null` when the variables are not those of this machine.
@@ -78,6 +77,7 @@ pub fn firmware(vars: &EfiVars, machine: Option<&Machine>) -> (FirmwareFacts, Ve
     let mount = vars.dir().zip(machine).and_then(|(dir, m)| m.mount_of(dir).cloned());
     let facts = FirmwareFacts {
         directory: vars.dir().map(|d| d.display().to_string()),
+        variables: vars.origin(),
         unavailable: vars.unavailable().map(str::to_owned),
         started_by_uefi: machine.map(|m| m.efi),
         set_variable: set_variable(vars, mount.as_ref(), &logged),
@@ -119,7 +119,7 @@ fn set_variable(vars: &EfiVars, mount: Option<&Mount>, logged: &[(&'static str, 
         SetVariable::Failed
     } else if mount.is_some_and(|m| m.read_only) {
         SetVariable::ReadOnly
-    } else if there("RTStorageVolatile", U_BOOT) {
+    } else if there("RTStorageVolatile", U_BOOT) || vars.store().is_some() {
         SetVariable::Volatile
     } else if there("LoaderEntryRebootReason", LOADER) {
         // Linux' efibc driver writes it when the system goes down.
@@ -154,11 +154,18 @@ fn about_setting(vars: &EfiVars, facts: &FirmwareFacts) -> Option<Finding> {
             let at = facts.mount.as_ref().map_or("efivarfs", |m| &m.point);
             class(Severity::Warning, "efivarfs-read-only", format!("efivarfs is mounted read-only at {at}"))
         }
-        SetVariable::Volatile => class(
-            Severity::Warning,
-            "writes-lost",
-            "U-Boot keeps the variables in memory while a system runs (RTStorageVolatile)".to_owned(),
-        ),
+        SetVariable::Volatile => {
+            let what = match vars.store().map(|s| (s.format, &s.place)) {
+                Some((StoreFormat::Edk2, place)) => {
+                    format!("the firmware keeps its variables in {place}, and in memory while a system runs")
+                }
+                Some((StoreFormat::UBoot, place)) => {
+                    format!("U-Boot keeps its variables in {place}, and in memory while a system runs")
+                }
+                None => "U-Boot keeps the variables in memory while a system runs (RTStorageVolatile)".to_owned(),
+            };
+            class(Severity::Warning, "writes-lost", what)
+        }
         SetVariable::Worked => Some(Finding::new(
             Severity::Ok,
             "variables-writable",

@@ -1,10 +1,27 @@
-//! EFI variables, read from an efivarfs directory and never written.
+//! EFI variables: where they are, and reading them. Nothing is ever written.
 //!
-//! Linux shows each variable as a file `<Name>-<guid>`: 4 bytes of attributes (little endian), then the data
-//! (kernel documentation "efivarfs"). The directory may be absent (no UEFI, a container without the mount) or a copy
-//! made elsewhere; it is always an optional input.
+//! | place | what it is |
+//! | --- | --- |
+//! | efivarfs | Linux shows each variable as a file `<Name>-<guid>`: 4 bytes of attributes (little endian), then the data (kernel documentation "efivarfs"). The directory may be a copy made elsewhere |
+//! | `ubootefi.var` | U-Boot has no room for variables of its own and keeps them in this file on the ESP |
+//! | a flash image | EDK II's variable store: inside `RPI_EFI.fd` on a Raspberry Pi, in `OVMF_VARS.fd` for a virtual machine |
+//!
+//! All of them may be absent (no UEFI, a container without the mount): variables are always an optional input.
+//!
+//! **Which of them is the board's truth.** Where firmware keeps its variables in a file on the disk, what a running system
+//! sees in efivarfs is a copy in memory: what is written there is lost. The next start goes by the file. Firmware of this
+//! kind says so itself (`RTStorageVolatile`, EBBR), and then [`EfiVars::kept_in`] takes what outlives a start from the file,
+//! and from efivarfs what the firmware works out anew each time.
 
+mod edk2;
+mod store;
+mod uboot;
+
+pub use store::{Store, StoreFormat};
+
+use crate::block::FileSource;
 use crate::{Context, Error, Result};
+use serde::Serialize;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -19,6 +36,9 @@ pub const SECURITY_DATABASE: Uuid = uuid::uuid!("d719b2cb-3d3a-4596-a3bc-dad00e6
 /// shim's variables, SbatLevelRT among them.
 pub const SHIM: Uuid = uuid::uuid!("605dab50-e046-4300-abb6-3dd810dd8b23");
 
+/// `U_BOOT_EFI_RT_VAR_FILE_GUID`: vendor of RTStorageVolatile and VarToFile (EBBR, "File Format For Storing EFI Variables").
+pub const U_BOOT: Uuid = uuid::uuid!("b2ac5fc9-92b7-4acd-aeac-11e818c3130c");
+
 /// The variables that decide what systemd-boot starts, all of vendor [`LOADER`].
 pub const LOADER_SELECTION: [&str; 8] = [
     "LoaderEntryOneShot",
@@ -30,6 +50,13 @@ pub const LOADER_SELECTION: [&str; 8] = [
     "LoaderConfigTimeout",
     "LoaderConfigTimeoutOneShot",
 ];
+
+/// U-Boot's file in the root of the ESP.
+pub const UBOOT_FILE: &str = "ubootefi.var";
+/// The Raspberry Pi's EDK II firmware in the root of the first FAT partition; its variables are inside.
+pub const RPI_FILE: &str = "RPI_EFI.fd";
+/// `EFI_VARIABLE_NON_VOLATILE`.
+pub const NON_VOLATILE: u32 = 1;
 
 /// Where Linux mounts efivarfs.
 pub const DEFAULT_DIR: &str = "/sys/firmware/efi/efivars";
@@ -47,21 +74,64 @@ pub struct Variable {
     pub data: Vec<u8>,
 }
 
-/// An efivarfs directory, or the reason why there is none.
+/// EFI variables, or the reason why there are none.
 #[derive(Debug, Clone)]
-pub struct EfiVars(Result<PathBuf, String>);
+pub struct EfiVars {
+    source: Source,
+    /// What somebody should know about where they come from.
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Nowhere(String),
+    Directory(PathBuf),
+    Store(Store),
+    /// The firmware keeps in the store what it shows in the directory.
+    Kept(PathBuf, Store),
+}
+
+/// Where variables come from, for reports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// The kind of place.
+    pub kind: OriginKind,
+    /// The directory or file; `null` without variables.
+    pub place: Option<String>,
+    /// Why there, or why there are none.
+    pub why: String,
+}
+
+/// A kind of place for variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OriginKind {
+    /// None are known.
+    None,
+    /// A directory of efivarfs, or a copy of one.
+    Efivarfs,
+    /// U-Boot's `ubootefi.var`.
+    UBoot,
+    /// EDK II's variable store.
+    Edk2,
+}
 
 impl EfiVars {
-    /// Takes a directory; `None` when the user wants none. A directory that is missing or cannot be listed is not an
-    /// error: the state is then [`Self::unavailable`].
+    /// Takes a directory of efivarfs or a file with variables; `None` when the user wants none. A place that is missing or
+    /// cannot be read is not an error: the state is then [`Self::unavailable`].
     #[must_use]
-    pub fn open(dir: Option<&Path>) -> Self {
-        let Some(dir) = dir else { return Self(Err("no EFI variables were asked for".into())) };
-        match std::fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
-            Ok(true) => Self(Ok(dir.to_owned())),
+    pub fn open(place: Option<&Path>) -> Self {
+        let nowhere = |why: String| Self { source: Source::Nowhere(why), warnings: Vec::new() };
+        let Some(place) = place else { return nowhere("no EFI variables were asked for".into()) };
+        if std::fs::metadata(place).is_ok_and(|meta| meta.is_file()) {
+            let read = FileSource::open(place).and_then(|file| Store::read(&file, &place.display().to_string()));
+            return read.map_or_else(|e| nowhere(e.to_string()), Self::of_store);
+        }
+        match std::fs::read_dir(place).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => Self { source: Source::Directory(place.to_owned()), warnings: Vec::new() },
             // Without UEFI the mount point exists and is empty.
-            Ok(false) => Self(Err(format!("{} is empty: no UEFI here, or efivarfs is not mounted", dir.display()))),
-            Err(e) => Self(Err(format!("{}: {e}", dir.display()))),
+            Ok(false) => nowhere(format!("{} is empty: no UEFI here, or efivarfs is not mounted", place.display())),
+            Err(e) => nowhere(format!("{}: {e}", place.display())),
         }
     }
 
@@ -78,16 +148,112 @@ impl EfiVars {
         found
     }
 
+    /// The variables of a file that was found on a disk.
+    #[must_use]
+    pub fn of_store(store: Store) -> Self {
+        let warnings = store.warnings().iter().map(|w| format!("{}: {w}", store.place)).collect();
+        Self { source: Source::Store(store), warnings }
+    }
+
+    /// No variables, and why.
+    #[must_use]
+    pub fn none(why: impl Into<String>) -> Self {
+        Self { source: Source::Nowhere(why.into()), warnings: Vec::new() }
+    }
+
+    /// The same firmware's variables as they are at its next start, where it keeps them in `store`: what outlives a start
+    /// from there, the rest from here.
+    #[must_use]
+    pub fn kept_in(self, store: Store) -> Self {
+        let mut vars = Self::of_store(store.clone());
+        vars.warnings.splice(0..0, self.warnings);
+        if let Source::Directory(dir) | Source::Kept(dir, _) = self.source {
+            vars.source = Source::Kept(dir, store);
+        }
+        vars
+    }
+
+    /// Adds something that somebody should know.
+    #[must_use]
+    pub fn with_warning(mut self, warning: impl Into<String>) -> Self {
+        self.warnings.push(warning.into());
+        self
+    }
+
     /// Why there are no variables, if there are none.
     #[must_use]
     pub fn unavailable(&self) -> Option<&str> {
-        self.0.as_ref().err().map(String::as_str)
+        match &self.source {
+            Source::Nowhere(why) => Some(why),
+            _ => None,
+        }
     }
 
-    /// The directory, if there is one.
+    /// The directory of efivarfs, if there is one.
     #[must_use]
     pub fn dir(&self) -> Option<&Path> {
-        self.0.as_ref().ok().map(PathBuf::as_path)
+        match &self.source {
+            Source::Directory(dir) | Source::Kept(dir, _) => Some(dir),
+            Source::Nowhere(_) | Source::Store(_) => None,
+        }
+    }
+
+    /// The file in which the firmware keeps what outlives a start, if it is known.
+    #[must_use]
+    pub fn store(&self) -> Option<&Store> {
+        match &self.source {
+            Source::Store(store) | Source::Kept(_, store) => Some(store),
+            Source::Nowhere(_) | Source::Directory(_) => None,
+        }
+    }
+
+    /// What somebody should know about where they come from.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Whether the firmware is U-Boot and says that what is written to its variables is lost (`RTStorageVolatile`).
+    #[must_use]
+    pub fn lost_at_restart(&self) -> bool {
+        self.read("RTStorageVolatile", U_BOOT).is_ok_and(|v| v.is_some())
+    }
+
+    /// Where they come from.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        let of = |format| match format {
+            StoreFormat::UBoot => OriginKind::UBoot,
+            StoreFormat::Edk2 => OriginKind::Edk2,
+        };
+        let firmware = |format| match format {
+            StoreFormat::UBoot => "U-Boot",
+            StoreFormat::Edk2 => "this firmware",
+        };
+        let (kind, place, why) = match &self.source {
+            Source::Nowhere(why) => (OriginKind::None, None, why.clone()),
+            Source::Directory(dir) => {
+                (OriginKind::Efivarfs, Some(dir.display().to_string()), "the firmware's own variables".to_owned())
+            }
+            Source::Store(store) => (
+                of(store.format),
+                Some(store.place.clone()),
+                format!("{} starts with what is in this file", firmware(store.format)),
+            ),
+            Source::Kept(_, store) if store.why_missing().is_some() => {
+                (of(store.format), Some(store.place.clone()), store.why_missing().unwrap_or_default().to_owned())
+            }
+            Source::Kept(dir, store) => (
+                of(store.format),
+                Some(store.place.clone()),
+                format!(
+                    "{} starts with what is in this file; {} shows a copy in memory, and what is written there is lost",
+                    firmware(store.format),
+                    dir.display()
+                ),
+            ),
+        };
+        Origin { kind, place, why }
     }
 
     /// Reads a variable; `None` when it does not exist or there are no variables at all.
@@ -95,33 +261,22 @@ impl EfiVars {
     /// # Errors
     /// [`crate::Kind::Io`] when it exists and cannot be read, has more than 1 MiB or lacks its attributes.
     pub fn read(&self, name: &str, vendor: Uuid) -> Result<Option<Variable>> {
-        let Ok(dir) = &self.0 else { return Ok(None) };
         if name.is_empty() || name.contains(['/', '\0']) {
             return Err(Error::usage(format!("{name:?} is no name of an EFI variable")));
         }
-        let path = dir.join(format!("{name}-{vendor}"));
-        let read = || -> Result<Option<Variable>> {
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-                Err(e) => return Err(e.into()),
-            };
-            let mut bytes = Vec::new();
-            // One read call per value: efivarfs limits how often an unprivileged process may read.
-            file.take(MAX_VARIABLE + 1).read_to_end(&mut bytes)?;
-            if bytes.len() as u64 > MAX_VARIABLE {
-                return Err(Error::io(format!("more than {MAX_VARIABLE} bytes")));
+        match &self.source {
+            Source::Nowhere(_) => Ok(None),
+            Source::Directory(dir) => read_file(dir, name, vendor),
+            Source::Store(store) => Ok(store.get(name, vendor).cloned()),
+            Source::Kept(dir, store) => {
+                let shown = read_file(dir, name, vendor)?;
+                let lasts = |v: &Variable| v.attributes & NON_VOLATILE != 0;
+                if shown.as_ref().is_some_and(|v| !lasts(v)) || !store.keeps(name, vendor) {
+                    return Ok(shown);
+                }
+                Ok(store.get(name, vendor).cloned())
             }
-            // A variable that is being deleted reads as an empty file.
-            if bytes.is_empty() {
-                return Ok(None);
-            }
-            let Some((attributes, data)) = bytes.split_first_chunk::<4>() else {
-                return Err(Error::io(format!("{} bytes, and its attributes alone have 4", bytes.len())));
-            };
-            Ok(Some(Variable { attributes: u32::from_le_bytes(*attributes), data: data.to_vec() }))
-        };
-        read().while_doing(|| format!("reading the EFI variable {}", path.display()))
+        }
     }
 
     /// The first byte of a variable as a flag, for example `SecureBoot` of [`GLOBAL`]; `None` when it does not exist.
@@ -137,17 +292,57 @@ impl EfiVars {
     /// # Errors
     /// [`crate::Kind::Io`] when the directory cannot be read.
     pub fn list(&self) -> Result<Vec<(String, Uuid)>> {
-        let Ok(dir) = &self.0 else { return Ok(Vec::new()) };
-        let list = || -> Result<Vec<(String, Uuid)>> {
-            let mut all = Vec::new();
-            for entry in std::fs::read_dir(dir)?.take(MAX_FILES) {
-                all.extend(entry?.file_name().to_str().and_then(parse_name));
+        match &self.source {
+            Source::Nowhere(_) => Ok(Vec::new()),
+            Source::Directory(dir) => list_files(dir),
+            Source::Store(store) => Ok(store.list()),
+            Source::Kept(dir, store) => {
+                let mut all = list_files(dir)?;
+                all.extend(store.list());
+                all.sort();
+                all.dedup();
+                Ok(all)
             }
-            all.sort();
-            Ok(all)
-        };
-        list().while_doing(|| format!("listing the EFI variables in {}", dir.display()))
+        }
     }
+}
+
+fn read_file(dir: &Path, name: &str, vendor: Uuid) -> Result<Option<Variable>> {
+    let path = dir.join(format!("{name}-{vendor}"));
+    let read = || -> Result<Option<Variable>> {
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let mut bytes = Vec::new();
+        // One read call per value: efivarfs limits how often an unprivileged process may read.
+        file.take(MAX_VARIABLE + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_VARIABLE {
+            return Err(Error::io(format!("more than {MAX_VARIABLE} bytes")));
+        }
+        // A variable that is being deleted reads as an empty file.
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let Some((attributes, data)) = bytes.split_first_chunk::<4>() else {
+            return Err(Error::io(format!("{} bytes, and its attributes alone have 4", bytes.len())));
+        };
+        Ok(Some(Variable { attributes: u32::from_le_bytes(*attributes), data: data.to_vec() }))
+    };
+    read().while_doing(|| format!("reading the EFI variable {}", path.display()))
+}
+
+fn list_files(dir: &Path) -> Result<Vec<(String, Uuid)>> {
+    let list = || -> Result<Vec<(String, Uuid)>> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(dir)?.take(MAX_FILES) {
+            all.extend(entry?.file_name().to_str().and_then(parse_name));
+        }
+        all.sort();
+        Ok(all)
+    };
+    list().while_doing(|| format!("listing the EFI variables in {}", dir.display()))
 }
 
 /// `Name-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`; the name itself may contain hyphens.
@@ -211,6 +406,50 @@ mod tests {
         }
         assert_eq!(vars.read("Gone", GLOBAL).unwrap(), None);
         assert!(vars.read("../x", GLOBAL).is_err());
+    }
+
+    #[test]
+    fn a_file_is_taken_like_a_directory() {
+        let bytes = uboot::tests::file(&[("LoaderEntryDefault", LOADER, 7, b"x")]);
+        let dir = directory(&[("kept.var", &bytes), ("other.bin", b"no variables at all")]);
+        let vars = EfiVars::open(Some(&dir.path().join("kept.var")));
+        assert_eq!(vars.read("LoaderEntryDefault", LOADER).unwrap().unwrap().data, b"x");
+        assert_eq!(vars.origin().kind, OriginKind::UBoot);
+        assert!(vars.origin().place.unwrap().ends_with("kept.var"));
+        let none = EfiVars::open(Some(&dir.path().join("other.bin")));
+        assert!(none.unavailable().unwrap().contains("no file of EFI variables"), "{none:?}");
+    }
+
+    #[test]
+    fn what_outlives_a_start_comes_from_the_file_and_the_rest_from_efivarfs() {
+        let name = |name: &str, vendor: Uuid| format!("{name}-{vendor}");
+        let shown: Vec<(String, &[u8])> = vec![
+            (name("RTStorageVolatile", U_BOOT), b"\x06\0\0\0ubootefi.var\0"),
+            (name("SecureBoot", GLOBAL), &[6, 0, 0, 0, 1]),
+            (name("db", SECURITY_DATABASE), &[0x27, 0, 0, 0, 9]),
+            (name("LoaderEntrySelected", LOADER), &[6, 0, 0, 0, b's', 0]),
+            (name("LoaderEntryDefault", LOADER), &[7, 0, 0, 0, b'r', 0]),
+            (name("LoaderEntryOneShot", LOADER), &[7, 0, 0, 0, b'o', 0]),
+        ];
+        let files: Vec<(&str, &[u8])> = shown.iter().map(|(name, bytes)| (name.as_str(), *bytes)).collect();
+        let dir = directory(&files);
+        let vars = EfiVars::open(Some(dir.path()));
+        assert!(vars.lost_at_restart());
+        let kept = [("LoaderEntryDefault", LOADER, 7, &b"f\0"[..]), ("BootNext", GLOBAL, 7, &[1, 0])];
+        let store = Store::read(&uboot::tests::file(&kept), "ubootefi.var on the ESP").unwrap();
+        let vars = vars.kept_in(store);
+        let data = |name: &str, vendor| vars.read(name, vendor).unwrap().map(|v| v.data);
+        assert_eq!(data("SecureBoot", GLOBAL), Some(vec![1]));
+        assert_eq!(data("db", SECURITY_DATABASE), Some(vec![9]));
+        assert_eq!(data("LoaderEntrySelected", LOADER), Some(b"s\0".to_vec()));
+        assert_eq!(data("LoaderEntryDefault", LOADER), Some(b"f\0".to_vec()));
+        assert_eq!(data("LoaderEntryOneShot", LOADER), None);
+        assert_eq!(data("BootNext", GLOBAL), Some(vec![1, 0]));
+        assert_eq!(vars.origin().kind, OriginKind::UBoot);
+        assert!(vars.list().unwrap().contains(&("BootNext".to_owned(), GLOBAL)));
+        let nothing = vars.kept_in(Store::empty(StoreFormat::UBoot, "ubootefi.var"));
+        assert_eq!(nothing.read("LoaderEntryDefault", LOADER).unwrap(), None);
+        assert_eq!(nothing.read("SecureBoot", GLOBAL).unwrap().unwrap().data, [1]);
     }
 
     #[test]

@@ -166,7 +166,7 @@ fn efivars(dir: Option<&Path>) -> Result<bool> {
     match dir {
         None => Ok(true),
         Some(dir) if dir == Path::new(crate::efivars::DEFAULT_DIR) => Ok(true),
-        Some(dir) if dir == Path::new("none") => Ok(false),
+        Some(dir) if dir == Path::new("none") || dir == Path::new("esp") => Ok(false),
         Some(dir) => Err(no_such_file("--efivars", &dir.display().to_string())),
     }
 }

@@ -4,6 +4,7 @@ use super::status::bar;
 use super::{Paint, Render, size};
 use crate::command::DoctorReport;
 use crate::doctor::{BootOptions, Finding, FirmwareFacts, SetVariable, Severity};
+use crate::efivars::OriginKind;
 use std::fmt::{self, Write};
 
 /// Columns that running text is broken at.
@@ -88,6 +89,7 @@ fn facts(f: &mut dyn Write, p: Paint, firmware: &FirmwareFacts) -> fmt::Result {
     let audit = if firmware.audit_mode == Some(true) { ", audit mode" } else { "" };
     writeln!(f, "  Secure Boot   {mode}{audit}")?;
     match (&firmware.directory, &firmware.unavailable) {
+        (None, None) => writeln!(f, "  variables     {}", firmware.variables.place.as_deref().unwrap_or_default())?,
         (Some(dir), _) => {
             let mount = match &firmware.mount {
                 Some(m) if m.read_only => format!(", efivarfs {}", p.warn("mounted read-only")),
@@ -95,6 +97,9 @@ fn facts(f: &mut dyn Write, p: Paint, firmware: &FirmwareFacts) -> fmt::Result {
                 None => String::new(),
             };
             writeln!(f, "  variables     {dir}{mount}")?;
+            if matches!(firmware.variables.kind, OriginKind::UBoot | OriginKind::Edk2) {
+                writeln!(f, "  next start    goes by {}", firmware.variables.place.as_deref().unwrap_or_default())?;
+            }
         }
         (None, why) => {
             writeln!(f, "  variables     {}", p.warn(format!("none: {}", why.as_deref().unwrap_or("not asked for"))))?;

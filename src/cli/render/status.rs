@@ -5,6 +5,7 @@ use super::{Paint, Render, size};
 use crate::boot::MenuMode;
 use crate::command::{EntryReport, FileReport, StatusReport};
 use crate::doctor::Severity;
+use crate::efivars::OriginKind;
 use crate::esp::{BackupName, FileKind};
 use std::fmt::{self, Write};
 
@@ -39,6 +40,9 @@ impl Render for StatusReport {
                 writeln!(f, "Boot  {}, {what}", l.path)?;
             }
             None => writeln!(f, "Boot  {}", p.bad("no boot loader in EFI/BOOT: the firmware finds nothing to start"))?,
+        }
+        if let (OriginKind::UBoot | OriginKind::Edk2, Some(place)) = (self.variables.kind, &self.variables.place) {
+            writeln!(f, "Vars  {place}: {}", self.variables.why)?;
         }
         writeln!(f, "\n{}", p.strong("EFI/Linux"))?;
         if self.files.is_empty() {

@@ -34,7 +34,7 @@ impl Examined {
         let mut esp = Inventory::read(target.open()?, variables.clone())?;
         esp.examine()?;
         let words = request.words(&target, esp.arch());
-        let view = EspView { esp: &esp, words, variables_known: vars.dir().is_some() };
+        let view = EspView { esp: &esp, words, variables_known: vars.unavailable().is_none() };
         let mut found = examine_esp(&view);
         found.extend(verified(&view, vars, ui)?);
         let mut found: Vec<Finding> = found.into_iter().map(|f| f.of(name)).collect();
@@ -61,7 +61,7 @@ impl Examined {
         }
         sort(&mut found);
         let warnings = esp.worlds[0].warnings.clone();
-        let status = report(&target, &esp, warnings, found);
+        let status = report(&target, &esp, vars.origin(), warnings, found);
         let place = EspPlace {
             name: name.to_owned(),
             partuuid: target.partition.as_ref().map(|p| p.partuuid),

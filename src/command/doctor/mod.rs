@@ -69,24 +69,29 @@ impl Doctor {
         let machine = Machine::read(&self.root);
         let (mut requests, complete) = self.requests(&machine, &mut findings, ui)?;
         let is_this_machine = self.disks.is_empty();
-        let vars = self.variables(&machine, is_this_machine);
+        if requests.len() > MAX_ESPS {
+            let what = format!("{} ESPs: only the first {MAX_ESPS} are looked at", requests.len());
+            findings.push(Finding::new(Severity::Warning, "too-many-esps", what, "name the disk that is meant"));
+            requests.truncate(MAX_ESPS);
+        }
+        let vars = self.variables(is_this_machine, &requests);
         let ours = is_this_machine && self.efivars == VariablesChoice::Unsaid
             || vars.dir().is_some_and(|dir| machine.mount_of(dir).is_some());
         let (facts, mut about) = firmware(&vars, ours.then_some(&machine));
         let (variables, unreadable) = boot_variables(&vars);
         for what in unreadable {
-            let finding = Finding::new(Severity::Warning, "variable-unreadable", what, "it counts as absent");
+            let finding = if vars.warnings().contains(&what) {
+                let meaning = "which variables count at the next start decides what is said below";
+                Finding::new(Severity::Warning, "variables-in-doubt", what, meaning)
+            } else {
+                Finding::new(Severity::Warning, "variable-unreadable", what, "it counts as absent")
+            };
             if !findings.iter().any(|f| f.what == finding.what) {
                 findings.push(finding);
             }
         }
 
         let (mut examined, mut esps) = (Vec::new(), Vec::new());
-        if requests.len() > MAX_ESPS {
-            let what = format!("{} ESPs: only the first {MAX_ESPS} are looked at", requests.len());
-            findings.push(Finding::new(Severity::Warning, "too-many-esps", what, "name the disk that is meant"));
-            requests.truncate(MAX_ESPS);
-        }
         for place in &requests {
             let request = &place.request;
             check_cancelled(ui)?;

@@ -1,7 +1,7 @@
 //! Which ESPs `doctor` looks at.
 
 use super::super::copy::unpack;
-use super::super::{DiskRequest, Ui, VariablesChoice};
+use super::super::{DiskRequest, MachineTree, Ui};
 use super::Doctor;
 use crate::Result;
 use crate::block::FileSource;
@@ -122,14 +122,12 @@ impl Doctor {
         })
     }
 
-    pub(super) fn variables(&self, machine: &Machine, is_this_machine: bool) -> EfiVars {
+    /// The EFI variables of the board that these ESPs belong to.
+    pub(super) fn variables(&self, is_this_machine: bool, places: &[Place]) -> EfiVars {
         let ours = || self.disks.iter().all(|d| FileSource::open(d).is_ok_and(|s| s.is_block_device()));
-        match &self.efivars {
-            VariablesChoice::None => EfiVars::open(None),
-            VariablesChoice::Dir(dir) => EfiVars::open(Some(dir)),
-            VariablesChoice::Unsaid if is_this_machine || ours() => EfiVars::open(Some(&machine.variables())),
-            VariablesChoice::Unsaid => EfiVars::open(None),
-        }
+        let machine = (is_this_machine || ours()).then(|| MachineTree::at(&self.root));
+        let targets: Vec<Target> = places.iter().filter_map(|place| place.find().ok()).collect();
+        self.efivars.locate(machine.as_ref(), &targets.iter().collect::<Vec<_>>())
     }
 }
 

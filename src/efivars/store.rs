@@ -1,0 +1,151 @@
+//! EFI variables in a file: how they are found and what is kept of them.
+
+use super::{Variable, edk2, uboot};
+use crate::block::{ReadAt, read_vec};
+use crate::{Error, Result};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// A larger file of U-Boot's is refused, in bytes. U-Boot's own limit is 16 to 128 KiB.
+const MAX_UBOOT: u64 = 4 * 1024 * 1024;
+/// More variables than this no firmware keeps.
+const MAX_VARIABLES: usize = 65_536;
+/// More warnings say nothing new.
+const MAX_WARNINGS: usize = 16;
+/// Longer names are none, in UTF-16 units.
+const MAX_NAME: usize = 1024;
+
+/// Who wrote a file of variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoreFormat {
+    /// U-Boot: `ubootefi.var`.
+    UBoot,
+    /// EDK II: a flash image such as `RPI_EFI.fd` or `OVMF_VARS.fd`.
+    Edk2,
+}
+
+/// EFI variables from a file.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Who wrote it.
+    pub format: StoreFormat,
+    /// For people: where the file is.
+    pub place: String,
+    /// Why it is taken to be empty, where there is no file.
+    missing: Option<String>,
+    entries: Arc<Entries>,
+}
+
+impl Store {
+    /// Reads a file of variables; `place` says for people which one it is.
+    ///
+    /// # Errors
+    /// [`crate::Code::Malformed`] when it is none, or a damaged one, which its firmware would not use either; what the
+    /// source reports.
+    pub fn read(source: &dyn ReadAt, place: &str) -> Result<Self> {
+        let read = || -> Result<Self> {
+            let head = read_vec(source, 0, source.size().min(16) as usize)?;
+            let (format, entries) = if uboot::is_store(&head) {
+                if source.size() > MAX_UBOOT {
+                    return Err(Error::rejected(format!(
+                        "{} bytes are too many for U-Boot's variables",
+                        source.size()
+                    )));
+                }
+                (StoreFormat::UBoot, uboot::parse(&read_vec(source, 0, source.size() as usize)?)?)
+            } else {
+                (StoreFormat::Edk2, edk2::read(source)?)
+            };
+            Ok(Self { format, place: place.to_owned(), missing: None, entries: Arc::new(entries) })
+        };
+        read().map_err(|e| e.while_doing(format!("reading the EFI variables in {place}")))
+    }
+
+    /// A store without variables: what U-Boot has when it ignores the file.
+    #[must_use]
+    pub fn empty(format: StoreFormat, place: &str) -> Self {
+        Self { format, place: place.to_owned(), missing: None, entries: Arc::default() }
+    }
+
+    /// A store without variables, because there is no file; `why` is for people.
+    #[must_use]
+    pub fn missing(format: StoreFormat, place: &str, why: &str) -> Self {
+        Self { missing: Some(why.to_owned()), ..Self::empty(format, place) }
+    }
+
+    /// Why it is taken to be empty, where there is no file.
+    pub(super) fn why_missing(&self) -> Option<&str> {
+        self.missing.as_deref()
+    }
+
+    /// A variable.
+    #[must_use]
+    pub fn get(&self, name: &str, vendor: Uuid) -> Option<&Variable> {
+        self.entries.get(name, vendor)
+    }
+
+    /// What is odd about the file.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.entries.warnings
+    }
+
+    /// Names and vendors, sorted.
+    pub(super) fn list(&self) -> Vec<(String, Uuid)> {
+        self.entries.all.keys().cloned().collect()
+    }
+
+    /// Whether the firmware takes this variable from the store at its next start, if it is there.
+    pub(super) fn keeps(&self, name: &str, vendor: Uuid) -> bool {
+        match self.format {
+            StoreFormat::UBoot => uboot::keeps(name, vendor),
+            StoreFormat::Edk2 => true,
+        }
+    }
+}
+
+/// A variable with its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) name: String,
+    pub(super) vendor: Uuid,
+    pub(super) value: Variable,
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    all: BTreeMap<(String, Uuid), Variable>,
+    warnings: Vec<String>,
+}
+
+impl Entries {
+    /// Adds a variable, unless there is one of that name: the first one counts.
+    pub(super) fn add(&mut self, stored: Stored) {
+        if self.all.len() < MAX_VARIABLES {
+            self.all.entry((stored.name, stored.vendor)).or_insert(stored.value);
+        }
+    }
+
+    pub(super) fn get(&self, name: &str, vendor: Uuid) -> Option<&Variable> {
+        self.all.get(&(name.to_owned(), vendor))
+    }
+
+    pub(super) fn warn(&mut self, what: String) {
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings.push(what);
+        }
+    }
+}
+
+/// The NUL-terminated UTF-16LE name at an offset, and where it ends.
+pub(super) fn name_at(bytes: &[u8], at: usize) -> Option<(String, usize)> {
+    let units = bytes.get(at..)?.as_chunks::<2>().0;
+    let units: Vec<u16> = units.iter().take(MAX_NAME).map(|u| u16::from_le_bytes(*u)).take_while(|u| *u != 0).collect();
+    // The NUL has to be there.
+    (units.len() < MAX_NAME && bytes.len() >= at + (units.len() + 1) * 2)
+        .then(|| (String::from_utf16_lossy(&units), at + (units.len() + 1) * 2))
+}
