@@ -12,8 +12,8 @@ use std::sync::LazyLock;
 /// A way to damage a file or table.
 type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
 
-static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate("bootsurgeon test").unwrap());
-static OTHER: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate("somebody else").unwrap());
+static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::test("bootsurgeon test").unwrap());
+static OTHER: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::other_test("somebody else").unwrap());
 
 fn plain() -> Vec<u8> {
     pe(&[(".osrel", b"ID=talos\n", 0), (".linux", &[7; 3000], 0), (".initrd", &[9; 700], 0)])

@@ -184,7 +184,7 @@ mod signed {
 
     #[test]
     fn a_policy_verifies_and_its_failures_are_told_apart() {
-        let (key, other) = (SigningKey::generate("pcr").unwrap(), SigningKey::generate("other").unwrap());
+        let (key, other) = (SigningKey::test("pcr").unwrap(), SigningKey::other_test("other").unwrap());
         let pem = key.public_key_pem().unwrap();
         let value = vec![1; 32];
         let values = BTreeMap::from([(Bank::Sha256, value.clone())]);

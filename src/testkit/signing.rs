@@ -1,5 +1,8 @@
-//! Signing as Talos' imager does, for the demonstration and for tests: a key made on the spot, a self-signed
-//! certificate, and a PE image signed with it. Never used on anything that is kept.
+//! Signing as Talos' imager does: a test key, a self-signed certificate for it, and a PE image signed with it.
+//!
+//! The private keys are in the source tree, so everybody has them. A certificate made here must never reach the db of
+//! firmware that protects anything; its name should say so. The keys are fixed because `ring` makes no RSA keys, and the
+//! one crate that does (`rsa`) has a timing side channel (RUSTSEC-2023-0071) that would then be in every build.
 
 use crate::authenticode::{Certificate, DigestSink};
 use crate::block::{Extent, Sink};
@@ -12,34 +15,39 @@ use cms::signed_data::{
     CertificateSet, EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos,
 };
 use const_oid::{ObjectIdentifier, db::rfc5911, db::rfc5912};
-use der::asn1::{OctetString, SetOfVec};
+use der::asn1::{BitString, OctetString, SetOfVec, UtcTime};
 use der::pem::LineEnding;
-use der::{Any, Decode, Encode, EncodePem, Tag};
-use rsa::pkcs1v15;
-use rsa::pkcs8::{EncodePrivateKey, EncodePublicKey};
-use rsa::rand_core::{OsRng, RngCore};
-use rsa::sha2::{Digest, Sha256};
-use rsa::signature::{SignatureEncoding, Signer};
-use spki::AlgorithmIdentifierOwned;
+use der::{Any, DateTime, Decode, Encode, EncodePem, Tag};
+use ring::rand::SystemRandom;
+use ring::signature::{KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair};
+use sha2::{Digest, Sha256};
+use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use std::str::FromStr;
-use std::time::Duration;
 use x509_cert::attr::Attribute;
-use x509_cert::builder::{Builder, CertificateBuilder, Profile};
+use x509_cert::ext::AsExtension;
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
 use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
-use x509_cert::time::Validity;
+use x509_cert::time::{Time, Validity};
 
+/// The keys of the fixtures: PKCS#8 PEM, RSA-2048.
+const TEST_KEY: &str = include_str!("../../fixtures/keys/test-signing.key");
+const OTHER_TEST_KEY: &str = include_str!("../../fixtures/keys/test-other-signing.key");
 /// `SPC_PE_IMAGE_DATA_OBJID`.
 const SPC_PE_IMAGE_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.15");
 /// `SpcPeImageData` as every signing tool writes it: no flags, and the file link "<<<Obsolete>>>" in UTF-16.
 const PE_IMAGE_DATA: &[u8] = b"\x30\x25\x03\x01\x00\xa0\x20\xa2\x1e\x80\x1c\
     \0<\0<\0<\0O\0b\0s\0o\0l\0e\0t\0e\0>\0>\0>";
-/// How long a certificate made here is valid: a year.
-const VALIDITY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// First and last year of a certificate made here. What is made is the same on every day; UTCTime ends in 2049.
+const YEARS: (u16, u16) = (2024, 2049);
 
-/// An RSA-2048 key with a self-signed certificate.
+/// What goes wrong in here is a mistake in this file or in the name of a certificate.
+type Encoding<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// An RSA-2048 test key with a self-signed certificate.
 pub struct SigningKey {
-    key: rsa::RsaPrivateKey,
+    pem: &'static str,
+    key: RsaKeyPair,
     certificate: x509_cert::Certificate,
 }
 
@@ -48,32 +56,30 @@ fn failed(what: &str) -> impl FnOnce(&dyn std::fmt::Display) -> Error {
 }
 
 impl SigningKey {
-    /// Makes a key and a certificate for `CN=<name>`. Takes up to a second.
+    /// The test key with a certificate for `CN=<name>`. The same name gives the same certificate, byte for byte.
     ///
     /// # Errors
-    /// When the system gives no random numbers, or `name` is no RFC 4514 value.
-    pub fn generate(name: &str) -> Result<Self> {
-        let key = rsa::RsaPrivateKey::new(&mut OsRng, 2048).map_err(|e| failed("making an RSA key")(&e))?;
-        let signer = pkcs1v15::SigningKey::<Sha256>::new(key.clone());
-        let subject = Name::from_str(&format!("CN={name}")).map_err(|e| failed("the name of a certificate")(&e))?;
-        let make = || -> Result<x509_cert::Certificate, Box<dyn std::error::Error>> {
-            let mut serial = [0; 15];
-            OsRng.try_fill_bytes(&mut serial)?;
-            serial[0] = serial[0] & 0x3F | 0x40; // positive and without leading zeros: always as long in DER
-            let spki = spki::SubjectPublicKeyInfoOwned::try_from(key.to_public_key().to_public_key_der()?.as_bytes())?;
-            let builder = CertificateBuilder::new(
-                // Self-signed, but for signing images and not certificates: OpenSSL wants that key usage of a signer.
-                Profile::Leaf { issuer: subject.clone(), enable_key_agreement: false, enable_key_encipherment: false },
-                SerialNumber::new(&serial)?,
-                Validity::from_now(VALIDITY)?,
-                subject,
-                spki,
-                &signer,
-            )?;
-            Ok(builder.build::<pkcs1v15::Signature>()?)
+    /// When `name` is no RFC 4514 value.
+    pub fn test(name: &str) -> Result<Self> {
+        Self::new(TEST_KEY, name)
+    }
+
+    /// Another test key with a certificate for `CN=<name>`: a signer that nobody trusts.
+    ///
+    /// # Errors
+    /// As [`Self::test`].
+    pub fn other_test(name: &str) -> Result<Self> {
+        Self::new(OTHER_TEST_KEY, name)
+    }
+
+    fn new(pem: &'static str, name: &str) -> Result<Self> {
+        let make = || -> Encoding<Self> {
+            let (_, pkcs8) = der::pem::decode_vec(pem.as_bytes()).map_err(|e| e.to_string())?;
+            let key = RsaKeyPair::from_pkcs8(&pkcs8).map_err(|e| e.to_string())?;
+            let certificate = self_signed(&key, &Name::from_str(&format!("CN={name}"))?)?;
+            Ok(Self { pem, key, certificate })
         };
-        let certificate = make().map_err(|e| failed("making a certificate")(&e))?;
-        Ok(Self { key, certificate })
+        make().map_err(|e| failed("making a certificate")(&e))
     }
 
     /// The certificate, for use as a trust anchor.
@@ -101,12 +107,9 @@ impl SigningKey {
     }
 
     /// The private key in PKCS#8 PEM, for other tools.
-    ///
-    /// # Errors
-    /// None that can be expected of a key made here.
-    pub fn private_key_pem(&self) -> Result<String> {
-        let pem = self.key.to_pkcs8_pem(LineEnding::LF).map_err(|e| failed("encoding a key")(&e))?;
-        Ok(pem.to_string())
+    #[must_use]
+    pub fn private_key_pem(&self) -> &'static str {
+        self.pem
     }
 
     /// The public key as PEM `PUBLIC KEY`, as it stands in `.pcrpkey`.
@@ -114,7 +117,11 @@ impl SigningKey {
     /// # Errors
     /// None that can be expected of a key made here.
     pub fn public_key_pem(&self) -> Result<String> {
-        self.key.to_public_key().to_public_key_pem(LineEnding::LF).map_err(|e| failed("encoding a key")(&e))
+        let make = || -> Encoding<String> {
+            let der = public_key(&self.key)?.to_der()?;
+            der::pem::encode_string("PUBLIC KEY", LineEnding::LF, &der).map_err(|e| e.to_string().into())
+        };
+        make().map_err(|e| failed("encoding a key")(&e))
     }
 
     /// RSASSA-PKCS1-v1_5 over `message` with SHA-256: for a PCR policy of the sha256 bank, `message` is the 32 bytes of
@@ -123,7 +130,7 @@ impl SigningKey {
     /// # Errors
     /// When the RSA operation fails.
     pub fn sign_sha256(&self, message: &[u8]) -> Result<Vec<u8>> {
-        sign_with::<Sha256>(&self.key, message)
+        sign_with(&RSA_PKCS1_SHA256, &self.key, message)
     }
 
     /// As [`Self::sign_sha256`] with SHA-384, for the sha384 bank.
@@ -131,7 +138,7 @@ impl SigningKey {
     /// # Errors
     /// When the RSA operation fails.
     pub fn sign_sha384(&self, message: &[u8]) -> Result<Vec<u8>> {
-        sign_with::<rsa::sha2::Sha384>(&self.key, message)
+        sign_with(&RSA_PKCS1_SHA384, &self.key, message)
     }
 
     /// As [`Self::sign_sha256`] with SHA-512, for the sha512 bank.
@@ -139,17 +146,56 @@ impl SigningKey {
     /// # Errors
     /// When the RSA operation fails.
     pub fn sign_sha512(&self, message: &[u8]) -> Result<Vec<u8>> {
-        sign_with::<rsa::sha2::Sha512>(&self.key, message)
+        sign_with(&RSA_PKCS1_SHA512, &self.key, message)
     }
 }
 
-fn sign_with<D>(key: &rsa::RsaPrivateKey, message: &[u8]) -> Result<Vec<u8>>
-where
-    D: Digest + rsa::pkcs8::AssociatedOid,
-{
-    let signature =
-        pkcs1v15::SigningKey::<D>::new(key.clone()).try_sign(message).map_err(|e| failed("an RSA signature")(&e))?;
-    Ok(signature.to_vec())
+fn sign_with(encoding: &'static dyn RsaEncoding, key: &RsaKeyPair, message: &[u8]) -> Result<Vec<u8>> {
+    let mut signature = vec![0; key.public().modulus_len()];
+    let signed = key.sign(encoding, &SystemRandom::new(), message, &mut signature);
+    signed.map_err(|e| failed("an RSA signature")(&e))?;
+    Ok(signature)
+}
+
+fn public_key(key: &RsaKeyPair) -> der::Result<SubjectPublicKeyInfoOwned> {
+    let subject_public_key = BitString::from_bytes(key.public_key().as_ref())?;
+    Ok(SubjectPublicKeyInfoOwned { algorithm: algorithm(rfc5912::RSA_ENCRYPTION), subject_public_key })
+}
+
+/// A certificate for signing images and not certificates: OpenSSL wants that key usage of a signer.
+fn self_signed(key: &RsaKeyPair, name: &Name) -> Encoding<x509_cert::Certificate> {
+    let public = public_key(key)?;
+    // Fifteen bytes, positive and without leading zeros: always as long in DER.
+    let mut serial = Sha256::digest([public.to_der()?, name.to_der()?].concat())[..15].to_vec();
+    serial[0] = serial[0] & 0x3F | 0x40;
+    let time = |year, month, day| -> der::Result<Time> {
+        Ok(Time::UtcTime(UtcTime::from_date_time(DateTime::new(year, month, day, 0, 0, 0)?)?))
+    };
+    let usage = KeyUsage(KeyUsages::DigitalSignature | KeyUsages::NonRepudiation);
+    let constraints = BasicConstraints { ca: false, path_len_constraint: None };
+    let extensions = vec![usage.to_extension(name, &[])?, constraints.to_extension(name, &[])?];
+    let tbs_certificate = x509_cert::TbsCertificate {
+        version: x509_cert::Version::V3,
+        serial_number: SerialNumber::new(&serial)?,
+        signature: algorithm(rfc5912::SHA_256_WITH_RSA_ENCRYPTION),
+        issuer: name.clone(),
+        validity: Validity { not_before: time(YEARS.0, 1, 1)?, not_after: time(YEARS.1, 12, 31)? },
+        subject: name.clone(),
+        subject_public_key_info: public,
+        issuer_unique_id: None,
+        subject_unique_id: None,
+        extensions: Some(extensions),
+    };
+    let signature = sign_with(&RSA_PKCS1_SHA256, key, &tbs_certificate.to_der()?)?;
+    Ok(x509_cert::Certificate {
+        signature_algorithm: tbs_certificate.signature.clone(),
+        tbs_certificate,
+        signature: BitString::from_bytes(&signature)?,
+    })
+}
+
+fn algorithm(oid: ObjectIdentifier) -> AlgorithmIdentifierOwned {
+    AlgorithmIdentifierOwned { oid, parameters: Some(Any::null()) }
 }
 
 /// Appends a signature to a PE image, behind those that are there. CheckSum becomes 0, as in Talos' UKIs.
@@ -184,8 +230,7 @@ pub fn sign_pe(mut pe: Vec<u8>, key: &SigningKey) -> Result<Vec<u8>> {
 }
 
 /// PKCS#7 SignedData over an image digest, as `sbsign` and Talos' imager write it.
-fn pkcs7(digest: &[u8; 32], key: &SigningKey) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-    let algorithm = |oid| AlgorithmIdentifierOwned { oid, parameters: Some(Any::null()) };
+fn pkcs7(digest: &[u8; 32], key: &SigningKey) -> Encoding<Vec<u8>> {
     let content = SpcIndirectDataContent {
         data: SpcAttributeTypeAndOptionalValue { value_type: SPC_PE_IMAGE_DATA, value: Any::from_der(PE_IMAGE_DATA)? },
         message_digest: DigestInfo {

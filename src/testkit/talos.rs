@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_key_update_names_the_signer() {
-        let key = SigningKey::generate("demo").unwrap();
+        let key = SigningKey::test("demo").unwrap();
         let anchors = Anchor::from_db_auth(&db_auth(&key).unwrap()).unwrap();
         assert_eq!(anchors.len(), 1);
         assert_eq!(anchors[0].certificate, key.certificate().unwrap());

@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn certificate_files_in_every_form() {
-        let (a, b) = (SigningKey::generate("a").unwrap(), SigningKey::generate("b").unwrap());
+        let (a, b) = (SigningKey::test("a").unwrap(), SigningKey::other_test("b").unwrap());
         let (pem_a, pem_b) = (a.certificate_pem().unwrap(), b.certificate_pem().unwrap());
         let (cert_a, cert_b) = (a.certificate().unwrap(), b.certificate().unwrap());
         let parse = |bytes: &[u8]| parse_certificates(bytes).unwrap();
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_firmware_is_read_from_its_variables() {
-        let key = SigningKey::generate("db").unwrap();
+        let key = SigningKey::test("db").unwrap();
         let dir = tempfile::tempdir().unwrap();
         let put = |name: &str, vendor: uuid::Uuid, data: &[u8]| {
             let bytes = [&[7, 0, 0, 0], data].concat();

@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn images_certificates_and_hashes_are_revoked() {
-        let (key, other) = (SigningKey::generate("signer").unwrap(), SigningKey::generate("other").unwrap());
+        let (key, other) = (SigningKey::test("signer").unwrap(), SigningKey::other_test("other").unwrap());
         let signed = sign_pe(pe(&[(".linux", &[1; 100], 0)]), &key).unwrap();
         let mut sink = DigestSink::new(&Head::read(&signed).unwrap()).unwrap();
         sink.chunk(&signed).unwrap();

@@ -10,8 +10,8 @@ use crate::testkit::signing::{SigningKey, sign_pe};
 use crate::trust::{Dbx, Origin};
 use std::sync::LazyLock;
 
-static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate("factory").unwrap());
-static OTHER: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate("stranger").unwrap());
+static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::test("factory").unwrap());
+static OTHER: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::other_test("stranger").unwrap());
 static SIGNED: LazyLock<Vec<u8>> = LazyLock::new(|| sign_pe(unsigned(), &KEY).unwrap());
 
 const ID: &str = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba";

@@ -48,7 +48,7 @@ impl Node {
         let systemd = all.into_iter().find(|s| s.version.major >= 257).expect("systemd-boot 257 or newer");
         let machine = Machine { arch: Arch::Arm64, secure };
         let dir = tempfile::tempdir().unwrap();
-        let key = secure.then(|| SigningKey::generate("Test signer").unwrap());
+        let key = secure.then(|| SigningKey::test("Test signer").unwrap());
         let sign = |image: Vec<u8>| match &key {
             Some(key) => sign_pe(image, key).unwrap(),
             None => image,

@@ -53,8 +53,8 @@ fn boots(machine: Machine, disk: &Path, store: &[u8], limit: Duration) -> Boot {
 pub(crate) fn run(machine: Machine, systemd: &Systemd) -> usize {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
-    let key = SigningKey::generate("Test signer").unwrap();
-    let other = SigningKey::generate("Somebody else").unwrap();
+    let key = SigningKey::test("Test signer").unwrap();
+    let other = SigningKey::other_test("Somebody else").unwrap();
     let signed = |image: Vec<u8>| if machine.secure { sign_pe(image, &key).unwrap() } else { image };
     std::fs::write(path("cert.pem"), key.certificate_pem().unwrap()).unwrap();
     std::fs::write(path("new.efi"), signed(talos(systemd, "v1.12.4", "new"))).unwrap();

@@ -91,7 +91,7 @@ fn the_tools_accept_our_signatures() {
         eprintln!("NOT RUN: BOOTSURGEON_SIGNED_CORPUS names no corpus; make one with tests/corpus/fetch-signed.sh DIR");
         return;
     };
-    let key = SigningKey::generate("bootsurgeon agreement").unwrap();
+    let key = SigningKey::test("bootsurgeon agreement").unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (cert, out) = (dir.path().join("cert.pem"), dir.path().join("signed.efi"));
     std::fs::write(&cert, key.certificate_pem().unwrap()).unwrap();

@@ -53,12 +53,12 @@ fn lists_made_with_efitools_are_read_and_decide() {
     let Some(corpus) = corpus() else { return };
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let (key, other) = (SigningKey::generate("signer").unwrap(), SigningKey::generate("other").unwrap());
+    let (key, other) = (SigningKey::test("signer").unwrap(), SigningKey::other_test("other").unwrap());
     // hash-to-efi-sig-list writes zeros for images of other architectures than its own.
     let image = sign_pe(std::fs::read(corpus.join("files/amd64-systemd-bootx64.efi")).unwrap(), &key).unwrap();
     for (name, key) in [("key", &key), ("other", &other)] {
         std::fs::write(dir.join(format!("{name}.pem")), key.certificate_pem().unwrap()).unwrap();
-        std::fs::write(dir.join(format!("{name}.key")), key.private_key_pem().unwrap()).unwrap();
+        std::fs::write(dir.join(format!("{name}.key")), key.private_key_pem()).unwrap();
         let (pem, esl) = (format!("{name}.pem"), format!("{name}.esl"));
         run(dir, "cert-to-efi-sig-list", &["-g", "11111111-2222-3333-4444-555555555555", &pem, &esl]);
         run(dir, "cert-to-efi-hash-list", &["-s", "256", &pem, &format!("{name}-for-ever.esl")]);
