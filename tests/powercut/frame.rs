@@ -145,6 +145,16 @@ impl Random {
         (self.next() % n as u64) as usize
     }
 
+    /// True in so many of a hundred cases.
+    pub fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of them.
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
+    }
+
     pub fn bytes(&mut self, n: usize) -> Vec<u8> {
         let mut bytes: Vec<u8> =
             std::iter::repeat_with(|| self.next().to_le_bytes()).take(n.div_ceil(8)).flatten().collect();

@@ -26,7 +26,7 @@ pub struct Violation {
     pub detail: String,
 }
 
-fn violation(kind: &'static str, detail: impl Into<String>) -> Violation {
+pub fn violation(kind: &'static str, detail: impl Into<String>) -> Violation {
     Violation { kind, detail: detail.into() }
 }
 
@@ -319,7 +319,7 @@ impl CommitWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volumes::short_entry;
+    use crate::formatter::short_entry;
 
     fn content(id: u128) -> Content {
         Content { size: 1, id }

@@ -10,6 +10,8 @@
 
 mod checker;
 mod crash;
+mod drawn;
+mod formatter;
 mod frame;
 mod geometry;
 mod invariants;

@@ -2,11 +2,12 @@
 //! yardstick. Its mutations show that the harness can fail.
 
 use crate::checker::{Checker, Content, Problem, Report};
+use crate::formatter::{first_cluster, long_slots, short_entry};
 use crate::frame::Frame;
 use crate::geometry::{Geometry, Width};
 use crate::invariants::{Expectation, newest};
 use crate::operations::{Budget, Mutation, Operation, check, mutate, prove, scenarios};
-use crate::volumes::{BACKUP, Room, Shape, TARGET, Volume, first_cluster, long_slots, short_entry};
+use crate::volumes::{BACKUP, Room, Shape, TARGET, Volume};
 use bootsurgeon::block::{ReadAt, WriteAt, read_vec};
 use bootsurgeon::{Error, Result};
 

@@ -97,7 +97,7 @@ fn set_one_fat(v: &Volume, b: &mut [u8], fat: u64, cluster: u32, value: u32) {
 
 fn start(v: &Volume, path: &str) -> u32 {
     let report = Checker::default().check(&v.frame);
-    crate::volumes::first_cluster(&report.find(path).unwrap().raw)
+    crate::formatter::first_cluster(&report.find(path).unwrap().raw)
 }
 
 fn free(v: &Volume) -> u32 {

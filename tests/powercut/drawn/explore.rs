@@ -1,0 +1,183 @@
+//! One operation, cut everywhere; `recover` behind every cut, and cut itself.
+
+use super::counts::Counts;
+use super::promises::{Moved, Promise};
+use crate::checker::{Checker, Problem, Report};
+use crate::crash::{self, Cut, Kind, Limits};
+use crate::frame::{Frame, Random};
+use crate::geometry::Geometry;
+use crate::invariants::{CommitWatch, Phase, Violation, violation};
+use crate::readers;
+use crate::recorder::{Event, Recorder};
+use bootsurgeon::surgery::recover;
+use std::collections::{HashMap, HashSet};
+
+/// How deep to look.
+#[derive(Debug, Clone, Copy)]
+pub struct Depth {
+    /// Every so many states of a kind seen before, the recovery is cut too; of a new kind it always is.
+    pub nested_every: usize,
+    /// Every so many states are given to readers by other hands.
+    pub readers_every: usize,
+    /// States sampled of an epoch that is too large to enumerate.
+    pub sampled: usize,
+}
+
+/// Explores the run whose events these are.
+pub struct Exploration<'a> {
+    pub promise: &'a Promise<'a>,
+    pub geometry: &'a Geometry,
+    pub is_data: &'a dyn Fn(u64) -> bool,
+    pub readable_by_all: bool,
+    pub depth: Depth,
+    pub checker: &'a mut Checker,
+    pub random: Random,
+    pub counts: &'a mut Counts,
+    /// What is known of an image: the worlds that moved, and whether a recovery finishes.
+    pub known: HashMap<u128, (Moved, bool)>,
+    pub kinds: HashSet<u64>,
+    pub violations: Vec<(String, Violation)>,
+}
+
+impl Exploration<'_> {
+    /// Cuts everywhere; the frame stays as it was.
+    pub fn run(&mut self, frame: &mut Frame, events: &[Event]) {
+        let worlds = self.promise.starts()[0].len();
+        let mut watches: Vec<CommitWatch> = (0..worlds).map(|_| CommitWatch::new(events)).collect();
+        let limits = self.limits();
+        let is_data = self.is_data;
+        crash::enumerate(frame, events, is_data, limits, &mut |frame, cut| self.one_cut(frame, cut, &mut watches));
+    }
+
+    fn limits(&mut self) -> Limits {
+        Limits { complete: 1 << crash::COMPLETE_WRITES, sampled: self.depth.sampled, torn: 0, seed: self.random.next() }
+    }
+
+    fn one_cut(&mut self, frame: &mut Frame, cut: Cut, watches: &mut [CommitWatch]) {
+        self.counts.states += 1;
+        let report = self.checker.check(frame);
+        let (moved, mut found) = self.promise.judge_cut(frame, &report);
+        if found.is_empty() {
+            found.extend(self.judge_commit(frame, cut, moved, watches));
+        }
+        if self.counts.states % self.depth.readers_every == 0 {
+            self.ask_others(frame, &report, &mut found);
+        }
+        let sound = found.is_empty();
+        self.report(&format!("{cut:?}"), found);
+        if sound && !self.known.contains_key(&frame.key()) {
+            let nested = self.kinds.insert(kind_of(&report)) || self.random.below(self.depth.nested_every) == 0;
+            self.recover(frame, &format!("{cut:?}"), moved, nested);
+        }
+    }
+
+    /// In each world one write decides, once, and on the same side of it in every order.
+    fn judge_commit(&self, frame: &Frame, cut: Cut, moved: Moved, watches: &mut [CommitWatch]) -> Vec<Violation> {
+        let [before, after] = self.promise.starts();
+        let mut found = Vec::new();
+        for (world, watch) in watches.iter_mut().enumerate().filter(|(w, _)| before[*w] != after[*w]) {
+            let phase = if moved & 1 << world == 0 { Phase::Before } else { Phase::After };
+            found.extend(match cut.kind {
+                Kind::Prefix(writes) => watch.see(writes, Some(phase)),
+                _ => watch.agrees(frame, cut.epoch, phase),
+            });
+        }
+        found
+    }
+
+    fn recover(&mut self, frame: &mut Frame, at: &str, moved: Moved, nested: bool) {
+        self.counts.recoveries += 1;
+        let recorder = Recorder::new(std::mem::take(frame));
+        let result = recover(&recorder);
+        let mut recording = recorder.into_recording();
+        let mut found: Vec<Violation> =
+            recording.misuse.iter().map(|detail| violation("misuse of the medium", detail)).collect();
+        let mut done = false;
+        if let Err(e) = result {
+            found.push(violation("recover failed", e.to_string()));
+        } else {
+            let report = self.checker.check(&recording.frame);
+            let judged = self.promise.judge_recovered(&recording.frame, &report, moved);
+            done = judged.0;
+            found.extend(judged.1);
+            let again = Recorder::new(recording.frame);
+            if let Err(e) = recover(&again) {
+                found.push(violation("second recover failed", e.to_string()));
+            }
+            let again = again.into_recording();
+            if again.wrote() {
+                found.push(violation("second recover writes", ""));
+            }
+            recording.frame = again.rewind().0;
+        }
+        let (back, events) = recording.rewind();
+        *frame = back;
+        self.known.insert(frame.key(), (moved, done));
+        let sound = found.is_empty();
+        self.report(&format!("recover after {at}"), found);
+        if sound && nested && !events.is_empty() {
+            self.cut_recovery(frame, &events, at, moved);
+        }
+    }
+
+    fn cut_recovery(&mut self, frame: &mut Frame, events: &[Event], at: &str, moved: Moved) {
+        let limits = Limits { sampled: 6, ..self.limits() };
+        let is_data = self.is_data;
+        crash::enumerate(frame, events, is_data, limits, &mut |frame, cut| {
+            self.counts.nested += 1;
+            let at = format!("{cut:?} in recover after {at}");
+            let now = match self.known.get(&frame.key()) {
+                Some((now, _)) => *now,
+                None => {
+                    let report = self.checker.check(frame);
+                    let (now, found) = self.promise.judge_cut(frame, &report);
+                    let sound = found.is_empty();
+                    self.report(&at, found);
+                    if sound {
+                        self.recover(frame, &at, now, false);
+                    }
+                    now
+                }
+            };
+            if moved & !now != 0 {
+                self.report(&at, vec![violation("recover takes the commit back", format!("{moved:b} to {now:b}"))]);
+            }
+        });
+    }
+
+    fn report(&mut self, at: &str, found: Vec<Violation>) {
+        self.counts.bad += usize::from(!found.is_empty());
+        self.violations.extend(found.into_iter().map(|v| (at.to_owned(), v)));
+    }
+
+    /// The opinion of `fsck.fat` and the fatfs crate.
+    fn ask_others(&mut self, frame: &Frame, report: &Report, found: &mut Vec<Violation>) {
+        if self.geometry.active.is_none() {
+            self.counts.fsck += 1;
+            match readers::by_fsck(frame) {
+                Ok(complaints) if complaints.is_empty() == (report.is_clean() && !report.dirty) => {}
+                Ok(complaints) => {
+                    found.push(violation("fsck.fat disagrees", format!("{complaints:?} but {:?}", report.problems)));
+                }
+                Err(e) => found.push(violation("fsck.fat did not run", e.to_string())),
+            }
+        }
+        if self.readable_by_all {
+            self.counts.fatfs += 1;
+            found.extend(readers::disagreement(frame, report).map(|d| violation("the fatfs crate disagrees", d)));
+        }
+    }
+}
+
+/// Tells states apart by what a recovery finds: names, contents, and sorts of problems.
+fn kind_of(report: &Report) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    for e in &report.entries {
+        (&e.path, e.content).hash(&mut hasher);
+    }
+    for p in &report.problems {
+        std::mem::discriminant::<Problem>(p).hash(&mut hasher);
+    }
+    hasher.finish()
+}

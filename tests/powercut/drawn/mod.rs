@@ -1,0 +1,75 @@
+//! Scenarios by lot: boards with menus, variables and volumes of every kind; sequences of operations, planned and carried
+//! out by the program's own code; every one cut everywhere, and what boots judged in every state.
+//!
+//! `POWERCUT_STATES=300000 cargo test --test powercut -- --nocapture drawn` goes on until so many states were checked,
+//! from scenario `POWERCUT_SEED` on. A violation is printed with its scenario; `POWERCUT_SCENARIO=17` repeats that one
+//! and tells its story.
+
+mod board;
+mod counts;
+mod explore;
+mod images;
+mod promises;
+mod scenario;
+mod starts;
+mod steps;
+
+use counts::Counts;
+use scenario::Scenario;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// What is known to be broken, and is being mended: found, printed, and not failed for.
+const OPEN: [&str; 9] = [
+    "a stranger's lost chain freed",
+    "boots a third image",
+    "boots nothing",
+    "does not start what it should",
+    "lost at the end",
+    "neither undone nor finished",
+    "not clean at the end",
+    "refused only after it had begun",
+    "touched at the end",
+];
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.replace(['_', ','], "").parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
+}
+
+/// Runs scenarios from this one on until so many states were checked.
+fn explore(first: u64, states: usize) -> Counts {
+    let total = Mutex::new(Counts::default());
+    let next = AtomicU64::new(first);
+    let work = || {
+        while total.lock().unwrap().all_states() < states {
+            let mut counts = Counts::default();
+            Scenario::new(next.fetch_add(1, Ordering::Relaxed), &mut counts, false).run();
+            total.lock().unwrap().add(&counts);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    total.into_inner().unwrap()
+}
+
+#[test]
+fn every_drawn_operation_keeps_every_promise() {
+    let started = Instant::now();
+    let (counts, again) = if let Some(seed) = number("POWERCUT_SCENARIO") {
+        let mut counts = Counts::default();
+        Scenario::new(seed, &mut counts, true).run();
+        (counts, format!("POWERCUT_SCENARIO={seed}"))
+    } else {
+        let (seed, states) = (number("POWERCUT_SEED").unwrap_or(1), number("POWERCUT_STATES").unwrap_or(8_000));
+        (explore(seed, states as usize), format!("POWERCUT_STATES={states} POWERCUT_SEED={seed}"))
+    };
+    println!("\ndrawn scenarios, {:.1} s\n{}", started.elapsed().as_secs_f32(), counts.table());
+    println!("  again: {again} cargo test --test powercut -- --nocapture drawn");
+    let new: Vec<_> = counts.violations.keys().filter(|kind| !OPEN.contains(kind)).collect();
+    assert!(new.is_empty(), "{new:?}");
+}

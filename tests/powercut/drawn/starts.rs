@@ -1,0 +1,163 @@
+//! What a board starts in a state: by the project's own boot prediction, in every world, byte for byte.
+
+use super::board::{Board, LINUX};
+use super::images::Image;
+use crate::checker::{Content, Report};
+use bootsurgeon::boot::{self, EntryKind, LoaderVersion, OtherLoaders, Prediction, UkiFile};
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// What a board starts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Start {
+    /// The node is down: no entry, a file that is not there, or one that does not start.
+    Nothing,
+    /// A file with this content; of a UKI this profile. What a Type #1 entry starts has none.
+    File { content: Content, profile: Option<u32> },
+    /// What is no file: another boot loader, an action.
+    Other(String),
+}
+
+/// The images of a scenario by their content.
+#[derive(Default)]
+pub struct Images {
+    by_content: HashMap<Content, Image>,
+    labels: HashMap<Content, String>,
+}
+
+impl Images {
+    /// `origin`: where it came from, for people.
+    pub fn add(&mut self, image: &Image, sector: usize, origin: &str) {
+        let content = Content::of(&image.bytes, sector);
+        self.by_content.insert(content, image.clone());
+        let version = image.version.as_deref().unwrap_or("no version");
+        self.labels.entry(content).or_insert_with(|| format!("{origin} ({version}, {})", image.what));
+    }
+
+    pub fn get(&self, content: &Content) -> Option<&Image> {
+        self.by_content.get(content)
+    }
+
+    /// What starts, in words.
+    pub fn describe(&self, start: &Start) -> String {
+        match start {
+            Start::Nothing => "nothing".to_owned(),
+            Start::File { content, profile } => {
+                let label = self.labels.get(content).map_or("a file of no scenario", String::as_str);
+                match profile {
+                    Some(0) => label.to_owned(),
+                    Some(n) => format!("profile {n} of {label}"),
+                    None => format!("{label} by a Type #1 entry"),
+                }
+            }
+            Start::Other(what) => what.clone(),
+        }
+    }
+}
+
+/// Names in `EFI/Linux` with their contents, in the order of the directory. `None`: broken, or a directory.
+type Listing = Vec<(String, Option<Content>, bool)>;
+
+/// Predicts, and remembers what it predicted.
+pub struct Oracle<'b> {
+    board: &'b Board,
+    images: &'b Images,
+    loader: LoaderVersion,
+    machine: u16,
+    probed: RefCell<HashMap<Content, UkiFile>>,
+    known: RefCell<HashMap<Listing, Vec<Start>>>,
+}
+
+impl<'b> Oracle<'b> {
+    pub fn new(board: &'b Board, images: &'b Images) -> Self {
+        let loader = LoaderVersion::parse(board.loader_version).expect("a version");
+        let machine = match board.arch {
+            bootsurgeon::pe::Arch::Arm64 => 0xAA64,
+            bootsurgeon::pe::Arch::Amd64 => 0x8664,
+        };
+        Self { board, images, loader, machine, probed: RefCell::default(), known: RefCell::default() }
+    }
+
+    /// What starts, in words.
+    pub fn describe(&self, start: &Start) -> String {
+        self.images.describe(start)
+    }
+
+    /// What starts: with the variables as they are, with none, and where one is for one boot only, at the boot after that.
+    pub fn starts(&self, report: &Report) -> Vec<Start> {
+        let listing = listing(report);
+        if let Some(known) = self.known.borrow().get(&listing) {
+            return known.clone();
+        }
+        let starts: Vec<Start> = self.predict(&listing).iter().map(|p| self.start(p, &listing)).collect();
+        self.known.borrow_mut().insert(listing, starts.clone());
+        starts
+    }
+
+    fn predict(&self, listing: &Listing) -> Vec<Prediction> {
+        let board = self.board;
+        let at = |path: &str| {
+            let path = path.trim_start_matches('\\').replace('\\', "/").to_ascii_lowercase();
+            match path.strip_prefix("efi/linux/") {
+                Some(name) => listing.iter().any(|(n, ..)| n.eq_ignore_ascii_case(name)),
+                None => path == "efi/tool.efi",
+            }
+        };
+        let esp = boot::Esp {
+            loader: self.loader.clone(),
+            machine: self.machine,
+            loader_path: format!("\\EFI\\BOOT\\{}", board.arch.removable_loader()),
+            linux: listing.iter().map(|(name, content, dir)| self.seen(name, *content, *dir)).collect(),
+            type1: board.type1.clone(),
+            loader_conf: board.loader_conf.clone(),
+            key_dirs: Vec::new(),
+            others: OtherLoaders::default(),
+            exists: &at,
+            xbootldr: None,
+        };
+        let mut all: Vec<Prediction> = boot::worlds(&esp, &board.variables).into();
+        if board.variables.oneshot.is_some() {
+            all.push(boot::predict(&esp, &board.variables.after_one_boot()));
+        }
+        all
+    }
+
+    /// A file as systemd-boot sees it.
+    fn seen(&self, name: &str, content: Option<Content>, directory: bool) -> UkiFile {
+        if directory {
+            return UkiFile::directory(name);
+        }
+        let nothing = Content { size: 0, id: 0 };
+        let content = content.unwrap_or(nothing);
+        let mut probed = self.probed.borrow_mut();
+        let file = probed.entry(content).or_insert_with(|| {
+            let empty = Vec::new();
+            let bytes = self.images.get(&content).map_or(&empty, |i| &i.bytes);
+            UkiFile::probe(name, bytes, &self.loader, self.machine)
+        });
+        UkiFile { name: name.to_owned(), ..file.clone() }
+    }
+
+    fn start(&self, prediction: &Prediction, listing: &Listing) -> Start {
+        let Some(entry) = prediction.selected_entry() else { return Start::Nothing };
+        let profile = (entry.kind == EntryKind::Uki).then_some(entry.profile);
+        let Some(path) = &entry.path else { return Start::Other(entry.id.clone()) };
+        let path = path.trim_start_matches('\\').replace('\\', "/");
+        let Some(name) = path.to_ascii_lowercase().strip_prefix("efi/linux/").map(str::to_owned) else {
+            return Start::Other(path);
+        };
+        let content = listing.iter().find(|(n, ..)| n.eq_ignore_ascii_case(&name)).and_then(|(_, c, _)| *c);
+        match content {
+            Some(content) if self.images.get(&content).is_some_and(|i| i.starts) => Start::File { content, profile },
+            _ => Start::Nothing,
+        }
+    }
+}
+
+fn listing(report: &Report) -> Listing {
+    let inside = |path: &str| {
+        let (directory, name) = path.rsplit_once('/')?;
+        directory.eq_ignore_ascii_case(LINUX).then(|| name.to_owned())
+    };
+    report.entries.iter().filter_map(|e| Some((inside(&e.path)?, e.content, e.is_directory()))).collect()
+}

@@ -1,0 +1,287 @@
+//! Steps by lot: the program's operations, planned and carried out by its own code; and what others do in between.
+
+use super::board::{LINUX, longest};
+use super::images::{Image, VERSIONS};
+use crate::frame::Random;
+use bootsurgeon::block::{ReadAt, Sink, WriteAt};
+use bootsurgeon::boot::Variables;
+use bootsurgeon::esp::{BackupName, Inventory};
+use bootsurgeon::fat::{Editor, Stamp};
+use bootsurgeon::pe::Arch;
+use bootsurgeon::plan::{NewImage, PrunePlan, PruneWishes, SwapPlan, SwapWishes, backups};
+use bootsurgeon::surgery::{ContentRef, Staging, open_healthy, recover, rehearse_recovery, room_for};
+use bootsurgeon::{Error, Result, uki};
+use sha2::{Digest, Sha256};
+
+/// What somebody does to the ESP.
+#[derive(Clone)]
+pub enum Step {
+    Swap {
+        image: Image,
+        target: Option<String>,
+        keep_duplicates: bool,
+        keep_backups: Option<usize>,
+        /// The image can be read only once, so it is staged before there is a plan.
+        once: bool,
+    },
+    Restore {
+        backup: Option<String>,
+    },
+    Prune {
+        delete: bool,
+        keep_backups: Option<usize>,
+        no_fallback: bool,
+    },
+    Recover,
+    /// `talosctl upgrade`: every `Talos-*.efi` but the one that boots goes, and one comes, under a name that is free.
+    Upgrade(Image),
+    /// systemd-boot starts a file with a boot counter, and renames it.
+    Boot,
+}
+
+/// What a step came to.
+pub struct Done {
+    /// Whether there was anything to do.
+    pub changed: bool,
+    /// Files that the plan said would be deleted.
+    pub deletes: Vec<String>,
+}
+
+const NOTHING: Done = Done { changed: false, deletes: Vec::new() };
+/// When the first step happens.
+const TIME: u64 = 1_700_000_000;
+
+impl Step {
+    /// An operation of the program on a directory of these names.
+    pub fn draw(random: &mut Random, arch: Arch, sector: u32, names: &[String], selected: Option<&str>) -> Self {
+        let keep_backups = |random: &mut Random| random.chance(20).then(|| random.below(3));
+        match random.below(20) {
+            0..=9 => {
+                let version = random.pick(&VERSIONS);
+                let image = Image::sound(random, arch, version);
+                let bootable: Vec<&String> =
+                    names.iter().filter(|n| n.to_ascii_lowercase().ends_with(".efi")).collect();
+                let target = match random.below(12) {
+                    0..=5 => None,
+                    6 | 7 => selected.map(str::to_owned),
+                    8 | 9 if !bootable.is_empty() => Some(random.pick(&bootable).clone()),
+                    10 => Some("Talos.efi".to_owned()),
+                    _ => {
+                        let n = longest(sector) - random.pick(&[5, 10, 20, 40]);
+                        Some(format!("{}.efi", &"Another-name-".repeat(25)[..n.min(200)]))
+                    }
+                };
+                let keep_duplicates = random.chance(20);
+                Self::Swap {
+                    image,
+                    target,
+                    keep_duplicates,
+                    keep_backups: keep_backups(random),
+                    once: random.chance(15),
+                }
+            }
+            10..=14 => {
+                let known: Vec<&String> = names.iter().filter(|n| BackupName::parse(n).is_some()).collect();
+                let backup = (random.chance(50) && !known.is_empty()).then(|| random.pick(&known).clone());
+                Self::Restore { backup }
+            }
+            15..=18 => {
+                let delete = random.chance(50);
+                Self::Prune { delete, keep_backups: keep_backups(random), no_fallback: random.chance(30) }
+            }
+            _ => Self::Recover,
+        }
+    }
+
+    /// What somebody else does.
+    pub fn draw_other(random: &mut Random, arch: Arch) -> Self {
+        if random.chance(70) {
+            let version = random.pick(&VERSIONS);
+            Self::Upgrade(Image::sound(random, arch, version))
+        } else {
+            Self::Boot
+        }
+    }
+
+    /// One word, for tables.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Swap { target: None, .. } => "swap",
+            Self::Swap { target: Some(_), .. } => "swap --target",
+            Self::Restore { .. } => "restore",
+            Self::Prune { delete: false, .. } => "prune",
+            Self::Prune { delete: true, .. } => "prune --delete",
+            Self::Recover => "recover",
+            Self::Upgrade(_) => "talosctl upgrade",
+            Self::Boot => "boot",
+        }
+    }
+
+    /// For people: the command line.
+    pub fn describe(&self) -> String {
+        let keep = |k: &Option<usize>| k.map_or(String::new(), |n| format!(" --keep-backups {n}"));
+        let flag = |yes: &bool, name: &str| if *yes { format!(" {name}") } else { String::new() };
+        match self {
+            Self::Swap { image, target, keep_duplicates, keep_backups, once } => format!(
+                "swap {} of {}{}{}{}",
+                if *once { "-" } else { "IMAGE" },
+                image.version.as_deref().unwrap_or("no version"),
+                target.as_ref().map_or(String::new(), |t| format!(" --target {t}")),
+                flag(keep_duplicates, "--keep-duplicates"),
+                keep(keep_backups),
+            ),
+            Self::Restore { backup } => format!("restore {}", backup.as_deref().unwrap_or("")),
+            Self::Prune { delete, keep_backups, no_fallback } => {
+                let (delete, last) = (flag(delete, "--delete"), flag(no_fallback, "--no-fallback"));
+                format!("prune{delete}{}{last}", keep(keep_backups))
+            }
+            Self::Upgrade(image) => format!("talosctl upgrade to {}", image.version.as_deref().unwrap_or("?")),
+            Self::Recover | Self::Boot => self.word().to_owned(),
+        }
+    }
+
+    /// The image that the step brings.
+    pub fn image(&self) -> Option<&Image> {
+        match self {
+            Self::Swap { image, .. } | Self::Upgrade(image) => Some(image),
+            _ => None,
+        }
+    }
+
+    /// Does it, as the command does. `nth` is the step's number: a second passes between two steps.
+    pub fn perform(&self, medium: &dyn WriteAt, variables: &Variables, nth: u64) -> Result<Done> {
+        match self {
+            Self::Swap { .. } => self.swap(medium, variables, nth),
+            Self::Restore { backup } => restore(medium, variables, nth, backup.as_deref()),
+            Self::Prune { delete, keep_backups, no_fallback } => {
+                let esp = Inventory::read(medium, variables.clone())?;
+                esp.refuse_unsafe()?;
+                let time = esp.stamp(TIME + nth);
+                let wishes =
+                    PruneWishes { delete: *delete, keep_backups: *keep_backups, no_fallback: *no_fallback, time };
+                let plan = PrunePlan::make(&esp, &wishes)?;
+                if plan.is_empty() {
+                    return Ok(NOTHING);
+                }
+                let _ = plan.tidying(time).run(open_healthy(medium)?)?;
+                Ok(Done { changed: true, deletes: plan.delete })
+            }
+            Self::Recover => {
+                // Now and then it is asked first what would be done.
+                let told = (nth % 4 == 0).then(|| rehearse_recovery(medium, medium.sector_size())).transpose()?;
+                let done = recover(medium)?;
+                if told.is_some_and(|told| told != done) {
+                    return Err(Error::io(format!("the dry run promised something else than {done:?}")));
+                }
+                Ok(Done { changed: !done.actions.is_empty(), deletes: Vec::new() })
+            }
+            Self::Upgrade(image) => upgrade(medium, variables, image),
+            Self::Boot => boot(medium, variables),
+        }
+    }
+
+    fn swap(&self, medium: &dyn WriteAt, variables: &Variables, nth: u64) -> Result<Done> {
+        let Self::Swap { image, target, keep_duplicates, keep_backups, once } = self else { return Ok(NOTHING) };
+        let esp = Inventory::read(medium, variables.clone())?;
+        esp.refuse_unsafe()?;
+        let time = esp.stamp(TIME + nth);
+        let bytes = &image.bytes;
+        let facts = uki::probe(bytes)?;
+        let wishes =
+            SwapWishes { target: target.clone(), keep_duplicates: *keep_duplicates, keep_backups: *keep_backups, time };
+        let new =
+            NewImage { source: bytes, version: facts.version(), bytes_to_write: bytes.len() as u64, from_file: None };
+        let early = if *once { None } else { Some(SwapPlan::make(&esp, &new, &wishes)?) };
+        let is_there = |plan: &SwapPlan| {
+            let Some(file) = esp.file(&plan.target) else { return Ok::<_, Error>(false) };
+            let quiet = plan.renames.is_empty() && plan.delete.is_empty();
+            let same_length = file.entry.bytes as usize == bytes.len();
+            Ok(quiet && same_length && read_all(&esp.volume.file(&file.entry)?)? == *bytes)
+        };
+        if let Some(plan) = &early {
+            if is_there(plan)? {
+                return Ok(NOTHING);
+            }
+            room_for(esp.volume.geometry(), esp.volume.table().free_clusters(), bytes.len() as u64)?;
+        }
+        let mut staging = Staging::begin(open_healthy(medium)?, bytes.len() as u64)?;
+        for chunk in bytes.chunks(8192) {
+            staging.chunk(chunk)?;
+        }
+        let staged = staging.seal(Sha256::digest(bytes).into())?;
+        let plan = match early {
+            Some(plan) => plan,
+            None => SwapPlan::make(&esp, &NewImage { source: &staged.image()?, ..new }, &wishes)?,
+        };
+        if is_there(&plan)? {
+            return Ok(NOTHING);
+        }
+        let _ = staged.commit(&plan.order("swap", time))?;
+        Ok(Done { changed: true, deletes: plan.delete })
+    }
+}
+
+fn restore(medium: &dyn WriteAt, variables: &Variables, nth: u64, backup: Option<&str>) -> Result<Done> {
+    let esp = Inventory::read(medium, variables.clone())?;
+    esp.refuse_unsafe()?;
+    let name = match backup {
+        Some(name) => name.to_owned(),
+        None => backups(&esp).first().ok_or_else(|| Error::usage("there is no backup in EFI/Linux"))?.0.clone(),
+    };
+    let file = esp.file(&name).ok_or_else(|| Error::usage(format!("there is no {name}")))?;
+    let parsed = BackupName::parse(file.name()).ok_or_else(|| Error::usage("no backup"))?;
+    // What `verify` would not accept comes to no plan.
+    let sound = file.facts.as_ref().is_some_and(|f| f.extent(".linux").is_some() && f.arch == esp.arch());
+    if !sound {
+        return Err(Error::rejected("the backup is no image that starts here"));
+    }
+    let bytes = esp.volume.file(&file.entry)?;
+    let time = esp.stamp(TIME + nth);
+    let image = NewImage { source: &bytes, version: file.version(), bytes_to_write: 0, from_file: Some(&name) };
+    let wishes = SwapWishes { target: Some(parsed.original), keep_duplicates: false, keep_backups: None, time };
+    let plan = SwapPlan::make(&esp, &image, &wishes)?;
+    let sha256 = Some(hex::encode(Sha256::digest(read_all(&bytes)?)));
+    let new = ContentRef { cluster: file.entry.first_cluster, bytes: file.entry.bytes, sha256 };
+    let _ = plan.order("restore", time).restore(open_healthy(medium)?, &name, new)?;
+    Ok(Done { changed: true, deletes: plan.delete })
+}
+
+fn read_all(source: &dyn ReadAt) -> Result<Vec<u8>> {
+    Ok(bootsurgeon::block::read_vec(source, 0, source.size() as usize)?)
+}
+
+fn upgrade(medium: &dyn WriteAt, variables: &Variables, image: &Image) -> Result<Done> {
+    let esp = Inventory::read(medium, variables.clone())?;
+    let booted = esp.selected().map(|f| f.name().to_owned());
+    let mut editor = Editor::open(medium)?;
+    let stale = |name: &str| name.starts_with("Talos-") && name.ends_with(".efi") && Some(name) != booted.as_deref();
+    let mut chains: Vec<u32> = esp.files.iter().map(|f| f.entry.first_cluster).collect();
+    chains.sort_unstable();
+    for file in esp.files.iter().filter(|f| stale(f.name())) {
+        let first = file.entry.first_cluster;
+        if chains.iter().filter(|c| **c == first && first != 0).count() > 1 {
+            continue; // in the middle of an operation two names lead there
+        }
+        let runs = if first == 0 { Vec::new() } else { editor.table().chain(first)? };
+        let directory = editor.directory(LINUX)?;
+        let Some(entry) = directory.find(file.name()) else { continue };
+        editor.remove(LINUX, entry)?;
+        editor.free(&runs)?;
+    }
+    let version = image.version.as_deref().unwrap_or("v0");
+    let directory = editor.directory(LINUX)?;
+    let free = |name: &String| directory.find(name).is_none();
+    let numbered = (1..).map(|n| format!("Talos-{version}~{n}.efi"));
+    let name = Some(format!("Talos-{version}.efi")).into_iter().chain(numbered).find(free).unwrap_or_default();
+    editor.make_file(LINUX, &name, &image.bytes, Stamp(TIME))?;
+    editor.write_fsinfo()?;
+    Ok(Done { changed: true, deletes: Vec::new() })
+}
+
+fn boot(medium: &dyn WriteAt, variables: &Variables) -> Result<Done> {
+    let esp = Inventory::read(medium, variables.clone())?;
+    let (Some(file), Some(name)) = (esp.selected(), &esp.worlds[0].renamed_to) else { return Ok(NOTHING) };
+    let mut editor = Editor::open(medium)?;
+    editor.rename(LINUX, &file.entry, name)?;
+    Ok(Done { changed: true, deletes: Vec::new() })
+}
