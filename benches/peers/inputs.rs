@@ -215,8 +215,9 @@ fn policies(image: &[u8]) -> Outcome<Vec<String>> {
     };
     let stub = pcr::stub_version(section(".sdmagic"));
     let mut all = Vec::new();
-    for profile in pcr::profiles(&head.sections, stub)? {
-        let values = pcr::values(Bank::Sha256, &profile, &hashes, &pcr::TALOS_PHASES).ok_or("PCR 11 is incomplete")?;
+    for profile in pcr::profiles(&head.sections, stub) {
+        let values =
+            pcr::values(Bank::Sha256, &profile.measured, &hashes, &pcr::TALOS_PHASES).ok_or("PCR 11 is incomplete")?;
         let policy = pcr::policy_digest(Bank::Sha256, values.last());
         let signature = openssl(&["dgst", "-sha256", "-sign", &key.display().to_string()], &policy)?;
         use base64::Engine as _;

@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use const_oid::db::rfc5912;
-use der::{Decode, Encode, oid::ObjectIdentifier};
+use der::{Decode, Encode, Reader, oid::ObjectIdentifier};
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -153,6 +153,18 @@ impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Certificate({})", self.subject())
     }
+}
+
+/// The size of the modulus of an RSA key in DER PKCS#1.
+pub(crate) fn rsa_bits(key: &[u8]) -> Option<usize> {
+    let mut reader = der::SliceReader::new(key).ok()?;
+    let modulus = reader.sequence(|fields| {
+        let modulus: der::asn1::UintRef<'_> = fields.decode()?;
+        let _exponent: der::asn1::UintRef<'_> = fields.decode()?;
+        Ok(modulus.as_bytes().to_vec())
+    });
+    let modulus = modulus.ok()?;
+    Some(8 * modulus.len() - modulus.first()?.leading_zeros() as usize)
 }
 
 /// The ways to sign a certificate that are verified here. SHA-1 is not among them, on purpose.

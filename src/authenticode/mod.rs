@@ -18,5 +18,6 @@ mod signature;
 mod tests;
 
 pub use certificate::Certificate;
+pub(crate) use certificate::rsa_bits;
 pub use digest::{DigestSink, ImageDigest};
 pub use signature::{Outcome, Signature, parse_table, verify};

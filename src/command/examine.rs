@@ -3,13 +3,13 @@
 use super::{Event, Ui};
 use crate::authenticode::{DigestSink, parse_table};
 use crate::block::{Light, ReadAt, Sink, fan_out};
-use crate::pcr::{self, Bank, SectionHashes};
+use crate::pcr::{self, Bank, BankHashes, Measured, SectionHashes};
 use crate::pe::Head;
 use crate::trust::Sbat;
-use crate::uki::{Analyser, Uki, check_layout};
+use crate::uki::{self, Analyser, Family, Uki, check_layout};
 use crate::verify::{Extension, Facts, Profile, ProfilePcr, Schematic};
 use crate::{Context, Error, Kind, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 /// What one pass gave.
@@ -65,8 +65,12 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
         Ok(d) => parse_table(&d.certificate_table).map_err(|e| e.to_string()),
         Err(e) => Err(e.clone()),
     };
-    let hashes = hashes.and_then(SectionHashes::finish);
-    let (profiles, pcr) = measure(&uki, hashes, banks);
+    let mut hashes = hashes.and_then(SectionHashes::finish);
+    if let Ok(hashes) = &mut hashes {
+        hash_signed_banks(&uki, source, banks, hashes);
+    }
+    let family = Family::of_whole(&uki.facts, uki.initrd.as_ref().ok());
+    let (profiles, pcr) = measure(&uki, family, hashes, banks);
     let extensions = uki.extensions.as_ref().ok().and_then(Option::as_ref);
     let problems = check_layout(&uki.facts.head);
     let initrd = match (&uki.initrd, &uki.extensions, uki.missing_images().as_slice()) {
@@ -84,6 +88,7 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
     let facts = Facts {
         sha256: uki.sha256,
         bytes: uki.bytes,
+        family,
         pe_problems: Vec::new(),
         section_problems: problems.into_iter().filter(|p| p.fatal).map(|p| p.message).collect(),
         arch: uki.facts.arch,
@@ -110,42 +115,83 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
 /// PCR 11 of every profile, and what becomes of its signed policy.
 fn measure(
     uki: &Uki,
-    hashes: Result<BTreeMap<usize, pcr::BankHashes>>,
+    family: Family,
+    hashes: Result<BTreeMap<usize, BankHashes>>,
     banks: &[Bank],
 ) -> (Vec<Profile>, Vec<(usize, Bank, pcr::PcrValues)>) {
     let f = &uki.facts;
     let stub = f.sdmagic.as_deref().and_then(|m| pcr::stub_version(m.as_bytes()));
-    let measured = hashes.and_then(|h| Ok((h, pcr::profiles(&f.head.sections, stub)?)));
+    let phases: &[&str] = if family == Family::Talos { &pcr::TALOS_PHASES } else { &pcr::SYSTEMD_PHASES };
+    let taken = pcr::profiles(&f.head.sections, stub);
     let mut all = Vec::new();
     let profiles = f
         .profiles
         .iter()
         .map(|p| {
-            let outcome = match (&measured, &p.pcrsig) {
-                (Err(e), _) => ProfilePcr::Unusable(e.to_string()),
-                (Ok((hashes, sections)), json) => {
-                    let mut values = BTreeMap::new();
+            let own = taken.iter().find(|own| own.index == p.index);
+            let outcome = match &hashes {
+                Err(e) => ProfilePcr::Unusable(e.to_string()),
+                Ok(hashes) => {
                     for bank in banks {
-                        let own = sections.iter().find(|s| s.index == p.index);
-                        if let Some(v) = own.and_then(|own| pcr::values(*bank, own, hashes, &pcr::TALOS_PHASES)) {
-                            values.insert(*bank, v.last().to_vec());
-                            all.push((p.index, *bank, v));
-                        }
+                        let values = own.and_then(|own| pcr::values(*bank, &own.measured, hashes, phases));
+                        all.extend(values.map(|v| (p.index, *bank, v)));
                     }
-                    match (json, &f.pcrpkey) {
-                        (None, _) => ProfilePcr::Missing,
-                        (Some(_), None) => ProfilePcr::Unusable("there is a .pcrsig, but no .pcrpkey".into()),
-                        (Some(json), Some(key)) => match pcr::verify_pcrsig(json.as_bytes(), key, &values) {
-                            Ok(outcome) => ProfilePcr::Checked(outcome),
-                            Err(e) => ProfilePcr::Unusable(e.to_string()),
-                        },
-                    }
+                    policy(p, f.pcrpkey.as_deref(), own, hashes)
                 }
             };
-            Profile { index: p.index, id: p.id.clone(), cmdline: p.cmdline.clone().unwrap_or_default(), pcr: outcome }
+            Profile {
+                index: p.index,
+                id: p.id.clone(),
+                cmdline: p.cmdline.clone().unwrap_or_default(),
+                pcr: outcome,
+                by_hardware: own.map_or(0, |own| own.by_hardware.len()),
+            }
         })
         .collect();
     (profiles, all)
+}
+
+/// The signed policy of one profile; `own` is what the stub takes for it, `None` when it knows no profiles.
+fn policy(
+    profile: &uki::Profile,
+    key: Option<&[u8]>,
+    own: Option<&pcr::Profile>,
+    hashes: &BTreeMap<usize, BankHashes>,
+) -> ProfilePcr {
+    let (json, key) = match (&profile.pcrsig, key) {
+        (None, _) => return ProfilePcr::Missing,
+        (Some(_), None) => return ProfilePcr::Unusable("there is a .pcrsig, but no .pcrpkey".into()),
+        (Some(json), Some(key)) => (json, key),
+    };
+    let mut measured = Vec::new();
+    for (alternative, sections) in own.map(pcr::Profile::alternatives).unwrap_or_default().iter().enumerate() {
+        for bank in Bank::ALL {
+            let values = pcr::values(bank, sections, hashes, &[]);
+            measured.extend(values.map(|v| Measured { bank, alternative, value: v.sections }));
+        }
+    }
+    match pcr::verify_pcrsig(json.as_bytes(), key, &measured) {
+        Ok(outcome) => ProfilePcr::Checked(outcome),
+        Err(e) => ProfilePcr::Unusable(e.to_string()),
+    }
+}
+
+/// Where no policy is signed for a bank that was hashed on the way, one more look at the image for those that are. Of an image
+/// that comes once and not again nothing is added: its policies count as not checked.
+fn hash_signed_banks(uki: &Uki, source: &dyn ReadAt, banks: &[Bank], hashes: &mut BTreeMap<usize, BankHashes>) {
+    let signed: BTreeSet<Bank> =
+        uki.facts.profiles.iter().filter_map(|p| p.pcrsig.as_ref()).flat_map(|j| pcr::banks_of(j.as_bytes())).collect();
+    if signed.is_empty() || signed.iter().any(|bank| banks.contains(bank)) {
+        return;
+    }
+    let more: Vec<Bank> = signed.into_iter().collect();
+    let Ok(mut sink) = SectionHashes::new(&uki.facts.head, &more) else { return };
+    if fan_out(source, 0, source.size(), &mut [&mut sink]).is_err() {
+        return;
+    }
+    for (section, found) in sink.finish().unwrap_or_default() {
+        hashes.entry(section).or_default().merge(found);
+    }
 }
 
 /// What can be said of a file whose headers are wrong: its hash, and that they are.
@@ -167,6 +213,7 @@ fn unreadable(
     let facts = Facts {
         sha256: hash.finish(),
         bytes: source.size(),
+        family: Family::Unknown,
         pe_problems: vec![why.to_string()],
         section_problems: vec![unknown()],
         arch: None,

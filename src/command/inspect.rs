@@ -9,9 +9,9 @@ use crate::disk::{Gpt, Partition};
 use crate::image::{Candidate, ImageKind};
 use crate::iso::Iso;
 use crate::packed::{Packing, Unpacked};
-use crate::pcr::{Bank, key_fingerprint};
+use crate::pcr::{Bank, PcrSignature, key_fingerprint};
 use crate::pe::Arch;
-use crate::uki::{Uki, cmdline, kernel_version};
+use crate::uki::{Family, Uki, cmdline, kernel_version};
 use crate::verify::{Extension, ProfilePcr};
 use serde::Serialize;
 
@@ -133,7 +133,7 @@ pub struct ProfileReport {
     pub wipes: Option<String>,
     /// PCR 11 (SHA-256) when the stub is done.
     pub pcr11_sections: Option<String>,
-    /// PCR 11 (SHA-256) after each of Talos' phases.
+    /// PCR 11 (SHA-256) after each of the phases of its family.
     pub pcr11_phases: Vec<(String, String)>,
     /// What became of its signed policy.
     pub pcr_signature: String,
@@ -268,11 +268,20 @@ fn profiles(uki: &Uki, examined: &Examined) -> Vec<ProfileReport> {
                 pcr_signature: match judged(p.index).map(|p| &p.pcr) {
                     None | Some(ProfilePcr::Missing) => "none".to_owned(),
                     Some(ProfilePcr::Unusable(why)) => why.clone(),
-                    Some(ProfilePcr::Checked(c)) => c.problem().unwrap_or_else(|| "verified".to_owned()),
+                    Some(ProfilePcr::Checked(c)) => policies(examined.facts.family, c),
                 },
             }
         })
         .collect()
+}
+
+/// What became of a signed policy, in a few words.
+fn policies(family: Family, signature: &PcrSignature) -> String {
+    let problem = if family == Family::Talos { signature.problem_for_talos() } else { signature.problem() };
+    problem.unwrap_or_else(|| match signature.unjudged() {
+        Some(why) => format!("not judged: {why}"),
+        None => "verified".to_owned(),
+    })
 }
 
 /// What `diff` is asked for.

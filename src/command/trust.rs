@@ -103,6 +103,7 @@ fn installed(facts: &uki::Facts) -> InstalledFacts {
         arch: facts.arch,
         cmdline: facts.cmdline().map(str::to_owned),
         version: facts.version().map(str::to_owned),
+        pcrsig: facts.profiles.first().is_some_and(|p| p.pcrsig.is_some()),
     }
 }
 

@@ -1,32 +1,34 @@
 //! PCR 11: what the stub measures, and the signed policy in the UKI.
 //!
 //! A TPM releases the key of a disk when PCR 11 has a value that the holder of a key has signed. The stub measures the
-//! sections of the UKI into PCR 11, Talos adds three words on its way up, and `.pcrsig` holds signatures over the
-//! values expected. All of it can be computed offline, which this module does. It touches nothing.
+//! sections of the UKI into PCR 11, the system adds a word at each phase of its way up (`systemd-pcrphase`, Talos' machined),
+//! and `.pcrsig` holds signatures over the values expected. All of it can be computed offline, which this module does. It
+//! touches nothing.
 //!
 //! Hashing is one [`crate::block::Sink`] in the pass that everything else takes; what follows is pure. Sources:
 //! systemd's `stub.c`, `uki.h`, `measure.c` and `tpm2-util.c`; Talos' `internal/pkg/measure`; TPM 2.0 Library Part 3,
 //! TPM2_PolicyPCR.
 
 mod bank;
+mod phases;
 mod policy;
 mod sections;
 
 pub use bank::{Bank, BankHashes};
-pub use policy::{EntryOutcome, PcrSignature, key_fingerprint, policy_digest, verify_pcrsig};
-pub use sections::{Profile, SectionHashes, profiles, stub_version};
+pub use phases::{SYSTEMD_PHASES, TALOS_PHASES, path};
+pub use policy::{
+    EntryOutcome, Measured, PcrSignature, SignedPolicy, banks_of, key_fingerprint, policy_digest, verify_pcrsig,
+};
+pub use sections::{MAX_ALTERNATIVES, Profile, SectionHashes, profiles, stub_version};
 
 use std::collections::BTreeMap;
-
-/// The words that Talos extends before disks are unlocked: the only phase path its builder signs.
-pub const TALOS_PHASES: [&str; 3] = ["enter-initrd", "leave-initrd", "enter-machined"];
 
 /// PCR 11 of one profile in one bank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PcrValues {
     /// When the stub is done.
     pub sections: Vec<u8>,
-    /// After each phase word, in order; the last is what Talos' policy signs.
+    /// After each phase word, in order.
     pub phases: Vec<(String, Vec<u8>)>,
 }
 
@@ -38,17 +40,17 @@ impl PcrValues {
     }
 }
 
-/// PCR 11 after the measured sections of a profile (name and data hashes, in measuring order) and the phase words.
-/// `None` when a section was not hashed in this bank.
+/// PCR 11 after measured sections (names and places in the section table, in measuring order; [`Profile::measured`] or one
+/// of [`Profile::alternatives`]) and the phase words. `None` when a section was not hashed in this bank.
 #[must_use]
 pub fn values(
     bank: Bank,
-    profile: &Profile,
+    measured: &[(String, usize)],
     hashes: &BTreeMap<usize, BankHashes>,
     phases: &[&str],
 ) -> Option<PcrValues> {
     let mut pcr = vec![0; bank.bytes()];
-    for (name, index) in &profile.measured {
+    for (name, index) in measured {
         let data = hashes.get(index)?.get(bank)?;
         let mut named = name.clone().into_bytes();
         named.push(0);

@@ -3,7 +3,7 @@
 use super::bank::Hasher;
 use super::{Bank, BankHashes};
 use crate::block::Sink;
-use crate::pe::{Head, Section};
+use crate::pe::{Head, Profiles, Section};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -29,22 +29,46 @@ const ORDER: [(&str, u32); 14] = [
 const BY_HARDWARE: [&str; 2] = [".dtbauto", ".efifw"];
 /// Zeros behind a section's data that are hashed at most, over all sections, in bytes.
 const MAX_FILL: u64 = 64 * 1024 * 1024;
-/// Profiles the stub tries (`UNIFIED_PROFILES_MAX` in systemd-boot).
-const MAX_PROFILES: usize = 256;
+/// Combinations of hardware-dependent sections that are looked at. Images for all laptops of a maker have a few dozen.
+pub const MAX_ALTERNATIVES: usize = 256;
 
 /// What the stub takes for one profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
     /// 0 for the first, also when the UKI has no `.profile` at all.
     pub index: usize,
-    /// Name to index in the section table, for every section of the profile: the base sections, overridden by the
-    /// profile's own.
-    pub sections: BTreeMap<String, usize>,
-    /// The measured ones in measuring order: name and index in the section table.
+    /// The sections that are measured whatever the hardware, in measuring order: name and index in the section table.
     pub measured: Vec<(String, usize)>,
-    /// The UKI has `.dtbauto` or `.efifw`: what is measured depends on the hardware, and the values computed here hold
-    /// where nothing matches.
-    pub depends_on_hardware: bool,
+    /// `.dtbauto` and `.efifw` sections, of each of which the stub takes the first that fits the hardware, or none: name
+    /// and index in the section table.
+    pub by_hardware: Vec<(String, usize)>,
+}
+
+impl Profile {
+    /// What may be measured, depending on the hardware, each in measuring order; the first is what is measured where
+    /// nothing fits. One alternative for an image without `.dtbauto` and `.efifw`; never more than [`MAX_ALTERNATIVES`].
+    #[must_use]
+    pub fn alternatives(&self) -> Vec<Vec<(String, usize)>> {
+        let choices = |name: &'static str| {
+            let fits = self.by_hardware.iter().filter(move |(n, _)| n == name);
+            std::iter::once(None).chain(fits.map(Some))
+        };
+        let pairs = choices(BY_HARDWARE[0]).flat_map(|a| choices(BY_HARDWARE[1]).map(move |b| [a, b]));
+        pairs
+            .take(MAX_ALTERNATIVES)
+            .map(|chosen| {
+                let mut all: Vec<_> =
+                    self.measured.iter().chain(chosen.into_iter().flatten()).map(|s| (rank(&s.0), s.clone())).collect();
+                all.sort_by_key(|(rank, _)| *rank);
+                all.into_iter().map(|(_, section)| section).collect()
+            })
+            .collect()
+    }
+}
+
+/// The place in the measuring order.
+fn rank(name: &str) -> usize {
+    ORDER.iter().position(|(n, _)| *n == name).unwrap_or(ORDER.len())
 }
 
 /// The major version of a stub from its `.sdmagic` section: `#### LoaderInfo: systemd-stub 257.9 ####`.
@@ -57,46 +81,34 @@ pub fn stub_version(sdmagic: &[u8]) -> Option<u32> {
 }
 
 /// The profiles of a UKI in order, as a stub of version `stub` takes them; without a version as the newest does.
-///
-/// # Errors
-/// [`crate::Kind::Rejected`] when there are more profiles than systemd-boot would ever look at.
-pub fn profiles(sections: &[Section], stub: Option<u32>) -> Result<Vec<Profile>> {
+#[must_use]
+pub fn profiles(sections: &[Section], stub: Option<u32>) -> Vec<Profile> {
     let stub = stub.unwrap_or(u32::MAX);
-    let starts: Vec<usize> = if stub < 257 {
-        Vec::new() // it knows no profiles and takes the first section of each name
-    } else {
-        (0..sections.len()).filter(|i| sections.get(*i).is_some_and(|s| s.name == ".profile")).collect()
-    };
-    if starts.len() > MAX_PROFILES {
-        return Err(Error::rejected(format!("a UKI with {} profiles", starts.len())));
-    }
-    let first_of_each = |range: std::ops::Range<usize>| {
-        let mut map = BTreeMap::new();
-        for (i, section) in sections.iter().enumerate().take(range.end).skip(range.start) {
-            if section.virtual_bytes > 0 {
-                map.entry(section.name.clone()).or_insert(i);
-            }
+    let layout = if stub < 257 { Profiles::none(sections) } else { Profiles::of(sections) };
+    let find = |index: usize, name: &str| {
+        if stub < 256 {
+            // The last one of several wins.
+            return sections.iter().rposition(|s| s.name == name && s.virtual_bytes > 0);
         }
-        map
+        layout.find(sections, index, name)
     };
-    let end_of_base = starts.first().copied().unwrap_or(sections.len());
-    let base = first_of_each(0..end_of_base);
-    let count = starts.len().max(1);
-    Ok((0..count)
-        .map(|index| {
-            let mut map = base.clone();
-            if let Some(start) = starts.get(index) {
-                map.extend(first_of_each(*start..starts.get(index + 1).copied().unwrap_or(sections.len())));
-            }
-            let measured = ORDER
+    let all_of = |index: usize, name: &'static str| {
+        let places = layout.base().chain(layout.own(index));
+        let fits = places.filter(move |&i| sections.get(i).is_some_and(|s| s.name == name && s.virtual_bytes > 0));
+        fits.map(move |i| (name.to_owned(), i))
+    };
+    let known = |name: &'static str| ORDER.iter().any(|(n, since)| *n == name && stub >= *since);
+    (0..layout.count())
+        .map(|index| Profile {
+            index,
+            measured: ORDER
                 .iter()
-                .filter(|(name, since)| stub >= *since && !BY_HARDWARE.contains(name))
-                .filter_map(|(name, _)| Some(((*name).to_owned(), *map.get(*name)?)))
-                .collect();
-            let depends_on_hardware = BY_HARDWARE.iter().any(|name| map.contains_key(*name));
-            Profile { index, sections: map, measured, depends_on_hardware }
+                .filter(|(name, _)| known(name) && !BY_HARDWARE.contains(name))
+                .filter_map(|(name, _)| Some(((*name).to_owned(), find(index, name)?)))
+                .collect(),
+            by_hardware: BY_HARDWARE.into_iter().filter(|name| known(name)).flat_map(|n| all_of(index, n)).collect(),
         })
-        .collect())
+        .collect()
 }
 
 /// One section on its way past.

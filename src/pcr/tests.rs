@@ -17,8 +17,8 @@ fn hashes(file: &[u8], banks: &[Bank], chunk: usize) -> (Head, BTreeMap<usize, B
 
 fn after_phases(bank: Bank, file: &[u8], profile: usize) -> PcrValues {
     let (head, hashes) = hashes(file, &[bank], 1000);
-    let profiles = profiles(&head.sections, None).unwrap();
-    values(bank, &profiles[profile], &hashes, &TALOS_PHASES).unwrap()
+    let profiles = profiles(&head.sections, None);
+    values(bank, &profiles[profile].measured, &hashes, &TALOS_PHASES).unwrap()
 }
 
 const NAMES: [&str; 13] = [
@@ -31,12 +31,7 @@ fn talos_own_vector() {
     // Here .dtbauto counts as matching, so the measuring order is spelled out.
     let all: BTreeMap<_, _> =
         NAMES.iter().enumerate().map(|(i, name)| (i, BankHashes::of(name.as_bytes(), &Bank::ALL))).collect();
-    let profile = Profile {
-        index: 0,
-        sections: BTreeMap::new(),
-        measured: NAMES.iter().enumerate().map(|(i, name)| ((*name).to_owned(), i)).collect(),
-        depends_on_hardware: true,
-    };
+    let measured: Vec<_> = NAMES.iter().enumerate().map(|(i, name)| ((*name).to_owned(), i)).collect();
     let cases = [
         (
             Bank::Sha256,
@@ -53,7 +48,7 @@ fn talos_own_vector() {
         (Bank::Sha512, "", "", "207a8217158f9cc521dca50358a593dc61ed9308ef27da9df4ef64d634309160"),
     ];
     for (bank, sections, phases, policy) in cases {
-        let values = values(bank, &profile, &all, &TALOS_PHASES).unwrap();
+        let values = values(bank, &measured, &all, &TALOS_PHASES).unwrap();
         if !sections.is_empty() {
             assert_eq!(hex::encode(&values.sections), sections, "{bank}");
             assert_eq!(hex::encode(values.last()), phases, "{bank}");
@@ -115,7 +110,7 @@ fn two_profiles_as_real_stubs_measure_them() {
 fn an_old_stub_takes_fewer_sections() {
     let head = Head::read(&two_profiles()).unwrap();
     let names = |stub| -> Vec<Vec<String>> {
-        let profiles = profiles(&head.sections, stub).unwrap();
+        let profiles = profiles(&head.sections, stub);
         profiles.into_iter().map(|p| p.measured.into_iter().map(|(name, _)| name).collect()).collect()
     };
     assert_eq!(names(Some(252)), [[".linux", ".osrel", ".cmdline", ".initrd"]]);
@@ -167,49 +162,172 @@ fn a_stream_that_ends_early_is_an_error() {
     assert!(sink.finish().is_err());
 }
 
+#[test]
+fn of_sections_that_fit_hardware_one_is_taken_or_none() {
+    let file = pe(&[
+        (".osrel", b"x", 0),
+        (".linux", b"k", 0),
+        (".dtbauto", b"a", 0),
+        (".dtbauto", b"b", 0),
+        (".hwids", b"h", 0),
+        (".efifw", b"f", 0),
+    ]);
+    let head = Head::read(&file).unwrap();
+    let alternatives = |stub| -> Vec<Vec<usize>> {
+        let all = profiles(&head.sections, stub).remove(0).alternatives();
+        all.iter().map(|sections| sections.iter().map(|(_, i)| *i).collect()).collect()
+    };
+    assert_eq!(alternatives(Some(257)), [vec![1, 0, 4], vec![1, 0, 2, 4], vec![1, 0, 3, 4]]);
+    let all = alternatives(Some(258));
+    assert_eq!((all.len(), &all[0], &all[5]), (6, &vec![1, 0, 4], &vec![1, 0, 3, 4, 5]));
+    assert_eq!(alternatives(Some(256)), [[1, 0]]);
+}
+
+#[test]
+fn a_profile_without_bytes_divides_for_the_stub_as_for_everybody() {
+    let file = pe(&[(".osrel", b"x", 0), (".profile", b"", 0), (".cmdline", b"a", 0), (".profile", b"ID=b", 0)]);
+    let head = Head::read(&file).unwrap();
+    let taken = profiles(&head.sections, Some(257));
+    let measured: Vec<Vec<usize>> = taken.iter().map(|p| p.measured.iter().map(|(_, i)| *i).collect()).collect();
+    assert_eq!(measured, [[0, 2], [0, 3]]);
+    assert_eq!(crate::pe::Profiles::of(&head.sections).count(), 2);
+}
+
 mod signed {
     use super::*;
     use crate::testkit::signing::SigningKey;
     use base64::Engine;
 
-    fn pcrsig(key: &SigningKey, value: &[u8], pcrs: &str) -> String {
-        let policy = policy_digest(Bank::Sha256, value);
-        let sig = base64::engine::general_purpose::STANDARD.encode(key.sign_sha256(&policy).unwrap());
-        let pkfp = key_fingerprint(key.public_key_pem().unwrap().as_bytes()).unwrap();
-        format!(
-            r#"{{"sha256":[{{"pcrs":{pcrs},"pkfp":"{pkfp}","pol":"{}","sig":"{sig}"}}],"sha1":[]}}"#,
-            hex::encode(policy)
-        )
+    const STUB: [u8; 32] = [1; 32];
+
+    /// A `.pcrsig` of one policy, as a builder writes it that is told so.
+    struct Signer<'a> {
+        key: &'a SigningKey,
+        bank: Bank,
+        value: &'a [u8],
+        phases: &'a [&'a str],
+        pcrs: &'a str,
+        reference: Option<&'a str>,
+    }
+
+    impl Signer<'_> {
+        fn json(&self) -> String {
+            let policy = policy_digest(self.bank, &phases::walk(self.bank, self.value, &path(self.phases)));
+            let mut message = policy.to_vec();
+            message.extend(self.reference.map(|r| Bank::Sha256.hash(r.as_bytes())).unwrap_or_default());
+            let sig = base64::engine::general_purpose::STANDARD.encode(self.key.sign_sha256(&message).unwrap());
+            let pkfp = key_fingerprint(self.key.public_key_pem().unwrap().as_bytes()).unwrap();
+            let reference = self.reference.map_or(String::new(), |r| format!(r#""ref":"{r}","#));
+            format!(
+                r#"{{"{}":[{{"pcrs":{},"pkfp":"{pkfp}",{reference}"pol":"{}","sig":"{sig}"}}],"sha1":[]}}"#,
+                self.bank,
+                self.pcrs,
+                hex::encode(policy)
+            )
+        }
+    }
+
+    fn signer(key: &SigningKey) -> Signer<'_> {
+        Signer { key, bank: Bank::Sha256, value: &STUB, phases: &TALOS_PHASES, pcrs: "[11]", reference: None }
+    }
+
+    fn measured() -> Vec<Measured> {
+        vec![Measured { bank: Bank::Sha256, alternative: 0, value: STUB.to_vec() }]
     }
 
     #[test]
     fn a_policy_verifies_and_its_failures_are_told_apart() {
         let (key, other) = (SigningKey::test("pcr").unwrap(), SigningKey::other_test("other").unwrap());
         let pem = key.public_key_pem().unwrap();
-        let value = vec![1; 32];
-        let values = BTreeMap::from([(Bank::Sha256, value.clone())]);
-        let outcome = |json: &str| verify_pcrsig(json.as_bytes(), pem.as_bytes(), &values).unwrap();
+        let outcome = |json: &str| verify_pcrsig(json.as_bytes(), pem.as_bytes(), &measured()).unwrap();
 
-        let good = pcrsig(&key, &value, "[11]");
-        assert!(outcome(&good).is_verified());
-        assert!(outcome(&format!("{good}\0\0")).is_verified());
-        let wrong = |json: &str| outcome(json).entries[0].1.clone();
-        assert_eq!(wrong(&pcrsig(&other, &value, "[11]")), EntryOutcome::OtherKey);
-        assert_eq!(wrong(&pcrsig(&key, &[2; 32], "[11]")), EntryOutcome::OtherPolicy);
-        assert_eq!(wrong(&pcrsig(&key, &value, "[11,12]")), EntryOutcome::OtherPolicy);
+        let good = signer(&key).json();
+        assert!(outcome(&good).unlocks_talos());
+        assert!(outcome(&format!("{good}\0\0")).unlocks_talos());
+        let wrong = |json: &str| outcome(json).policies[0].outcome.clone();
+        assert_eq!(wrong(&signer(&other).json()), EntryOutcome::OtherKey);
+        assert_eq!(wrong(&Signer { value: &[2; 32], ..signer(&key) }.json()), EntryOutcome::OtherPolicy);
+        assert!(matches!(wrong(&Signer { pcrs: "[11,12]", ..signer(&key) }.json()), EntryOutcome::NotChecked(_)));
         let at = good.find("\"sig\":\"").unwrap() + 20;
         let mut flipped = good.clone().into_bytes();
         flipped[at] = if flipped[at] == b'A' { b'B' } else { b'A' };
         assert!(matches!(wrong(std::str::from_utf8(&flipped).unwrap()), EntryOutcome::Bad(_)));
         assert!(outcome("{}").problem().unwrap().contains("no signature"));
 
-        let nothing = verify_pcrsig(good.as_bytes(), pem.as_bytes(), &BTreeMap::new()).unwrap();
-        assert_eq!(nothing.entries[0].1, EntryOutcome::NotChecked);
+        let nothing = verify_pcrsig(good.as_bytes(), pem.as_bytes(), &[]).unwrap();
+        assert!(nothing.unjudged().unwrap().contains("sha256 bank was not computed"));
+        assert_eq!(nothing.problem(), None);
         for json in ["", "[]", "{\"sha256\":1}", "\u{0}"] {
-            assert!(verify_pcrsig(json.as_bytes(), pem.as_bytes(), &values).is_err(), "{json:?}");
+            assert!(verify_pcrsig(json.as_bytes(), pem.as_bytes(), &measured()).is_err(), "{json:?}");
         }
         for pem in ["", "x", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"] {
-            assert!(verify_pcrsig(good.as_bytes(), pem.as_bytes(), &values).is_err(), "{pem:?}");
+            assert!(verify_pcrsig(good.as_bytes(), pem.as_bytes(), &measured()).is_err(), "{pem:?}");
         }
+    }
+
+    #[test]
+    fn every_path_that_a_builder_may_sign_is_found() {
+        let key = SigningKey::test("pcr").unwrap();
+        let pem = key.public_key_pem().unwrap();
+        let verify = |json: &str| verify_pcrsig(json.as_bytes(), pem.as_bytes(), &measured()).unwrap();
+        let words = ["enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown", "final"];
+        for set in 0..64 {
+            let phases: Vec<&str> = (0..6).filter(|i| set >> i & 1 == 1).map(|i| words[i]).collect();
+            let found = verify(&Signer { phases: &phases, ..signer(&key) }.json());
+            let (_, path, alternative) = found.verified().next().unwrap();
+            assert_eq!((path, alternative, found.problem()), (phases.join(":").as_str(), 0, None));
+            assert!(!found.unlocks_talos());
+            assert!(found.problem_for_talos().unwrap().contains("what Talos unseals with"));
+        }
+        // A path nobody knows, unless the policy names it.
+        let odd = Signer { phases: &["first", "second"], ..signer(&key) }.json();
+        assert!(verify(&odd).problem().unwrap().contains("changed after signing"));
+        let named = odd.replace("\"pcrs\"", "\"phase\":\"first:second\",\"pcrs\"");
+        assert_eq!(verify(&named).verified().next().unwrap().1, "first:second");
+    }
+
+    #[test]
+    fn a_policy_reference_is_part_of_what_is_signed() {
+        let key = SigningKey::test("pcr").unwrap();
+        let pem = key.public_key_pem().unwrap();
+        let json = Signer { reference: Some("initrd"), ..signer(&key) }.json();
+        let found = verify_pcrsig(json.as_bytes(), pem.as_bytes(), &measured()).unwrap();
+        assert_eq!(found.verified().next().unwrap().0.reference.as_deref(), Some("initrd"));
+        let other = json.replace("\"initrd\"", "\"else\"");
+        let found = verify_pcrsig(other.as_bytes(), pem.as_bytes(), &measured()).unwrap();
+        assert!(found.problem().unwrap().contains("does not verify"));
+    }
+
+    #[test]
+    fn one_policy_that_fits_is_enough_and_what_is_unsigned_says_so() {
+        let key = SigningKey::test("pcr").unwrap();
+        let pem = key.public_key_pem().unwrap();
+        let verify = |json: &str| verify_pcrsig(json.as_bytes(), pem.as_bytes(), &measured()).unwrap();
+        let entry = |json: &str| json[json.find("[{").unwrap() + 1..json.rfind("}]").unwrap() + 1].to_owned();
+        let good = entry(&signer(&key).json());
+        let old = entry(&Signer { value: &[2; 32], ..signer(&key) }.json());
+        assert_eq!(verify(&format!(r#"{{"sha256":[{old},{good}]}}"#)).problem(), None);
+        let unsigned = good.replace("\"sig\"", "\"unsigned\"");
+        assert!(verify(&format!(r#"{{"sha256":[{unsigned}]}}"#)).problem().unwrap().contains("is not signed"));
+        let anonymous = good.replace("\"pkfp\"", "\"unknown\"");
+        assert_eq!(verify(&format!(r#"{{"sha256":[{anonymous}]}}"#)).problem(), None);
+    }
+
+    #[test]
+    fn other_banks_are_verified_with_either_hash() {
+        let key = SigningKey::test("pcr").unwrap();
+        let pem = key.public_key_pem().unwrap();
+        let value = vec![3; 48];
+        let measured = [Measured { bank: Bank::Sha384, alternative: 0, value: value.clone() }];
+        let json = Signer { bank: Bank::Sha384, value: &value, ..signer(&key) }.json();
+        let found = verify_pcrsig(json.as_bytes(), pem.as_bytes(), &measured).unwrap();
+        assert_eq!((found.problem(), found.unlocks_talos()), (None, false));
+        let by_sha256 = &json[json.find("\"sig\":\"").unwrap() + 7..];
+        let by_sha256 = &by_sha256[..by_sha256.find('"').unwrap()];
+        let policy = policy_digest(Bank::Sha384, &phases::walk(Bank::Sha384, &value, &path(&TALOS_PHASES)));
+        let own = base64::engine::general_purpose::STANDARD.encode(key.sign_sha384(&policy).unwrap());
+        let json = json.replace(by_sha256, &own);
+        assert_eq!(verify_pcrsig(json.as_bytes(), pem.as_bytes(), &measured).unwrap().problem(), None);
+        assert_eq!(banks_of(json.as_bytes()), [Bank::Sha384]);
     }
 }

@@ -5,6 +5,10 @@
 //! Only the first 64 KiB are read: goblin's own section data, imports and certificates would want the whole file.
 //! Format: Microsoft PE/COFF specification, sections "COFF File Header", "Optional Header", "Section Table".
 
+mod profiles;
+
+pub use profiles::{MAX_PROFILES, Profiles};
+
 use crate::block::{Extent, ReadAt, read_vec};
 use crate::{Error, Result};
 use goblin::pe::header::Header;

@@ -87,10 +87,10 @@ fn sign_policies(sections: &mut [(&str, Vec<u8>)], public: &[u8], key: &SigningK
     let stub = pcr::stub_version(STUB_MAGIC.as_bytes());
     let places: Vec<usize> =
         sections.iter().enumerate().filter(|(_, (name, _))| *name == ".pcrsig").map(|(i, _)| i).collect();
-    for (profile, place) in pcr::profiles(&head.sections, stub)?.iter().zip(places) {
+    for (profile, place) in pcr::profiles(&head.sections, stub).iter().zip(places) {
         let mut banks = serde_json::Map::new();
         for bank in Bank::ALL {
-            let values = pcr::values(bank, profile, &hashes, &pcr::TALOS_PHASES)
+            let values = pcr::values(bank, &profile.measured, &hashes, &pcr::TALOS_PHASES)
                 .ok_or_else(|| Error::rejected("a measured section is missing"))?;
             let policy = pcr::policy_digest(bank, values.last());
             let signature = match bank {

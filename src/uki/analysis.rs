@@ -77,7 +77,7 @@ impl Analyser {
     /// [`crate::Kind::Rejected`] when a section that should be a short text is larger than 1 MiB.
     pub fn new(head: Head, members: impl Members + 'static) -> Result<Self> {
         let texts = TextSink::new(&head)?;
-        let place = super::Profiles::of(&head).find(&head, 0, ".initrd");
+        let place = super::Profiles::of(&head.sections).find(&head.sections, 0, ".initrd");
         let extent = place.and_then(|i| head.sections.get(i)).map(crate::pe::Section::data);
         let initrd = extent.map(|extent| InitrdSink::new(extent, members)).transpose()?;
         Ok(Self { head, hash: Sha256Sink::new(), texts, initrd })

@@ -1,11 +1,10 @@
 //! What a UKI says about itself in its headers and small sections, without its kernel and initrd.
 
 use super::os_release::{self, OsRelease};
-use super::sections::Profiles;
 use super::texts::Texts;
 use crate::Result;
 use crate::block::{Extent, ReadAt};
-use crate::pe::{Arch, Head};
+use crate::pe::{Arch, Head, Profiles};
 
 /// What headers and small sections say.
 #[derive(Debug, Clone)]
@@ -50,12 +49,13 @@ impl Facts {
     /// Puts together what headers and texts say.
     #[must_use]
     pub fn new(head: Head, texts: Texts) -> Self {
-        let layout = Profiles::of(&head);
-        let content = |profile, name| layout.find(&head, profile, name).and_then(|i| texts.get(i));
+        let layout = Profiles::of(&head.sections);
+        let content = |profile, name| layout.find(&head.sections, profile, name).and_then(|i| texts.get(i));
         let text = |profile, name| content(profile, name).map(to_text);
         let profiles = (0..layout.count())
             .map(|index| {
-                let own = layout.find_own(&head, index, ".profile").and_then(|i| texts.get(i)).unwrap_or_default();
+                let own =
+                    layout.find_own(&head.sections, index, ".profile").and_then(|i| texts.get(i)).unwrap_or_default();
                 let (mut id, mut title) = (None, None);
                 for (key, value) in os_release::lines(own) {
                     match key.as_str() {
@@ -103,7 +103,7 @@ impl Facts {
     /// Where the section's data lies that profile 0 boots with, for example `.linux`.
     #[must_use]
     pub fn extent(&self, section: &str) -> Option<Extent> {
-        let i = self.layout.find(&self.head, 0, section)?;
+        let i = self.layout.find(&self.head.sections, 0, section)?;
         Some(self.head.sections.get(i)?.data())
     }
 

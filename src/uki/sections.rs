@@ -1,84 +1,14 @@
-//! Which section is whose: the base of a UKI, its profiles, and whether the section table makes sense.
-//!
-//! A UKI may have many sections of one name. Those before the first `.profile` are the base; each `.profile` begins a
-//! profile that ends at the next one and overrides the base by name. Source: UAPI.5 "Unified Kernel Image", and
-//! `pe_locate_profile_sections` of systemd's `src/boot/pe.c`.
+//! Whether the section table of a UKI makes sense. Which section is whose: [`Profiles`].
 
 use crate::block::Extent;
-use crate::pe::{Head, Section};
+use crate::pe::{Head, MAX_PROFILES, Profiles, Section};
 use std::fmt;
-use std::ops::Range;
-
-/// systemd-boot and the stub look at profiles 0 to 255.
-const MAX_PROFILES: usize = 256;
 
 /// The sections that the stub acts on. Only of these a second one in the same range is worth a word.
 const KNOWN: [&str; 13] = [
     ".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat", ".sdmagic", ".pcrsig",
     ".pcrpkey", ".profile",
 ];
-
-/// How the section table is divided. Holds places in [`Head::sections`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Profiles {
-    base: Range<usize>,
-    /// One range per `.profile` section.
-    own: Vec<Range<usize>>,
-}
-
-impl Profiles {
-    /// Divides the section table.
-    #[must_use]
-    pub fn of(head: &Head) -> Self {
-        let mut starts: Vec<usize> = head
-            .sections
-            .iter()
-            .enumerate()
-            .filter(|(_, s)| s.name == ".profile" && s.virtual_bytes != 0)
-            .map(|(i, _)| i)
-            .collect();
-        let base = 0..starts.first().copied().unwrap_or(head.sections.len());
-        starts.push(head.sections.len());
-        let own = starts.windows(2).take(MAX_PROFILES).map(|w| w[0]..w[1]).collect();
-        Self { base, own }
-    }
-
-    /// How many profiles can be booted: at least one, because a UKI without `.profile` is a profile 0 of its own.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.own.len().max(1)
-    }
-
-    /// Places of the base sections.
-    #[must_use]
-    pub fn base(&self) -> Range<usize> {
-        self.base.clone()
-    }
-
-    /// Places of a profile's own sections; empty when it has none.
-    #[must_use]
-    pub fn own(&self, profile: usize) -> Range<usize> {
-        self.own.get(profile).cloned().unwrap_or(0..0)
-    }
-
-    /// Where the section stands in [`Head::sections`] that `profile` boots with: its own, else the base's; the first of
-    /// that name; not one of `VirtualSize` 0.
-    #[must_use]
-    pub fn find(&self, head: &Head, profile: usize, name: &str) -> Option<usize> {
-        let within = |range: Range<usize>| range.into_iter().find(|&i| is(head.sections.get(i), name));
-        within(self.own(profile)).or_else(|| within(self.base()))
-    }
-
-    /// [`Self::find`] in a profile's own sections alone.
-    #[must_use]
-    pub fn find_own(&self, head: &Head, profile: usize, name: &str) -> Option<usize> {
-        self.own(profile).find(|&i| is(head.sections.get(i), name))
-    }
-}
-
-fn is(section: Option<&Section>, name: &str) -> bool {
-    section.is_some_and(|s| s.name == name && s.virtual_bytes != 0)
-}
 
 /// Something about the section table that is not as it has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,14 +31,14 @@ impl fmt::Display for Problem {
 pub fn check_layout(head: &Head) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |fatal, message| problems.push(Problem { fatal, message });
-    let profiles = Profiles::of(head);
+    let profiles = Profiles::of(&head.sections);
 
     for (name, fatal) in [(".linux", true), (".osrel", true), (".initrd", false)] {
-        if profiles.find(head, 0, name).is_none() {
+        if profiles.find(&head.sections, 0, name).is_none() {
             add(fatal, format!("no {name} section"));
         }
     }
-    if head.sections.iter().filter(|s| is(Some(s), ".profile")).count() > MAX_PROFILES {
+    if head.sections.iter().filter(|s| s.name == ".profile").count() > MAX_PROFILES {
         add(false, format!("more than {MAX_PROFILES} profiles; those behind are never seen"));
     }
     for range in std::iter::once(profiles.base()).chain((0..profiles.count()).map(|p| profiles.own(p))) {
@@ -148,6 +78,10 @@ pub fn check_layout(head: &Head) -> Vec<Problem> {
     problems
 }
 
+fn is(section: Option<&Section>, name: &str) -> bool {
+    section.is_some_and(|s| s.name == name && s.virtual_bytes != 0)
+}
+
 /// The first two of `ranges` that share a byte.
 fn overlap(mut ranges: Vec<(&str, Extent)>) -> Option<(&str, &str)> {
     ranges.retain(|(_, e)| e.bytes > 0);
@@ -168,34 +102,6 @@ mod tests {
 
     fn base() -> Vec<(&'static str, &'static [u8])> {
         vec![(".osrel", b"ID=talos"), (".cmdline", b"base"), (".linux", b"k"), (".initrd", b"i")]
-    }
-
-    #[test]
-    fn profiles_override_the_base() {
-        let mut sections = base();
-        sections.extend([
-            (".profile", &b"ID=main"[..]),
-            (".pcrsig", b"{}"),
-            (".profile", b"ID=reset"),
-            (".cmdline", b"reset"),
-        ]);
-        let head = head(&sections);
-        let p = Profiles::of(&head);
-        assert_eq!((p.count(), p.base()), (2, 0..4));
-        assert_eq!((p.own(0), p.own(1), p.own(2)), (4..6, 6..8, 0..0));
-        assert_eq!(p.find(&head, 0, ".cmdline"), Some(1));
-        assert_eq!(p.find(&head, 1, ".cmdline"), Some(7));
-        assert_eq!(p.find(&head, 1, ".pcrsig"), None);
-        assert_eq!(p.find_own(&head, 0, ".cmdline"), None);
-        assert_eq!(p.find(&head, 1, ".linux"), Some(2));
-        assert!(check_layout(&head).is_empty(), "{:?}", check_layout(&head));
-    }
-
-    #[test]
-    fn a_uki_without_profiles_has_one() {
-        let head = head(&base());
-        let p = Profiles::of(&head);
-        assert_eq!((p.count(), p.find(&head, 0, ".cmdline")), (1, Some(1)));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The checks that are about contents: is it what was asked for, will it boot, will disks unlock.
 
 use super::{Check, CheckId, Facts, Policy, ProfilePcr, Status};
-use crate::pcr::key_fingerprint;
+use crate::pcr::{PcrSignature, key_fingerprint};
+use crate::uki::Family;
 use std::collections::BTreeSet;
 
 const HALT: &str = "talos.halt_if_installed";
@@ -75,41 +76,97 @@ pub(super) fn version(facts: &Facts, policy: &Policy) -> Check {
     }
 }
 
-pub(super) fn pcr_signature(facts: &Facts) -> Check {
+pub(super) fn pcr_signature(facts: &Facts, policy: &Policy) -> Check {
     let id = CheckId::PcrSignature;
-    let has_key = facts.pcrpkey.is_some();
-    if !has_key && facts.profiles.iter().all(|p| p.pcr == ProfilePcr::Missing) {
-        return Check::new(
-            id,
-            Status::Skip,
-            "The image has no PCR key and no PCR signature (a build without Secure Boot): disks that are sealed to a \
-             TPM cannot be unlocked with it.",
-        );
+    if facts.pcrpkey.is_none() && facts.profiles.iter().all(|p| p.pcr == ProfilePcr::Missing) {
+        let detail = "The image has no PCR key and no PCR signature: disks that are sealed to a TPM under a signed policy \
+                      cannot be unlocked with it.";
+        return Check::new(id, Status::Skip, detail);
     }
-    let problem = |pcr: &ProfilePcr| match pcr {
+    let Some(default) = facts.profiles.first() else {
+        return Check::new(id, Status::Fail, "Wrong: there is no profile to measure.");
+    };
+    let (status, mut detail) = default_profile(facts, default, policy);
+    // Nobody unlocks disks in a profile that wipes them, so the board still boots.
+    let others = facts.profiles.iter().skip(1).filter_map(|p| Some((p, pcr_problem(facts.family, &p.pcr)?)));
+    let others: Vec<_> = others.map(|(p, why)| format!("the PCR signature of profile {}: {why}", name(p))).collect();
+    if others.is_empty() {
+        return Check::new(id, status, detail);
+    }
+    let others = others.join("; ");
+    if status == Status::Pass {
+        return Check::new(id, Status::Warn, format!("The profile that boots by default is right, but {others}."));
+    }
+    detail.push_str(&format!(" And {others}."));
+    Check::new(id, status, detail)
+}
+
+/// The profile that boots when nobody chooses.
+fn default_profile(facts: &Facts, profile: &super::Profile, policy: &Policy) -> (Status, String) {
+    const LOCKED: &str = "A TPM would not release the keys of disks that are sealed to signed policies";
+    let n = facts.profiles.len();
+    let signature = match &profile.pcr {
+        ProfilePcr::Missing => {
+            let missing = "The image has a PCR key (.pcrpkey) and no PCR signature (.pcrsig).";
+            let installed = policy.installed.as_ref().is_some_and(|i| i.pcrsig);
+            return match (policy.require_pcr_key, installed) {
+                (_, true) => (Status::Fail, format!("{missing} The installed UKI has one. {LOCKED}.")),
+                (true, false) => (Status::Fail, format!("{missing} {LOCKED}, and --require-pcr-key was given.")),
+                (false, false) => (Status::Warn, format!("{missing} {LOCKED}, if the board has such disks.")),
+            };
+        }
+        ProfilePcr::Unusable(why) => {
+            return (Status::Fail, format!("Wrong: the PCR signature of profile {}: {why}. {LOCKED}.", name(profile)));
+        }
+        ProfilePcr::Checked(signature) => signature,
+    };
+    if let Some(why) = pcr_problem(facts.family, &profile.pcr) {
+        let detail =
+            format!("Wrong: the PCR signature of profile {}: {why}. {LOCKED}: fetch the image again.", name(profile));
+        return (Status::Fail, detail);
+    }
+    if let Some(why) = signature.unjudged() {
+        return (Status::Skip, format!("The signed PCR 11 policy cannot be judged from the image: {why}."));
+    }
+    let alternatives: BTreeSet<usize> = signature.verified().map(|(_, _, alternative)| alternative).collect();
+    let fits = format!(
+        "The signed PCR 11 policy fits the measured sections ({n} of {n} profiles; phases: {}).",
+        phases(signature)
+    );
+    match profile.by_hardware {
+        0 => (Status::Pass, fits),
+        1 if alternatives.contains(&1) => {
+            let without = if alternatives.contains(&0) { ", and where it takes none" } else { "" };
+            (Status::Pass, format!("{fits} It holds where the board takes the device tree in the image{without}."))
+        }
+        all => {
+            let signed = alternatives.iter().filter(|a| **a > 0).count();
+            let none = if alternatives.contains(&0) { "one" } else { "no policy" };
+            let detail = format!(
+                "It depends on the board: the stub measures the one of {all} hardware-dependent sections (.dtbauto, \
+                 .efifw) that fits it. Policies that fit the image are signed for {signed} of them, and {none} for a board \
+                 that none of them fits."
+            );
+            (Status::Skip, detail)
+        }
+    }
+}
+
+/// The phase paths of the policies that fit.
+fn phases(signature: &PcrSignature) -> String {
+    let paths: BTreeSet<&str> = signature.verified().map(|(_, phases, _)| phases).collect();
+    let show = |path: &&str| if path.is_empty() { "before the first one".to_owned() } else { (*path).to_owned() };
+    paths.iter().map(show).collect::<Vec<_>>().join(", ")
+}
+
+/// What is wrong with a profile's policy, by the rules of its family.
+fn pcr_problem(family: Family, pcr: &ProfilePcr) -> Option<String> {
+    match pcr {
         ProfilePcr::Missing => Some("there is none".to_owned()),
         ProfilePcr::Unusable(why) => Some(why.clone()),
-        ProfilePcr::Checked(outcome) => outcome.problem(),
-    };
-    let mut problems: Vec<_> = facts
-        .profiles
-        .iter()
-        .filter_map(|p| Some((p.index, format!("the PCR signature of profile {}: {}", name(p), problem(&p.pcr)?))))
-        .collect();
-    if facts.profiles.is_empty() {
-        problems.push((0, "there is no profile to measure".into()));
+        ProfilePcr::Checked(signature) if family == Family::Talos => signature.problem_for_talos(),
+        ProfilePcr::Checked(signature) => signature.problem(),
     }
-    let text = problems.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; ");
-    if problems.iter().any(|(index, _)| *index == 0) {
-        let detail = format!("Wrong: {text}. A TPM would not release the keys of sealed disks: fetch the image again.");
-        return Check::new(id, Status::Fail, detail);
-    }
-    // Nobody unlocks disks in a profile that wipes them, so the board still boots.
-    if !problems.is_empty() {
-        return Check::new(id, Status::Warn, format!("The profile that boots by default is right, but {text}."));
-    }
-    let n = facts.profiles.len();
-    Check::new(id, Status::Pass, format!("The signed PCR 11 policy fits the measured sections ({n} of {n} profiles)."))
 }
 
 fn name(profile: &super::Profile) -> String {

@@ -4,6 +4,7 @@ use crate::authenticode::{ImageDigest, Signature};
 use crate::pcr::PcrSignature;
 use crate::pe::Arch;
 use crate::trust::Sbat;
+use crate::uki::Family;
 use serde::Serialize;
 
 /// An extension in the image.
@@ -46,6 +47,8 @@ pub struct Profile {
     pub cmdline: String,
     /// Its signed PCR 11 policy.
     pub pcr: ProfilePcr,
+    /// Sections of which the stub measures the one that fits the hardware (`.dtbauto`, `.efifw`).
+    pub by_hardware: usize,
 }
 
 /// Facts about an image that `verify` has read. What could not be read carries the reason.
@@ -55,6 +58,8 @@ pub struct Facts {
     pub sha256: [u8; 32],
     /// Length of the file in bytes.
     pub bytes: u64,
+    /// Whose UKI it is.
+    pub family: Family,
     /// What is wrong with the PE headers, if anything is.
     pub pe_problems: Vec<String>,
     /// What is wrong with the sections: missing ones, bad contents.

@@ -192,6 +192,8 @@ pub struct InstalledFacts {
     pub cmdline: Option<String>,
     /// Its version.
     pub version: Option<String>,
+    /// Whether it has signed PCR policies.
+    pub pcrsig: bool,
 }
 
 /// What is expected of an image.
@@ -263,7 +265,7 @@ pub fn verify(facts: &Facts, policy: &Policy) -> Report {
         signed.digest(),
         signed.signer(),
         signed.revocation(),
-        checks::pcr_signature(facts),
+        checks::pcr_signature(facts, policy),
         checks::pcr_key(facts, policy),
         checks::schematic(facts, policy),
         checks::extensions(facts, policy),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::authenticode::{DigestSink, parse_table};
 use crate::block::Sink;
-use crate::pcr::{EntryOutcome, PcrSignature};
+use crate::pcr::{EntryOutcome, PcrSignature, SignedPolicy, TALOS_PHASES, path};
 use crate::pe::Head;
 use crate::testkit::pe::pe;
 use crate::testkit::signing::{SigningKey, sign_pe};
@@ -21,7 +21,12 @@ fn unsigned() -> Vec<u8> {
 }
 
 fn pcr(outcome: EntryOutcome) -> ProfilePcr {
-    ProfilePcr::Checked(PcrSignature { key: "k".into(), entries: vec![("sha256".into(), outcome)] })
+    let policy = SignedPolicy { bank: "sha256".into(), pcrs: vec![11], reference: None, outcome };
+    ProfilePcr::Checked(PcrSignature { key: "k".into(), policies: vec![policy] })
+}
+
+fn fits() -> EntryOutcome {
+    EntryOutcome::Verified { phases: path(&TALOS_PHASES), alternative: 0 }
 }
 
 fn facts(file: &[u8]) -> Facts {
@@ -31,6 +36,7 @@ fn facts(file: &[u8]) -> Facts {
     Facts {
         sha256: [7; 32],
         bytes: file.len() as u64,
+        family: crate::uki::Family::Talos,
         pe_problems: vec![],
         section_problems: vec![],
         arch: Some(Arch::Arm64),
@@ -44,7 +50,8 @@ fn facts(file: &[u8]) -> Facts {
             index: 0,
             id: Some("main".into()),
             cmdline: "console=ttyS0 talos.platform=metal".into(),
-            pcr: pcr(EntryOutcome::Verified),
+            pcr: pcr(fits()),
+            by_hardware: 0,
         }],
         initrd: Ok("2 archives".into()),
         schematic: Some(Schematic { id: ID.into(), id_matches: true }),
@@ -78,6 +85,7 @@ fn policy() -> Policy {
             arch: Some(Arch::Arm64),
             cmdline: Some("talos.platform=metal console=ttyS0".into()),
             version: Some("v1.12.3".into()),
+            pcrsig: true,
         }),
         ..Policy::default()
     }
@@ -132,7 +140,28 @@ fn one_thing_wrong_is_one_check_that_says_so() {
         }),
         ("changed after signing", C::PcrSignature, Fail, |f, _| f.profiles[0].pcr = pcr(EntryOutcome::OtherPolicy)),
         ("another key", C::PcrSignature, Fail, |f, _| f.profiles[0].pcr = pcr(EntryOutcome::OtherKey)),
-        ("there is none", C::PcrSignature, Fail, |f, _| f.profiles[0].pcr = ProfilePcr::Missing),
+        ("The installed UKI has one", C::PcrSignature, Fail, |f, _| f.profiles[0].pcr = ProfilePcr::Missing),
+        ("if the board has such disks", C::PcrSignature, Warn, |f, p| {
+            f.profiles[0].pcr = ProfilePcr::Missing;
+            p.installed.as_mut().unwrap().pcrsig = false;
+        }),
+        ("--require-pcr-key was given", C::PcrSignature, Fail, |f, p| {
+            f.profiles[0].pcr = ProfilePcr::Missing;
+            p.installed.as_mut().unwrap().pcrsig = false;
+            p.require_pcr_key = true;
+        }),
+        ("Talos unseals with", C::PcrSignature, Fail, |f, _| {
+            f.profiles[0].pcr = pcr(EntryOutcome::Verified { phases: "enter-initrd".into(), alternative: 0 });
+        }),
+        ("the sha1 bank", C::PcrSignature, Skip, |f, _| {
+            f.family = crate::uki::Family::Systemd;
+            f.profiles[0].pcr = pcr(EntryOutcome::NotChecked("the sha1 bank was not computed".into()));
+        }),
+        ("for 1 of them", C::PcrSignature, Skip, |f, _| {
+            f.family = crate::uki::Family::Systemd;
+            f.profiles[0].by_hardware = 2;
+            f.profiles[0].pcr = pcr(EntryOutcome::Verified { phases: String::new(), alternative: 2 });
+        }),
         ("not JSON", C::PcrSignature, Fail, |f, _| f.profiles[0].pcr = ProfilePcr::Unusable("not JSON".into())),
         ("but the PCR signature of profile 1 (reset)", C::PcrSignature, Warn, |f, _| {
             f.profiles.push(Profile {
@@ -140,6 +169,7 @@ fn one_thing_wrong_is_one_check_that_says_so() {
                 id: Some("reset".into()),
                 cmdline: String::new(),
                 pcr: ProfilePcr::Missing,
+                by_hardware: 0,
             });
         }),
         ("would stay locked", C::PcrKey, Warn, |_, p| {
@@ -200,7 +230,8 @@ fn a_menu_entry_that_wipes_is_a_warning() {
         index: 1,
         id: Some("reset".into()),
         cmdline: "talos.experimental.wipe=system".into(),
-        pcr: pcr(EntryOutcome::Verified),
+        pcr: pcr(fits()),
+        by_hardware: 0,
     });
     let found = unusual(&f, &policy());
     assert!(
