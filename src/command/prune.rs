@@ -3,7 +3,6 @@
 use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
-use crate::boot::Prediction;
 use crate::disk::Target;
 use crate::esp::Inventory;
 use crate::plan::{PrunePlan, PruneWishes};
@@ -71,7 +70,7 @@ impl Prune {
             opened.medium(),
             &outcome.operation,
             &esp.variables,
-            esp.worlds.each_ref().map(Prediction::selected_file),
+            plan.starts_then.each_ref().map(Option::as_deref),
         )?;
         Ok(self.report(plan, true))
     }

@@ -62,7 +62,7 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
                 Severity::Problem,
                 "interrupted",
                 found.to_string(),
-                "the board starts as before; nothing else is written here until it is finished or undone",
+                "nothing else is written here until it is finished or undone; `status` shows what the board starts meanwhile",
             )
             .then(words.command("recover", "")),
         );

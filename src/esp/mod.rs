@@ -9,7 +9,7 @@ pub use names::{BackupName, backup_of, disabled_of};
 
 use crate::block::{Pieces, ReadAt, sha256_of};
 use crate::boot::{self, Esp, Loader, LoaderVersion, OtherLoaders, Prediction, Type1File, UkiFile, Variables};
-use crate::fat::{Entry, Health, Volume};
+use crate::fat::{Entry, Health, Volume, same_name};
 use crate::pe::Arch;
 use crate::surgery::{Interrupted, LINUX_DIR, interrupted, refuse_unhealthy};
 use crate::{Code, Error, Kind, Result, uki};
@@ -264,14 +264,22 @@ impl<S: ReadAt> Inventory<S> {
     }
 
     fn with_esp<T>(&self, linux: &[UkiFile], then: impl FnOnce(&Esp<'_>) -> T) -> T {
-        let exists = |path: &str| match self.volume.find(&path.replace('\\', "/")) {
-            Ok(found) => found.is_some(),
+        let find = |path: &str| match self.volume.find(&path.replace('\\', "/")) {
+            Ok(found) => found,
             Err(e) => {
                 if e.kind() == Kind::Io {
                     self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| e.to_string());
                 }
-                false
+                None
             }
+        };
+        // A Type #1 entry may name a file of the directory that is looked at as it would be.
+        let there = |name: &str| linux.iter().any(|f| same_name(&f.name, name));
+        let exists = |path: &str| match (linux_file(path), find(path)) {
+            (None, found) => found.is_some(),
+            // By its short name, perhaps.
+            (Some(_), Some(entry)) => there(&entry.name),
+            (Some(name), None) => there(name),
         };
         let (loader, machine) = self.rules();
         let s = &self.surroundings;
@@ -382,6 +390,15 @@ fn as_far_as_it_goes<T>(read: Result<Option<T>>, damaged: bool) -> Result<Option
         Err(e) if damaged && e.kind() == Kind::Rejected => Ok(None),
         read => read,
     }
+}
+
+/// The name of the file, if a path of a Type #1 entry leads into `EFI/Linux`.
+pub(crate) fn linux_file(path: &str) -> Option<&str> {
+    let mut parts = path.split(['\\', '/']).filter(|part| !part.is_empty());
+    let named = |part: Option<&str>, name: &str| part.is_some_and(|part| part.eq_ignore_ascii_case(name));
+    let inside = named(parts.next(), "EFI") && named(parts.next(), "Linux");
+    let name = parts.next()?;
+    (inside && parts.next().is_none()).then_some(name)
 }
 
 /// A volume that is no FAT at all, or without a root directory: it is the ESP that is bad, not an image.

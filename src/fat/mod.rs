@@ -26,6 +26,7 @@ pub use dir::{Attributes, Directory, Entry, Slot};
 pub use edit::{Content, Editor, Stamp};
 pub use geometry::{FatKind, Geometry, Root, is_fat};
 pub use health::{Health, Problem, ProblemClass};
+pub(crate) use name::same_name;
 pub use name::{NameError, check_long_name, slots_of};
 pub use table::{Link, Run, Table};
 pub use volume::Volume;

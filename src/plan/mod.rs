@@ -7,6 +7,7 @@
 //! A plan reads an inventory and asks [`crate::boot`]; [`crate::surgery`] carries out the operation it gives.
 
 mod prune;
+mod states;
 mod swap;
 
 pub use prune::{PrunePlan, PruneWishes};

@@ -1,11 +1,12 @@
 //! Which files leave the menu although nothing new comes.
 
+use super::states::keeps_booting;
 use super::{Rename, old_backups, refuse_long_names, steps};
 use crate::block::ReadAt;
 use crate::boot::{UkiFile, roles};
 use crate::esp::{EspFile, FileKind, Inventory, disabled_of};
 use crate::surgery::Tidying;
-use crate::{Error, Result};
+use crate::{Code, Error, Result};
 use serde::Serialize;
 
 /// What the user asked of `prune`.
@@ -30,8 +31,13 @@ pub struct PrunePlan {
     pub delete: Vec<String>,
     /// Files that stay, and why.
     pub keep: Vec<(String, String)>,
-    /// What the board starts, before and after.
+    /// What the board starts afterwards, with the variables as they are.
     pub boot: Option<String>,
+    /// What it selects today: the same, unless that cannot start.
+    pub boot_before: Option<String>,
+    /// What is selected afterwards with the variables as they are, and with none.
+    #[serde(skip)]
+    pub(crate) starts_then: [Option<String>; 2],
 }
 
 impl PrunePlan {
@@ -53,23 +59,20 @@ impl PrunePlan {
                 keep.push((name.to_owned(), why.to_owned()));
             }
         };
-        hold(esp.worlds[0].selected_file(), "starts next");
-        hold(esp.worlds[1].selected_file(), "starts if the EFI variables are lost");
+        // What is listed and cannot start leaves, also where it is selected: what starts without it is what counts.
+        let broken = |name: &str| esp.file(name).is_some_and(|f| f.kind == FileKind::Broken);
+        let alive: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !broken(&f.name)).cloned().collect();
+        let futures = esp.futures(&alive);
+        let starts = |n: usize| futures.get(n).and_then(|(world, _)| world.selected_file());
+        hold(starts(0), "starts next");
+        hold(starts(1), "starts if the EFI variables are lost");
         hold(roles.running_file.as_deref(), "was started at the last boot");
-        let before = esp.futures(esp.as_seen());
-        hold(
-            before.get(2).and_then(|(later, _)| later.selected_file()),
-            "starts once the one-shot variable is used up",
-        );
+        hold(starts(2), "starts once the one-shot variable is used up");
         if !wishes.no_fallback {
-            let kept_versions: Vec<_> = [esp.worlds[0].selected_file(), esp.worlds[1].selected_file()]
-                .into_iter()
-                .flatten()
-                .filter_map(|n| esp.file(n)?.version().map(str::to_owned))
-                .collect();
-            let other = |f: &&EspFile| {
-                f.kind == FileKind::Uki && !kept_versions.iter().any(|v| Some(v.as_str()) == f.version())
-            };
+            let kept = [starts(0), starts(1)].into_iter().flatten();
+            let kept_versions: Vec<&str> = kept.filter_map(|n| esp.file(n)?.version()).collect();
+            let other =
+                |f: &&EspFile| f.kind == FileKind::Uki && !kept_versions.iter().any(|v| Some(*v) == f.version());
             let in_order =
                 esp.worlds[0].menu.iter().filter(|e| e.profile == 0).filter_map(|e| esp.file(e.file.as_deref()?));
             hold(in_order.filter(other).map(|f| f.name()).next(), "the fallback");
@@ -95,18 +98,13 @@ impl PrunePlan {
         }
         refuse_long_names(esp, renames.iter().map(|r| r.to.as_str()))?;
         let gone = |name: &str| delete.iter().any(|d| d == name) || renames.iter().any(|r| r.from == name);
-        let linux: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !gone(&f.name)).cloned().collect();
-        for ((before, when), (after, _)) in before.iter().zip(esp.futures(&linux)) {
-            if before.selected_entry().map(|e| &e.id) != after.selected_entry().map(|e| &e.id) {
-                return Err(Error::refused(format!(
-                    "after that the board would start {} instead of {} {when}",
-                    after.selected_file().unwrap_or("nothing"),
-                    before.selected_file().unwrap_or("nothing")
-                )));
-            }
-        }
+        let left: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !gone(&f.name)).cloned().collect();
+        let starts_then = esp.predict(&left).map(|world| world.selected_file().map(str::to_owned));
+        keeps_booting(esp, &renames, &delete)
+            .map_err(|fault| Error::new(Code::WouldNotBoot, format!("no order of the steps is safe: {fault}")))?;
         esp.refuse_unreadable()?; // the predictions read as well
-        Ok(Self { renames, delete, keep, boot: esp.worlds[0].selected_file().map(str::to_owned) })
+        let boot_before = esp.worlds[0].selected_file().map(str::to_owned);
+        Ok(Self { renames, delete, keep, boot: starts_then[0].clone(), boot_before, starts_then })
     }
 
     /// Whether there is nothing to do.

@@ -1,12 +1,13 @@
 //! Which file gets the image, what leaves the menu for it, and what boots then: for `swap` and `restore`.
 
+use super::states::{Commit, Sequence, sequence};
 use super::{Rename, old_backups, refuse_long_names, steps};
 use crate::block::ReadAt;
 use crate::boot::{Prediction, Skip, UkiFile};
 use crate::esp::{EspFile, FileKind, Inventory, backup_of, disabled_of};
 use crate::surgery::Order;
 use crate::uki::cmdline::{WIPE, wipes};
-use crate::{Error, Result};
+use crate::{Code, Error, Result};
 use serde::Serialize;
 
 /// What a swap or a restore will do.
@@ -24,18 +25,16 @@ pub struct SwapPlan {
     pub boot_before: Option<String>,
     /// What it starts afterwards, by prediction, with the variables as they are and with none.
     pub boot_after: Option<String>,
-    /// Every name that changes.
+    /// Files that get another name, in the order in which they do.
     pub renames: Vec<Rename>,
+    /// How many of them come before the new image is in place: files that would win over it and start nowhere today.
+    pub renames_before: usize,
+    /// The name that the target's own old content gets, if the target exists.
+    pub target_backup: Option<String>,
     /// Old backups that are deleted.
     pub delete: Vec<String>,
     /// What somebody should know.
     pub warnings: Vec<String>,
-    /// Renames before the commit.
-    #[serde(skip)]
-    before: Vec<Rename>,
-    /// The name that the target's own old content gets, if the target exists.
-    #[serde(skip)]
-    target_backup: Option<String>,
 }
 
 /// What the user asked of a swap.
@@ -80,7 +79,8 @@ impl SwapPlan {
                 Err(why) => reasons.push(format!("as {target}: {why}")),
             }
         }
-        Err(Error::refused(format!("the board would not start the new image: {}", reasons.join("; ")))
+        let why = format!("the board would not start the new image: {}", reasons.join("; "));
+        Err(Error::new(Code::WouldNotBoot, why)
             .advise("look at `status`: an entry that wins over it has to go, or choose another name with --target"))
     }
 
@@ -149,8 +149,7 @@ impl SwapPlan {
             }
             refuse_wiping_options(world)?;
         }
-        // One after the other they leave the menu, and at each moment the old image or the new one has to win. So whoever
-        // wins over the others goes after them, and the image that boots now goes last.
+        // Whoever wins over the others goes after them, and the image that boots now goes last.
         let mut renames: Vec<Rename> = Vec::new();
         for name in disable.iter().rev() {
             let to = disabled_of(name, wishes.time, |n| taken(n) || used.iter().any(|u| u == n));
@@ -161,14 +160,23 @@ impl SwapPlan {
         renames.extend(retire);
         let made = [Some(&target), target_backup.as_ref()].into_iter().flatten();
         refuse_long_names(esp, made.chain(renames.iter().map(|r| &r.to)).map(String::as_str))?;
-        let world = &worlds[0].0;
-        let mut warnings = world.warnings.clone();
-        warnings.extend(pinned_elsewhere(esp, &renames));
         let delete = match wishes.keep_backups {
             None => Vec::new(),
             // The backup this plan makes is the newest one.
             Some(keep) => old_backups(esp, keep.saturating_sub(usize::from(backup.is_some())), image.from_file),
         };
+        let new = linux.iter().find(|f| f.name == target);
+        let new = new.ok_or_else(|| Error::new(Code::Bug, format!("{target} is not in its own plan")))?;
+        let commit = Commit { target: new, backup: target_backup.as_deref(), from_file: image.from_file };
+        let Sequence { before: renames_first, after } = match sequence(esp, &commit, renames, &delete) {
+            Ok(sequence) => sequence,
+            Err(fault) => return Ok(Err(format!("no order of the steps is safe: {fault}"))),
+        };
+        let renames_before = renames_first.len();
+        let renames = [renames_first, after].concat();
+        let world = &worlds[0].0;
+        let mut warnings = world.warnings.clone();
+        warnings.extend(pinned_elsewhere(esp, &renames));
         Ok(Ok(Self {
             bytes_to_write: image.bytes_to_write,
             boot_before: before,
@@ -178,8 +186,8 @@ impl SwapPlan {
             disable,
             renames,
             delete,
+            renames_before,
             warnings,
-            before: Vec::new(),
             target_backup,
         }))
     }
@@ -187,13 +195,14 @@ impl SwapPlan {
     /// The order of the steps that carry the plan out.
     #[must_use]
     pub fn order(&self, command: &str, time: u64) -> Order {
+        let (before, after) = self.renames.split_at(self.renames_before.min(self.renames.len()));
         Order {
             command: command.to_owned(),
             time,
-            before: self.before.clone(),
+            before: before.to_vec(),
             target: self.target.clone(),
             backup: self.target_backup.clone(),
-            after: steps(&self.renames, &self.delete),
+            after: steps(after, &self.delete),
         }
     }
 }
@@ -219,7 +228,12 @@ fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &Swap
             return Err(Error::usage(format!("--target {target}: systemd-boot lists only names that end in .efi")));
         }
         crate::fat::check_long_name(target).map_err(|e| Error::usage(format!("--target: {e}")))?;
-        return Ok(vec![target.clone()]);
+        let mut names = vec![target.clone()];
+        // A backup goes back under its own name. Where that cannot be done safely, the file that boots now gets its content:
+        // a way back under another name is better than none.
+        names.extend(image.from_file.and_then(|_| esp.selected()).map(|f| f.name().to_owned()));
+        names.dedup();
+        return Ok(names);
     }
     let now = esp.selected();
     let mut names = Vec::new();

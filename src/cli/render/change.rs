@@ -23,7 +23,14 @@ impl Render for PruneReport {
             writeln!(f, "{} {name} stays: {why}", p.faint("kept:"))?;
         }
         match &self.plan.boot {
-            Some(name) => writeln!(f, "The board starts {}, as before.", p.good(name)),
+            Some(name) if self.plan.boot == self.plan.boot_before => {
+                writeln!(f, "The board starts {}, as before.", p.good(name))
+            }
+            Some(name) => {
+                let before = self.plan.boot_before.as_deref().unwrap_or("nothing");
+                let starts = if self.committed { "starts" } else { "would start" };
+                writeln!(f, "The board {starts} {} now; before, it tried {before}, which cannot start.", p.good(name))
+            }
             None => writeln!(f, "{}", p.bad("The board starts nothing, as before.")),
         }?;
         copy(f, p, self.out.as_deref())
