@@ -167,7 +167,7 @@ set --
 for target in $targets; do
     set -- "$@" --target "$target-unknown-linux-gnu"
 done
-"$cargo" build --locked --profile dist --no-default-features --bin bootsurgeon "$@"
+"$cargo" build --locked --profile dist --no-default-features --features cli --bin bootsurgeon "$@"
 
 for target in $targets; do
     built=$work/$target-unknown-linux-gnu/dist/bootsurgeon

@@ -91,7 +91,7 @@ for pair in x86_64:amd64 aarch64:arm64; do
     jq -e '.bomFormat == "CycloneDX" and (.metadata.component.name == "bootsurgeon") and (.components | length > 50)
         and ((.dependencies | map(.ref)) as $refs | all(.dependencies[].dependsOn[]?; . as $d | $refs | index($d)))' "$bom" >/dev/null || fail "$bom"
     jq -r '.components[] | select(.purl // "" | startswith("pkg:cargo/")) | "\(.name) \(.version)"' "$bom" | sort >"$work/listed"
-    cargo tree --locked --no-default-features --target "${pair%:*}-unknown-linux-gnu" -e normal,no-proc-macro --prefix none --format '{p}' |
+    cargo tree --locked --no-default-features --features cli --target "${pair%:*}-unknown-linux-gnu" -e normal,no-proc-macro --prefix none --format '{p}' |
         sed 's/ (.*//; s/ v/ /' | sort -u | grep -v '^bootsurgeon ' >"$work/wanted"
     cmp "$work/listed" "$work/wanted" || fail "$bom is not what cargo links"
     ! grep -F "$root" "$bom" || fail "$bom names $root"

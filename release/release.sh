@@ -38,14 +38,14 @@ mkdir "$dir/man" "$dir/completions"
 
 # The crates whose code is in a binary, a line "name version" each: not what only runs while it is built.
 crates() { # TARGET
-    cargo tree --locked --no-default-features --target "$1-unknown-linux-gnu" -e normal,no-proc-macro --prefix none --format '{p}' |
+    cargo tree --locked --no-default-features --features cli --target "$1-unknown-linux-gnu" -e normal,no-proc-macro --prefix none --format '{p}' |
         sed 's/ (.*//; s/ v/ /' | sort -u
 }
 
 # cargo-cyclonedx writes beside Cargo.toml, and names the directory this was built in.
 sbom() { # TARGET ARCH
     crates "$1" >"$work/crates"
-    cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --no-default-features --target "$1-unknown-linux-gnu" \
+    cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --no-default-features --features cli --target "$1-unknown-linux-gnu" \
         --override-filename "sbom-$2"
     jq --sort-keys --rawfile crates "$work/crates" --rawfile toolchain "$dir/BUILD.txt" --arg root "$root" '
         ($crates | split("\n")) as $wanted
@@ -67,7 +67,7 @@ sbom aarch64 arm64
 cp LICENSE-APACHE LICENSE-MIT "$dir"
 # The licence texts of everything linked in, as the crates carry them.
 { crates x86_64 && crates aarch64; } | sort -u >"$work/crates"
-cargo metadata --locked --no-default-features --format-version 1 --filter-platform x86_64-unknown-linux-gnu \
+cargo metadata --locked --no-default-features --features cli --format-version 1 --filter-platform x86_64-unknown-linux-gnu \
     --filter-platform aarch64-unknown-linux-gnu |
     jq -r '.packages[] | select(.source) | "\(.name) \(.version)\t\(.license // "see below")\t\(.manifest_path)"' | sort >"$work/licences"
 while IFS="$(printf '\t')" read -r crate licence manifest; do

@@ -22,6 +22,18 @@
 //! | `testkit` (a feature) | test keys, images made on the spot, a factory on loopback | what it makes; the loopback |
 //! | [`block`] | bytes at a place: files, devices, memory | the operating system |
 //!
+//! # Features
+//! Without features the library reads, verifies, predicts, and changes FAT volumes safely against power cuts.
+//!
+//! | feature | what it adds | crates in all |
+//! | --- | --- | ---: |
+//! | none | | 102 |
+//! | `net` | the Image Factory and remote images: HTTP and TLS | 114 |
+//! | `testkit` | test keys, images made on the spot, a local Image Factory | 107 |
+//! | `demo` | the demonstration; with `net` and `testkit` | 119 |
+//! | `cli` | the program; with `net` | 140 |
+//! | all, the default | | 145 |
+//!
 //! # Limitations
 //! A logical sector is assumed to be written whole or not at all.
 #![forbid(unsafe_code)]
@@ -30,6 +42,7 @@
 pub mod authenticode;
 pub mod block;
 pub mod boot;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod command;
 #[cfg(feature = "demo")]
@@ -47,6 +60,7 @@ pub mod packed;
 pub mod pcr;
 pub mod pe;
 pub mod plan;
+#[cfg(feature = "cli")]
 pub mod pod;
 pub mod surgery;
 #[cfg(any(test, feature = "testkit"))]

@@ -6,7 +6,8 @@ mod render;
 mod ui;
 
 use crate::command::{
-    self, Change, CopyOut, DiskRequest, FactoryRequest, ImageRequest, ImageSource, TrustRequest, VariablesChoice,
+    self, Change, CopyOut, DiskRequest, FactoryImage, FactoryRequest, ImageRequest, ImageSource, TrustRequest,
+    VariablesChoice,
 };
 use crate::factory::{Asset, Auth, Cache, Options, is_url};
 use crate::verify::Verdict;
@@ -185,7 +186,7 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
             let FactoryRequest { url, network } = factory(&a.factory)?;
             let CacheArgs { cache, offline } = a.cache;
             let cache = cache.map(|dir| Cache::new(dir, offline));
-            ImageSource::Factory { url, assets, network, cache, uki: a.uki }
+            ImageSource::Factory(FactoryImage { url, assets, network, cache, uki: a.uki })
         }
     };
     Ok(command::Swap {

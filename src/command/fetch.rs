@@ -1,7 +1,7 @@
-//! `fetch` and `schematic`: the factory.
+//! `fetch`, `schematic create` and `schematic show`: the factory is asked.
 
 use super::trust::{read_schematic, schematic_id};
-use super::{Event, Ui, network_event};
+use super::{Event, SchematicReport, Ui, network_event};
 use crate::Result;
 use crate::factory::{self, Asset, Factory};
 use crate::pe::Arch;
@@ -78,30 +78,6 @@ impl Fetch {
             sidecar_verified: done.verified,
         })
     }
-}
-
-/// A schematic and its ID.
-#[derive(Debug, Serialize)]
-pub struct SchematicReport {
-    /// SHA-256 of the canonical form.
-    pub id: String,
-    /// The canonical form.
-    pub schematic: String,
-}
-
-/// `schematic id`: canonical form and ID, with changes on request.
-///
-/// # Errors
-/// [`crate::Kind::Usage`] when the file is no schematic.
-pub fn schematic_of(file: &std::path::Path, extensions: &[String], kernel_args: &[String]) -> Result<SchematicReport> {
-    let mut schematic = read_schematic(file)?;
-    for name in extensions {
-        schematic = schematic.with_extension(name);
-    }
-    for arg in kernel_args {
-        schematic = schematic.with_extra_kernel_arg(arg);
-    }
-    Ok(SchematicReport { id: schematic.id(), schematic: schematic.canonical() })
 }
 
 /// `schematic create`: registers a schematic; the ID that comes back must be the local one.

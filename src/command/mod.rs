@@ -7,14 +7,21 @@ mod disk;
 mod doctor;
 mod examine;
 mod extract;
+#[cfg(feature = "net")]
 mod fetch;
+#[cfg(feature = "net")]
+mod from_factory;
 mod image;
 mod inspect;
 mod next;
+#[cfg(feature = "cli")]
 mod pod;
 mod prune;
 mod recover;
+#[cfg_attr(not(feature = "net"), path = "offline.rs")]
+mod remote;
 mod restore;
+mod schematic;
 mod status;
 mod swap;
 mod trust;
@@ -28,28 +35,46 @@ pub use disk::DiskRequest;
 pub use doctor::{Doctor, DoctorReport};
 pub use examine::{Examined, examine};
 pub use extract::{Extract, ExtractReport};
-pub use fetch::{FactoryRequest, Fetch, FetchReport, SchematicReport, create_schematic, schematic_of, show_schematic};
-#[cfg(feature = "demo")]
-pub(crate) use image::TemporaryFolder;
+#[cfg(feature = "net")]
+pub use fetch::{FactoryRequest, Fetch, FetchReport, create_schematic, show_schematic};
+#[cfg(feature = "net")]
+pub use from_factory::FactoryImage;
 pub use image::{ImageRequest, OpenImage};
 pub use inspect::{Diff, DiffReport, Inspect, InspectReport, ProfileReport, UkiReport};
 pub use next::NextStep;
+#[cfg(feature = "cli")]
 pub use pod::{Nodes, PodReport, PodRequest};
 pub use prune::{Prune, PruneReport};
 pub use recover::{Recover, RecoverReport};
+pub use remote::Remote;
 pub use restore::{BackupReport, Restore, RestoreReport, list_backups};
+pub use schematic::{SchematicReport, schematic_of};
 pub use status::{
     BootReport, DiskReport, EntryReport, EspReport, FileReport, LoaderReport, PartitionReport, Status, StatusReport,
     status,
 };
 pub use swap::{ImageSource, Swap, SwapReport};
 pub use trust::TrustRequest;
+pub(crate) use ui::check_cancelled;
+#[cfg(feature = "net")]
+pub(crate) use ui::network_event;
 pub use ui::{Event, Ui};
-pub(crate) use ui::{check_cancelled, network_event};
 pub use variables::{MachineTree, VariablesChoice, boot_variables};
 pub use verify::Verify;
+
+#[cfg(feature = "net")]
+use crate::{Context, Result};
+#[cfg(feature = "net")]
+use tempfile::TempDir;
 
 /// Seconds since 1970 UTC.
 pub(crate) fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// An empty folder that is gone with the value.
+#[cfg(feature = "net")]
+pub(crate) fn temporary_folder() -> Result<TempDir> {
+    let made = tempfile::Builder::new().prefix("bootsurgeon-").tempdir();
+    made.while_doing(|| format!("making a temporary folder in {}", std::env::temp_dir().display()))
 }

@@ -2,9 +2,12 @@
 
 use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::examine::{Examined, examine};
-use super::image::{OpenImage, Remote};
+#[cfg(feature = "net")]
+use super::from_factory::FactoryImage;
+use super::image::OpenImage;
 use super::next::{After, NextStep};
-use super::trust::{TrustRequest, add_disk, schematic_id};
+use super::remote::Remote;
+use super::trust::{TrustRequest, add_disk};
 use super::verify::{accepted, without_halt};
 use super::{DiskRequest, Event, ImageRequest, Ui, boot_variables, check_cancelled, now};
 use crate::authenticode::{DigestSink, parse_table};
@@ -12,7 +15,6 @@ use crate::block::{ReadAt, Sink, WriteAt, fan_out, read_vec, sha256_of};
 use crate::disk::Target;
 use crate::efivars::EfiVars;
 use crate::esp::Inventory;
-use crate::factory::{Asset, Cache, Factory, Key};
 use crate::image::Candidate;
 use crate::pcr::Bank;
 use crate::pe::Head;
@@ -53,19 +55,9 @@ pub struct Swap {
 pub enum ImageSource {
     /// It was named.
     Named(ImageRequest),
-    /// The factory is asked for these assets, the first that it has.
-    Factory {
-        /// Its base URL.
-        url: String,
-        /// The assets, best first.
-        assets: Vec<Asset>,
-        /// How to reach it.
-        network: crate::factory::Options,
-        /// Where assets are kept, if they are.
-        cache: Option<Cache>,
-        /// `--uki`.
-        uki: Option<String>,
-    },
+    /// The factory is asked for it.
+    #[cfg(feature = "net")]
+    Factory(FactoryImage),
 }
 
 /// What `swap` did. The fields of the contract come first.
@@ -136,7 +128,11 @@ impl Swap {
         policy.arch = policy.arch.or(esp.arch());
         add_disk(&mut policy, &esp, ui)?;
 
-        let opened = self.open_image(&mut policy, ui)?;
+        let opened = match &self.image {
+            ImageSource::Named(request) => self.open_named(request, ui)?,
+            #[cfg(feature = "net")]
+            ImageSource::Factory(from) => self.open_from_factory(from, &mut policy, ui)?,
+        };
         let candidate = opened.uki()?;
         let job = Job { swap: self, target, esp: &esp, vars: &vars, policy, candidate, time: esp.stamp(now()), ui };
         let mut report =
@@ -147,55 +143,8 @@ impl Swap {
         Ok(report)
     }
 
-    fn open_image(&self, policy: &mut Policy, ui: &dyn Ui) -> Result<OpenImage> {
-        let (url, assets, network, cache, uki) = match &self.image {
-            ImageSource::Named(request) => return self.open_named(request, ui),
-            ImageSource::Factory { url, assets, network, cache, uki } => (url, assets, network, cache, uki),
-        };
-        let need = |what: &Option<String>, option: &str| {
-            what.clone().ok_or_else(|| Error::usage(format!("without IMAGE, {option} is needed")))
-        };
-        let (id, schematic) = schematic_id(&need(&self.trust.schematic, "--schematic")?)?;
-        let talos = need(&self.trust.talos, "--talos")?;
-        let arch = policy.arch.ok_or_else(|| Error::usage("--arch is needed: the ESP does not tell it"))?;
-        let factory = Factory::new(url, network)?;
-        if let Some(schematic) = schematic.filter(|_| !cache.as_ref().is_some_and(Cache::is_offline)) {
-            factory.create_schematic(&schematic, ui.cancelled(), &mut |e| super::network_event(ui, &e))?;
-        }
-        if url.starts_with("https://") && !cache.as_ref().is_some_and(Cache::is_offline) {
-            let pem = factory.signing_certificate(ui.cancelled(), &mut |e| super::network_event(ui, &e));
-            match pem.and_then(|pem| crate::trust::parse_certificates(&pem)) {
-                Ok(certs) => {
-                    let origin = crate::trust::Origin::Factory(url.clone());
-                    policy.anchors.extend(crate::trust::Anchor::all(&origin, certs));
-                }
-                Err(e) => ui.event(Event::Warning(format!("the factory's signing certificate: {e}"))),
-            }
-        }
-        let mut refused = None;
-        for asset in assets {
-            let key = Key { asset: *asset, schematic: &id, talos: &talos, arch: arch.name() };
-            let image = match cache {
-                None => factory.asset_url(*asset, &id, &talos, arch.name()),
-                Some(cache) => cache
-                    .get(&factory, key, network, ui.cancelled(), &mut |e| super::network_event(ui, &e))
-                    .map(|path| path.display().to_string()),
-            };
-            let request = |image| ImageRequest { image, uki: uki.clone(), network: network.clone() };
-            match image.and_then(|image| self.open_named(&request(image), ui)) {
-                Ok(opened) => return Ok(opened),
-                Err(e) if assets.len() > 1 && e.kind() == Kind::Io => {
-                    ui.event(Event::Detail(e.to_string()));
-                    refused = Some(e);
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        Err(refused.unwrap_or_else(|| Error::usage("no asset to ask the factory for")))
-    }
-
     /// A dry run plans without writing, so it has to look at the image more than once.
-    fn open_named(&self, request: &ImageRequest, ui: &dyn Ui) -> Result<OpenImage> {
+    pub(super) fn open_named(&self, request: &ImageRequest, ui: &dyn Ui) -> Result<OpenImage> {
         if self.change.dry_run { request.open_to_look_around(ui) } else { request.open(false, ui) }
     }
 }

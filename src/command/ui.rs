@@ -1,5 +1,6 @@
 //! Who is told what a command does, who is asked, and who may stop it.
 
+#[cfg(feature = "net")]
 use crate::factory;
 use crate::{Error, Kind, Result};
 use std::sync::Arc;
@@ -52,6 +53,7 @@ pub(crate) fn check_cancelled(ui: &dyn Ui) -> Result<()> {
 }
 
 /// Tells what a transfer does.
+#[cfg(feature = "net")]
 pub(crate) fn network_event(ui: &dyn Ui, event: &factory::Event) {
     ui.event(match event {
         factory::Event::Waiting { elapsed } => Event::Waiting { seconds: elapsed.as_secs() },

@@ -7,7 +7,7 @@
 mod judge;
 mod scenes;
 
-use crate::command::{FetchReport, PruneReport, RestoreReport, StatusReport, SwapReport, TemporaryFolder, Ui};
+use crate::command::{FetchReport, PruneReport, RestoreReport, StatusReport, SwapReport, Ui};
 use crate::verify::Report;
 use crate::{Context, Error, Result};
 use scenes::{SCENES, Session, World};
@@ -141,7 +141,7 @@ impl Demo {
     /// says so.
     pub fn run(&self, ui: &dyn Ui, show: &mut dyn FnMut(&Step) -> Result<()>) -> Result<DemoReport> {
         let start = Instant::now();
-        let temporary = if self.keep.is_none() { Some(TemporaryFolder::new()?) } else { None };
+        let temporary = if self.keep.is_none() { Some(crate::command::temporary_folder()?) } else { None };
         let folder = match (&self.keep, &temporary) {
             (Some(folder), _) => {
                 claim(folder)?;

@@ -1,9 +1,14 @@
 //! How to talk to a server, and what is told while doing it.
 
+#[cfg(feature = "net")]
 use crate::{Context, Error, Kind, Result};
+#[cfg(feature = "net")]
 use base64::Engine as _;
+#[cfg(feature = "net")]
 use std::fmt;
-use std::path::{Path, PathBuf};
+#[cfg(feature = "net")]
+use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Time limits, retries, trust and credentials. [`Options::default`] suits a public factory.
@@ -22,6 +27,7 @@ pub struct Options {
     /// PEM file of certificate authorities to trust instead of the built-in ones.
     pub ca_file: Option<PathBuf>,
     /// Credentials for the factory.
+    #[cfg(feature = "net")]
     pub auth: Option<Auth>,
     /// Whether downloads look for `.sha256` and `.sha512` beside the file.
     pub sidecars: bool,
@@ -36,6 +42,7 @@ impl Default for Options {
             retries: 8,
             backoff: Duration::from_millis(500),
             ca_file: None,
+            #[cfg(feature = "net")]
             auth: None,
             sidecars: true,
         }
@@ -71,18 +78,21 @@ pub enum Event {
 }
 
 /// Credentials, bound to one origin (scheme, host and port): they never go anywhere else, and are never shown.
+#[cfg(feature = "net")]
 #[derive(Clone, PartialEq, Eq)]
 pub struct Auth {
     header: String,
     origin: String,
 }
 
+#[cfg(feature = "net")]
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Auth for {}", self.origin)
     }
 }
 
+#[cfg(feature = "net")]
 impl Auth {
     /// A Bearer token for the factory at `base_url`.
     ///
@@ -150,6 +160,7 @@ pub fn is_url(text: &str) -> bool {
 }
 
 /// Scheme, host and port of an absolute http(s) URL.
+#[cfg(feature = "net")]
 pub(super) fn origin(url: &str) -> Result<String> {
     let bad = || Error::new(Kind::Usage, format!("{} is not an http(s) URL", without_query(url)));
     let uri: ureq::http::Uri = url.parse().map_err(|_| bad())?;
@@ -163,7 +174,9 @@ pub(super) fn origin(url: &str) -> Result<String> {
     Ok(format!("{scheme}://{}:{port}", host.to_ascii_lowercase()))
 }
 
+#[cfg(feature = "net")]
 /// A URL fit to be shown: queries carry signatures and tokens, user information carries passwords.
+#[cfg(feature = "net")]
 pub(super) fn without_query(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     match url.split_once("://") {

@@ -1,23 +1,34 @@
 //! Names: 8.3 short names, long names in directory slots, and how one is made from the other.
 
 use super::dir::SLOT;
+use std::fmt;
 
 /// Why a name cannot stand on a FAT volume.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NameError {
     /// Empty, `.` or `..`.
-    #[error("{0:?} is not a file name")]
     NotAName(String),
     /// A character FAT does not allow.
-    #[error("the name {0:?} holds {1:?}, which FAT does not allow")]
     Character(String, char),
     /// Windows and Linux strip these, so two systems would see two names.
-    #[error("the name {0:?} ends in a dot or a space")]
     Trailing(String),
     /// More than 255 UTF-16 units.
-    #[error("the name {0:?} is longer than 255 characters")]
     TooLong(String),
 }
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAName(name) => write!(f, "{name:?} is not a file name"),
+            Self::Character(name, c) => write!(f, "the name {name:?} holds {c:?}, which FAT does not allow"),
+            Self::Trailing(name) => write!(f, "the name {name:?} ends in a dot or a space"),
+            Self::TooLong(name) => write!(f, "the name {name:?} is longer than 255 characters"),
+        }
+    }
+}
+
+impl std::error::Error for NameError {}
 
 /// Checks a long name by the rules of the specification.
 ///

@@ -1,0 +1,72 @@
+//! A swap whose image the factory is asked for.
+
+use super::image::{ImageRequest, OpenImage};
+use super::swap::Swap;
+use super::trust::schematic_id;
+use super::{Event, Ui, network_event};
+use crate::factory::{Asset, Cache, Factory, Key, Options};
+use crate::trust::{Anchor, Origin, parse_certificates};
+use crate::verify::Policy;
+use crate::{Error, Kind, Result};
+
+/// Which image of which factory. Schematic, version and architecture are those of the trust request.
+#[derive(Debug, Clone)]
+pub struct FactoryImage {
+    /// The factory's base URL.
+    pub url: String,
+    /// The assets, best first: the first one that the factory has is taken.
+    pub assets: Vec<Asset>,
+    /// How to reach it.
+    pub network: Options,
+    /// Where assets are kept, if they are.
+    pub cache: Option<Cache>,
+    /// Which UKI, where an asset has several.
+    pub uki: Option<String>,
+}
+
+impl Swap {
+    /// Asks the factory for the image, and for the certificate it signs with.
+    pub(super) fn open_from_factory(&self, from: &FactoryImage, policy: &mut Policy, ui: &dyn Ui) -> Result<OpenImage> {
+        let FactoryImage { url, assets, network, cache, uki } = from;
+        let need = |what: &Option<String>, option: &str| {
+            what.clone().ok_or_else(|| Error::usage(format!("without IMAGE, {option} is needed")))
+        };
+        let (id, schematic) = schematic_id(&need(&self.trust.schematic, "--schematic")?)?;
+        let talos = need(&self.trust.talos, "--talos")?;
+        let arch = policy.arch.ok_or_else(|| Error::usage("--arch is needed: the ESP does not tell it"))?;
+        let factory = Factory::new(url, network)?;
+        if let Some(schematic) = schematic.filter(|_| !cache.as_ref().is_some_and(Cache::is_offline)) {
+            factory.create_schematic(&schematic, ui.cancelled(), &mut |e| network_event(ui, &e))?;
+        }
+        if url.starts_with("https://") && !cache.as_ref().is_some_and(Cache::is_offline) {
+            let pem = factory.signing_certificate(ui.cancelled(), &mut |e| network_event(ui, &e));
+            match pem.and_then(|pem| parse_certificates(&pem)) {
+                Ok(certs) => {
+                    let origin = Origin::Factory(url.clone());
+                    policy.anchors.extend(Anchor::all(&origin, certs));
+                }
+                Err(e) => ui.event(Event::Warning(format!("the factory's signing certificate: {e}"))),
+            }
+        }
+        let mut refused = None;
+        for asset in assets {
+            let key = Key { asset: *asset, schematic: &id, talos: &talos, arch: arch.name() };
+            let image = match cache {
+                None => factory.asset_url(*asset, &id, &talos, arch.name()),
+                Some(cache) => cache
+                    .get(&factory, key, network, ui.cancelled(), &mut |e| network_event(ui, &e))
+                    .map(|path| path.display().to_string()),
+            };
+            let request = |image| ImageRequest { image, uki: uki.clone(), network: network.clone() };
+            match image.and_then(|image| self.open_named(&request(image), ui)) {
+                Ok(opened) => return Ok(opened),
+                Err(e) if assets.len() > 1 && e.kind() == Kind::Io => {
+                    ui.event(Event::Detail(e.to_string()));
+                    refused = Some(e);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Error::usage("no asset to ask the factory for")))
+    }
+}

@@ -1,0 +1,81 @@
+//! An image on a server: read in place where the server can, downloaded whole where not.
+
+use super::image::{ImageRequest, OpenImage};
+use super::{Event, Ui, network_event, temporary_folder};
+use crate::Result;
+use crate::factory::{self, HttpSource, SequentialSource};
+use crate::image::{Source, locate_without_twins};
+use crate::packed::Packing;
+use std::sync::Arc;
+
+/// A file on a server, that is not stored here.
+#[derive(Clone)]
+pub enum Remote {
+    /// It can be read at any place.
+    Ranges(Arc<HttpSource>),
+    /// It can be read once, from front to back.
+    Sequential(Arc<SequentialSource>),
+}
+
+impl Remote {
+    /// Bytes that have come over the network so far.
+    #[must_use]
+    pub fn wire_bytes(&self) -> u64 {
+        match self {
+            Self::Ranges(source) => source.wire_bytes(),
+            Self::Sequential(source) => source.wire_bytes(),
+        }
+    }
+
+    /// Whether it can be read only once, from front to back.
+    pub(super) fn is_sequential(&self) -> bool {
+        matches!(self, Self::Sequential(_))
+    }
+
+    pub(super) fn source(&self) -> Source {
+        match self {
+            Self::Ranges(source) => Arc::clone(source) as Source,
+            Self::Sequential(source) => Arc::clone(source) as Source,
+        }
+    }
+}
+
+impl ImageRequest {
+    pub(super) fn open_url(&self, ui: &dyn Ui) -> Result<OpenImage> {
+        let mut tell = |e: factory::Event| network_event(ui, &e);
+        let cancel = Arc::clone(ui.cancelled());
+        let remote = match HttpSource::open(&self.image, &self.network, cancel, Box::new(|_| {}))? {
+            Some(source) => Some(Remote::Ranges(Arc::new(source))),
+            None => SequentialSource::open(&self.image, &self.network, Arc::clone(ui.cancelled()), &mut tell)?
+                .map(|source| Remote::Sequential(Arc::new(source))),
+        };
+        if let Some(remote) = remote {
+            // What lies at the end of the file, as a partition table's backup does, cannot be had without ranges.
+            match (locate_without_twins(remote.source()), &remote) {
+                (Err(_), Remote::Sequential(_)) => {}
+                // Nor can what is packed.
+                (Err(_), Remote::Ranges(source)) if matches!(Packing::detect(&**source), Ok(Some(_))) => {}
+                (found, _) => {
+                    return Ok(OpenImage {
+                        found: found?,
+                        file: None,
+                        remote: Some(remote),
+                        unpacked: None,
+                        uki: self.uki.clone(),
+                        _download: None,
+                    });
+                }
+            }
+        }
+        self.download(ui)
+    }
+
+    /// The whole file in a temporary place, for what cannot be read from front to back.
+    pub(super) fn download(&self, ui: &dyn Ui) -> Result<OpenImage> {
+        ui.event(Event::Detail("it cannot be looked into from afar: downloading the whole file".into()));
+        let download = temporary_folder()?;
+        let path = download.path().join("image");
+        factory::fetch(&self.image, &path, &self.network, ui.cancelled(), &mut |e| network_event(ui, &e))?;
+        self.open_file(&path, false, Some(download), ui)
+    }
+}
