@@ -251,8 +251,7 @@ fn volume() -> Option<Volume> {
     if on_loop {
         let root = support::tool("losetup") && String::from_utf8_lossy(&support::run_ok("id", &["-u"])).trim() == "0";
         if !root {
-            assert!(std::env::var_os("CI").is_none(), "BOOTSURGEON_LOOP needs root and losetup");
-            eprintln!("not run: a loop device needs root and losetup");
+            support::skip("a loop device needs root and losetup");
             return None;
         }
     }

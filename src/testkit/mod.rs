@@ -10,6 +10,7 @@
 //! | [`uki`] | PE images of sections, initrds, `extensions.yaml` |
 //! | [`talos`] | whole signed UKIs and a boot loader like Talos' own |
 //! | [`fat`] | directories and files on a volume this program made itself |
+//! | [`skipped`] | what tests could not be run, said and counted |
 //! | [`media`] | a node's disk and a Secure Boot ISO |
 
 pub mod factory;
@@ -20,5 +21,6 @@ pub mod media;
 #[cfg(test)]
 pub(crate) mod pe;
 pub mod signing;
+pub mod skipped;
 pub mod talos;
 pub mod uki;

@@ -159,9 +159,7 @@ fn an_image_of_mksquashfs_is_read() {
             .args(["-keep-as-directory", "-comp", coding, "-noappend", "-all-root", "-quiet", "-no-progress"])
             .output();
         let Ok(made) = made else {
-            assert!(std::env::var_os("CI").is_none(), "mksquashfs is missing, and CI needs every tool");
-            eprintln!("not run: tool missing: mksquashfs");
-            return;
+            return crate::testkit::skipped::skip("tool missing: mksquashfs");
         };
         assert!(made.status.success(), "{made:?}");
         let found = read(&std::fs::read(&image).unwrap(), &mut 200).unwrap();

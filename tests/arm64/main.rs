@@ -42,7 +42,9 @@ fn say(text: &str) {
 /// The binary; `None`, and a line that says so, where nobody named one.
 fn program() -> Option<PathBuf> {
     let Some(path) = std::env::var_os("BOOTSURGEON_ARM64") else {
-        say("NOT RUN: the arm64 binary. For it: BOOTSURGEON_ARM64=path/to/bootsurgeon cargo test --test arm64");
+        bootsurgeon::testkit::skipped::not_asked(
+            "the arm64 binary. For it: BOOTSURGEON_ARM64=path/to/bootsurgeon cargo test --test arm64",
+        );
         return None;
     };
     Some(std::fs::canonicalize(&path).unwrap_or_else(|e| panic!("BOOTSURGEON_ARM64={path:?}: {e}")))

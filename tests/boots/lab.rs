@@ -22,7 +22,9 @@ impl Lab {
         static LAB: OnceLock<Option<Lab>> = OnceLock::new();
         LAB.get_or_init(|| {
             let Ok(asked) = std::env::var("BOOTSURGEON_BOOTS") else {
-                crate::say("NOT RUN: real boots in QEMU. For them: BOOTSURGEON_BOOTS=ci cargo test --test boots");
+                bootsurgeon::testkit::skipped::not_asked(
+                    "real boots in QEMU. For them: BOOTSURGEON_BOOTS=ci cargo test --test boots",
+                );
                 return None;
             };
             let (states, nightly) = match asked.as_str() {

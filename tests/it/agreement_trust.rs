@@ -14,8 +14,9 @@ use std::process::Command;
 fn corpus() -> Option<PathBuf> {
     let corpus = std::env::var_os("BOOTSURGEON_SIGNED_CORPUS").map(PathBuf::from);
     if corpus.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "BOOTSURGEON_SIGNED_CORPUS names no corpus");
-        eprintln!("NOT RUN: BOOTSURGEON_SIGNED_CORPUS names no corpus; make one with tests/corpus/fetch-signed.sh DIR");
+        crate::support::skip(
+            "BOOTSURGEON_SIGNED_CORPUS names no corpus; make one with tests/corpus/fetch-signed.sh DIR",
+        );
     }
     corpus
 }
@@ -177,8 +178,7 @@ fn pcr_11_equals_that_of_systemd_measure() {
         .into_iter()
         .find(|path| Path::new(path).is_file())
     else {
-        assert!(std::env::var_os("CI").is_none(), "systemd-measure is missing, and CI needs every tool");
-        eprintln!("not run: tool missing: systemd-measure (package systemd, or systemd-ukify)");
+        crate::support::skip("tool missing: systemd-measure (package systemd, or systemd-ukify)");
         return;
     };
     let dir = tempfile::tempdir().unwrap();

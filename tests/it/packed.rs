@@ -452,8 +452,7 @@ fn on_a_small_file_system(folder: &Path, args: &[&str], temporary: bool) -> Opti
         err: said(output.stderr),
     };
     if ran.code == 99 || ran.err.starts_with("unshare:") {
-        assert!(std::env::var_os("CI").is_none(), "CI needs mount namespaces: {}", ran.err);
-        eprintln!("not run: no mount namespaces: {}", ran.err);
+        crate::support::skip(&format!("no mount namespaces: {}", ran.err));
         return None;
     }
     assert_eq!(std::fs::read_to_string(&listing).unwrap(), "", "left behind by {}", ran.command);

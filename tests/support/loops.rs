@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)]
 
-use crate::support::{run, run_ok, tools};
+use crate::support::{run, run_ok, skip, tools};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,9 +17,8 @@ pub fn turn() -> Option<MutexGuard<'static, ()>> {
         return None;
     }
     let works = run("losetup", &["-f"]).status.success();
-    assert!(works || std::env::var_os("CI").is_none(), "no loop devices (not root?), and CI needs them");
     if !works {
-        eprintln!("not run: no loop devices (not root?)");
+        skip("no loop devices (not root?)");
     }
     works.then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
 }
@@ -93,8 +92,7 @@ impl Mount {
                 return Some(Self { at: at.to_owned() });
             }
         }
-        assert!(std::env::var_os("CI").is_none(), "neither vfat nor erofs can be mounted, and CI needs one");
-        eprintln!("not run: neither vfat nor erofs can be mounted");
+        skip("neither vfat nor erofs can be mounted");
         None
     }
 }
