@@ -54,6 +54,7 @@ mod error;
 pub mod esp;
 pub mod factory;
 pub mod fat;
+mod harmless;
 pub mod image;
 pub mod iso;
 pub mod packed;

@@ -14,7 +14,7 @@ mod pieces;
 pub use fanout::{Chunk, Light, Load, Sink, fan_out, sha256_of};
 pub use file::{FileSource, SurgeryFile};
 pub use memory::Memory;
-pub use newfile::{NewFile, ORDINARY_MODE, check_free};
+pub use newfile::{NewFile, ORDINARY_MODE, PartFile, check_free, check_not_itself, read_own, write_whole};
 pub use pieces::{Extent, Pieces, Window};
 
 use std::io;

@@ -27,10 +27,10 @@ pub(super) struct Global {
     /// When to use colours (NO_COLOR is respected)
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub(super) color: Color,
-    /// Say more
+    /// Verbose output
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(super) verbose: u8,
-    /// Say only what went wrong
+    /// Print errors only, and the document of --json
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(super) quiet: bool,
 }
@@ -93,6 +93,9 @@ pub(super) enum Command {
     Man {
         /// The directory; it must exist
         dir: PathBuf,
+        /// Replace pages that exist
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -126,6 +129,9 @@ pub(super) enum SchematicCommand {
     },
 }
 
+/// The environment variable that names the factory.
+pub(super) const FACTORY: &str = "BOOTSURGEON_FACTORY";
+
 /// How to reach the factory.
 #[derive(Debug, Clone, Args)]
 pub(super) struct FactoryArgs {
@@ -134,7 +140,7 @@ pub(super) struct FactoryArgs {
         long = "factory",
         value_name = "URL",
         default_value = "https://factory.talos.dev",
-        env = "BOOTSURGEON_FACTORY"
+        env = FACTORY
     )]
     pub(super) url: String,
     #[command(flatten)]
@@ -185,6 +191,9 @@ pub(super) struct FetchArgs {
     /// Where to write it
     #[arg(long, value_name = "FILE")]
     pub(super) out: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub(super) force: bool,
     #[command(flatten)]
     pub(super) factory: FactoryArgs,
 }
@@ -343,10 +352,10 @@ pub(super) struct ChangeArgs {
     #[arg(short, long)]
     pub(super) yes: bool,
     /// Leave the disk image as it is and write a changed copy: raw, or packed for a name in .zst or .xz
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "written")]
     pub(super) out: Option<PathBuf>,
-    /// Replace the file of --out if it exists
-    #[arg(long, requires = "out")]
+    /// Replace the file that is written beside the disk if it exists
+    #[arg(long, requires = "written")]
     pub(super) force: bool,
 }
 
@@ -392,7 +401,7 @@ pub(super) struct SwapArgs {
     #[arg(long, value_name = "N")]
     pub(super) keep_backups: Option<usize>,
     /// Copy the old image off the ESP too
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "written")]
     pub(super) backup_to: Option<PathBuf>,
     /// Fail unless the PCR key is the installed UKI's
     #[arg(long)]

@@ -5,11 +5,13 @@ mod pod;
 mod render;
 mod ui;
 
+use crate::block::{check_free, write_whole};
 use crate::command::{
     self, Change, CopyOut, DiskRequest, FactoryImage, FactoryRequest, ImageRequest, ImageSource, TrustRequest,
     VariablesChoice,
 };
-use crate::factory::{Asset, Auth, Cache, Options, is_url};
+use crate::factory::{Asset, Auth, Cache, Options, PUBLIC_FACTORY, is_url, show_urls_in};
+use crate::harmless::harmless;
 use crate::verify::Verdict;
 use crate::{Context, Kind, Result};
 use args::{
@@ -18,7 +20,7 @@ use args::{
 };
 use clap::{CommandFactory, Parser};
 use render::{Backups, Output};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use ui::Terminal;
@@ -28,30 +30,39 @@ use ui::Terminal;
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(e) => {
-            // `--help` and `--version` are no errors, and clap knows.
-            let code = if e.use_stderr() { Kind::Usage.exit_code() } else { 0 };
-            let _ = e.print();
-            // Who asks for JSON reads stdout; the option itself may be among what could not be parsed.
-            if e.use_stderr() && std::env::args_os().any(|a| a == "--json") {
-                let text = e.render().to_string();
-                let message = text.trim().strip_prefix("error: ").unwrap_or(text.trim());
-                render::error_document(&crate::Error::usage(message).advise("see --help"));
-            }
-            return ExitCode::from(code);
-        }
+        Err(e) => return not_understood(&e),
     };
     let terminal = Terminal::new(&cli.global);
     let output = Output::new(&cli.global);
     match dispatch(cli.command, &terminal, &output) {
         Ok(code) => code,
-        Err(e) if e.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(e) => {
             terminal.finish();
             output.error(&e);
             ExitCode::from(e.kind().exit_code())
         }
     }
+}
+
+/// Says why a command line makes no sense, or prints the help that was asked for.
+fn not_understood(e: &clap::Error) -> ExitCode {
+    // `--help` and `--version` are no errors, and clap knows.
+    if !e.use_stderr() {
+        let _ = e.print();
+        return ExitCode::SUCCESS;
+    }
+    // What was typed may hold other people's names, and URLs with passwords: the message is about a line without them.
+    let args = std::env::args_os().map(|arg| harmless(&show_urls_in(&arg.to_string_lossy())).into_owned());
+    let without = Cli::try_parse_from(args).err().filter(clap::Error::use_stderr);
+    let e = without.as_ref().unwrap_or(e);
+    let _ = e.print();
+    let shown = e.render().to_string();
+    // Who asks for JSON reads stdout; the option itself may be among what could not be parsed.
+    if std::env::args_os().any(|a| a == "--json") {
+        let message = shown.trim().strip_prefix("error: ").unwrap_or(shown.trim());
+        render::error_document(&crate::Error::usage(message).advise("see --help"));
+    }
+    ExitCode::from(Kind::Usage.exit_code())
 }
 
 fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
@@ -66,14 +77,17 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
                 arch: a.arch,
                 asset: asset(a.kind),
                 out: a.out,
+                force: a.force,
             };
             out.show(&request.run(ui)?)?;
         }
         Command::Extract(a) => {
-            out.show(&command::Extract { image: image(a.image)?, out: a.out, force: a.force }.run(ui)?)?;
+            out.show(
+                &command::Extract { image: image(a.image, &usual_factory())?, out: a.out, force: a.force }.run(ui)?,
+            )?;
         }
         Command::Inspect(a) => {
-            let image = image(ImageArgs { image: a.path, uki: a.uki, network: a.network })?;
+            let image = image(ImageArgs { image: a.path, uki: a.uki, network: a.network }, &usual_factory())?;
             out.show(&command::Inspect { image }.run(ui)?)?;
         }
         Command::Verify(a) => {
@@ -88,7 +102,7 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
             };
             let disk = |path| command::DiskRequest { path, partition: None, efivars: variables.clone() };
             let request = command::Verify {
-                image: image(a.image)?,
+                image: image(a.image, &usual_factory())?,
                 installed: a.installed.map(disk),
                 trust: trust(a.trust, a.require_pcr_key, a.sbat_level),
                 efivars,
@@ -100,7 +114,8 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
             }
         }
         Command::Diff(a) => {
-            let open = |path: String| image(ImageArgs { image: path, uki: None, network: a.network.clone() });
+            let usual = usual_factory();
+            let open = |path: String| image(ImageArgs { image: path, uki: None, network: a.network.clone() }, &usual);
             out.show(&command::Diff { old: open(a.old)?, new: open(a.new)? }.run(ui)?)?;
         }
         Command::Status(a) => out.show(&command::status(&disk(a.disk, a.efivars), ui)?)?,
@@ -114,7 +129,10 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
             };
             out.show(&request.run(ui)?)?;
         }
-        Command::Swap(a) => out.show(&swap(*a)?.run(ui)?)?,
+        Command::Swap(a) => {
+            let report = swap(*a)?.run(ui)?;
+            out.show_change(&report, report.committed && report.out.is_none())?;
+        }
         Command::Prune(a) => {
             let request = command::Prune {
                 disk: disk(a.disk, a.efivars),
@@ -123,7 +141,8 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
                 keep_backups: a.keep_backups,
                 no_fallback: a.no_fallback,
             };
-            out.show(&request.run(ui)?)?;
+            let report = request.run(ui)?;
+            out.show_change(&report, report.committed && report.out.is_none())?;
         }
         Command::Restore(a) => {
             let disk = disk(a.disk, a.trust.efivars.clone());
@@ -133,11 +152,13 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
                 let trust = trust(a.trust, false, None);
                 let change = change(&a.change);
                 let request = command::Restore { disk, backup: a.backup, trust, change, node: a.node.node };
-                out.show(&request.run(ui)?)?;
+                let report = request.run(ui)?;
+                out.show_change(&report, report.committed && report.out.is_none())?;
             }
         }
         Command::Recover(a) => {
-            out.show(&command::Recover { disk: disk(a.disk, None), change: change(&a.change) }.run(ui)?)?;
+            let report = command::Recover { disk: disk(a.disk, None), change: change(&a.change) }.run(ui)?;
+            out.show_change(&report, report.committed && report.out.is_none())?;
         }
         Command::Pod(c) => out.show(&pod::manifest(c, ui)?)?,
         #[cfg(feature = "demo")]
@@ -154,14 +175,33 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
             let script = String::from_utf8_lossy(&script).into_owned();
             out.show(&render::Completions { shell: shell.to_string(), script })?;
         }
-        Command::Man { dir } => {
-            clap_mangen::generate_to(Cli::command(), &dir)
+        Command::Man { dir, force } => {
+            manual(&dir, force)
                 .while_doing(|| format!("writing the manual pages into {}", dir.display()))
                 .map_err(|e| e.advise("the directory must exist and be writable"))?;
             out.show(&render::ManPages { dir: dir.display().to_string() })?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the manual pages, of all commands or of none.
+fn manual(dir: &Path, force: bool) -> Result<()> {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let mut left = vec![command];
+    let mut pages = Vec::new();
+    while let Some(command) = left.pop() {
+        left.extend(command.get_subcommands().filter(|c| !c.is_hide_set()).cloned());
+        let page = clap_mangen::Man::new(command);
+        let mut text = Vec::new();
+        page.render(&mut text)?;
+        pages.push((dir.join(page.get_filename()), text));
+    }
+    for (path, _) in &pages {
+        check_free(path, force).while_doing(|| path.display().to_string())?;
+    }
+    pages.iter().try_for_each(|(path, text)| write_whole(path, text, force))
 }
 
 fn schematic(command: SchematicCommand, ui: &Terminal, out: &Output) -> Result<()> {
@@ -176,7 +216,10 @@ fn schematic(command: SchematicCommand, ui: &Terminal, out: &Output) -> Result<(
 
 fn swap(a: SwapArgs) -> Result<command::Swap> {
     let image = match a.image {
-        Some(path) => ImageSource::Named(image(ImageArgs { image: path, uki: a.uki, network: a.factory.network })?),
+        Some(path) => {
+            let args = ImageArgs { image: path, uki: a.uki, network: a.factory.network };
+            ImageSource::Named(image(args, &a.factory.url)?)
+        }
         None => {
             let assets = match a.via {
                 Via::Auto => vec![Asset::Uki, Asset::Iso],
@@ -198,6 +241,7 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
         keep_duplicates: a.keep_duplicates,
         keep_backups: a.keep_backups,
         backup_to: a.backup_to,
+        force: a.change.force,
         allow_halt_if_installed: a.allow_halt_if_installed,
         node: a.node.node,
     })
@@ -221,21 +265,27 @@ fn change(args: &ChangeArgs) -> Change {
     Change { dry_run: args.dry_run, yes: args.yes, out }
 }
 
-fn image(args: ImageArgs) -> Result<ImageRequest> {
-    let network = network(&args.network, &args.image)?;
+fn image(args: ImageArgs, factory: &str) -> Result<ImageRequest> {
+    let network = network(&args.network, &args.image, factory)?;
     Ok(ImageRequest { image: args.image, uki: args.uki, network })
 }
 
 fn factory(args: &FactoryArgs) -> Result<FactoryRequest> {
-    Ok(FactoryRequest { url: args.url.clone(), network: network(&args.network, &args.url)? })
+    Ok(FactoryRequest { url: args.url.clone(), network: network(&args.network, &args.url, &args.url)? })
 }
 
-/// How to talk to the server of `url`; credentials go nowhere else. A path of a file needs none.
-fn network(args: &NetworkArgs, url: &str) -> Result<Options> {
+/// The factory where a command has no option for it: the credentials in the environment are for this one.
+fn usual_factory() -> String {
+    std::env::var(args::FACTORY).ok().filter(|url| !url.is_empty()).unwrap_or_else(|| PUBLIC_FACTORY.to_owned())
+}
+
+/// How to talk to the server of `url`. Credentials in a file that was named are for that server, those in the environment for
+/// `factory`; they go nowhere else. A path of a file needs none.
+fn network(args: &NetworkArgs, url: &str, factory: &str) -> Result<Options> {
     let auth = match &args.auth_file {
         _ if !is_url(url) => None,
         Some(file) => Some(Auth::from_file(url, file)?),
-        None => Auth::from_env(url)?,
+        None => Auth::from_env(factory)?,
     };
     let overall = args.timeout.map(Duration::from_secs);
     Ok(Options { auth, ca_file: args.ca.clone(), overall, ..Options::default() })

@@ -1,9 +1,11 @@
 //! The terminal: events, progress, the question before a change, and Ctrl-C.
 
 use super::args::Global;
+use super::render::on_stderr;
 use crate::command::{Event, Ui};
+use crate::harmless::harmless;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -39,10 +41,12 @@ impl Terminal {
         self.bar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A line on stderr. Texts hold names and answers of servers.
     fn line(&self, text: &str) {
+        let line = format!("{}\n", harmless(text));
         match self.bar().as_ref() {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| on_stderr(&line)),
+            None => on_stderr(&line),
         }
     }
 }
@@ -50,7 +54,7 @@ impl Terminal {
 impl Ui for Terminal {
     fn event(&self, event: Event) {
         match event {
-            Event::Warning(text) => self.line(&format!("warning: {text}")),
+            Event::Warning(text) if !self.quiet => self.line(&format!("warning: {text}")),
             Event::Note(text) if !self.quiet => self.line(&text),
             Event::Detail(text) if self.verbose => self.line(&text),
             Event::Step(text) if self.verbose => {
@@ -75,7 +79,7 @@ impl Ui for Terminal {
                     "waiting for the server, {seconds} s (a new image is built on demand: minutes can pass)"
                 ));
             }
-            Event::Progress { .. } | Event::Note(_) | Event::Detail(_) | Event::Waiting { .. } => {}
+            Event::Progress { .. } | Event::Warning(_) | Event::Note(_) | Event::Detail(_) | Event::Waiting { .. } => {}
         }
     }
 
@@ -84,8 +88,7 @@ impl Ui for Terminal {
             return None;
         }
         self.finish();
-        eprint!("{question} [y/N] ");
-        let _ = std::io::stderr().flush();
+        on_stderr(&format!("{} [y/N] ", harmless(question)));
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer).ok()?;
         Some(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -1,14 +1,14 @@
 //! Packed disk images as `DISK` and `IMAGE`, and `--out`: a changed copy of an image file instead of a change in place.
 
 use super::{Change, DiskRequest, Event, Ui};
-use crate::block::{FileSource, NewFile, Pieces, ReadAt, check_free, fan_out};
+use crate::block::{FileSource, NewFile, ORDINARY_MODE, Pieces, ReadAt, check_free, check_not_itself, fan_out};
 use crate::disk::{self, Target};
 use crate::packed::{self, Packing, Place, Unpacked, Watch};
 use crate::{Context, Error, Kind, Result};
 use rustix::fs::FlockOperation;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// `--out`: the changed image goes into another file, and the one that was given is not touched.
@@ -112,12 +112,7 @@ impl CopyOut {
                 ))
                 .advise("leave --out away to change the disk itself, or read it into a file first"));
             }
-            let given = source.file().metadata()?;
-            if std::fs::metadata(&self.file).is_ok_and(|m| (m.dev(), m.ino()) == (given.dev(), given.ino())) {
-                return Err(
-                    Error::usage("it is the disk image itself").advise("choose another name, or leave --out away")
-                );
-            }
+            check_not_itself(&self.file, disk, "the disk image")?;
             let _ = Packing::of_name(&self.file)?;
             check_free(&self.file, self.force)
         };
@@ -184,12 +179,18 @@ fn quiet(source: &FileSource, disk: &DiskRequest) -> Result<Option<File>> {
 }
 
 /// Copies a file of the ESP to another medium, complete or not at all.
-pub(super) fn copy_out<S: ReadAt>(bytes: &Pieces<S>, out: &Path) -> Result<()> {
+pub(super) fn copy_out<S: ReadAt>(bytes: &Pieces<S>, out: &Path, force: bool) -> Result<()> {
     let copy = || -> Result<()> {
-        let file = std::fs::File::create_new(out)?;
-        let mut write = |chunk: &[u8]| -> Result<()> { Ok((&file).write_all(chunk)?) };
+        check_free(out, force)?;
+        let new = NewFile::create(out, ORDINARY_MODE)?;
+        let mut write = |chunk: &[u8]| -> Result<()> { Ok(new.file().write_all(chunk)?) };
         fan_out(bytes, 0, bytes.size(), &mut [&mut write])?;
-        Ok(file.sync_all()?)
+        new.file().sync_all()?;
+        new.commit(force)?;
+        // The name, too, where the file system can do that.
+        let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        Ok(())
     };
     copy().while_doing(|| format!("copying the old image to {}", out.display()))
 }

@@ -1,11 +1,13 @@
 //! `extract`: the UKI alone, byte for byte.
 
-use super::image::{local, shown};
+use super::image::local;
 use super::{ImageRequest, Ui};
+use crate::block::{check_free, check_not_itself};
+use crate::factory::{is_url, show_url};
 use crate::image;
 use crate::{Context, Result};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What `extract` is asked for.
 #[derive(Debug)]
@@ -39,10 +41,17 @@ impl Extract {
     /// # Errors
     /// As [`ImageRequest::open`] and [`image::extract`].
     pub fn run(&self, ui: &dyn Ui) -> Result<ExtractReport> {
+        let check = || {
+            if !is_url(&self.image.image) {
+                check_not_itself(&self.out, Path::new(&self.image.image), "the image")?;
+            }
+            check_free(&self.out, self.force)
+        };
+        check().while_doing(|| format!("--out {}", self.out.display()))?;
         let opened = self.image.open(false, ui)?;
         let uki = opened.uki()?;
         let bytes = image::extract(uki, &self.out, local(&opened), self.force)
-            .while_doing(|| format!("extracting {} from {}", uki, shown(&self.image.image)))?;
+            .while_doing(|| format!("extracting {} from {}", uki, show_url(&self.image.image)))?;
         Ok(ExtractReport {
             name: uki.name.clone(),
             place: uki.place.clone(),

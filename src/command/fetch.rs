@@ -2,9 +2,10 @@
 
 use super::trust::{read_schematic, schematic_id};
 use super::{Event, SchematicReport, Ui, network_event};
-use crate::Result;
-use crate::factory::{self, Asset, Factory};
+use crate::block::check_free;
+use crate::factory::{self, Asset, Destination, Factory, show_url};
 use crate::pe::Arch;
+use crate::{Context, Result};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -30,6 +31,8 @@ pub struct Fetch {
     pub asset: Asset,
     /// `--out`.
     pub out: PathBuf,
+    /// `--force`.
+    pub force: bool,
     /// Where.
     pub factory: FactoryRequest,
 }
@@ -59,17 +62,18 @@ impl Fetch {
     /// # Errors
     /// As [`factory::fetch`].
     pub fn run(&self, ui: &dyn Ui) -> Result<FetchReport> {
+        check_free(&self.out, self.force).while_doing(|| format!("--out {}", self.out.display()))?;
         let factory = Factory::new(&self.factory.url, &self.factory.network)?;
         let (id, schematic) = schematic_id(&self.schematic)?;
         if let Some(schematic) = schematic {
             factory.create_schematic(&schematic, ui.cancelled(), &mut |e| network_event(ui, &e))?;
         }
         let url = factory.asset_url(self.asset, &id, &self.talos, self.arch.name())?;
-        ui.event(Event::Step(format!("downloading {url}")));
-        let done =
-            factory::fetch(&url, &self.out, &self.factory.network, ui.cancelled(), &mut |e| network_event(ui, &e))?;
+        ui.event(Event::Step(format!("downloading {}", show_url(&url))));
+        let to = Destination { file: &self.out, force: self.force, expected: self.asset.into() };
+        let done = factory::fetch(&url, &to, &self.factory.network, ui.cancelled(), &mut |e| network_event(ui, &e))?;
         Ok(FetchReport {
-            url,
+            url: show_url(&url),
             out: self.out.display().to_string(),
             bytes: done.bytes,
             sha256: done.sha256,

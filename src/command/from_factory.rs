@@ -4,7 +4,7 @@ use super::image::{ImageRequest, OpenImage};
 use super::swap::Swap;
 use super::trust::schematic_id;
 use super::{Event, Ui, network_event};
-use crate::factory::{Asset, Cache, Factory, Key, Options};
+use crate::factory::{Asset, Cache, Factory, Key, Options, show_url};
 use crate::trust::{Anchor, Origin, parse_certificates};
 use crate::verify::Policy;
 use crate::{Error, Kind, Result};
@@ -42,7 +42,7 @@ impl Swap {
             let pem = factory.signing_certificate(ui.cancelled(), &mut |e| network_event(ui, &e));
             match pem.and_then(|pem| parse_certificates(&pem)) {
                 Ok(certs) => {
-                    let origin = Origin::Factory(url.clone());
+                    let origin = Origin::Factory(show_url(url));
                     policy.anchors.extend(Anchor::all(&origin, certs));
                 }
                 Err(e) => ui.event(Event::Warning(format!("the factory's signing certificate: {e}"))),

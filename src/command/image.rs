@@ -4,7 +4,7 @@ use super::Ui;
 use super::copy::unpack;
 use super::remote::Remote;
 use crate::block::{FileSource, ReadAt};
-use crate::factory;
+use crate::factory::{self, show_url};
 use crate::image::{Candidate, Found, Source, choose, locate, locate_without_twins};
 use crate::packed::Unpacked;
 use crate::{Context, Result};
@@ -49,7 +49,7 @@ impl ImageRequest {
         } else {
             self.open_file(&PathBuf::from(&self.image), twins, None, ui)
         };
-        opened.while_doing(|| format!("reading the image {}", shown(&self.image)))
+        opened.while_doing(|| format!("reading the image {}", show_url(&self.image)))
     }
 
     pub(super) fn open_file(
@@ -104,11 +104,6 @@ impl OpenImage {
     pub fn uki(&self) -> Result<&Candidate> {
         choose(&self.found, self.uki.as_deref())
     }
-}
-
-/// An image as it may be shown: a URL without its query, which may hold a token.
-pub(super) fn shown(image: &str) -> &str {
-    if factory::is_url(image) { image.split(['?', '#']).next().unwrap_or(image) } else { image }
 }
 
 /// Whether the source of a candidate is this local file and nothing else.

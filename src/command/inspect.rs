@@ -164,7 +164,7 @@ impl Inspect {
         };
         let whole = opened.source();
         Ok(InspectReport {
-            path: super::image::shown(&self.image.image).to_owned(),
+            path: crate::factory::show_url(&self.image.image),
             kind: opened.found.kind.to_string(),
             bytes: whole.size(),
             packed: opened.unpacked.as_ref().map(Unpacked::packing),

@@ -57,11 +57,11 @@ impl PodRequest {
                  kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=privileged"
             )));
         }
-        ui.event(Event::Note(self.next_steps(manifest.name())));
+        self.next_steps(manifest.name()).into_iter().for_each(|line| ui.event(Event::Note(line)));
         Ok(PodReport { manifest })
     }
 
-    fn next_steps(&self, name: &str) -> String {
+    fn next_steps(&self, name: &str) -> [String; 3] {
         let kubectl = format!("kubectl -n {}", self.setting.namespace());
         let labels = format!("-l app.kubernetes.io/instance={name}");
         let (logs, delete) = match self.nodes {
@@ -71,9 +71,10 @@ impl PodRequest {
                 (format!("logs {pods} --prefix --tail=-1"), format!("delete job,pod {labels}"))
             }
         };
-        format!(
-            "start:    kubectl create -f FILE\nreport:   {kubectl} {logs}\nclean up: {kubectl} {delete}  \
-             (also before it is created again)"
-        )
+        [
+            "start:    kubectl create -f FILE".to_owned(),
+            format!("report:   {kubectl} {logs}"),
+            format!("clean up: {kubectl} {delete}  (also before it is created again)"),
+        ]
     }
 }

@@ -3,7 +3,7 @@
 use super::image::{ImageRequest, OpenImage};
 use super::{Event, Ui, network_event, temporary_folder};
 use crate::Result;
-use crate::factory::{self, HttpSource, SequentialSource};
+use crate::factory::{self, Destination, Expected, HttpSource, SequentialSource};
 use crate::image::{Source, locate_without_twins};
 use crate::packed::Packing;
 use std::sync::Arc;
@@ -75,7 +75,8 @@ impl ImageRequest {
         ui.event(Event::Detail("it cannot be looked into from afar: downloading the whole file".into()));
         let download = temporary_folder()?;
         let path = download.path().join("image");
-        factory::fetch(&self.image, &path, &self.network, ui.cancelled(), &mut |e| network_event(ui, &e))?;
+        let to = Destination { file: &path, force: false, expected: Expected::Anything };
+        factory::fetch(&self.image, &to, &self.network, ui.cancelled(), &mut |e| network_event(ui, &e))?;
         self.open_file(&path, false, Some(download), ui)
     }
 }

@@ -11,19 +11,20 @@ use super::trust::{TrustRequest, add_disk};
 use super::verify::{accepted, without_halt};
 use super::{DiskRequest, Event, ImageRequest, Ui, boot_variables, check_cancelled, now};
 use crate::authenticode::{DigestSink, parse_table};
-use crate::block::{ReadAt, Sink, WriteAt, fan_out, read_vec, sha256_of};
+use crate::block::{ReadAt, Sink, WriteAt, check_free, check_not_itself, fan_out, read_vec, sha256_of};
 use crate::disk::Target;
 use crate::efivars::EfiVars;
 use crate::esp::Inventory;
+use crate::factory::is_url;
 use crate::image::Candidate;
 use crate::pcr::Bank;
 use crate::pe::Head;
 use crate::plan::{NewImage, SwapPlan, SwapWishes};
 use crate::surgery::{Staged, Staging, open_healthy, room_for};
 use crate::verify::{Check, CheckId, Policy, Report, Status, verify};
-use crate::{Error, Kind, Result, uki};
+use crate::{Context, Error, Kind, Result, uki};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What `swap` is asked for.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub struct Swap {
     pub keep_backups: Option<usize>,
     /// `--backup-to`.
     pub backup_to: Option<PathBuf>,
+    /// `--force`: replace the file of `--backup-to` if it exists.
+    pub force: bool,
     /// `--allow-halt-if-installed`.
     pub allow_halt_if_installed: bool,
     /// The node's name, for what is said to do next.
@@ -99,6 +102,7 @@ impl Swap {
             keep_duplicates: false,
             keep_backups: None,
             backup_to: None,
+            force: false,
             allow_halt_if_installed: false,
             node: None,
         }
@@ -110,9 +114,29 @@ impl Swap {
     /// [`Kind::Rejected`] when the image fails a check; [`Kind::Unsafe`] when the board would not boot it, or the ESP
     /// is busy, full or damaged; what disk and network report.
     pub fn run(&self, ui: &dyn Ui) -> Result<SwapReport> {
+        self.check_backup_to().map_err(|e| e.with_esp_changed(false))?;
         let done = self.change.on(&self.disk, ui, |target| self.swap(target, ui));
         let report = done.map_err(|e| e.with_esp_changed(false))?;
         Ok(SwapReport { out: self.change.written(), ..report })
+    }
+
+    /// Whether the old image can be copied there: said before anything else, and by a dry run, too.
+    fn check_backup_to(&self) -> Result<()> {
+        let Some(path) = &self.backup_to else { return Ok(()) };
+        let check = || {
+            check_not_itself(path, &self.disk.path, "the disk")?;
+            match &self.image {
+                ImageSource::Named(image) if !is_url(&image.image) => {
+                    check_not_itself(path, Path::new(&image.image), "the new image")?;
+                }
+                _ => {}
+            }
+            if self.change.out.as_ref().is_some_and(|out| out.file == *path) {
+                return Err(Error::usage("it is the file of --out, too").advise("choose two names"));
+            }
+            check_free(path, self.force)
+        };
+        check().while_doing(|| format!("--backup-to {}", path.display()))
     }
 
     fn swap(&self, target: &Target, ui: &dyn Ui) -> Result<SwapReport> {
@@ -319,7 +343,7 @@ impl<S: ReadAt> Job<'_, S> {
     /// `--backup-to`: the image that boots now, on another medium, before anything is written.
     fn copy_old(&self, path: &std::path::Path) -> Result<()> {
         let Some(file) = self.esp.selected() else { return Ok(()) };
-        super::copy::copy_out(&self.esp.volume.file(&file.entry)?, path)
+        super::copy::copy_out(&self.esp.volume.file(&file.entry)?, path, self.swap.force)
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) fn network_event(ui: &dyn Ui, event: &factory::Event) {
         factory::Event::Retrying { attempt, after, why } => {
             Event::Warning(format!("attempt {attempt} failed ({why}); the next one in {:.1} s", after.as_secs_f32()))
         }
+        factory::Event::Note(text) => Event::Note(text.clone()),
         factory::Event::StartingOver => Event::Warning("the file has changed on the server: starting over".into()),
     });
 }

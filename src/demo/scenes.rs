@@ -269,6 +269,7 @@ impl<'a> Session<'a> {
         };
         let run = |w: &World, ui: &dyn Ui| {
             let request = Fetch {
+                force: false,
                 schematic: w.schematic.display().to_string(),
                 talos: VERSION.into(),
                 arch: ARCH,

@@ -1,20 +1,14 @@
 //! Words for people and for shells: what comes from a disk or a variable is shown and quoted, never trusted.
 
+use crate::harmless::harmless;
 use crate::packed::Packing;
 use crate::pe::Arch;
 use std::path::Path;
 
-/// Text from outside with its control characters made visible (`\u{1b}`): a terminal must not act upon them.
+/// Text from outside with everything made visible that a terminal would act upon, or not show (`\u{1b}`).
 #[must_use]
 pub fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        // Bidirectional controls can make a command look like another one.
-        let hidden =
-            c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if hidden { out.extend(c.escape_unicode()) } else { out.push(c) }
-    }
-    out
+    harmless(text).into_owned()
 }
 
 /// A word as a POSIX shell takes it: as it is when it is harmless, else in single quotes.

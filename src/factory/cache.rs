@@ -2,12 +2,17 @@
 //! form of `sha256sum`. Whatever is taken out is hashed first; what does not fit its hash is removed and fetched anew.
 
 use super::client::{Asset, Factory};
-use super::download::fetch;
+use super::download::{Destination, fetch};
 use super::options::{Event, Options};
-use crate::block::{FileSource, ReadAt, sha256_of};
+use crate::block::{FileSource, ReadAt, sha256_of, write_whole};
 use crate::{Context, Error, Result};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+
+/// Bytes of a file with a hash that are read.
+const MAX_HASH_FILE: u64 = 4096;
 
 /// A cache folder.
 #[derive(Debug, Clone)]
@@ -59,25 +64,23 @@ impl Cache {
         let parts: Vec<&str> = url.rsplit('/').take(3).collect();
         let path = parts.iter().rev().fold(self.dir.clone(), |dir, part| dir.join(part));
         let hash = hash_file(&path);
-        if path.exists() {
-            if is_whole(&path, &hash)? {
-                return Ok(path);
-            }
-            std::fs::remove_file(&path)?;
+        let there = path.symlink_metadata().is_ok();
+        if there && is_whole(&path, &hash)? {
+            return Ok(path);
         }
         if self.offline {
-            return Err(Error::io(format!(
-                "{} is not in the cache, and --offline forbids to fetch it",
-                path.display()
-            ))
-            .advise("fetch it once with the same --cache and without --offline"));
+            let state = if there { "is damaged in the cache" } else { "is not in the cache" };
+            return Err(Error::io(format!("{} {state}, and --offline forbids to fetch it", path.display()))
+                .advise("fetch it once with the same --cache and without --offline"));
         }
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).while_doing(|| format!("making {}", parent.display()))?;
         }
-        let fetched = fetch(&url, &path, options, cancel, events)?;
+        // These names are the cache's own: what has one of them and is not whole is an earlier, damaged copy.
+        let to = Destination { file: &path, force: true, expected: key.asset.into() };
+        let fetched = fetch(&url, &to, options, cancel, events)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        std::fs::write(&hash, format!("{}  {name}\n", fetched.sha256)).while_doing(|| hash.display().to_string())?;
+        write_whole(&hash, format!("{}  {name}\n", fetched.sha256).as_bytes(), true)?;
         Ok(path)
     }
 }
@@ -90,7 +93,13 @@ fn hash_file(path: &Path) -> PathBuf {
 
 /// Whether the file is the one whose hash was written down.
 fn is_whole(path: &Path, hash: &Path) -> Result<bool> {
-    let Ok(recorded) = std::fs::read_to_string(hash) else { return Ok(false) };
+    if !path.metadata().is_ok_and(|m| m.is_file()) || !hash.metadata().is_ok_and(|m| m.is_file()) {
+        return Ok(false);
+    }
+    let mut recorded = String::new();
+    if File::open(hash)?.take(MAX_HASH_FILE).read_to_string(&mut recorded).is_err() {
+        return Ok(false);
+    }
     let file = FileSource::open(path)?;
     let actual = hex::encode(sha256_of(&file, file.size())?);
     Ok(recorded.split_whitespace().next() == Some(actual.as_str()))

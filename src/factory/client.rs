@@ -1,9 +1,12 @@
 //! The Image Factory's own API: asset URLs, schematics, the signing certificate.
 
-use super::http::{Control, Http, Request};
-use super::options::{Event, Options, origin, without_query};
+use super::auth::origin;
+use super::http::{Control, Http, Request, network};
+use super::options::{Event, Options};
 use super::schematic::{Schematic, is_id};
+use super::url::show_url;
 use crate::{Context, Error, Result};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -87,10 +90,10 @@ impl Factory {
             headers: vec![("content-type", "application/yaml".into())],
             body: Some(ours.clone().into_bytes()),
         };
-        let doing = || format!("creating the schematic at {}", without_query(&self.base));
+        let doing = || format!("creating the schematic at {}", show_url(&self.base));
         let body = self.ask(&request, cancel, events).while_doing(doing)?;
         let created: Created = serde_json::from_slice(&body)
-            .map_err(|e| Error::io(format!("the answer is not the JSON expected: {e}")).while_doing(doing()))?;
+            .map_err(|e| network(format!("the answer is not the JSON expected: {e}")).while_doing(doing()))?;
         if created.id == schematic.id() {
             return Ok(created.id);
         }
@@ -115,15 +118,20 @@ impl Factory {
     /// The canonical YAML that the factory has under this ID.
     ///
     /// # Errors
-    /// [`Kind::Io`](crate::Kind::Io) when the factory cannot be asked or does not know it.
+    /// [`Kind::Io`](crate::Kind::Io) when the factory cannot be asked, does not know it, or answers something else.
     pub fn show_schematic(&self, id: &str, cancel: &AtomicBool, events: &mut dyn FnMut(Event)) -> Result<String> {
         if !is_id(id) {
             return Err(Error::usage(format!("{id:?} is not a schematic ID (64 hexadecimal digits)")));
         }
         let body = self
             .ask(&Request::get(&format!("{}/schematics/{id}", self.base)), cancel, events)
-            .while_doing(|| format!("asking {} for schematic {id}", without_query(&self.base)))?;
-        String::from_utf8(body).map_err(|_| Error::io("the schematic is not UTF-8"))
+            .while_doing(|| format!("asking {} for schematic {id}", show_url(&self.base)))?;
+        // The ID is the hash of this very text.
+        let genuine = hex::encode(Sha256::digest(&body)) == id;
+        String::from_utf8(body).ok().filter(|_| genuine).ok_or_else(|| {
+            network(format!("what {} answered is not schematic {id}: its hash is another", show_url(&self.base)))
+                .advise("check the URL of the factory, and the proxy variables")
+        })
     }
 
     /// The certificate (PEM) that signs the factory's systemd-boot and UKIs.
@@ -132,7 +140,7 @@ impl Factory {
     /// [`Kind::Io`](crate::Kind::Io) when the factory cannot be asked.
     pub fn signing_certificate(&self, cancel: &AtomicBool, events: &mut dyn FnMut(Event)) -> Result<Vec<u8>> {
         self.ask(&Request::get(&format!("{}/secureboot/signing-cert.pem", self.base)), cancel, events)
-            .while_doing(|| format!("asking {} for its signing certificate", without_query(&self.base)))
+            .while_doing(|| format!("asking {} for its signing certificate", show_url(&self.base)))
     }
 
     fn ask(&self, request: &Request, cancel: &AtomicBool, events: &mut dyn FnMut(Event)) -> Result<Vec<u8>> {

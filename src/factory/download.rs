@@ -3,18 +3,27 @@
 //! Bytes go to `<out>.part`, what they are a part of to `<out>.part.json`; only a complete, verified, synced file gets
 //! the name it was asked for. Touches those files and the network, nothing else.
 
+use super::client::Asset;
 use super::http::{Control, Http, Request};
-use super::options::{Event, Options, without_query};
+use super::options::{Event, Options};
 use super::transfer::{Endpoint, Entity, Piece, Transfer};
-use crate::{Context, Error, Kind, Result};
+use super::url::show_url;
+use crate::block::{PartFile, check_free, read_own, write_whole};
+use crate::{Code, Context, Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
+
+/// Bytes of a note that are read.
+const MAX_NOTE: u64 = 64 * 1024;
+/// Bytes of a published hash that are read.
+const MAX_SIDECAR: usize = 4096;
 
 /// A finished download.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,50 +48,70 @@ struct Note {
     entity: Entity,
 }
 
-/// Downloads `url` to `out`, going on from `<out>.part` when that is part of the same file. An existing `out` is
-/// replaced, at the very end and in one step.
+/// Where a download goes, and what it must be.
+#[derive(Debug, Clone, Copy)]
+pub struct Destination<'a> {
+    /// The name of the finished file.
+    pub file: &'a Path,
+    /// Replace the file if it exists.
+    pub force: bool,
+    /// What has to come.
+    pub expected: Expected,
+}
+
+/// What a download has to be, by the first bytes of its format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever comes.
+    Anything,
+    /// An ISO 9660 image.
+    Iso,
+    /// A PE image.
+    Uki,
+}
+
+impl From<Asset> for Expected {
+    fn from(asset: Asset) -> Self {
+        match asset {
+            Asset::Iso => Self::Iso,
+            Asset::Uki => Self::Uki,
+        }
+    }
+}
+
+/// Downloads `url` to a file, going on from `<file>.part` when that is part of the same file. The file gets its name at the
+/// very end and in one step.
 ///
 /// # Errors
-/// [`Kind::Io`] when the network or the file fails for good (the part stays for the next run), [`Kind::Rejected`] when a
-/// published hash does not agree (the part is removed), [`Kind::Cancelled`] when `cancel` was set.
+/// [`Code::Exists`] when the file exists and may not be replaced, or when `<file>.part` or `<file>.part.json` is somebody
+/// else's; [`Code::Network`] when the network fails for good (the part stays for the next run) or something else came than was
+/// expected; [`Kind::Rejected`] when a published hash does not agree (the part is removed); [`Code::Cancelled`] when `cancel`
+/// was set.
 pub fn fetch(
     url: &str,
-    out: &Path,
+    to: &Destination<'_>,
     options: &Options,
     cancel: &AtomicBool,
     events: &mut dyn FnMut(Event),
 ) -> Result<Fetched> {
-    let http = Http::new(options.clone())?;
-    let deadline = options.overall.and_then(|limit| Instant::now().checked_add(limit));
-    let mut control = Control { cancel, deadline, events };
-    let outcome = fetch_with(&http, url, out, &mut control);
-    let part = beside(out, ".part");
-    // `Unsafe` means that the part is another process's.
-    let ours = outcome.as_ref().is_err_and(|e| e.kind() != Kind::Unsafe);
-    if ours && std::fs::metadata(&part).is_ok_and(|m| m.len() == 0) {
-        let _ = std::fs::remove_file(part); // nothing in it to go on from
-    }
-    outcome.while_doing(|| format!("downloading {}", without_query(url)))
+    let mut work = || -> Result<Fetched> {
+        // Said before anything is transferred.
+        check_free(to.file, to.force).while_doing(|| to.file.display().to_string())?;
+        let http = Http::new(options.clone())?;
+        let deadline = options.overall.and_then(|limit| Instant::now().checked_add(limit));
+        fetch_with(&http, url, to, &mut Control { cancel, deadline, events })
+    };
+    work().while_doing(|| format!("downloading {}", show_url(url)))
 }
 
-fn fetch_with(http: &Arc<Http>, url: &str, out: &Path, control: &mut Control<'_>) -> Result<Fetched> {
-    let part_path = beside(out, ".part");
-    let note_path = beside(out, ".part.json");
-    let mut part = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&part_path)
-        .while_doing(|| format!("opening {}", part_path.display()))?;
-    rustix::fs::flock(&part, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Error::refused(format!("another process is writing {}", part_path.display())).advise("wait for it to finish")
-    })?;
-
+fn fetch_with(http: &Arc<Http>, url: &str, to: &Destination<'_>, control: &mut Control<'_>) -> Result<Fetched> {
+    let note_path = beside(to.file, ".part.json");
+    let mut part = open_part(to, &note_path)?;
     let (mut at, entity, mut hash) = kept(&mut part, &note_path, url)?;
     let resumed_from = at;
     let mut resumed = at;
     let mut noted = entity.clone();
+    let mut recognised = false;
     let mut transfer = Transfer::new(http, &Endpoint::new(url), at, None, entity);
     loop {
         let piece = transfer.next(control)?;
@@ -94,55 +123,94 @@ fn fetch_with(http: &Arc<Http>, url: &str, out: &Path, control: &mut Control<'_>
         }
         match piece {
             Piece::Data(chunk) => {
-                part.write_all(&chunk).while_doing(|| format!("writing {}", part_path.display()))?;
+                part.file().write_all(&chunk).while_doing(|| format!("writing {}", part.path().display()))?;
                 hash.update(&chunk);
                 at += chunk.len() as u64;
                 transfer.give_back(chunk);
                 (control.events)(Event::Progress { bytes: at, total: transfer.total() });
             }
             Piece::StartOver => {
-                part.set_len(0)?;
-                part.seek(SeekFrom::Start(0))?;
+                part.file().set_len(0)?;
+                part.file().seek(SeekFrom::Start(0))?;
                 (at, resumed) = (0, 0);
                 hash = Sha256::new();
             }
             Piece::End => break,
         }
+        if !recognised && at >= ENOUGH_TO_TELL {
+            recognised = true;
+            if let Err(e) = to.expected.check(part.file()) {
+                drop_part(part, &note_path);
+                return Err(e);
+            }
+        }
     }
     let sha256 = hex::encode(hash.finalize());
-    let verified = match check_sidecars(http, url, &mut part, &sha256, control) {
+    if let Err(e) = to.expected.check(part.file()) {
+        drop_part(part, &note_path);
+        return Err(e);
+    }
+    let verified = match check_sidecars(http, url, part.file(), &sha256, control) {
+        // A wrong part would be continued for ever.
         Err(e) if e.kind() == Kind::Rejected => {
-            // A corrupt part would be continued for ever.
-            let _ = std::fs::remove_file(&part_path);
-            let _ = std::fs::remove_file(&note_path);
+            drop_part(part, &note_path);
             return Err(e);
         }
         outcome => outcome?,
     };
-    part.sync_all()?;
-    std::fs::rename(&part_path, out).while_doing(|| format!("renaming to {}", out.display()))?;
+    part.file().sync_all()?;
+    part.commit(to.file, to.force).while_doing(|| format!("renaming to {}", to.file.display()))?;
     let _ = std::fs::remove_file(&note_path);
-    let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = to.file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()?;
     let wire_bytes = http.wire.load(std::sync::atomic::Ordering::Relaxed);
     Ok(Fetched { bytes: at, sha256, resumed_from: resumed.min(resumed_from), wire_bytes, verified })
 }
 
+/// Opens `<file>.part`, which is either new or what an earlier download left: then its note lies beside it. Anything else of
+/// these names is the user's.
+fn open_part(to: &Destination<'_>, note_path: &Path) -> Result<PartFile> {
+    let part_path = beside(to.file, ".part");
+    let part = PartFile::open(&part_path).while_doing(|| format!("opening {}", part_path.display()))?;
+    let note = read_own(note_path, MAX_NOTE).while_doing(|| format!("opening {}", note_path.display()))?;
+    let ours = note.as_ref().is_some_and(|text| serde_json::from_slice::<Note>(text).is_ok());
+    let strangers = match (part.found() > 0, note) {
+        _ if ours || to.force => None,
+        (_, Some(_)) => Some(note_path),
+        (true, None) => Some(&*part_path),
+        (false, None) => None,
+    };
+    match strangers {
+        None => Ok(part),
+        Some(path) => Err(Error::new(
+            Code::Exists,
+            format!("{} exists, and is not what an earlier download has left", path.display()),
+        )
+        .advise("choose another --out, move that file away, or replace it with --force")),
+    }
+}
+
+fn drop_part(part: PartFile, note_path: &Path) {
+    part.discard();
+    let _ = std::fs::remove_file(note_path);
+}
+
 /// What an earlier download left: how many bytes are good, of what, and their hash so far. The file stands after them.
-fn kept(part: &mut File, note_path: &Path, url: &str) -> Result<(u64, Option<Entity>, Sha256)> {
-    let bytes = part.metadata()?.len();
-    let note: Option<Note> = std::fs::read(note_path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+fn kept(part: &mut PartFile, note_path: &Path, url: &str) -> Result<(u64, Option<Entity>, Sha256)> {
+    let bytes = part.found();
+    let note: Option<Note> = read_own(note_path, MAX_NOTE)?.and_then(|text| serde_json::from_slice(&text).ok());
     let entity = note.filter(|n| n.url == url_hash(url)).map(|n| n.entity).filter(|e| e.validator().is_some());
+    let file = part.file();
     let Some(entity) = entity else {
-        part.set_len(0)?;
+        file.set_len(0)?;
         return Ok((0, None, Sha256::new()));
     };
     // One byte is always asked for, so that the server confirms a part that is complete.
     let good = entity.length.map_or(bytes, |length| bytes.min(length.saturating_sub(1)));
-    part.set_len(good)?;
+    file.set_len(good)?;
     let mut hash = Sha256::new();
-    part.seek(SeekFrom::Start(0))?;
-    each_chunk(part, |chunk| hash.update(chunk))?;
+    file.seek(SeekFrom::Start(0))?;
+    each_chunk(file, |chunk| hash.update(chunk))?;
     Ok((good, (good > 0).then_some(entity), hash))
 }
 
@@ -159,7 +227,77 @@ fn each_chunk(file: &mut File, mut each: impl FnMut(&[u8])) -> Result<()> {
 fn write_note(path: &Path, url: &str, entity: &Entity) -> Result<()> {
     let note = Note { url: url_hash(url), entity: entity.clone() };
     let text = serde_json::to_vec(&note).map_err(|e| Error::io(e.to_string()))?;
-    std::fs::write(path, text).while_doing(|| format!("writing {}", path.display()))
+    // What has this name is an earlier note: `open_part` has looked.
+    write_whole(path, &text, true)
+}
+
+/// Bytes from which on a file shows what it is: an ISO does it in its first volume descriptor, at 32 KiB.
+const ENOUGH_TO_TELL: u64 = 64 * 1024;
+
+impl Expected {
+    /// Whether the beginning of the file is that of the format.
+    fn check(self, file: &File) -> Result<()> {
+        let mut head = vec![0; ENOUGH_TO_TELL as usize];
+        let mut filled = 0;
+        while filled < head.len() {
+            match file.read_at(&mut head[filled..], filled as u64)? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        let found = sniff(&head[..filled]);
+        let wanted = match self {
+            Self::Anything => return Ok(()),
+            Self::Iso if found == Sniffed::Iso => return Ok(()),
+            Self::Uki if found == Sniffed::Pe => return Ok(()),
+            Self::Iso => "an ISO",
+            Self::Uki => "a UKI",
+        };
+        let error = |came: &str| Error::new(Code::Network, format!("{wanted} was asked for, and {came} came"));
+        Err(match found {
+            Sniffed::Page => error("a web page").advise(
+                "the network's or the proxy's sign-in page, perhaps: look at the address in a browser, sign in there or                  check the proxy variables, then run it again",
+            ),
+            Sniffed::Iso => error("an ISO").advise("check the URL of the factory"),
+            Sniffed::Pe => error("an EFI program").advise("check the URL of the factory"),
+            Sniffed::Other if filled == 0 => error("nothing").advise("check the URL of the factory"),
+            Sniffed::Other => error("something else").advise("check the URL of the factory, and the proxy variables"),
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sniffed {
+    Iso,
+    Pe,
+    Page,
+    Other,
+}
+
+/// What begins like this: by the volume descriptor of ISO 9660 (ECMA-119, 8.1), the signatures of PE, or the first tag of HTML.
+fn sniff(head: &[u8]) -> Sniffed {
+    let pe = || {
+        let at = head.get(0x3c..0x40).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)?;
+        let at = usize::try_from(at).ok()?;
+        (head.get(at..at.checked_add(4)?)? == b"PE\0\0").then_some(())
+    };
+    if head.get(32769..32774) == Some(b"CD001") {
+        Sniffed::Iso
+    } else if head.starts_with(b"MZ") && pe().is_some() {
+        Sniffed::Pe
+    } else if is_page(head) {
+        Sniffed::Page
+    } else {
+        Sniffed::Other
+    }
+}
+
+/// Whether this is the beginning of a web page.
+pub(super) fn is_page(head: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(&head[..head.len().min(1024)]).to_ascii_lowercase();
+    let text = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
+    ["<!doctype html", "<html", "<head", "<!--", "<script", "<body"].iter().any(|tag| text.starts_with(tag))
+        || text.starts_with("<?xml") && text.contains("<html")
 }
 
 /// Compares with `<url>.sha256`, else `<url>.sha512`; `false` when the server has neither.
@@ -175,15 +313,30 @@ fn check_sidecars(
     }
     let mut fetch = |suffix: &str, digits: usize| -> Result<Option<String>> {
         let (path, query) = url.find('?').map_or((url, ""), |i| url.split_at(i));
-        match http.small(&Request::get(&format!("{path}{suffix}{query}")), 4096, control) {
-            // `<hex>  <name>`; anything else is no hash (some servers answer every path).
+        let sidecar = format!("{path}{suffix}{query}");
+        match http.small(&Request::get(&sidecar), MAX_SIDECAR, control) {
             Ok(body) => {
-                let text = String::from_utf8_lossy(&body);
-                let word = text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
-                Ok((word.len() == digits && word.bytes().all(|b| b.is_ascii_hexdigit())).then_some(word))
+                let published = published_hash(&body, digits);
+                if published.is_none() {
+                    // Some servers answer every path with a page.
+                    (control.events)(Event::Note(no_hash(&sidecar)));
+                }
+                Ok(published)
             }
-            Err((400..=499, e)) if e.kind() != Kind::Cancelled => Ok(None),
-            Err((_, e)) => Err(e.while_doing("looking for a published hash")),
+            Err((_, e)) if e.code() == Code::Cancelled => Err(e),
+            Err((400..=499, _)) => Ok(None),
+            // Longer than any hash.
+            Err((200 | 201, e)) if e.code() == Code::Malformed => {
+                (control.events)(Event::Note(no_hash(&sidecar)));
+                Ok(None)
+            }
+            Err((_, e)) => {
+                control.check()?;
+                let why =
+                    format!("{e}: whether a hash is published is not known, and the download is not compared with one");
+                (control.events)(Event::Note(why));
+                Ok(None)
+            }
         }
     };
     let (published, found, name) = if let Some(published) = fetch(".sha256", 64)? {
@@ -201,6 +354,20 @@ fn check_sidecars(
             .advise("the download was corrupted on its way: run it again"));
     }
     Ok(true)
+}
+
+fn no_hash(sidecar: &str) -> String {
+    format!("{} holds no hash: the download is not compared with one", show_url(sidecar))
+}
+
+/// The hash in a sidecar of one line, as `sha256sum` writes it: `<hex>  <name>` (`<hex> *<name>` for binary files). Anything
+/// else is none.
+fn published_hash(body: &[u8], digits: usize) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?.trim_end();
+    let (hash, name) = text.split_at_checked(digits)?;
+    let name = name.strip_prefix("  ").or_else(|| name.strip_prefix(" *"))?;
+    let plain = !name.is_empty() && !name.contains(char::is_control);
+    (plain && hash.bytes().all(|b| b.is_ascii_hexdigit())).then(|| hash.to_ascii_lowercase())
 }
 
 fn url_hash(url: &str) -> String {

@@ -5,8 +5,11 @@
 //! and hands over chunks; this side watches the clock and the cancel flag, and cuts the connection when it gives up.
 //! Redirects are followed here, so that credentials stay with the factory.
 
-use super::options::{Event, Options, origin, without_query};
-use crate::{Context, Error, Kind, Result};
+use super::auth::{Withheld, is_loopback, origin};
+use super::download::is_page;
+use super::options::{Event, Options};
+use super::url::{show_url, show_urls_in};
+use crate::{Code, Context, Error, Result};
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -21,8 +24,9 @@ const WAITING: usize = 4;
 /// How often the clock and the cancel flag are looked at.
 const TICK: Duration = Duration::from_millis(50);
 const MAX_REDIRECTS: usize = 10;
-/// Bytes of an error's body that are read.
-const MAX_ERROR_BODY: u64 = 4096;
+/// Bytes of an error's body that are read, and characters of it that are shown.
+const MAX_ERROR_BODY: u64 = 16 * 1024;
+const MAX_TOLD: usize = 2000;
 
 /// What may end an operation from outside.
 pub(super) struct Control<'a> {
@@ -34,11 +38,11 @@ pub(super) struct Control<'a> {
 impl Control<'_> {
     pub(super) fn check(&self) -> Result<()> {
         if self.cancel.load(Ordering::Relaxed) {
-            return Err(Error::new(Kind::Cancelled, "stopped by the user"));
+            return Err(Error::new(Code::Cancelled, "stopped by the user"));
         }
         if self.deadline.is_some_and(|d| Instant::now() >= d) {
             return Err(
-                Error::io("the overall time limit is over").advise("run it again: a download goes on where it stopped")
+                network("the overall time limit is over").advise("run it again: a download goes on where it stopped")
             );
         }
         Ok(())
@@ -54,13 +58,18 @@ pub(super) struct Failure {
     pub(super) retry_after: Option<Duration>,
 }
 
+/// A failure of the network or of a server.
+pub(super) fn network(why: impl Into<String>) -> Error {
+    Error::new(Code::Network, why)
+}
+
 impl Failure {
     pub(super) fn fatal(error: Error) -> Self {
         Self { error, transient: false, retry_after: None }
     }
 
     pub(super) fn passing(why: impl Into<String>) -> Self {
-        Self { error: Error::io(why), transient: true, retry_after: None }
+        Self { error: network(why), transient: true, retry_after: None }
     }
 }
 
@@ -91,23 +100,50 @@ pub(super) struct Head {
     pub(super) etag: Option<String>,
     pub(super) last_modified: Option<String>,
     retry_after: Option<Duration>,
-    /// First line of an error's body.
+    credentials: Credentials,
+    /// What an error's body says.
     told: String,
 }
 
+/// What became of the credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Credentials {
+    /// There are none.
+    None,
+    /// The server got them.
+    Sent,
+    /// The server did not get them.
+    Withheld(Withheld),
+}
+
 impl Head {
-    /// The failure that this status is.
+    /// The failure that this status is. The request's own URL is the caller's to name; where a redirect led is named here.
     pub(super) fn failure(&self) -> Failure {
         let status = StatusCode::from_u16(self.status).ok();
         let reason = status.and_then(|s| s.canonical_reason()).unwrap_or("unknown status");
         let told = if self.told.is_empty() { String::new() } else { format!(": {}", self.told) };
-        let error = Error::io(format!("{} answered {} {reason}{told}", without_query(&self.url), self.status));
+        let who = if self.redirected { show_url(&self.url) } else { "the server".to_owned() };
+        let error = Error::new(Code::Network, format!("{who} answered {} {reason}{told}", self.status));
         let transient = matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504);
         let error = match self.status {
             400 => error.advise("check the schematic, the Talos version and the architecture"),
-            401 | 403 => error.advise(
-                "set BOOTSURGEON_FACTORY_TOKEN, or BOOTSURGEON_FACTORY_USER and BOOTSURGEON_FACTORY_PASSWORD, for this factory",
+            401 | 403 if self.redirected => error.advise(
+                "the address that the factory led to is not, or no longer, allowed: run it again for a new one",
             ),
+            401 | 403 => error.advise(match self.credentials {
+                Credentials::Sent => "the token (or user and password) was refused: check it, and what it is allowed to do",
+                Credentials::Withheld(Withheld::PlainHttp) => {
+                    "the token was not sent, because everybody on the way could read it: use an https URL"
+                }
+                Credentials::Withheld(Withheld::OtherOrigin) => {
+                    "the token in the environment is for the factory and was not sent to this server: name the server with \
+                     --factory or BOOTSURGEON_FACTORY if it is the factory, or give its credentials with --auth-file"
+                }
+                Credentials::None => {
+                    "set BOOTSURGEON_FACTORY_TOKEN, or BOOTSURGEON_FACTORY_USER and BOOTSURGEON_FACTORY_PASSWORD, for this \
+                     factory"
+                }
+            }),
             402 => error.advise("this factory's edition does not offer it"),
             404 => error.advise("check that this factory knows the schematic (`schematic create`) and the Talos version"),
             408 | 429 => error.advise("the factory is busy: try again later"),
@@ -187,7 +223,8 @@ impl Http {
         control: &mut Control<'_>,
     ) -> Result<(Head, Exchange), Failure> {
         control.check().map_err(Failure::fatal)?;
-        let loopback = is_loopback(&request.url).map_err(Failure::fatal)?;
+        origin(&request.url).map_err(Failure::fatal)?;
+        let loopback = is_loopback(&request.url);
         let agent = self.agent(loopback);
         let (to_us, messages) = sync_channel(WAITING);
         let (spare, spares) = channel();
@@ -240,7 +277,8 @@ impl Http {
                 let mut body = Vec::new();
                 while let Some(chunk) = exchange.chunk(control)? {
                     if body.len() + chunk.len() > limit {
-                        return Err(Failure::fatal(Error::io(format!("the answer is longer than {limit} bytes"))));
+                        let why = format!("the answer is longer than {limit} bytes");
+                        return Err(Failure::fatal(Error::new(Code::Malformed, why)));
                     }
                     body.extend_from_slice(&chunk);
                     exchange.give_back(chunk);
@@ -283,13 +321,6 @@ fn random() -> f64 {
     use std::hash::{BuildHasher, Hasher};
     let bits = std::collections::hash_map::RandomState::new().build_hasher().finish();
     (bits >> 11) as f64 / (1u64 << 53) as f64
-}
-
-fn is_loopback(url: &str) -> Result<bool> {
-    origin(url)?;
-    let uri: ureq::http::Uri = url.parse().map_err(|_| Error::usage("not a URL"))?;
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    Ok(host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback()))
 }
 
 /// An answer whose body is still coming. Dropping it cuts the connection.
@@ -382,11 +413,16 @@ impl Worker {
                 continue;
             }
             let mut head = head(&request.url, hop > 0, status.as_u16(), headers);
+            head.credentials = match self.http.options.auth.as_ref().map(|a| a.header_for(&request.url)) {
+                None => Credentials::None,
+                Some(Ok(_)) => Credentials::Sent,
+                Some(Err(withheld)) => Credentials::Withheld(withheld),
+            };
             let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
             if status.is_client_error() || status.is_server_error() {
                 let mut text = Vec::new();
                 let _ = body.by_ref().take(MAX_ERROR_BODY).read_to_end(&mut text);
-                head.told = first_line(&text);
+                head.told = told(&text);
                 let _ = self.messages.send(Message::Head(Box::new(head)));
                 return Ok(());
             }
@@ -395,7 +431,7 @@ impl Worker {
             }
             return self.pump(&mut body);
         }
-        Err(Failure::fatal(Error::io(format!("more than {MAX_REDIRECTS} redirects"))))
+        Err(Failure::fatal(network(format!("more than {MAX_REDIRECTS} redirects"))))
     }
 
     fn send(&self, request: &Request) -> Result<ureq::http::Response<ureq::Body>, Failure> {
@@ -404,12 +440,12 @@ impl Worker {
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
-        if let Some(value) = self.http.options.auth.as_ref().and_then(|a| a.header_for(&request.url)) {
+        if let Some(Ok(value)) = self.http.options.auth.as_ref().map(|a| a.header_for(&request.url)) {
             builder = builder.header("authorization", value);
         }
-        let shown = without_query(&request.url);
+        let shown = show_url(&request.url);
         // A redirect may lead off the loopback, where the proxy counts again.
-        let other = is_loopback(&request.url).map_err(Failure::fatal)? != self.loopback;
+        let other = is_loopback(&request.url) != self.loopback;
         let fresh = other.then(|| self.http.agent(!self.loopback));
         let agent = fresh.as_ref().unwrap_or(&self.agent);
         let outcome = match &request.body {
@@ -433,7 +469,7 @@ impl Worker {
                 );
             // The text of a bad URL would show its query.
             let why = if matches!(e, ureq::Error::BadUri(_)) { "not a URL".to_owned() } else { e.to_string() };
-            let error = Error::io(format!("asking {shown}: {why}"));
+            let error = network(format!("asking {shown}: {why}"));
             let error = match e {
                 ureq::Error::HostNotFound => error.advise("check the name of the server, DNS, and HTTPS_PROXY"),
                 _ if untrusted => error.advise(
@@ -503,15 +539,24 @@ fn head(url: &str, redirected: bool, status: u16, headers: &HeaderMap) -> Head {
         etag: header(headers, "etag"),
         last_modified: header(headers, "last-modified"),
         retry_after: number("retry-after").map(Duration::from_secs),
+        credentials: Credentials::None,
         told: String::new(),
     }
 }
 
-/// The first line of an error's body, cut to a length fit for a message, without control characters.
-fn first_line(body: &[u8]) -> String {
+/// What an error's body says, fit for a message: its lines as one, cut to a length, URLs without their secrets. Of a web page
+/// only that it is one.
+fn told(body: &[u8]) -> String {
+    if is_page(body) {
+        return "a web page".to_owned();
+    }
     let text = String::from_utf8_lossy(body);
-    let line = text.lines().find(|l| !l.trim().is_empty()).unwrap_or_default().trim();
-    line.chars().filter(|c| !c.is_control()).take(200).collect()
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let text = show_urls_in(&words.join(" "));
+    match text.char_indices().nth(MAX_TOLD) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
 }
 
 /// Where a redirect leads (RFC 3986 section 5, without dot segments).
@@ -534,8 +579,9 @@ fn follow(base: &str, location: &str) -> Result<String> {
     };
     let to = to.split('#').next().unwrap_or_default().to_owned();
     if from.starts_with("https:") && !origin(&to)?.starts_with("https:") {
-        return Err(Error::io(format!("{} leads from https to http", without_query(base)))
-            .advise("use a server that keeps to https"));
+        return Err(
+            network(format!("{} leads from https to http", show_url(base))).advise("use a server that keeps to https")
+        );
     }
     Ok(to)
 }
@@ -558,13 +604,5 @@ mod tests {
         }
         follow(base, "http://b.example/").unwrap_err();
         follow(base, "ftp://b.example/").unwrap_err();
-    }
-
-    #[test]
-    fn what_is_shown_holds_no_secret() {
-        assert_eq!(without_query("https://u:p@a/b?token=x#y"), "https://a/b");
-        assert!(
-            !format!("{:?}", super::super::options::Auth::bearer("http://a", "secret").unwrap()).contains("secret")
-        );
     }
 }

@@ -6,6 +6,8 @@
 //! All of that is behind the feature `net`; schematics and their IDs are not.
 
 #[cfg(feature = "net")]
+mod auth;
+#[cfg(feature = "net")]
 mod cache;
 mod canonical;
 #[cfg(feature = "net")]
@@ -22,18 +24,20 @@ mod schematic;
 mod sequential;
 #[cfg(feature = "net")]
 mod transfer;
+mod url;
 
+#[cfg(feature = "net")]
+pub use auth::Auth;
 #[cfg(feature = "net")]
 pub use cache::{Cache, Key};
 #[cfg(feature = "net")]
 pub use client::{Asset, Factory, PUBLIC_FACTORY};
 #[cfg(feature = "net")]
-pub use download::{Fetched, fetch};
-#[cfg(feature = "net")]
-pub use options::Auth;
-pub use options::{Event, Options, is_url};
+pub use download::{Destination, Expected, Fetched, fetch};
+pub use options::{Event, Options};
 #[cfg(feature = "net")]
 pub use remote::{HttpSource, SharedEvents, stream};
 pub use schematic::{Bootloader, OptionValue, Overlay, Schematic, is_id};
 #[cfg(feature = "net")]
 pub use sequential::SequentialSource;
+pub use url::{is_url, show_url, show_urls_in};

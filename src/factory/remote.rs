@@ -2,11 +2,12 @@
 //!
 //! Small reads go through a cache of blocks; what [`ReadAt::will_read`] announces comes in one streaming request.
 
-use super::http::{Control, Http};
-use super::options::{Event, Options, without_query};
+use super::http::{Control, Http, network};
+use super::options::{Event, Options};
 use super::transfer::{Endpoint, Entity, Piece, Transfer};
+use super::url::show_url;
 use crate::block::{ReadAt, check_range};
-use crate::{Context, Error, Result};
+use crate::{Context, Result};
 use sha2::{Digest, Sha256};
 use std::io;
 use std::ops::ControlFlow;
@@ -69,8 +70,7 @@ impl HttpSource {
         let deadline = options.overall.and_then(|limit| Instant::now().checked_add(limit));
         let endpoint = Endpoint::new(url);
         let mut control = Control { cancel: &cancel, deadline, events: &mut *events };
-        let first =
-            first_block(&http, &endpoint, &mut control).while_doing(|| format!("opening {}", without_query(url)))?;
+        let first = first_block(&http, &endpoint, &mut control).while_doing(|| format!("opening {}", show_url(url)))?;
         let Some((entity, block)) = first else { return Ok(None) };
         let bytes = entity.length.unwrap_or_default();
         let state = Mutex::new(State { events, cache: vec![(0, block)], announced: Vec::new(), stream: None });
@@ -86,7 +86,7 @@ impl HttpSource {
     /// The URL, without its query.
     #[must_use]
     pub fn shown_url(&self) -> String {
-        without_query(&self.endpoint.url)
+        show_url(&self.endpoint.url)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -136,7 +136,7 @@ impl HttpSource {
                 n
             };
             if n == 0 {
-                return Err(Error::io(format!("{}: no bytes at {at}", self.shown_url())));
+                return Err(network(format!("{}: no bytes at {at}", self.shown_url())));
             }
             at += n as u64;
             rest = &mut rest[n..];
@@ -165,7 +165,7 @@ impl Stream {
             match transfer.next(control)? {
                 Piece::Data(chunk) => self.chunk = chunk,
                 Piece::StartOver => {
-                    return Err(Error::io("the file changed while it was being read").advise("run it again"));
+                    return Err(network("the file changed while it was being read").advise("run it again"));
                 }
                 Piece::End => return Ok(0),
             }
@@ -267,7 +267,7 @@ pub fn stream(
                     continue;
                 }
                 Piece::End if again.is_some() => {
-                    return Err(Error::io("it is shorter than it was before").advise("run it again"));
+                    return Err(network("it is shorter than it was before").advise("run it again"));
                 }
                 Piece::End => return Ok(()),
             };
@@ -279,7 +279,7 @@ pub fn stream(
                 fresh = &fresh[n..];
                 if *left == 0 {
                     if second.clone().finalize() != hash.clone().finalize() {
-                        return Err(Error::io("it changed while it was being read").advise("run it again"));
+                        return Err(network("it changed while it was being read").advise("run it again"));
                     }
                     again = None;
                 }
@@ -295,6 +295,6 @@ pub fn stream(
             transfer.give_back(chunk);
         }
     };
-    run().while_doing(|| format!("reading {}", without_query(url)))?;
+    run().while_doing(|| format!("reading {}", show_url(url)))?;
     Ok(http.wire.load(Ordering::Relaxed))
 }

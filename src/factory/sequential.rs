@@ -4,6 +4,7 @@
 //! ISO has its directories, and a window behind the reading position, so that headers can be looked at before the whole
 //! is read. Going back further is an error; whoever needs that has to download the file first.
 
+use super::http::network;
 use super::options::{Event, Options};
 use super::remote::stream;
 use crate::block::{ReadAt, check_range};
@@ -140,7 +141,7 @@ impl State {
     fn end(&mut self) -> Error {
         match self.transfer.take().map(JoinHandle::join) {
             Some(Ok(Err(e))) => e,
-            _ => Error::io("the file ended before it should"),
+            _ => network("the file ended before it should"),
         }
     }
 
@@ -200,7 +201,7 @@ impl ReadAt for SequentialSource {
             match state.take(&mut buf[done..], at) {
                 Some(n) if n > 0 => done += n,
                 None if at < state.at => {
-                    return Err(Error::io(format!("the server serves no ranges: byte {at} has gone by"))
+                    return Err(network(format!("the server serves no ranges: byte {at} has gone by"))
                         .advise("download the file first, with `fetch` or any other tool")
                         .into());
                 }

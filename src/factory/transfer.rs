@@ -4,9 +4,10 @@
 //! same one; without a strong validator nothing is continued, it starts over. A redirect's target (a presigned URL) is
 //! kept while it works; when it expires the factory is asked for a new one.
 
-use super::http::{Control, Exchange, Failure, Head, Http, Request};
-use super::options::{Event, without_query};
-use crate::{Error, Kind, Result};
+use super::http::{Control, Exchange, Failure, Head, Http, Request, network};
+use super::options::Event;
+use super::url::show_url;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -181,7 +182,7 @@ impl Transfer {
             Some(chunk) => {
                 self.at = self.at.saturating_add(chunk.len() as u64);
                 if goal.is_some_and(|goal| self.at > goal) {
-                    return Err(Failure::fatal(Error::io("the server sent more bytes than it announced")));
+                    return Err(Failure::fatal(network("the server sent more bytes than it announced")));
                 }
                 if self.at > self.farthest {
                     self.farthest = self.at;
@@ -216,16 +217,16 @@ impl Transfer {
         }
         let (head, exchange) = self.endpoint.start(&self.http, &headers, control)?;
         let now = Entity::of(&head);
-        let shown = || without_query(&self.endpoint.url);
+        let shown = || show_url(&self.endpoint.url);
         let changed =
-            || Failure::fatal(Error::io(format!("{} changed while it was being read", shown())).advise("run it again"));
+            || Failure::fatal(network(format!("{} changed while it was being read", shown())).advise("run it again"));
         match head.status {
             206 => {
                 let (first, total) = head
                     .range
-                    .ok_or_else(|| Failure::fatal(Error::io(format!("{}: the answer names no range", shown()))))?;
+                    .ok_or_else(|| Failure::fatal(network(format!("{}: the answer names no range", shown()))))?;
                 if first != self.at || total < self.at {
-                    return Err(Failure::fatal(Error::io(format!("{}: the answer is another range", shown()))));
+                    return Err(Failure::fatal(network(format!("{}: the answer is another range", shown()))));
                 }
                 if self.entity.as_ref().is_some_and(|e| !e.same_as(&now)) {
                     if self.end.is_some() {
@@ -270,6 +271,6 @@ impl Transfer {
 
 /// The server does not serve parts of files.
 pub(super) fn no_ranges(url: &str) -> Error {
-    Error::new(Kind::Io, format!("{} is served without byte ranges", without_query(url)))
+    network(format!("{} is served without byte ranges", show_url(url)))
         .advise("download it whole first (`fetch`), or read it as a stream")
 }

@@ -44,9 +44,10 @@ pub struct Work {
 impl Work {
     /// Refuses arguments with credentials in them.
     fn check(&self) -> Result<()> {
-        match self.args.iter().any(|arg| authority_with_password(arg)) {
-            true => Err(credentials("an argument is a URL with a password")),
-            false => Ok(()),
+        match self.args.iter().find_map(|arg| secret_in(arg)) {
+            Some(Secret::User | Secret::Password) => Err(credentials("an argument is a URL with a user or a password")),
+            Some(Secret::Parameter) => Err(credentials("an argument is a URL with a signature or a token")),
+            None => Ok(()),
         }
     }
 }
@@ -144,7 +145,12 @@ fn check_variable(name: &str, value: &str) -> Result<()> {
             "{name:?} is no name of an environment variable, or its value cannot be set"
         )));
     }
-    if name.starts_with("BOOTSURGEON_FACTORY_") || authority_with_password(value) {
+    // A proxy may be named without a scheme.
+    let proxy = name.to_ascii_uppercase().ends_with("_PROXY") && !value.contains("://");
+    let value = if proxy { format!("http://{value}") } else { value.to_owned() };
+    // A user alone is the name of an account at a proxy.
+    let secret = secret_in(&value).is_some_and(|what| what != Secret::User);
+    if name.starts_with("BOOTSURGEON_FACTORY_") || secret {
         return Err(credentials(name));
     }
     if matches!(name, rollout::NODE | rollout::NODES | rollout::INDEX) {
@@ -155,14 +161,45 @@ fn check_variable(name: &str, value: &str) -> Result<()> {
 
 fn credentials(what: &str) -> Error {
     Error::usage(format!("{what}: credentials do not belong into a manifest"))
-        .advise("put the factory's token into a Secret and name it with --auth-secret")
+        .advise("use a URL that needs none, or put the factory's token into a Secret and name it with --auth-secret")
 }
 
-/// Whether a URL has a password in it.
-fn authority_with_password(url: &str) -> bool {
-    let Some((_, rest)) = url.split_once("://") else { return false };
+/// What of a URL in this text (`URL` or `--option=URL`) is a secret: user information, or a parameter that signs a request or
+/// stands for a password. Object storages and factories call those by many names; the words they are made of are few.
+fn secret_in(text: &str) -> Option<Secret> {
+    const PARTS: [&str; 9] =
+        ["token", "secret", "passw", "signature", "credential", "hmac", "apikey", "accesskey", "authoriz"];
+    const WORDS: [&str; 8] = ["sig", "key", "pwd", "pass", "auth", "jwt", "session", "googleaccessid"];
+    let (_, rest) = text.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+    // A password with a slash in it is one all the same.
+    let odd_port = authority.split_once(':').is_some_and(|(_, port)| !port.bytes().all(|b| b.is_ascii_digit()));
+    match authority.rsplit_once('@') {
+        Some((user, _)) if user.contains(':') => return Some(Secret::Password),
+        // A token is often given as a user.
+        Some(_) => return Some(Secret::User),
+        None if odd_port && !authority.starts_with('[') => return Some(Secret::Password),
+        None => {}
+    }
+    let hidden = rest.split_once(['?', '#'])?.1;
+    let secret = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        PARTS.iter().any(|part| name.replace(['-', '_', '.'], "").contains(part))
+            || name.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| WORDS.contains(&word))
+    };
+    let mut names = hidden.split(['?', '#', '&', ';']).map(|pair| pair.split('=').next().unwrap_or_default());
+    names.any(secret).then_some(Secret::Parameter)
+}
+
+/// A secret in a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Secret {
+    /// A user without a password.
+    User,
+    /// A password.
+    Password,
+    /// A parameter of the query.
+    Parameter,
 }
 
 /// A pod that does the work on one node.

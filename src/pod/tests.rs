@@ -204,6 +204,8 @@ fn bad_requests_are_refused() {
         env("A", "x\0"),
         env("BOOTSURGEON_FACTORY_TOKEN", "x"),
         env("HTTPS_PROXY", "http://user:password@proxy:3128"),
+        env("https_proxy", "user:password@proxy:3128"),
+        env("X", "https://a/b?X-Amz-Signature=0123"),
         env("BOOTSURGEON_NODE", "x"),
         env("JOB_COMPLETION_INDEX", "0"),
     ];
@@ -225,6 +227,33 @@ fn bad_requests_are_refused() {
     job(&many[1..], &swap(), &Setting::default()).unwrap();
     let too_long_for_a_job = Setting { name: Some("a".repeat(53)), ..Setting::default() };
     job(&many[..1], &swap(), &too_long_for_a_job).unwrap_err();
+}
+
+/// Presigned addresses are passwords for as long as they hold.
+#[test]
+fn a_url_with_a_secret_does_not_get_into_a_manifest() {
+    let image = |url: &str| pod("n", &work(&["swap", "/dev/sda", url]), &Setting::default());
+    for url in [
+        "https://u:p@a/b",
+        "https://token@a/b",
+        "https://u:p/q@a/b",
+        "https://s3.example/b?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=0123",
+        "https://s3.example/b?AWSAccessKeyId=x&Signature=y",
+        "https://storage.example/b?X-Goog-Signature=0123",
+        "https://blob.example/b?sv=2024&sig=x%3D",
+        "https://a/b?token=x",
+        "https://a/b?authToken=x",
+        "https://a/b?api_key=x",
+        "https://a/b#access_token=x",
+        "--factory=https://a/?token=x",
+    ] {
+        let e = image(url).expect_err(url);
+        assert_eq!(e.kind(), crate::Kind::Usage, "{url}");
+        assert!(e.message().contains("credentials") && !e.to_string().contains("0123"), "{e}");
+    }
+    for url in ["https://a/b", "https://[::1]:80/b?version=1", "http://a:80/b?design=2&monkey=1", "https://a/@b:c"] {
+        image(url).unwrap();
+    }
 }
 
 #[test]

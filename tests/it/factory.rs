@@ -1,7 +1,9 @@
 //! Downloads, remote images and the factory's API against a local factory with every bad behaviour of real servers.
 
 use bootsurgeon::block::ReadAt;
-use bootsurgeon::factory::{Asset, Auth, Event, Factory, Fetched, HttpSource, Options, Schematic, fetch, stream};
+use bootsurgeon::factory::{
+    Asset, Auth, Destination, Event, Expected, Factory, Fetched, HttpSource, Options, Schematic, fetch, stream,
+};
 use bootsurgeon::testkit::factory::{Behaviour, LocalFactory};
 use bootsurgeon::{Kind, Result};
 use sha2::{Digest, Sha256, Sha512};
@@ -37,9 +39,14 @@ fn quick() -> Options {
     }
 }
 
+/// A file that may be replaced by whatever comes.
+fn to(file: &Path) -> Destination<'_> {
+    Destination { file, force: true, expected: Expected::Anything }
+}
+
 fn get(url: &str, out: &Path, options: &Options) -> (Result<Fetched>, Vec<Event>) {
     let mut events = Vec::new();
-    let outcome = fetch(url, out, options, &AtomicBool::new(false), &mut |e| events.push(e));
+    let outcome = fetch(url, &to(out), options, &AtomicBool::new(false), &mut |e| events.push(e));
     (outcome, events)
 }
 
@@ -159,7 +166,7 @@ fn statuses_are_retried_or_explained() {
         let (e, events) = fails(Behaviour { refuse: Some((status, u64::MAX, None)), ..Behaviour::default() });
         let text = e.to_string();
         assert!(text.contains(&format!("{status} ")) && text.contains("refused with"), "{text}");
-        assert!(!text.contains("second line") && e.advice().is_some());
+        assert!(text.contains("refused with") && text.contains("second line") && e.advice().is_some());
         assert_eq!(retries(&events), 0, "{status}");
     }
     let (e, events) = fails(Behaviour { refuse: Some((500, u64::MAX, None)), ..Behaviour::default() });
@@ -259,7 +266,8 @@ fn the_user_and_the_clock_can_stop_it() {
     let url = factory.serve_path("/file", bytes(SIZE), slow);
     let cancel = AtomicBool::new(false);
     let begun = Instant::now();
-    let e = fetch(&url, &folder.path().join("a"), &quick(), &cancel, &mut |_| cancel.store(true, Ordering::Relaxed));
+    let e =
+        fetch(&url, &to(&folder.path().join("a")), &quick(), &cancel, &mut |_| cancel.store(true, Ordering::Relaxed));
     assert_eq!(e.unwrap_err().kind(), Kind::Cancelled);
     let overall = Some(Duration::from_millis(300));
     let e = get(&url, &folder.path().join("b"), &Options { overall, ..quick() }).0.unwrap_err();

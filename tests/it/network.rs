@@ -51,7 +51,7 @@ fn a_factory_on_ipv6() {
 }
 
 /// A proxy that leads every request to one server and notes what was asked for.
-fn proxy(server: SocketAddr) -> (String, Arc<Mutex<Vec<String>>>) {
+pub(crate) fn proxy(server: SocketAddr) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -128,12 +128,13 @@ fn credentials_come_from_the_environment_or_a_file_and_are_never_shown() {
     let out = extract(&lab, &url, &[], &[]);
     assert_eq!(out.status.code(), Some(1), "{}", said(&out));
     assert!(said(&out).contains("401") && said(&out).contains("BOOTSURGEON_FACTORY_TOKEN"), "{}", said(&out));
-    let out = extract(&lab, &url, &["-v"], &[("BOOTSURGEON_FACTORY_TOKEN", "t0psecret")]);
+    let ours = ("BOOTSURGEON_FACTORY", &*factory.url());
+    let out = extract(&lab, &url, &["-v"], &[("BOOTSURGEON_FACTORY_TOKEN", "t0psecret"), ours]);
     arrived(&lab, &out, &uki);
     assert!(!said(&out).contains("t0psecret"));
 
     let url = factory.serve_path("/basic", content, demands("Basic dXNlcjpwNHNz"));
-    let env = [("BOOTSURGEON_FACTORY_USER", "user"), ("BOOTSURGEON_FACTORY_PASSWORD", "p4ss")];
+    let env = [("BOOTSURGEON_FACTORY_USER", "user"), ("BOOTSURGEON_FACTORY_PASSWORD", "p4ss"), ours];
     arrived(&lab, &extract(&lab, &url, &[], &env), &uki);
     let file = lab.path("credentials");
     std::fs::write(&file, "user:p4ss\n").unwrap();

@@ -96,6 +96,20 @@ impl Ran {
         ran
     }
 
+    /// Asserts that nothing was printed.
+    #[track_caller]
+    pub fn quiet(self) -> Self {
+        assert!(self.out.is_empty(), "{}\n{}", self.command, self.out);
+        self.quiet_on_stderr()
+    }
+
+    /// Asserts that nothing was printed but a report.
+    #[track_caller]
+    pub fn quiet_on_stderr(self) -> Self {
+        assert!(self.err.is_empty(), "{}\n{}", self.command, self.err);
+        self
+    }
+
     /// The one JSON document on stdout.
     #[track_caller]
     pub fn json(&self) -> Value {

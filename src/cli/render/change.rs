@@ -1,14 +1,14 @@
 //! What commands that write say afterwards.
 
-use super::{Paint, Render, size};
+use super::{Page, Paint, Render, size};
 use crate::command::{BackupReport, NextStep, PruneReport, RecoverReport, RestoreReport, SwapReport};
 use crate::plan::SwapPlan;
 use crate::verify::{Check, Status};
 use serde::Serialize;
-use std::fmt::{self, Write};
+use std::fmt;
 
 impl Render for PruneReport {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         if self.plan.is_empty() {
             writeln!(f, "{}: every file in the menu is there for a reason", p.good("Nothing to do"))?;
         }
@@ -38,7 +38,7 @@ impl Render for PruneReport {
 }
 
 impl Render for RecoverReport {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         let r = &self.recovery;
         if let Some(what) = &r.interrupted {
             let end = match r.finished {
@@ -59,7 +59,7 @@ impl Render for RecoverReport {
 }
 
 impl Render for SwapReport {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         if self.already_in_place {
             writeln!(f, "{}: {} already holds these very bytes", p.good("Nothing to do"), self.plan.target)?;
             copy(f, p, self.out.as_deref())?;
@@ -67,7 +67,8 @@ impl Render for SwapReport {
         }
         checks(f, p, &self.checks)?;
         let title = if self.committed { "Swapped" } else { "Plan (nothing was written)" };
-        writeln!(f, "\n{}", p.strong(title))?;
+        writeln!(f)?;
+        writeln!(f, "{}", p.strong(title))?;
         plan(f, p, &self.plan)?;
         if let Some(bytes) = self.wire_bytes {
             writeln!(f, "  over the wire  {}", size(bytes))?;
@@ -79,10 +80,11 @@ impl Render for SwapReport {
 }
 
 impl Render for RestoreReport {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         checks(f, p, &self.checks)?;
         let title = if self.committed { "Restored" } else { "Plan (nothing was written)" };
-        writeln!(f, "\n{} {}", p.strong(title), self.restored)?;
+        writeln!(f)?;
+        writeln!(f, "{} {}", p.strong(title), self.restored)?;
         plan(f, p, &self.plan)?;
         copy(f, p, self.out.as_deref())?;
         warnings(f, p, &self.warnings)?;
@@ -91,11 +93,12 @@ impl Render for RestoreReport {
 }
 
 /// The steps in a column, what they are for beside them.
-fn next(f: &mut dyn Write, p: Paint, steps: &[NextStep]) -> fmt::Result {
+fn next(f: &mut Page, p: Paint, steps: &[NextStep]) -> fmt::Result {
     if steps.is_empty() {
         return Ok(());
     }
-    writeln!(f, "\n{}", p.strong("Next"))?;
+    writeln!(f)?;
+    writeln!(f, "{}", p.strong("Next"))?;
     let width = steps.iter().filter_map(|s| s.command.as_ref()).map(String::len).max().unwrap_or(0);
     for step in steps {
         match &step.command {
@@ -107,14 +110,14 @@ fn next(f: &mut dyn Write, p: Paint, steps: &[NextStep]) -> fmt::Result {
 }
 
 /// `--out`: where the change went.
-fn copy(f: &mut dyn Write, p: Paint, out: Option<&str>) -> fmt::Result {
+fn copy(f: &mut Page, p: Paint, out: Option<&str>) -> fmt::Result {
     match out {
         Some(out) => writeln!(f, "The new image is {}; the one that was given is as it was.", p.good(out)),
         None => Ok(()),
     }
 }
 
-fn plan(f: &mut dyn Write, p: Paint, plan: &SwapPlan) -> fmt::Result {
+fn plan(f: &mut Page, p: Paint, plan: &SwapPlan) -> fmt::Result {
     writeln!(f, "  image in       {} ({} written)", p.good(&plan.target), size(plan.bytes_to_write))?;
     if let Some(backup) = &plan.backup {
         writeln!(f, "  old image in   {backup}")?;
@@ -130,7 +133,7 @@ fn plan(f: &mut dyn Write, p: Paint, plan: &SwapPlan) -> fmt::Result {
     writeln!(f, "  boot after     {}", p.good(name(&plan.boot_after)))
 }
 
-fn warnings(f: &mut dyn Write, p: Paint, warnings: &[String]) -> fmt::Result {
+fn warnings(f: &mut Page, p: Paint, warnings: &[String]) -> fmt::Result {
     for warning in warnings {
         writeln!(f, "{} {warning}", p.warn("warning:"))?;
     }
@@ -138,7 +141,7 @@ fn warnings(f: &mut dyn Write, p: Paint, warnings: &[String]) -> fmt::Result {
 }
 
 /// A line per check.
-pub(super) fn checks(f: &mut dyn Write, p: Paint, checks: &[Check]) -> fmt::Result {
+pub(super) fn checks(f: &mut Page, p: Paint, checks: &[Check]) -> fmt::Result {
     for c in checks {
         let mark = match c.status {
             Status::Pass => p.good("pass"),
@@ -158,7 +161,7 @@ pub(in crate::cli) struct Backups {
 }
 
 impl Render for Backups {
-    fn text(&self, f: &mut dyn Write, _: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, _: Paint) -> fmt::Result {
         if self.backups.is_empty() {
             writeln!(f, "no backups")?;
         }

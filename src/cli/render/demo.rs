@@ -1,11 +1,11 @@
 //! `demo` as a session at a shell: each command, what it prints, and what was looked at afterwards.
 
-use super::{Paint, Render, error_text, size};
+use super::{Page, Paint, Render, error_text, size};
 use crate::demo::{Answer, Cost, DemoReport, Outcome, Step};
-use std::fmt::{self, Write};
+use std::fmt;
 
 impl Render for Step {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         writeln!(f, "{}", p.faint(format!("# {}", self.title)))?;
         writeln!(f, "{}", p.strong(format!("$ {}", self.command)))?;
         match &self.outcome {
@@ -31,7 +31,7 @@ impl Render for Step {
 }
 
 impl Render for Answer {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         match self {
             Self::Status(r) => r.text(f, p),
             Self::Fetch(r) => r.text(f, p),
@@ -39,12 +39,12 @@ impl Render for Answer {
             Self::Swap(r) => r.text(f, p),
             Self::Prune(r) => r.text(f, p),
             Self::Restore(r) => r.text(f, p),
-            Self::Text(text) => f.write_str(text),
+            Self::Text(text) => f.block(text),
         }
     }
 }
 
-fn cost_text(f: &mut dyn Write, p: Paint, c: &Cost) -> fmt::Result {
+fn cost_text(f: &mut Page, p: Paint, c: &Cost) -> fmt::Result {
     for (what, here, by_hand) in
         [("over the wire", c.wire_bytes, c.by_hand_wire_bytes), ("written", c.written_bytes, c.by_hand_written_bytes)]
     {
@@ -56,7 +56,7 @@ fn cost_text(f: &mut dyn Write, p: Paint, c: &Cost) -> fmt::Result {
 
 /// The end of the demonstration; its steps have been shown before.
 impl Render for DemoReport {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         let proofs = || self.steps.iter().flat_map(|s| &s.proofs);
         let (held, all) = (proofs().filter(|x| x.ok).count(), proofs().count());
         let seconds = self.milliseconds as f64 / 1000.0;

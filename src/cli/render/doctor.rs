@@ -1,23 +1,24 @@
 //! `doctor` for people: problem, meaning, next command; then the facts behind them.
 
 use super::status::bar;
-use super::{Paint, Render, size};
+use super::{Page, Paint, Render, size};
 use crate::command::DoctorReport;
 use crate::doctor::{BootOptions, Finding, FirmwareFacts, SetVariable, Severity};
 use crate::efivars::OriginKind;
-use std::fmt::{self, Write};
+use std::fmt;
 
 /// Columns that running text is broken at.
 const WIDTH: usize = 100;
 
 impl Render for DoctorReport {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         let several = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
         if let Some(firmware) = &self.firmware {
             facts(f, p, firmware)?;
         }
         if !self.variables.is_empty() {
-            writeln!(f, "\n{}", p.strong("Loader and stub variables"))?;
+            writeln!(f)?;
+            writeln!(f, "{}", p.strong("Loader and stub variables"))?;
             let width = self.variables.iter().map(|v| v.name.len()).max().unwrap_or(0);
             for v in &self.variables {
                 let lasting = if v.non_volatile { "kept" } else { "this start" };
@@ -28,10 +29,12 @@ impl Render for DoctorReport {
         }
         options(f, p, &self.boot_options)?;
         if let Some(sentence) = &self.firmware_starts {
-            writeln!(f, "\n{} {sentence}", p.strong("The firmware starts"))?;
+            writeln!(f)?;
+            writeln!(f, "{} {sentence}", p.strong("The firmware starts"))?;
         }
         if !self.esps.is_empty() {
-            writeln!(f, "\n{}", p.strong("EFI System Partitions"))?;
+            writeln!(f)?;
+            writeln!(f, "{}", p.strong("EFI System Partitions"))?;
         }
         for esp in &self.esps {
             let part =
@@ -56,7 +59,8 @@ impl Render for DoctorReport {
             )?;
         }
         if self.firmware.is_some() {
-            writeln!(f, "\n{}", p.strong("Findings"))?;
+            writeln!(f)?;
+            writeln!(f, "{}", p.strong("Findings"))?;
         }
         findings(f, p, &self.findings, true)?;
         if self.firmware.is_none() {
@@ -64,17 +68,18 @@ impl Render for DoctorReport {
         }
         let count = |s| self.findings.iter().filter(|x| x.severity == s).count();
         let (problems, warnings) = (count(Severity::Problem), count(Severity::Warning));
+        writeln!(f)?;
         match self.worst {
             Severity::Problem => {
-                writeln!(f, "\n{}, {}.", p.bad(several(problems, "problem")), several(warnings, "warning"))
+                writeln!(f, "{}, {}.", p.bad(several(problems, "problem")), several(warnings, "warning"))
             }
-            Severity::Warning => writeln!(f, "\nNo problem, {}.", p.warn(several(warnings, "warning"))),
-            Severity::Note | Severity::Ok => writeln!(f, "\n{}", p.good("Nothing is wrong.")),
+            Severity::Warning => writeln!(f, "No problem, {}.", p.warn(several(warnings, "warning"))),
+            Severity::Note | Severity::Ok => writeln!(f, "{}", p.good("Nothing is wrong.")),
         }
     }
 }
 
-fn facts(f: &mut dyn Write, p: Paint, firmware: &FirmwareFacts) -> fmt::Result {
+fn facts(f: &mut Page, p: Paint, firmware: &FirmwareFacts) -> fmt::Result {
     writeln!(f, "{}", p.strong("Firmware"))?;
     if let Some(name) = &firmware.firmware {
         writeln!(f, "  firmware      {name}")?;
@@ -117,11 +122,12 @@ fn facts(f: &mut dyn Write, p: Paint, firmware: &FirmwareFacts) -> fmt::Result {
     writeln!(f, "  can be set    {set}")
 }
 
-fn options(f: &mut dyn Write, p: Paint, all: &BootOptions) -> fmt::Result {
+fn options(f: &mut Page, p: Paint, all: &BootOptions) -> fmt::Result {
     if all.options.is_empty() {
         return Ok(());
     }
-    writeln!(f, "\n{}", p.strong("Boot options, in BootOrder"))?;
+    writeln!(f)?;
+    writeln!(f, "{}", p.strong("Boot options, in BootOrder"))?;
     for o in &all.options {
         let mut words = Vec::new();
         if all.current == Some(o.number) {
@@ -145,7 +151,7 @@ fn options(f: &mut dyn Write, p: Paint, all: &BootOptions) -> fmt::Result {
 }
 
 /// Findings in the order given. `all`: notes and what is in order, too.
-pub(super) fn findings(f: &mut dyn Write, p: Paint, list: &[Finding], all: bool) -> fmt::Result {
+pub(super) fn findings(f: &mut Page, p: Paint, list: &[Finding], all: bool) -> fmt::Result {
     for x in list.iter().filter(|x| all || x.severity <= Severity::Warning) {
         let (word, plain) = match x.severity {
             Severity::Problem => (p.bad("problem"), "problem"),
@@ -171,12 +177,13 @@ pub(super) fn findings(f: &mut dyn Write, p: Paint, list: &[Finding], all: bool)
 }
 
 /// Text broken at blanks, but never inside a command in backticks: those are for copying.
-fn wrapped(f: &mut dyn Write, text: &str, indent: usize) -> fmt::Result {
+fn wrapped(f: &mut Page, text: &str, indent: usize) -> fmt::Result {
     let mut column = indent;
     for (i, word) in words(text).enumerate() {
         let width = word.chars().count();
         if i > 0 && column + 1 + width > WIDTH {
-            write!(f, "\n{:indent$}", "")?;
+            writeln!(f)?;
+            write!(f, "{:indent$}", "")?;
             column = indent;
         } else if i > 0 {
             write!(f, " ")?;
@@ -204,10 +211,10 @@ mod tests {
 
     #[test]
     fn commands_are_never_broken() {
-        let mut out = String::new();
+        let mut page = Page::new(true);
         let long = "x".repeat(60);
-        wrapped(&mut out, &format!("{long} `swap disk.img disk.img --uki name of file`, or"), 4).unwrap();
-        assert_eq!(out, format!("{long}\n    `swap disk.img disk.img --uki name of file`, or\n"));
+        wrapped(&mut page, &format!("{long} `swap disk.img disk.img --uki name of file`, or"), 4).unwrap();
+        assert_eq!(page.finish(), format!("{long}\n    `swap disk.img disk.img --uki name of file`, or\n"));
         assert_eq!(words("a  `b c`, d").collect::<Vec<_>>(), ["a", "`b c`,", "d"]);
         assert_eq!(words("it's `open to the end").collect::<Vec<_>>(), ["it's", "`open to the end"]);
     }

@@ -1,20 +1,22 @@
 //! What commands that look at images say.
 
 use super::change::checks;
-use super::{Paint, Render, size};
+use super::{Page, Paint, Render, size};
 use crate::command::{DiffReport, ExtractReport, FetchReport, InspectReport, SchematicReport, UkiReport};
 use crate::verify::{Report, Verdict};
-use std::fmt::{self, Write};
+use std::fmt;
 
 impl Render for SchematicReport {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    const IS_DATA: bool = true;
+
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         writeln!(f, "{}", p.strong(&self.id))?;
-        f.write_str(&self.schematic)
+        f.block(&self.schematic)
     }
 }
 
 impl Render for FetchReport {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         writeln!(f, "{} {} ({}) from {}", p.good("fetched"), self.out, size(self.bytes), self.url)?;
         if self.resumed_from > 0 {
             writeln!(f, "resumed after {}", size(self.resumed_from))?;
@@ -24,14 +26,14 @@ impl Render for FetchReport {
 }
 
 impl Render for ExtractReport {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         let name = self.name.as_deref().unwrap_or("the UKI");
         writeln!(f, "{} {name} ({}) from {} to {}", p.good("extracted"), size(self.bytes), self.place, self.out)
     }
 }
 
 impl Render for Report {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         checks(f, p, &self.checks)?;
         for s in &self.signers {
             let by = s.trusted_by.as_ref().map_or_else(|| p.warn("not trusted"), |by| format!("trusted by {by}"));
@@ -46,7 +48,7 @@ impl Render for Report {
 }
 
 impl Render for InspectReport {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         let volume = self.volume.as_ref().map_or(String::new(), |v| format!(", volume {v:?}"));
         let packed = match (self.packed, self.packed_bytes) {
             (Some(packing), Some(bytes)) => format!(", packed with {packing} in {}", size(bytes)),
@@ -68,7 +70,7 @@ impl Render for InspectReport {
     }
 }
 
-fn uki_text(f: &mut dyn Write, p: Paint, u: &UkiReport) -> fmt::Result {
+fn uki_text(f: &mut Page, p: Paint, u: &UkiReport) -> fmt::Result {
     let mut line = |name: &str, value: Option<&str>| match value {
         Some(value) => writeln!(f, "{name:14} {value}"),
         None => Ok(()),
@@ -125,7 +127,7 @@ fn uki_text(f: &mut dyn Write, p: Paint, u: &UkiReport) -> fmt::Result {
 }
 
 impl Render for DiffReport {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         if self.identical {
             return writeln!(f, "{}: the same image, byte for byte", p.good("identical"));
         }

@@ -1,25 +1,39 @@
 //! Reports as text for people, or as one JSON document for programs.
 
+/// As the standard ones, for a [`Page`]: what stands between the braces may be other people's text, line ends and all.
+macro_rules! writeln {
+    ($page:expr) => { $page.end_line() };
+    ($page:expr, $($text:tt)*) => { $page.line(format_args!($($text)*)) };
+}
+macro_rules! write {
+    ($page:expr, $($text:tt)*) => { $page.part(format_args!($($text)*)) };
+}
+
 mod change;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
 mod image;
+mod page;
 mod status;
 mod style;
 
 use super::args::Global;
-use crate::{Error, Result};
+use crate::{Code, Error, Result};
 pub(super) use change::Backups;
+pub(in crate::cli) use page::Page;
 use serde::Serialize;
 use std::fmt;
-use std::io::Write;
+use std::io::{ErrorKind, IsTerminal, Write};
 pub(super) use style::Paint;
 
 /// A report that can be shown to people.
 pub(super) trait Render: Serialize {
+    /// Whether it is what was asked for in itself (a manifest, a script) rather than a report on what was done.
+    const IS_DATA: bool = false;
+
     /// Writes it as text, a newline at the end.
-    fn text(&self, f: &mut dyn fmt::Write, paint: Paint) -> fmt::Result;
+    fn text(&self, f: &mut Page, paint: Paint) -> fmt::Result;
 }
 
 /// Stdout, in the form that was asked for.
@@ -36,17 +50,39 @@ impl Output {
         Self { json: global.json, quiet: global.quiet, paint, paint_errors }
     }
 
-    /// Prints a report.
-    pub(super) fn show(&self, report: &impl Render) -> Result<()> {
-        let mut text = String::new();
-        if self.json {
-            text = serde_json::to_string_pretty(report).map_err(|e| Error::io(e.to_string()))?;
-            text.push('\n');
-        } else {
-            report.text(&mut text, self.paint).map_err(|e| Error::io(e.to_string()))?;
-            text = harmless(&text);
+    /// Prints a report; with `--quiet` only as JSON. That nobody reads it to its end (a closed pipe) is no failure: the exit code is the command's own.
+    ///
+    /// # Errors
+    /// [`Code::Output`] when it cannot be written.
+    pub(super) fn show<R: Render>(&self, report: &R) -> Result<()> {
+        if self.quiet && !self.json && !R::IS_DATA {
+            return Ok(());
         }
-        Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+        let text = if self.json {
+            serde_json::to_string_pretty(report).map_err(|e| Error::new(Code::Bug, e.to_string()))? + "\n"
+        } else {
+            let mut page = Page::new(std::io::stdout().is_terminal());
+            report.text(&mut page, self.paint).map_err(|e| Error::new(Code::Bug, e.to_string()))?;
+            page.finish()
+        };
+        let mut stdout = std::io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+                Err(Error::from(e).with_code(Code::Output).while_doing("writing the report to standard output"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Prints the report of a command that may have changed the ESP: where that fails, the error says whether it has.
+    pub(super) fn show_change(&self, report: &impl Render, changed: bool) -> Result<()> {
+        self.show(report).map_err(|e| {
+            let advice = match changed {
+                true => "only the report is lost: the command has done what it was asked for; `bootsurgeon status` shows the ESP",
+                false => "only the report is lost: make room where standard output goes, and run it again",
+            };
+            e.with_esp_changed(changed).advise(advice)
+        })
     }
 
     /// Prints a part of a report while the rest is still being made; nothing with `--json`, which gives one document.
@@ -59,9 +95,9 @@ impl Output {
     /// the log of a container is both in one.
     pub(super) fn error(&self, error: &Error) {
         if !(self.json && self.quiet) {
-            let mut text = String::new();
-            let _ = error_text(&mut text, self.paint_errors, error);
-            eprint!("{text}");
+            let mut page = Page::new(true);
+            let _ = error_text(&mut page, self.paint_errors, error);
+            on_stderr(&page.finish());
         }
         if self.json {
             error_document(error);
@@ -69,46 +105,22 @@ impl Output {
     }
 }
 
-/// Text for a terminal: names on a damaged or hostile disk may hold control characters, and only line ends and colours get
-/// through.
-fn harmless(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(|c: char| c.is_control() && c != '\n') {
-        let (before, special) = rest.split_at(at);
-        out.push_str(before);
-        let mut chars = special.chars();
-        rest = match (colour(special), chars.next()) {
-            (Some(code), _) => {
-                out.push_str(code);
-                &special[code.len()..]
-            }
-            (None, c) => {
-                out.extend(c.into_iter().flat_map(char::escape_unicode));
-                chars.as_str()
-            }
-        };
-    }
-    out + rest
-}
-
-/// The colour code that a text begins with: `ESC [ 31 ; 1 m` (ECMA-48, "SGR").
-fn colour(text: &str) -> Option<&str> {
-    let parameters = text.strip_prefix("\x1b[")?;
-    let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
-    parameters[end..].starts_with('m').then(|| &text[..end + 3])
+/// Writes to stderr. Where that is full or closed there is nobody left to tell, and what the program does goes on.
+pub(super) fn on_stderr(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
 /// What went wrong, whether the ESP was changed, and what to do now.
-pub(super) fn error_text(f: &mut dyn fmt::Write, p: Paint, error: &Error) -> fmt::Result {
-    writeln!(f, "{} {}", p.bad("error:"), harmless(&error.to_string()))?;
+pub(super) fn error_text(f: &mut Page, p: Paint, error: &Error) -> fmt::Result {
+    writeln!(f, "{} {error}", p.bad("error:"))?;
     match error.esp_changed() {
         Some(false) => writeln!(f, "the ESP was not changed")?,
         Some(true) => writeln!(f, "{}", p.warn("the ESP was changed, or may have been"))?,
         None => {}
     }
     match error.advice() {
-        Some(advice) => writeln!(f, "{} {}", p.strong("what to do:"), harmless(advice)),
+        Some(advice) => writeln!(f, "{} {}", p.strong("what to do:"), advice),
         None => Ok(()),
     }
 }
@@ -116,13 +128,15 @@ pub(super) fn error_text(f: &mut dyn fmt::Write, p: Paint, error: &Error) -> fmt
 /// Prints the document of an error on stdout.
 pub(super) fn error_document(error: &Error) {
     let document = serde_json::json!({ "error": error });
-    let _ = writeln!(std::io::stdout(), "{document:#}");
+    let _ = std::io::stdout().write_all(format!("{document:#}\n").as_bytes());
 }
 
 /// `pod`: the manifest as YAML, for `kubectl`.
 impl Render for crate::command::PodReport {
-    fn text(&self, f: &mut dyn fmt::Write, _: Paint) -> fmt::Result {
-        f.write_str(&self.manifest.to_yaml().map_err(|_| fmt::Error)?)
+    const IS_DATA: bool = true;
+
+    fn text(&self, f: &mut Page, _: Paint) -> fmt::Result {
+        f.block(&self.manifest.to_yaml().map_err(|_| fmt::Error)?)
     }
 }
 
@@ -134,8 +148,10 @@ pub(super) struct Completions {
 }
 
 impl Render for Completions {
-    fn text(&self, f: &mut dyn fmt::Write, _: Paint) -> fmt::Result {
-        f.write_str(&self.script)
+    const IS_DATA: bool = true;
+
+    fn text(&self, f: &mut Page, _: Paint) -> fmt::Result {
+        f.block(&self.script)
     }
 }
 
@@ -146,7 +162,7 @@ pub(super) struct ManPages {
 }
 
 impl Render for ManPages {
-    fn text(&self, f: &mut dyn fmt::Write, _: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, _: Paint) -> fmt::Result {
         writeln!(f, "the manual pages are in {}; read one with `man -l {}/bootsurgeon.1`", self.dir, self.dir)
     }
 }
@@ -157,26 +173,5 @@ pub(super) fn size(bytes: u64) -> String {
         0..10_000 => format!("{bytes} B"),
         10_000..10_000_000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
         _ => format!("{:.1} MiB", bytes as f64 / 1024.0 / 1024.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_line_ends_and_colours_reach_the_terminal() {
-        for (text, shown) in [
-            ("plain\ntext", "plain\ntext"),
-            ("\x1b[31;1mred\x1b[0m", "\x1b[31;1mred\x1b[0m"),
-            ("a\x1b[2Jb", "a\\u{1b}[2Jb"),
-            ("a\x1b]0;title\x07b", "a\\u{1b}]0;title\\u{7}b"),
-            ("\x1b", "\\u{1b}"),
-            ("\x1b[", "\\u{1b}["),
-            ("\x1b[31", "\\u{1b}[31"),
-            ("\u{9b}2Jé\r", "\\u{9b}2Jé\\u{d}"),
-        ] {
-            assert_eq!(harmless(text), shown, "{text:?}");
-        }
     }
 }

@@ -1,19 +1,19 @@
 //! `status` for people: the ESP, its files with the parts they play, the menu as it will be drawn.
 
 use super::doctor::findings;
-use super::{Paint, Render, size};
+use super::{Page, Paint, Render, size};
 use crate::boot::MenuMode;
 use crate::command::{EntryReport, FileReport, StatusReport};
 use crate::doctor::Severity;
 use crate::efivars::OriginKind;
 use crate::esp::{BackupName, FileKind};
-use std::fmt::{self, Write};
+use std::fmt;
 
 /// Width of the bar that shows how full the ESP is.
 const BAR: u64 = 32;
 
 impl Render for StatusReport {
-    fn text(&self, f: &mut dyn Write, p: Paint) -> fmt::Result {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         let d = &self.disk;
         let packed = d.packed.map_or(String::new(), |packing| format!(", an image packed with {packing}"));
         match &d.partition {
@@ -44,7 +44,8 @@ impl Render for StatusReport {
         if let (OriginKind::UBoot | OriginKind::Edk2, Some(place)) = (self.variables.kind, &self.variables.place) {
             writeln!(f, "Vars  {place}: {}", self.variables.why)?;
         }
-        writeln!(f, "\n{}", p.strong("EFI/Linux"))?;
+        writeln!(f)?;
+        writeln!(f, "{}", p.strong("EFI/Linux"))?;
         if self.files.is_empty() {
             writeln!(f, "  no files")?;
         }
@@ -60,7 +61,8 @@ impl Render for StatusReport {
             MenuMode::Waits => "it waits until somebody presses a key".to_owned(),
         };
         let mode = if self.boot.entries.is_empty() { String::new() } else { format!("  {}", p.faint(mode)) };
-        writeln!(f, "\n{}{mode}", p.strong("Boot menu"))?;
+        writeln!(f)?;
+        writeln!(f, "{}{mode}", p.strong("Boot menu"))?;
         if self.boot.entries.is_empty() {
             writeln!(f, "  empty")?;
         }
@@ -69,9 +71,10 @@ impl Render for StatusReport {
             let arrow = if self.boot.roles.selected == Some(i) { p.good("->") } else { "  ".into() };
             writeln!(f, "{arrow} {}  {}", pad(&entry.title, width), self.entry_parts(i, entry, p))?;
         }
+        writeln!(f)?;
         match &self.boot.selected {
-            Some(name) => writeln!(f, "\nStarts {}: {}", p.good(name), self.boot.reason)?,
-            None => writeln!(f, "\n{}: {}", p.bad("Starts nothing"), self.boot.reason)?,
+            Some(name) => writeln!(f, "Starts {}: {}", p.good(name), self.boot.reason)?,
+            None => writeln!(f, "{}: {}", p.bad("Starts nothing"), self.boot.reason)?,
         }
         if self.boot.selected_without_variables != self.boot.selected {
             writeln!(
@@ -84,7 +87,8 @@ impl Render for StatusReport {
             writeln!(f, "{} {warning}", p.warn("warning:"))?;
         }
         if self.findings.iter().any(|x| x.severity <= Severity::Warning) {
-            writeln!(f, "\n{}", p.strong("What to do"))?;
+            writeln!(f)?;
+            writeln!(f, "{}", p.strong("What to do"))?;
             findings(f, p, &self.findings, false)?;
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! Colours, where they are wanted.
 
+use super::page::mark;
 use crate::cli::args::Color;
 use std::io::IsTerminal;
 
@@ -8,6 +9,9 @@ use std::io::IsTerminal;
 pub(in crate::cli) struct Paint(bool);
 
 impl Paint {
+    #[cfg(test)]
+    pub(super) const ALWAYS: Self = Self(true);
+
     /// For stdout and for stderr.
     pub(super) fn choose(color: Color) -> (Self, Self) {
         // https://no-color.org: any value but the empty one.
@@ -21,7 +25,8 @@ impl Paint {
     }
 
     fn code(self, code: &str, text: impl std::fmt::Display) -> String {
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+        // A page makes colours of these marks; see there.
+        if self.0 { format!("{0}{code}m{text}{0}0m", mark()) } else { text.to_string() }
     }
 
     pub(in crate::cli) fn good(self, text: impl std::fmt::Display) -> String {
