@@ -106,14 +106,17 @@ fn stale_pin<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
         (
             format!("LoaderEntryDefault names {meant}, and the boot loader reads {read}"),
             format!(
-                "the variable has no closing NUL, and {loader} takes its last character for it: nothing has that name, and                  {by_order} starts"
+                "the variable has no closing NUL, and {loader} takes its last character for it: nothing has that name, \
+                 and {by_order} starts"
             ),
         )
     } else {
         (
             format!("stale pin: LoaderEntryDefault names {meant}, which nothing on the ESP matches"),
             format!(
-                "the disk was written anew after the variable was set, or the file is gone. systemd-boot goes by its order and                  starts {by_order}; a file of that name would win over everything. `talosctl upgrade` trips over such a pin                  (siderolabs/talos#12300)"
+                "the disk was written anew after the variable was set, or the file is gone. systemd-boot goes by its order \
+                 and starts {by_order}; a file of that name would win over everything. `talosctl upgrade` trips over such a \
+                 pin (siderolabs/talos#12300)"
             ),
         )
     };
