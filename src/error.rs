@@ -32,6 +32,8 @@ pub enum Code {
     Untrusted,
     /// A sound image, and not the one that was asked for.
     WrongImage,
+    /// A format, or a part of one, that exists and is not supported here.
+    Unsupported,
     /// Refused as unsafe for a reason that has no code of its own.
     Unsafe,
     /// Too little room on the volume or in a directory.
@@ -72,6 +74,7 @@ impl Code {
         Self::Malformed,
         Self::Untrusted,
         Self::WrongImage,
+        Self::Unsupported,
         Self::Unsafe,
         Self::NoRoom,
         Self::Busy,
@@ -100,6 +103,7 @@ impl Code {
             Self::Malformed => "malformed",
             Self::Untrusted => "untrusted",
             Self::WrongImage => "wrong-image",
+            Self::Unsupported => "unsupported",
             Self::Unsafe => "unsafe",
             Self::NoRoom => "no-room",
             Self::Busy => "busy",
@@ -122,7 +126,7 @@ impl Code {
         match self {
             Self::Io | Self::Medium | Self::Network | Self::Output | Self::Bug => Kind::Io,
             Self::Usage => Kind::Usage,
-            Self::Malformed | Self::Untrusted | Self::WrongImage => Kind::Rejected,
+            Self::Malformed | Self::Untrusted | Self::WrongImage | Self::Unsupported => Kind::Rejected,
             Self::Unsafe
             | Self::NoRoom
             | Self::Busy

@@ -10,6 +10,7 @@ use super::{Outcome, fixtures};
 use bootsurgeon::block::Sink;
 use bootsurgeon::pcr::{self, Bank, SectionHashes};
 use bootsurgeon::pe::{Arch, Head};
+use bootsurgeon::testkit::squashfs;
 use bootsurgeon::testkit::uki::{Builder, cpio, extensions_yaml, zstd};
 use std::fs;
 use std::io::Write;
@@ -23,7 +24,7 @@ const EXTENSION: usize = 48_000_000;
 const ESP_AT: u64 = 1;
 const ESP_MIB: u64 = 1536;
 /// Changes with what is made here, so that older inputs are made anew.
-const EDITION: &str = "1";
+const EDITION: &str = "2";
 /// The canonical schematic of the initrd's last layer.
 const SCHEMATIC: &str =
     "customization:\n    systemExtensions:\n        officialExtensions:\n            - siderolabs/tailscale\n";
@@ -94,12 +95,12 @@ impl Inputs {
     fn make_uki(&self, fixture: &str, out: &Path, seed: u64) -> Outcome<()> {
         let small = zstd_read(fixture)?;
         let yaml = extensions_yaml(&[("tailscale", "1.90.6")], SCHEMATIC);
-        let base = cpio(&[("rootfs.sqsh", &noise(ROOTFS, seed))])?;
-        let layers = cpio(&[
-            ("0.sqsh", &noise(EXTENSION, seed + 2)),
-            ("1.sqsh", b"schematic"),
-            ("extensions.yaml", yaml.as_bytes()),
-        ])?;
+        let root = squashfs::image(&[("sbin/init", &noise(ROOTFS, seed))])?;
+        let base = cpio(&[("rootfs.sqsh", &root)])?;
+        drop(root);
+        let extension = squashfs::image(&[("usr/local/bin/tailscaled", &noise(EXTENSION, seed + 2))])?;
+        let schematic = squashfs::image(&[("schematic.yaml", SCHEMATIC.as_bytes())])?;
+        let layers = cpio(&[("0.sqsh", &extension), ("1.sqsh", &schematic), ("extensions.yaml", yaml.as_bytes())])?;
         let initrd = [zstd(&base, 1)?, zstd(&layers, 1)?].concat();
         drop((base, layers));
 

@@ -35,6 +35,11 @@ pub trait ReadAt: Send + Sync {
     fn will_read(&self, offset: u64, bytes: u64) {
         let _ = (offset, bytes);
     }
+
+    /// Whether every byte comes over a network, so that what can be done without a second look is done without.
+    fn is_remote(&self) -> bool {
+        false
+    }
 }
 
 /// A medium opened for surgery.
@@ -78,6 +83,9 @@ macro_rules! forward_read_at {
             }
             fn will_read(&self, offset: u64, bytes: u64) {
                 (**self).will_read(offset, bytes);
+            }
+            fn is_remote(&self) -> bool {
+                (**self).is_remote()
             }
         }
     )*};

@@ -54,6 +54,10 @@ impl<S: ReadAt> ReadAt for Window<S> {
             self.source.will_read(self.extent.offset + offset, bytes);
         }
     }
+
+    fn is_remote(&self) -> bool {
+        self.source.is_remote()
+    }
 }
 
 impl<S: WriteAt> WriteAt for Window<S> {
@@ -155,6 +159,10 @@ impl<S: ReadAt> ReadAt for Pieces<S> {
             self.source.will_read(at, part);
             Ok(())
         });
+    }
+
+    fn is_remote(&self) -> bool {
+        self.source.is_remote()
     }
 }
 

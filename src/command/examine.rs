@@ -7,7 +7,7 @@ use crate::pcr::{self, Bank, BankHashes, Measured, SectionHashes};
 use crate::pe::Head;
 use crate::trust::Sbat;
 use crate::uki::{self, Analyser, Family, Uki, check_layout};
-use crate::verify::{Extension, Facts, Profile, ProfilePcr, Schematic};
+use crate::verify::{Extension, Facts, Initrd, Profile, ProfilePcr, Schematic};
 use crate::{Context, Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -69,21 +69,10 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
     if let Ok(hashes) = &mut hashes {
         hash_signed_banks(&uki, source, banks, hashes);
     }
-    let family = Family::of_whole(&uki.facts, uki.initrd.as_ref().ok());
+    let family = Family::of_whole(&uki.facts, uki.initrd.as_ref().ok().and_then(Option::as_ref));
     let (profiles, pcr) = measure(&uki, family, hashes, banks);
     let extensions = uki.extensions.as_ref().ok().and_then(Option::as_ref);
     let problems = check_layout(&uki.facts.head);
-    let initrd = match (&uki.initrd, &uki.extensions, uki.missing_images().as_slice()) {
-        (Err(e), _, _) | (_, Err(e), _) => Err(e.to_string()),
-        (Ok(i), Ok(_), []) => Ok(format!(
-            "{} archives, {} entries, {} squashfs images, {} MiB unpacked.",
-            i.archives.len(),
-            i.entries(),
-            i.squashfs.len(),
-            i.unpacked_bytes() >> 20
-        )),
-        (Ok(_), Ok(_), missing) => Err(format!("extensions.yaml names {}, which is not there", missing.join(", "))),
-    };
     let (waiting_services, unread_services) = uki.waiting_services();
     let facts = Facts {
         sha256: uki.sha256,
@@ -93,13 +82,13 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
         section_problems: problems.into_iter().filter(|p| p.fatal).map(|p| p.message).collect(),
         arch: uki.facts.arch,
         version: uki.facts.version().map(str::to_owned),
-        contradictions: Vec::new(),
+        contradictions: uki::contradictions(source, &uki, family),
         digest,
         signatures,
         sbat: uki.facts.sbat.as_ref().map(|t| Sbat::parse(t.as_bytes())).transpose().map_err(|e| e.to_string()),
         pcrpkey: uki.facts.pcrpkey.clone(),
         profiles,
-        initrd,
+        initrd: initrd(&uki),
         schematic: uki.schematic().map(|s| Schematic { id: s.id.clone(), id_matches: s.id_matches() }),
         extensions: extensions
             .iter()
@@ -107,9 +96,45 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
             .map(|e| Extension { name: e.name.clone(), version: e.version.clone() })
             .collect(),
         waiting_services,
+        damaged_images: damaged_images(&uki),
         unread_services,
     };
     Ok(Examined { uki: Some(uki), facts, pcr })
+}
+
+/// What became of the initrd.
+fn initrd(uki: &Uki) -> Initrd {
+    match (&uki.initrd, &uki.extensions, uki.missing_images().as_slice()) {
+        (Err(e), _, _) | (_, Err(e), _) => Initrd::Bad(e.to_string()),
+        (Ok(None), ..) => Initrd::Absent,
+        (Ok(Some(initrd)), ..) if initrd.unread.is_some() => Initrd::Unread(initrd.unread.clone().unwrap_or_default()),
+        (Ok(Some(initrd)), ..) if initrd.archives.is_empty() => Initrd::Absent,
+        (_, _, [_, ..]) => {
+            Initrd::Bad(format!("extensions.yaml names {}, which is not there", uki.missing_images().join(", ")))
+        }
+        (Ok(Some(initrd)), ..) => {
+            let untrailed = initrd.archives.iter().filter(|a| !a.trailer).count();
+            Initrd::Read(format!(
+                "{} archives, {} entries, {} squashfs images, {} MiB unpacked.{}",
+                initrd.archives.len(),
+                initrd.entries(),
+                initrd.squashfs.len(),
+                initrd.unpacked_bytes() >> 20,
+                if untrailed > 0 { format!(" {untrailed} of them end without a trailer.") } else { String::new() }
+            ))
+        }
+    }
+}
+
+/// Squashfs files that Linux would not mount, by the name of the extension they hold, or their own.
+fn damaged_images(uki: &Uki) -> Vec<(String, String)> {
+    let extensions = uki.extensions.as_ref().ok().and_then(Option::as_ref);
+    let name = |image: &str| {
+        let extension = extensions?.extensions.iter().find(|e| e.image == image)?;
+        Some(format!("{image} ({})", extension.name))
+    };
+    let damaged = uki.damaged_images().into_iter();
+    damaged.map(|(image, why)| (name(image).unwrap_or_else(|| image.to_owned()), why.to_owned())).collect()
 }
 
 /// PCR 11 of every profile, and what becomes of its signed policy.
@@ -176,12 +201,12 @@ fn policy(
     }
 }
 
-/// Where no policy is signed for a bank that was hashed on the way, one more look at the image for those that are. Of an image
-/// that comes once and not again nothing is added: its policies count as not checked.
+/// Where no policy is signed for a bank that was hashed on the way, one more look at the image for those that are. Of a remote
+/// image nothing is added: its policies count as not checked.
 fn hash_signed_banks(uki: &Uki, source: &dyn ReadAt, banks: &[Bank], hashes: &mut BTreeMap<usize, BankHashes>) {
     let signed: BTreeSet<Bank> =
         uki.facts.profiles.iter().filter_map(|p| p.pcrsig.as_ref()).flat_map(|j| pcr::banks_of(j.as_bytes())).collect();
-    if signed.is_empty() || signed.iter().any(|bank| banks.contains(bank)) {
+    if signed.is_empty() || source.is_remote() || signed.iter().any(|bank| banks.contains(bank)) {
         return;
     }
     let more: Vec<Bank> = signed.into_iter().collect();
@@ -224,10 +249,11 @@ fn unreadable(
         sbat: Err(unknown()),
         pcrpkey: None,
         profiles: Vec::new(),
-        initrd: Err(unknown()),
+        initrd: Initrd::Bad(unknown()),
         schematic: None,
         extensions: Vec::new(),
         waiting_services: Vec::new(),
+        damaged_images: Vec::new(),
         unread_services: Vec::new(),
     };
     Ok(Examined { uki: None, facts, pcr: Vec::new() })

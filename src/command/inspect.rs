@@ -12,7 +12,7 @@ use crate::packed::{Packing, Unpacked};
 use crate::pcr::{Bank, PcrSignature, key_fingerprint};
 use crate::pe::Arch;
 use crate::uki::{Family, Uki, cmdline, kernel_version};
-use crate::verify::{Extension, ProfilePcr};
+use crate::verify::{Extension, Initrd, ProfilePcr};
 use serde::Serialize;
 
 /// What `inspect` is asked for.
@@ -239,8 +239,17 @@ impl UkiReport {
                 all.map(|s| SectionReport { name: s.name.clone(), offset: s.raw.offset, bytes: s.virtual_bytes })
                     .collect()
             }),
-            initrd: facts.initrd.clone().unwrap_or_else(|why| format!("cannot be read: {why}")),
-            problems: problems.chain(facts.signatures.as_ref().err().cloned()).chain(unread).collect(),
+            initrd: match &facts.initrd {
+                Initrd::Absent => "none".to_owned(),
+                Initrd::Read(what) => what.clone(),
+                Initrd::Unread(why) => format!("not read to its end: {why}"),
+                Initrd::Bad(why) => format!("cannot be read: {why}"),
+            },
+            problems: problems
+                .chain(facts.signatures.as_ref().err().cloned())
+                .chain(facts.damaged_images.iter().map(|(image, why)| format!("{image}: {why}")))
+                .chain(unread)
+                .collect(),
         }
     }
 }

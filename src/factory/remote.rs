@@ -208,6 +208,10 @@ impl ReadAt for HttpSource {
         }
         announced.push((offset, offset + bytes));
     }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
 }
 
 fn collect(transfer: &mut Transfer, control: &mut Control<'_>) -> Result<Vec<u8>> {

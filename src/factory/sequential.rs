@@ -210,4 +210,8 @@ impl ReadAt for SequentialSource {
         }
         Ok(())
     }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
 }

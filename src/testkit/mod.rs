@@ -8,6 +8,7 @@
 //! | [`factory`] | a local Image Factory with every bad behaviour of real servers on demand |
 //! | [`signing`] | keys, certificates, and PE images signed as Talos' imager does it |
 //! | [`uki`] | PE images of sections, initrds, `extensions.yaml` |
+//! | [`squashfs`] | small squashfs images that Linux mounts |
 //! | [`talos`] | whole signed UKIs and a boot loader like Talos' own |
 //! | [`fat`] | directories and files on a volume this program made itself |
 //! | [`skipped`] | what tests could not be run, said and counted |
@@ -22,5 +23,6 @@ pub mod media;
 pub(crate) mod pe;
 pub mod signing;
 pub mod skipped;
+pub mod squashfs;
 pub mod talos;
 pub mod uki;

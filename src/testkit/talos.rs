@@ -4,6 +4,7 @@
 //! start nothing.
 
 use super::signing::{SigningKey, sign_pe};
+use super::squashfs;
 use super::uki::{Builder, cpio, extensions_yaml, zstd};
 use crate::factory::Schematic;
 use crate::pcr::{self, Bank, BankHashes};
@@ -48,10 +49,7 @@ pub fn uki(kind: Kind, schematic: &Schematic, extensions: &[(&str, &str)], key: 
         (".text", NOTHING.to_vec()),
         (".sbat", format!("{SBAT}systemd-stub,1,The systemd Developers,systemd,257,https://systemd.io/\n").into()),
         (".sdmagic", STUB_MAGIC.into()),
-        (
-            ".osrel",
-            format!("NAME=\"Talos\"\nID=talos\nVERSION_ID={VERSION}\nPRETTY_NAME=\"Talos ({VERSION})\"\n").into(),
-        ),
+        (".osrel", os_release().into()),
         (".cmdline", cmdline.clone().into()),
         (".splash", splash()),
         (".pcrpkey", public.clone()),
@@ -147,23 +145,37 @@ pub fn db_auth(key: &SigningKey) -> Result<Vec<u8>> {
 
 /// Both archives of an initrd, each compressed: the base, and the layers with `extensions.yaml`.
 fn initrd(schematic: &Schematic, extensions: &[(&str, &str)]) -> Result<Vec<u8>> {
-    let base = cpio(&[("init", b"#!/bin/false\n"), ("rootfs.sqsh", &squashfs(1, ROOT_FS))])?;
+    let os_release = os_release();
+    let root: [(&str, &[u8]); 2] = [("etc/os-release", os_release.as_bytes()), ("sbin/init", &noise(1, ROOT_FS))];
+    let base = cpio(&[("init", b"#!/bin/false\n"), ("rootfs.sqsh", &squashfs::image(&root)?)])?;
     let mut initrd = zstd(&base, 1)?;
     let yaml = extensions_yaml(extensions, &schematic.canonical());
     // One image per extension and one for the schematic layer.
-    let layers: Vec<(String, Vec<u8>)> =
-        (0..=extensions.len()).map(|i| (format!("{i}.sqsh"), squashfs(100 + i as u64, EXTENSION))).collect();
+    let mut layers = Vec::new();
+    for (i, (name, _)) in extensions.iter().enumerate() {
+        layers.push((format!("{i}.sqsh"), extension(name, 100 + i as u64)?));
+    }
+    let schematic = schematic.canonical();
+    let layer = squashfs::image(&[("schematic.yaml", schematic.as_bytes())])?;
+    layers.push((format!("{}.sqsh", extensions.len()), layer));
     let mut files: Vec<(&str, &[u8])> = vec![("extensions.yaml", yaml.as_bytes())];
     files.extend(layers.iter().map(|(name, data)| (name.as_str(), data.as_slice())));
     initrd.extend(zstd(&cpio(&files)?, 1)?);
     Ok(initrd)
 }
 
-/// Bytes that begin as a squashfs does.
-fn squashfs(seed: u64, len: usize) -> Vec<u8> {
-    let mut image = noise(seed, len);
-    image.splice(..4, *b"hsqs");
-    image
+/// An extension with a service that waits for its configuration, as tailscale's does.
+fn extension(name: &str, seed: u64) -> Result<Vec<u8>> {
+    let description = format!(
+        "name: {name}\ndepends:\n  - service: cri\n  - network: [addresses, connectivity]\n  - configuration: true\n\
+         container:\n  entrypoint: /usr/local/bin/{name}\nrestart: always\n"
+    );
+    let paths = [format!("usr/local/etc/containers/{name}.yaml"), format!("usr/local/lib/containers/{name}/{name}")];
+    Ok(squashfs::image(&[(&paths[0], description.as_bytes()), (&paths[1], &noise(seed, EXTENSION))])?)
+}
+
+fn os_release() -> String {
+    format!("NAME=\"Talos\"\nID=talos\nVERSION_ID={VERSION}\nPRETTY_NAME=\"Talos ({VERSION})\"\n")
 }
 
 /// The header of an arm64 Image (Linux, Documentation/arch/arm64/booting.rst), the text of `/proc/version`, and noise.

@@ -18,8 +18,8 @@ pub struct Uki {
     pub sha256: [u8; 32],
     /// What headers and small sections say.
     pub facts: Facts,
-    /// What the initrd holds, or why the kernel could not unpack it.
-    pub initrd: Result<Initrd>,
+    /// What the initrd holds, or why the kernel could not unpack it; `Ok(None)` without a `.initrd` section.
+    pub initrd: Result<Option<Initrd>>,
     /// What `extensions.yaml` says; `Ok(None)` when the initrd has none; an error when either cannot be read.
     pub extensions: Result<Option<Extensions>>,
 }
@@ -35,9 +35,20 @@ impl Uki {
     #[must_use]
     pub fn missing_images(&self) -> Vec<&str> {
         match (&self.initrd, &self.extensions) {
-            (Ok(initrd), Ok(Some(extensions))) => extensions.images().filter(|i| !initrd.has_squashfs(i)).collect(),
+            (Ok(Some(initrd)), Ok(Some(extensions))) if initrd.unread.is_none() => {
+                extensions.images().filter(|i| !initrd.has_squashfs(i)).collect()
+            }
             _ => Vec::new(),
         }
+    }
+
+    /// Squashfs files that Linux would not mount, with the reason, by file name.
+    #[must_use]
+    pub fn damaged_images(&self) -> Vec<(&str, &str)> {
+        let services = self.initrd.as_ref().ok().and_then(Option::as_ref).map(|i| &i.services);
+        let damaged =
+            services.into_iter().flatten().filter_map(|(name, s)| Some((name.as_str(), s.damaged.as_deref()?)));
+        damaged.collect()
     }
 
     /// Names of extension services that wait for an ExtensionServiceConfig document, sorted, and of extensions where
@@ -45,7 +56,7 @@ impl Uki {
     #[must_use]
     pub fn waiting_services(&self) -> (Vec<String>, Vec<(String, String)>) {
         let (mut waiting, mut unread) = (Vec::new(), Vec::new());
-        if let (Ok(initrd), Ok(Some(extensions))) = (&self.initrd, &self.extensions) {
+        if let (Ok(Some(initrd)), Ok(Some(extensions))) = (&self.initrd, &self.extensions) {
             for extension in &extensions.extensions {
                 // A file that is missing is somebody else's finding.
                 let Some(services) = initrd.services.get(&extension.image) else { continue };
@@ -97,13 +108,13 @@ impl Analyser {
     pub fn finish(self) -> Result<Uki> {
         let texts = self.texts.finish()?;
         let initrd = match self.initrd {
-            Some(sink) => sink.finish(),
-            None => Err(Error::rejected("no .initrd section")),
+            Some(sink) => sink.finish().map(Some),
+            None => Ok(None),
         };
         let extensions = match &initrd {
-            Ok(Initrd { extensions_yaml: Some(yaml), .. }) => Extensions::parse(yaml).map(Some),
+            Ok(Some(Initrd { extensions_yaml: Some(yaml), .. })) => Extensions::parse(yaml).map(Some),
             Ok(_) => Ok(None),
-            Err(e) => Err(Error::new(e.kind(), format!("unknown, because the initrd could not be read: {e}"))),
+            Err(e) => Err(Error::new(e.code(), format!("unknown, because the initrd could not be read: {e}"))),
         };
         Ok(Uki {
             bytes: self.head.file_bytes,
@@ -189,7 +200,7 @@ mod tests {
         assert!(reset.cmdline.as_deref().unwrap().ends_with("wipe=system"));
         assert_eq!(facts.extent(".linux").unwrap().bytes, 700);
 
-        assert_eq!(uki.initrd.as_ref().unwrap().archives.len(), 2);
+        assert_eq!(uki.initrd.as_ref().unwrap().as_ref().unwrap().archives.len(), 2);
         let extensions = uki.extensions.as_ref().unwrap().as_ref().unwrap();
         assert_eq!(extensions.extensions[0].name, "tailscale");
         let schematic = uki.schematic().unwrap();
@@ -217,7 +228,7 @@ mod tests {
         assert!(uki.extensions.unwrap_err().to_string().contains("initrd could not be read"));
 
         let none = analyse(&Builder::new(Arch::Amd64).section(".osrel", *b"ID=x").build(), &mut []).unwrap();
-        assert_eq!(none.initrd.unwrap_err().to_string(), "no .initrd section");
+        assert_eq!(none.initrd.unwrap(), None);
     }
 
     #[test]

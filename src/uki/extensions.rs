@@ -58,6 +58,8 @@ pub struct Extensions {
     pub schematic: Option<Schematic>,
     /// The squashfs file with the kernel module index, when extensions brought modules.
     pub modules_image: Option<String>,
+    /// The kernel version that these modules are for.
+    pub modules_version: Option<String>,
 }
 
 /// The layer that holds the rebuilt kernel module index; it is no extension that anyone asked for.
@@ -87,7 +89,10 @@ impl Extensions {
                         ));
                     }
                 }
-                MODULES_LAYER => found.modules_image = Some(image),
+                MODULES_LAYER => {
+                    found.modules_image = Some(image);
+                    found.modules_version = Some(m.version).filter(|v| !v.is_empty());
+                }
                 _ => found.extensions.push(Extension {
                     name: m.name,
                     version: m.version,

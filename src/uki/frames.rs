@@ -1,18 +1,18 @@
 //! Compressed streams from a buffered reader, without reading past their ends and without trusting their sizes.
 //!
-//! zstd and liblzma do the work. Their readers either stop for good behind one frame or insist that nothing but frames
+//! Crates do the work. Their readers either stop for good behind one frame or insist that nothing but frames
 //! follows; an initrd goes on with padding and with other compressions, so the seam is made here.
 
-use crate::{Error, Result};
+use super::coding::{Coding, HEADER, MAX_WINDOW_LOG};
+use super::lz4::Lz4Legacy;
+use crate::{Code, Error, Result};
+use bzip2::bufread::BzDecoder;
+use flate2::bufread::GzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::Stream;
-use serde::Serialize;
-use std::fmt;
 use std::io::{self, BufRead, Read};
 
-/// The window a zstd frame may ask for: 32 MiB. Talos uses 8 MiB; 128 MiB would not fit a small board beside its kernel.
-const MAX_WINDOW_LOG: u32 = 25;
-/// What liblzma may take: its 32 MiB dictionary and a little. Talos used 256 KiB (`xz -0`).
+/// What liblzma may take: a 32 MiB dictionary and a little. Talos used 256 KiB (`xz -0`).
 const MAX_XZ_MEMORY: u64 = 34 << 20;
 /// What may come out at all: more than any board could unpack into its memory and still run.
 const MAX_OUTPUT: u64 = 4 << 30;
@@ -23,55 +23,13 @@ const FREE_OUTPUT: u64 = 64 << 20;
 /// Frames, counted together: each costs a new decompressor. Talos has one per archive.
 const MAX_FRAMES: u64 = 16_384;
 
-/// How an archive is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Coding {
-    /// Not at all.
-    Plain,
-    /// zstd: Talos 1.8 and later.
-    Zstd,
-    /// xz: before.
-    Xz,
-}
-
-impl Coding {
-    /// From the first byte; a wrong second one is found by whoever reads on.
-    pub(super) fn of(first: u8) -> Option<Self> {
-        match first {
-            b'0' => Some(Self::Plain),
-            0x28 => Some(Self::Zstd),
-            0xFD => Some(Self::Xz),
-            _ => None,
-        }
-    }
-
-    /// The other formats that kernels know, for a better message.
-    pub(super) fn foreign(first: u8) -> Option<&'static str> {
-        match first {
-            0x1F => Some("gzip"),
-            b'B' => Some("bzip2"),
-            0x5D => Some("lzma"),
-            0x89 => Some("lzo"),
-            0x02 => Some("lz4"),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Coding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Plain => "plain",
-            Self::Zstd => "zstd",
-            Self::Xz => "xz",
-        })
-    }
-}
-
 /// An error on the way through the readers: our own as it was, a decompressor's as a rejection.
 pub(super) fn rejected(e: io::Error) -> Error {
     let early = e.kind() == io::ErrorKind::UnexpectedEof;
+    if wants_memory(&e) {
+        let why = format!("to unpack it takes more than {} MiB of memory", MAX_XZ_MEMORY >> 20);
+        return Error::new(Code::Unsupported, why);
+    }
     let e = Error::from(e);
     if e.io_error().is_none() {
         return e;
@@ -80,21 +38,54 @@ pub(super) fn rejected(e: io::Error) -> Error {
         .advise("the file is truncated or damaged: fetch it again")
 }
 
-/// Counts what is taken from a reader, and marks its errors as errors of the medium.
+/// Whether a decompressor gave up because it would take more memory than it may.
+fn wants_memory(e: &io::Error) -> bool {
+    let inner = e.get_ref().and_then(|e| e.downcast_ref::<liblzma::stream::Error>());
+    matches!(inner, Some(liblzma::stream::Error::MemLimit))
+}
+
+/// Counts what is taken from a reader, marks its errors as errors of the medium, and can look ahead.
 pub(super) struct Tally<R> {
     inner: R,
     consumed: u64,
+    /// What was looked at and not taken yet.
+    ahead: Vec<u8>,
+    /// How much of it was taken since.
+    taken: usize,
 }
 
 impl<R: BufRead> Tally<R> {
     pub(super) fn new(inner: R) -> Self {
-        Self { inner, consumed: 0 }
+        Self { inner, consumed: 0, ahead: Vec::new(), taken: 0 }
     }
 
     /// Bytes taken so far.
     pub(super) fn consumed(&self) -> u64 {
         self.consumed
     }
+
+    /// The next bytes, so many or all that are left, without taking them.
+    pub(super) fn peek(&mut self, bytes: usize) -> io::Result<&[u8]> {
+        if self.ahead.len() - self.taken < bytes {
+            self.ahead.drain(..self.taken);
+            self.taken = 0;
+            while self.ahead.len() < bytes {
+                let ready = self.inner.fill_buf().map_err(medium)?;
+                if ready.is_empty() {
+                    break;
+                }
+                let n = ready.len().min(bytes - self.ahead.len());
+                self.ahead.extend_from_slice(&ready[..n]);
+                self.inner.consume(n);
+            }
+        }
+        let ready = &self.ahead[self.taken..];
+        Ok(&ready[..ready.len().min(bytes)])
+    }
+}
+
+fn medium(e: io::Error) -> io::Error {
+    Error::io(Error::from(e).to_string()).into()
 }
 
 impl<R: BufRead> Read for Tally<R> {
@@ -107,12 +98,19 @@ impl<R: BufRead> Read for Tally<R> {
 
 impl<R: BufRead> BufRead for Tally<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf().map_err(|e| Error::io(Error::from(e).to_string()).into())
+        if self.taken < self.ahead.len() {
+            return Ok(&self.ahead[self.taken..]);
+        }
+        self.inner.fill_buf().map_err(medium)
     }
 
     fn consume(&mut self, n: usize) {
         self.consumed += n as u64;
-        self.inner.consume(n);
+        let from_ahead = n.min(self.ahead.len() - self.taken);
+        self.taken += from_ahead;
+        if n > from_ahead {
+            self.inner.consume(n - from_ahead);
+        }
     }
 }
 
@@ -126,45 +124,73 @@ pub(super) struct Totals {
 /// The content of all frames of one coding that follow each other. Ends before the first byte that begins none.
 pub(super) struct Frames<'a, R> {
     coding: Coding,
-    decoder: Option<Decoder<&'a mut Tally<R>>>,
+    decoder: Option<Decoder<'a, R>>,
     totals: &'a mut Totals,
-    /// What others had produced before.
+    /// What others, frames of the same coding before this one included, had produced before.
     before: u64,
 }
 
-enum Decoder<R> {
-    Zstd(zstd::Decoder<'static, R>),
-    Xz(XzDecoder<R>),
+enum Decoder<'a, R> {
+    Zstd(zstd::Decoder<'static, &'a mut Tally<R>>),
+    /// xz, and lzma alone.
+    Xz(XzDecoder<&'a mut Tally<R>>),
+    Gzip(GzDecoder<&'a mut Tally<R>>),
+    Bzip2(BzDecoder<&'a mut Tally<R>>),
+    Lz4(Lz4Legacy<'a, R>),
 }
 
-impl<R: BufRead> Decoder<R> {
-    fn new(coding: Coding, input: R) -> io::Result<Self> {
-        if coding == Coding::Xz {
-            let stream = Stream::new_stream_decoder(MAX_XZ_MEMORY, 0)?;
-            return Ok(Self::Xz(XzDecoder::new_stream(input, stream)));
-        }
-        let mut decoder = zstd::Decoder::with_buffer(input)?.single_frame();
-        decoder.window_log_max(MAX_WINDOW_LOG)?;
-        Ok(Self::Zstd(decoder))
+impl<'a, R: BufRead> Decoder<'a, R> {
+    fn new(coding: Coding, input: &'a mut Tally<R>) -> io::Result<Self> {
+        coding.check(input.peek(HEADER)?).map_err(io::Error::from)?;
+        Ok(match coding {
+            Coding::Xz => Self::Xz(XzDecoder::new_stream(input, Stream::new_stream_decoder(MAX_XZ_MEMORY, 0)?)),
+            Coding::Lzma => Self::Xz(XzDecoder::new_stream(input, Stream::new_lzma_decoder(MAX_XZ_MEMORY)?)),
+            Coding::Gzip => Self::Gzip(GzDecoder::new(input)),
+            Coding::Bzip2 => Self::Bzip2(BzDecoder::new(input)),
+            Coding::Lz4 => Self::Lz4(Lz4Legacy::new(input)),
+            Coding::Zstd | Coding::Plain | Coding::Lzo => {
+                let mut decoder = zstd::Decoder::with_buffer(input)?.single_frame();
+                decoder.window_log_max(MAX_WINDOW_LOG)?;
+                Self::Zstd(decoder)
+            }
+        })
     }
 
-    fn input(&self) -> &R {
+    fn input(&self) -> &Tally<R> {
         match self {
             Self::Zstd(d) => d.get_ref(),
             Self::Xz(d) => d.get_ref(),
+            Self::Gzip(d) => d.get_ref(),
+            Self::Bzip2(d) => d.get_ref(),
+            Self::Lz4(d) => d.input(),
         }
     }
 
-    fn into_input(self) -> R {
+    fn into_input(self) -> &'a mut Tally<R> {
         match self {
             Self::Zstd(d) => d.into_inner(),
             Self::Xz(d) => d.into_inner(),
+            Self::Gzip(d) => d.into_inner(),
+            Self::Bzip2(d) => d.into_inner(),
+            Self::Lz4(d) => d.into_input(),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Decoder<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Zstd(d) => d.read(buf),
+            Self::Xz(d) => d.read(buf),
+            Self::Gzip(d) => d.read(buf),
+            Self::Bzip2(d) => d.read(buf),
+            Self::Lz4(d) => d.read(buf),
         }
     }
 }
 
 impl<'a, R: BufRead> Frames<'a, R> {
-    /// Begins with the frame that `input` stands at.
+    /// Begins with the frame that `input` stands at; `coding` is one that is unpacked here.
     pub(super) fn new(coding: Coding, input: &'a mut Tally<R>, totals: &'a mut Totals) -> Result<Self> {
         let before = totals.produced;
         let mut frames = Self { coding, decoder: None, totals, before };
@@ -177,7 +203,7 @@ impl<'a, R: BufRead> Frames<'a, R> {
         self.totals.frames
     }
 
-    /// Bytes produced so far.
+    /// Bytes that came out of this frame so far.
     pub(super) fn produced(&self) -> u64 {
         self.totals.produced - self.before
     }
@@ -187,6 +213,8 @@ impl<'a, R: BufRead> Frames<'a, R> {
         if self.totals.frames > MAX_FRAMES {
             return Err(Error::rejected(format!("more than {MAX_FRAMES} compressed frames")).into());
         }
+        // The kernel counts anew in each frame.
+        self.before = self.totals.produced;
         self.decoder = Some(Decoder::new(self.coding, input)?);
         Ok(())
     }
@@ -198,10 +226,7 @@ impl<R: BufRead> Read for Frames<'_, R> {
             return Ok(0);
         }
         while let Some(decoder) = &mut self.decoder {
-            let n = match decoder {
-                Decoder::Zstd(d) => d.read(buf)?,
-                Decoder::Xz(d) => d.read(buf)?,
-            };
+            let n = decoder.read(buf)?;
             if n > 0 {
                 self.totals.produced += n as u64;
                 let bearable = FREE_OUTPUT + decoder.input().consumed.saturating_mul(MAX_RATIO);
@@ -216,7 +241,7 @@ impl<R: BufRead> Read for Frames<'_, R> {
                 return Ok(n);
             }
             let Some(input) = self.decoder.take().map(Decoder::into_input) else { break };
-            if input.fill_buf()?.first().copied().and_then(Coding::of) == Some(self.coding) {
+            if Coding::of(input.peek(2)?) == Some(self.coding) {
                 self.begin(input)?;
             }
         }

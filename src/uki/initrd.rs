@@ -2,15 +2,18 @@
 //!
 //! Nothing is written out, so links, devices and odd paths in an archive have no effect here. Only three things are taken:
 //! `extensions.yaml` from the archive's root, the names of the squashfs files there, and which services in those wait for
-//! configuration. The whole initrd is read all the same, because a later archive may replace what an earlier one brought, and because a damaged one must be noticed.
+//! configuration. The whole initrd is read all the same, because a later archive may replace what an earlier one brought,
+//! and because a damaged one must be noticed.
 //!
-//! Formats: Linux `Documentation/driver-api/early-userspace/buffer-format.rst`, `init/initramfs.c`. The archives are read
-//! with the cpio crate, which stops at each trailer; what lies between them, which compression comes next, and all
-//! limits are this module's own.
+//! Formats: Linux `Documentation/driver-api/early-userspace/buffer-format.rst`, `init/initramfs.c`: entries follow each other
+//! with zeros between them, a trailer is one more entry that need not be there, and each compressed frame ends behind an
+//! entry. Entries are read with the cpio crate; what lies between them, which compression comes next, and all limits are
+//! this module's own.
 
-use super::frames::{Coding, Frames, Tally, Totals, rejected};
-use super::services::{Collector, Services};
-use crate::{Context, Error, Result};
+use super::coding::Coding;
+use super::frames::{Frames, Tally, Totals, rejected};
+use super::services::{Collector, Look, Services};
+use crate::{Code, Context, Error, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -40,13 +43,17 @@ pub struct Initrd {
     pub archives: Vec<Archive>,
     /// The squashfs files at the root, without directory; the last one of a name.
     pub squashfs: Vec<Member>,
-    /// What the squashfs files say about extension services, by file name; Talos' root file system is not looked into.
+    /// What the squashfs files say about extension services, by file name; of Talos' root file system only
+    /// whether it can be mounted, and its version.
     pub services: BTreeMap<String, Services>,
     /// The content of `extensions.yaml` at the root; the last one, as the kernel would have it.
     #[serde(skip)]
     pub extensions_yaml: Option<Vec<u8>>,
     /// What is unusual about it, in words.
     pub notes: Vec<String>,
+    /// Why it was not read to its end although nothing is known to be wrong with it: the rest is packed in a way that is not
+    /// unpacked here.
+    pub unread: Option<String>,
 }
 
 impl Initrd {
@@ -78,6 +85,8 @@ pub struct Archive {
     pub entries: u64,
     /// What its files have together, in bytes.
     pub unpacked_bytes: u64,
+    /// Whether it ends with a trailer. The kernel does without, and some builders leave it out.
+    pub trailer: bool,
 }
 
 /// One file of an archive.
@@ -113,34 +122,44 @@ impl Members for () {
     }
 }
 
-/// Reads an initrd to its end.
+/// Reads an initrd to its end, or up to something that is not unpacked here ([`Initrd::unread`]).
 ///
 /// # Errors
 /// [`crate::Kind::Rejected`] when the kernel could not unpack it, or when it is larger than any real one: it expands to
-/// more than 4 GiB or by a factor that only a bomb has, needs more than 32 MiB to decompress, has a million entries.
-/// Else what `input` or `members` report.
+/// more than 4 GiB or by a factor that only a bomb has, has a million entries. Else what `input` or `members` report.
 pub fn read_initrd(input: impl BufRead, members: &mut dyn Members) -> Result<Initrd> {
     let mut input = Tally::new(input);
     let mut totals = Totals::default();
-    let mut walk =
-        Walk { members, services: Collector::new(), found: Initrd::default(), entries: 0, scratch: vec![0; SCRATCH] };
-    while let Some(first) = skip_zeros(&mut input)? {
+    let mut walk = Walk {
+        members,
+        services: Collector::new(),
+        found: Initrd::default(),
+        open: None,
+        entries: 0,
+        scratch: vec![0; SCRATCH],
+    };
+    while skip_zeros(&mut input)?.is_some() {
         let at = input.consumed();
-        let coding = Coding::of(first).ok_or_else(|| {
-            let known =
-                Coding::foreign(first).map_or(String::new(), |name| format!(" ({name}, which Talos never used)"));
-            Error::malformed("initrd", at, format!("0x{first:02x} begins no cpio, zstd or xz archive{known}"))
+        let start = input.peek(2).map_err(rejected)?.to_vec();
+        let coding = Coding::of(&start).ok_or_else(|| {
+            Error::malformed("initrd", at, format!("0x{} begins no archive that the kernel knows", hex::encode(&start)))
         })?;
         let outcome = match coding {
-            Coding::Plain => walk.archive(coding, &mut input),
-            Coding::Zstd | Coding::Xz => Frames::new(coding, &mut input, &mut totals)
-                .and_then(|frames| walk.stream(coding, BufReader::with_capacity(BUFFER, frames))),
+            Coding::Plain => walk.entries(coding, &mut input),
+            Coding::Lzo => Err(Error::new(Code::Unsupported, "lzo is not unpacked here")),
+            _ => Frames::new(coding, &mut input, &mut totals)
+                .and_then(|frames| walk.entries(coding, &mut BufReader::with_capacity(BUFFER, frames))),
         };
-        outcome.while_doing(|| format!("reading the {coding} archive at byte {at} of the initrd"))?;
+        match outcome.while_doing(|| format!("reading the {coding} archive at byte {at} of the initrd")) {
+            Ok(()) => {}
+            Err(e) if e.code() == Code::Unsupported => {
+                walk.found.unread = Some(e.to_string());
+                break;
+            }
+            Err(e) => return Err(e),
+        }
     }
-    if walk.found.archives.is_empty() {
-        return Err(Error::rejected("the initrd is empty"));
-    }
+    walk.close(false);
     walk.found.services = walk.services.finish();
     Ok(walk.found)
 }
@@ -177,48 +196,62 @@ struct Walk<'a> {
     members: &'a mut dyn Members,
     services: Collector,
     found: Initrd,
+    /// The archive that the last entry belongs to, as long as no trailer has come.
+    open: Option<Archive>,
     entries: u64,
     scratch: Vec<u8>,
 }
 
 impl Walk<'_> {
-    /// All archives of one compressed stream.
-    fn stream(&mut self, coding: Coding, mut source: impl Source) -> Result<()> {
-        while let Some(first) = skip_zeros(&mut source)? {
-            if first != b'0' {
-                return Err(Error::rejected(format!("0x{first:02x} behind an archive begins no other one")));
+    /// All entries of one kind of coding. Of what is not compressed it ends before the first byte that begins none.
+    fn entries(&mut self, coding: Coding, source: &mut impl Source) -> Result<()> {
+        while let Some(first) = skip_zeros(source)? {
+            if first != b'0' && coding == Coding::Plain {
+                break;
             }
-            self.archive(coding, &mut source)?;
+            if first != b'0' {
+                return Err(Error::rejected(format!("0x{first:02x} behind an entry begins no other one")));
+            }
+            let at = source.position();
+            if !at.is_multiple_of(4) {
+                return Err(Error::rejected(format!(
+                    "an entry begins {at} bytes into it, which is no multiple of 4: the kernel takes it for junk"
+                )));
+            }
+            // The first byte is in the buffer already, so its frame has begun.
+            let frame = source.frames();
+            let entry = self.entry(source)?;
+            // unpack_to_rootfs decompresses one frame per turn and wants it to end behind an entry.
+            if frame != source.frames() {
+                return Err(Error::rejected(format!(
+                    "an entry spans several {coding} frames: the kernel takes the end of the first for junk"
+                )));
+            }
+            self.count(coding, entry)?;
+        }
+        self.close(false);
+        Ok(())
+    }
+
+    /// An entry of so many bytes, or a trailer.
+    fn count(&mut self, coding: Coding, entry: Option<u64>) -> Result<()> {
+        if self.open.is_none() && self.found.archives.len() == MAX_ARCHIVES {
+            return Err(Error::rejected(format!("more than {MAX_ARCHIVES} archives")));
+        }
+        let open = self.open.get_or_insert(Archive { coding, entries: 0, unpacked_bytes: 0, trailer: false });
+        match entry {
+            Some(bytes) => {
+                open.entries += 1;
+                open.unpacked_bytes += bytes;
+            }
+            None => self.close(true),
         }
         Ok(())
     }
 
-    /// One archive, up to and including its trailer.
-    fn archive(&mut self, coding: Coding, source: &mut impl Source) -> Result<()> {
-        if self.found.archives.len() == MAX_ARCHIVES {
-            return Err(Error::rejected(format!("more than {MAX_ARCHIVES} archives")));
-        }
-        let at = source.position();
-        if !at.is_multiple_of(4) {
-            return Err(Error::rejected(format!(
-                "an archive begins {at} bytes into it, which is no multiple of 4: the kernel takes it for junk"
-            )));
-        }
-        let mut archive = Archive { coding, entries: 0, unpacked_bytes: 0 };
-        // The first byte is in the buffer already, so its frame has begun.
-        let frame = source.frames();
-        while let Some(bytes) = self.entry(source)? {
-            archive.entries += 1;
-            archive.unpacked_bytes += bytes;
-        }
-        // unpack_to_rootfs decompresses one frame per turn and wants it to end behind a trailer.
-        if frame != source.frames() {
-            return Err(Error::rejected(format!(
-                "an archive spans several {coding} frames: the kernel takes the end of the first for junk"
-            )));
-        }
-        self.found.archives.push(archive);
-        Ok(())
+    /// The archive is over.
+    fn close(&mut self, trailer: bool) {
+        self.found.archives.extend(self.open.take().map(|archive| Archive { trailer, ..archive }));
     }
 
     /// One entry; its size, or `None` for the trailer.
@@ -243,35 +276,37 @@ impl Walk<'_> {
         let size = reader.entry().file_size();
         let keep = self.judge(reader.entry())?;
         let mut yaml = keep.yaml.then(Vec::new);
+        let mut seen = 0u64;
         loop {
             let n = reader.read(&mut self.scratch).map_err(rejected)?;
             if n == 0 {
                 break;
             }
+            seen += n as u64;
             match &mut yaml {
                 Some(yaml) => yaml.extend_from_slice(&self.scratch[..n]),
                 None => {
                     if keep.wanted {
                         self.members.data(&self.scratch[..n])?;
                     }
-                    if keep.extension {
+                    if keep.squashfs {
                         self.services.data(&self.scratch[..n]);
                     }
                 }
             }
         }
-        // A member cut short shows here: `finish` wants its padding, or the next header is missing.
+        // The crate's reader ends where its input does.
+        if seen != u64::from(size) {
+            return Err(rejected(std::io::ErrorKind::UnexpectedEof.into()));
+        }
         reader.finish().map_err(rejected)?;
-        if keep.extension {
+        if keep.squashfs {
             self.services.end();
         }
-        if let Some(yaml) = yaml {
-            if yaml.len() != size as usize {
-                return Err(Error::rejected("the initrd ends in extensions.yaml"));
-            }
-            if self.found.extensions_yaml.replace(yaml).is_some() {
-                self.note("several extensions.yaml: the last one counts".into());
-            }
+        if let Some(yaml) = yaml
+            && self.found.extensions_yaml.replace(yaml).is_some()
+        {
+            self.note("several extensions.yaml: the last one counts".into());
         }
         Ok(Some(u64::from(size)))
     }
@@ -296,7 +331,7 @@ impl Walk<'_> {
         if !regular {
             return Ok(Keep::default());
         }
-        let mut extension = false;
+        let mut squashfs = false;
         let member = Member { name, bytes: u64::from(entry.file_size()) };
         if !member.name.contains('/') && member.name.ends_with(".sqsh") {
             self.found.squashfs.retain(|m| m.name != member.name);
@@ -304,12 +339,11 @@ impl Walk<'_> {
                 return Err(Error::rejected(format!("more than {MAX_SQUASHFS} squashfs files")));
             }
             self.found.squashfs.push(member.clone());
-            extension = member.name != ROOT_FS;
-            if extension {
-                self.services.begin(&member.name, member.bytes);
-            }
+            let look = if member.name == ROOT_FS { Look::Root } else { Look::Services };
+            self.services.begin(&member.name, member.bytes, look);
+            squashfs = true;
         }
-        Ok(Keep { wanted: self.members.wants(&member), extension, yaml: false })
+        Ok(Keep { wanted: self.members.wants(&member), squashfs, yaml: false })
     }
 
     fn note(&mut self, note: String) {
@@ -324,7 +358,7 @@ impl Walk<'_> {
 struct Keep {
     yaml: bool,
     wanted: bool,
-    extension: bool,
+    squashfs: bool,
 }
 
 /// Skips zero bytes and says what comes then; `None` at the end.

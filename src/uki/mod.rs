@@ -2,18 +2,21 @@
 //!
 //! Reads only, and from whatever the caller gives it: [`probe`] the headers and small sections, [`analyse`] the whole
 //! file, once. Headers come from [`crate::pe`]; signatures and PCR policies are judged elsewhere, and their consumers
-//! can share the pass. The formats inside are read with crates (cpio, zstd, liblzma, serde-saphyr); own code decides what
-//! counts, and bounds memory and time, because the kernel, systemd-boot and Talos have rules of their own and the bytes
-//! may come from anyone.
+//! can share the pass. The formats inside are read with crates (cpio, zstd, liblzma, flate2, bzip2, lz4_flex,
+//! serde-saphyr); own code decides what counts, and bounds memory and time, because the kernel, systemd-boot and Talos have
+//! rules of their own and the bytes may come from anyone.
 
 mod analysis;
 pub mod cmdline;
+mod coding;
+mod contradictions;
 mod extensions;
 mod facts;
 mod family;
 mod frames;
 mod initrd;
 mod kernel;
+mod lz4;
 pub mod os_release;
 mod sections;
 mod services;
@@ -23,10 +26,11 @@ mod texts;
 
 pub use crate::pe::Profiles;
 pub use analysis::{Analyser, Uki, analyse};
+pub use coding::Coding;
+pub use contradictions::contradictions;
 pub use extensions::{Extension, Extensions, Schematic};
 pub use facts::{Facts, Profile, probe};
 pub use family::Family;
-pub use frames::Coding;
 pub use initrd::{Archive, Initrd, Member, Members, read_initrd};
 pub use kernel::kernel_version;
 pub use os_release::OsRelease;

@@ -8,7 +8,8 @@
 //! tables at the end, and small files into a block that it writes when it is full or everything else is written: with few
 //! files it is at the end, with many at the beginning. Where that fails, it is said.
 
-use super::squashfs::{Bytes, Squashfs};
+use super::os_release::OsRelease;
+use super::squashfs::{Bytes, Fault, Squashfs};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,8 +32,21 @@ const MAX_BLOCKS: u32 = 16_384;
 pub struct Services {
     /// Names of services that wait for an ExtensionServiceConfig document, as in `ext-NAME`.
     pub waiting: Vec<String>,
-    /// Why the image, or one of the descriptions, could not be read.
+    /// Why the image, or one of the descriptions, could not be read, although it may be sound.
     pub unread: Option<String>,
+    /// Why Linux would not mount the image, or could not read it.
+    pub damaged: Option<String>,
+    /// `VERSION_ID` of the os-release in a root file system, if it could be read.
+    pub version: Option<String>,
+}
+
+/// How much is asked of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Whether Linux would mount it, and its version: a root file system.
+    Root,
+    /// Whether Linux would mount it, and what services it brings: an extension.
+    Services,
 }
 
 /// Reads services out of squashfs images that come by in pieces.
@@ -41,18 +55,20 @@ pub(super) struct Collector {
     budget: u32,
     image: Option<Kept>,
     name: String,
+    look: Look,
 }
 
 impl Collector {
     pub(super) fn new() -> Self {
-        Self { found: BTreeMap::new(), budget: MAX_BLOCKS, image: None, name: String::new() }
+        Self { found: BTreeMap::new(), budget: MAX_BLOCKS, image: None, name: String::new(), look: Look::Root }
     }
 
     /// An image of so many bytes begins.
-    pub(super) fn begin(&mut self, name: &str, bytes: u64) {
+    pub(super) fn begin(&mut self, name: &str, bytes: u64, look: Look) {
         let buffers = self.image.take().unwrap_or_default();
         self.image = Some(buffers.again(bytes));
         name.clone_into(&mut self.name);
+        self.look = look;
     }
 
     /// Its next bytes.
@@ -65,7 +81,7 @@ impl Collector {
     /// It is over: a later image of the same name replaces what an earlier one said.
     pub(super) fn end(&mut self) {
         let Some(image) = &self.image else { return };
-        let services = services(image, &mut self.budget);
+        let services = services(image, self.look, &mut self.budget);
         self.found.insert(std::mem::take(&mut self.name), services);
     }
 
@@ -75,11 +91,20 @@ impl Collector {
     }
 }
 
-fn services(image: &Kept, budget: &mut u32) -> Services {
-    let files = Squashfs::open(image, budget).and_then(|mut fs| fs.read_dir(&FOLDER, ".yaml", MAX_FILES, MAX_BYTES));
+fn services(image: &Kept, look: Look, budget: &mut u32) -> Services {
+    let files = Squashfs::open(image, budget).and_then(|mut fs| match look {
+        Look::Root => os_release(&mut fs),
+        Look::Services => fs.read_dir(&FOLDER, ".yaml", MAX_FILES, MAX_BYTES),
+    });
     let files = match files {
+        Ok(files) if look == Look::Root => {
+            let version = files.first().and_then(|(_, text)| OsRelease::parse(text).version_id);
+            return Services { version, ..Services::default() };
+        }
         Ok(files) => files,
-        Err(e) => return Services { waiting: Vec::new(), unread: Some(e.to_string()) },
+        Err(Fault::Unread(_)) if look == Look::Root => return Services::default(),
+        Err(Fault::Unread(why)) => return Services { unread: Some(why), ..Services::default() },
+        Err(Fault::Damaged(why)) => return Services { damaged: Some(why), ..Services::default() },
     };
     let mut found = Services::default();
     for (name, content) in files {
@@ -90,6 +115,18 @@ fn services(image: &Kept, budget: &mut u32) -> Services {
         }
     }
     found
+}
+
+/// The os-release of a root file system; in one of the two places it is a link to the other.
+fn os_release(fs: &mut Squashfs<'_, Kept>) -> Result<Vec<(String, Vec<u8>)>, Fault> {
+    for folder in [&["etc"][..], &["usr", "lib"]] {
+        let mut files = fs.read_dir(folder, "os-release", MAX_FILES, MAX_BYTES)?;
+        files.retain(|(name, _)| name == "os-release");
+        if !files.is_empty() {
+            return Ok(files);
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// The service's name, if it waits for configuration.
@@ -120,6 +157,8 @@ struct Dependency {
 struct Kept {
     bytes: u64,
     seen: u64,
+    /// How much of the beginning is kept, and where what is kept of the end begins.
+    limits: (u64, u64),
     head: Vec<u8>,
     tail: Vec<u8>,
 }
@@ -131,20 +170,16 @@ impl Kept {
         self.tail.clear();
         self.bytes = bytes;
         self.seen = 0;
+        self.limits = if bytes <= HEAD + TAIL { (bytes, bytes) } else { (HEAD, bytes - TAIL) };
         // At once: to grow step by step would copy it all several times. What is not written to takes no memory.
-        let (head, tail) = self.limits();
+        let (head, tail) = self.limits;
         self.head.reserve_exact(head as usize);
         self.tail.reserve_exact((bytes - tail) as usize);
         self
     }
 
-    /// How much of the beginning is kept, and where what is kept of the end begins.
-    fn limits(&self) -> (u64, u64) {
-        if self.bytes <= HEAD + TAIL { (self.bytes, self.bytes) } else { (HEAD, self.bytes - TAIL) }
-    }
-
     fn push(&mut self, bytes: &[u8]) {
-        let (head, tail) = self.limits();
+        let (head, tail) = self.limits;
         let n = (head.saturating_sub(self.seen)).min(bytes.len() as u64) as usize;
         self.head.extend_from_slice(&bytes[..n]);
         let skip = tail.saturating_sub(self.seen).min(bytes.len() as u64) as usize;
@@ -154,8 +189,12 @@ impl Kept {
 }
 
 impl Bytes for Kept {
+    fn size(&self) -> u64 {
+        self.bytes
+    }
+
     fn bytes(&self, at: u64, len: usize) -> Option<&[u8]> {
-        let (_, tail) = self.limits();
+        let (_, tail) = self.limits;
         let (part, at) = if at < tail { (&self.head, at) } else { (&self.tail, at - tail) };
         let at = usize::try_from(at).ok()?;
         part.get(at..at.checked_add(len)?)
@@ -209,12 +248,12 @@ mod tests {
     fn what_is_no_squashfs_says_so_and_the_last_of_a_name_counts() {
         let mut collector = Collector::new();
         for content in [&b"short"[..], &[0; 200]] {
-            collector.begin("0.sqsh", content.len() as u64);
+            collector.begin("0.sqsh", content.len() as u64, Look::Services);
             collector.data(content);
             collector.end();
         }
         let found = collector.finish();
-        assert_eq!(found["0.sqsh"].unread.as_deref(), Some("no squashfs image"));
+        assert_eq!(found["0.sqsh"].damaged.as_deref(), Some("it is no squashfs image"));
         assert_eq!(found.len(), 1);
     }
 }

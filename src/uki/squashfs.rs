@@ -7,11 +7,12 @@
 //!
 //! Format: Linux `Documentation/filesystems/squashfs.rst` and `fs/squashfs/squashfs_fs.h`, version 4.0, little-endian.
 
-use crate::{Error, Result};
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::Stream;
 use std::io::Read;
 
+/// Bytes of the superblock.
+const SUPERBLOCK: usize = 96;
 /// What a metadata block unpacks to, at most.
 const METADATA: usize = 8192;
 /// Bytes of a directory's listing: some ten thousand names.
@@ -23,8 +24,31 @@ const NO_FRAGMENT: u32 = u32::MAX;
 
 /// Where an image's bytes come from.
 pub(super) trait Bytes {
+    /// How many there are.
+    fn size(&self) -> u64;
+
     /// `len` bytes at `at`; `None` when they are not there, or not at hand.
     fn bytes(&self, at: u64, len: usize) -> Option<&[u8]>;
+}
+
+/// Why something of an image could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The image is cut, points outside itself or breaks its format in another way: Linux does not mount it, or cannot read
+    /// it.
+    Damaged(String),
+    /// It may be sound: what is needed of it is not at hand, not supported, or beyond a limit of this reader.
+    Unread(String),
+}
+
+type Result<T> = std::result::Result<T, Fault>;
+
+fn damaged<T>(why: impl Into<String>) -> Result<T> {
+    Err(Fault::Damaged(why.into()))
+}
+
+fn unread<T>(why: impl Into<String>) -> Result<T> {
+    Err(Fault::Unread(why.into()))
 }
 
 /// How blocks are compressed.
@@ -42,6 +66,8 @@ pub(super) struct Squashfs<'a, B> {
     budget: &'a mut u32,
     coding: Coding,
     block_bytes: u32,
+    /// `bytes_used`: where the image ends.
+    used: u64,
     root: u64,
     inodes: u64,
     directories: u64,
@@ -63,48 +89,96 @@ struct Entry {
 }
 
 impl<'a, B: Bytes> Squashfs<'a, B> {
-    /// Reads the superblock. `budget` is how many blocks may be unpacked, and is counted down.
+    /// Reads the superblock, and holds it against the image as Linux does when it mounts it. `budget` is how many blocks may
+    /// be unpacked, and is counted down.
     ///
     /// # Errors
-    /// [`crate::Kind::Rejected`] when it is no squashfs of a kind that Talos could mount.
+    /// [`Fault::Damaged`] when Linux would not mount it; [`Fault::Unread`] when this reader cannot.
     pub(super) fn open(source: &'a B, budget: &'a mut u32) -> Result<Self> {
-        let head = source.bytes(0, 96).ok_or_else(|| Error::rejected("too short for a squashfs image"))?;
+        let Some(head) = source.bytes(0, SUPERBLOCK) else { return damaged("it is too short for a squashfs image") };
         if head[..4] != *b"hsqs" {
-            return Err(Error::rejected("no squashfs image"));
+            return damaged("it is no squashfs image");
         }
         let (major, minor) = (u16_at(head, 28), u16_at(head, 30));
         if (major, minor) != (4, 0) {
-            return Err(Error::rejected(format!("squashfs version {major}.{minor}")));
+            return damaged(format!("it is of squashfs version {major}.{minor}, and Linux mounts 4.0"));
         }
-        let coding = match u16_at(head, 20) {
-            1 => Coding::Gzip,
-            4 => Coding::Xz,
-            6 => Coding::Zstd,
-            n => return Err(Error::rejected(format!("squashfs compression {n}, which is not gzip, xz or zstd"))),
-        };
         let block_bytes = u32_at(head, 12);
-        if !block_bytes.is_power_of_two() || !(4096..=1 << 20).contains(&block_bytes) {
-            return Err(Error::rejected(format!("squashfs blocks of {block_bytes} bytes")));
+        let log = u32::from(u16_at(head, 22));
+        if !block_bytes.is_power_of_two() || !(4096..=1 << 20).contains(&block_bytes) || block_bytes.ilog2() != log {
+            return damaged(format!("its squashfs blocks have {block_bytes} bytes (2^{log})"));
         }
-        Ok(Self {
+        let used = u64_at(head, 40);
+        if used > source.size() {
+            return damaged(format!("it is cut: {used} bytes belong to it, and {} are there", source.size()));
+        }
+        let fs = Self {
             source,
             budget,
-            coding,
+            coding: Coding::Gzip,
             block_bytes,
+            used,
             root: u64_at(head, 32),
             inodes: u64_at(head, 64),
             directories: u64_at(head, 72),
             fragments: u64_at(head, 80),
             fragment_count: u32_at(head, 16),
-        })
+        };
+        fs.check_tables(head)?;
+        let coding = match u16_at(head, 20) {
+            1 => Coding::Gzip,
+            4 => Coding::Xz,
+            6 => Coding::Zstd,
+            2 => return unread("it is packed with lzma, which is not unpacked here"),
+            3 => return unread("it is packed with lzo, which is not unpacked here"),
+            5 => return unread("it is packed with lz4, which is not unpacked here"),
+            n => return damaged(format!("it is packed in a way of number {n}, which does not exist")),
+        };
+        Ok(Self { coding, ..fs })
+    }
+
+    /// Every table lies inside the image, in the order in which Linux wants them.
+    fn check_tables(&self, head: &[u8]) -> Result<()> {
+        const NONE: u64 = u64::MAX;
+        let ids = u64_at(head, 48);
+        let id_count = u16_at(head, 26);
+        if id_count == 0 {
+            return damaged("its table of owners is empty");
+        }
+        let index = |entries: u64, per_block: u64| entries.div_ceil(per_block) * 8;
+        let mut tables = vec![
+            ("inodes", self.inodes, 3),
+            ("directories", self.directories, 3),
+            ("owners", ids, index(u64::from(id_count), 2048)),
+        ];
+        if self.fragment_count > 0 {
+            tables.push(("fragments", self.fragments, index(u64::from(self.fragment_count), 512)));
+        }
+        for (name, at, bytes) in [("attributes", u64_at(head, 56), 16), ("exports", u64_at(head, 88), 8)] {
+            if at != NONE {
+                tables.push((name, at, bytes));
+            }
+        }
+        for (name, at, bytes) in tables {
+            if at < SUPERBLOCK as u64 || at.checked_add(bytes).is_none_or(|end| end > self.used) {
+                return damaged(format!("its table of {name} lies outside: at byte {at} of {}", self.used));
+            }
+        }
+        if self.inodes >= self.directories || self.directories >= ids {
+            return damaged("its tables are not in order");
+        }
+        if self.inodes.checked_add(self.root >> 16).is_none_or(|at| at >= self.directories) {
+            return damaged("its root directory lies outside its table of inodes");
+        }
+        Ok(())
     }
 
     /// The files in the directory `path` whose names end in `suffix`, at most `files` of them with at most `bytes` each.
     /// None when there is no such directory.
     ///
     /// # Errors
-    /// [`crate::Kind::Rejected`] when the image is malformed, has more or larger files, or when what is needed of it is
-    /// not at hand.
+    /// [`Fault::Damaged`] when the image is malformed; [`Fault::Unread`] when there are more or larger files, or when what is
+    /// needed of it is not at hand.
     pub(super) fn read_dir(
         &mut self,
         path: &[&str],
@@ -119,7 +193,7 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
         }
         let entries = self.list(at, |n| n.ends_with(suffix))?;
         if entries.len() > files {
-            return Err(Error::rejected(format!("{} files in {}", entries.len(), path.join("/"))));
+            return unread(format!("{} files in {}", entries.len(), path.join("/")));
         }
         let mut found = Vec::new();
         for entry in entries {
@@ -136,7 +210,7 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
         // The size counts three more bytes, for `.` and `..`, which are not stored.
         let mut left = bytes.saturating_sub(3);
         if left > MAX_DIRECTORY {
-            return Err(Error::rejected(format!("a directory of {left} bytes")));
+            return unread(format!("a directory of {left} bytes"));
         }
         let mut found = Vec::new();
         if left == 0 {
@@ -148,14 +222,14 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
             left = left.saturating_sub(12);
             let count = u32_at(&head, 0);
             if count >= 256 {
-                return Err(Error::rejected(format!("a directory header for {count} entries")));
+                return damaged(format!("a directory header for {count} entries"));
             }
             let start = u64::from(u32_at(&head, 4));
             for _ in 0..=count {
                 let fixed: [u8; 8] = cursor.take(self)?;
                 let len = usize::from(u16_at(&fixed, 6)) + 1;
                 if len > 256 {
-                    return Err(Error::rejected(format!("a name of {len} bytes")));
+                    return damaged(format!("a name of {len} bytes"));
                 }
                 let name = cursor.take_vec(self, len)?;
                 left = left.saturating_sub(8 + len as u32);
@@ -211,7 +285,7 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
     fn file(&mut self, inode: u64, limit: usize) -> Result<Option<Vec<u8>>> {
         let Inode::File { start, bytes, fragment, offset, mut blocks } = self.inode(inode)? else { return Ok(None) };
         if bytes > limit as u64 {
-            return Err(Error::rejected(format!("a file of {bytes} bytes")));
+            return unread(format!("a file of {bytes} bytes"));
         }
         let bytes = bytes as usize;
         let block_bytes = self.block_bytes as usize;
@@ -228,7 +302,7 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
         }
         if content.len() < bytes {
             if fragment >= self.fragment_count {
-                return Err(Error::rejected(format!("fragment {fragment} of {}", self.fragment_count)));
+                return damaged(format!("fragment {fragment} of {}", self.fragment_count));
             }
             let (start, size) = self.fragment(fragment)?;
             let block = self.data(start, size, block_bytes)?;
@@ -251,7 +325,7 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
     fn data(&mut self, at: u64, size: u32, want: usize) -> Result<Vec<u8>> {
         let stored = (size & 0xFF_FFFF) as usize;
         if stored > self.block_bytes as usize {
-            return Err(Error::rejected(format!("a block of {stored} bytes")));
+            return damaged(format!("a block of {stored} bytes"));
         }
         if stored == 0 {
             return Ok(vec![0; want]);
@@ -269,21 +343,24 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
     }
 
     fn get(&self, at: u64, len: usize) -> Result<&'a [u8]> {
-        self.source.bytes(at, len).ok_or_else(|| {
-            Error::rejected(format!("the image is too large to keep as it flies by, and byte {at} of it is needed"))
-        })
+        if at.checked_add(len as u64).is_none_or(|end| end > self.used) {
+            return damaged(format!("it points outside itself: to byte {at} of {}", self.used));
+        }
+        let not_kept =
+            || Fault::Unread(format!("it is too large to keep as it flies by, and byte {at} of it is needed"));
+        self.source.bytes(at, len).ok_or_else(not_kept)
     }
 
     fn unpack(&mut self, at: u64, stored: usize, plain: bool, limit: usize) -> Result<Vec<u8>> {
-        *self.budget = self
-            .budget
-            .checked_sub(1)
-            .ok_or_else(|| Error::rejected("more blocks to unpack than any real extension needs"))?;
+        let Some(budget) = self.budget.checked_sub(1) else {
+            return unread("more blocks to unpack than any real extension needs");
+        };
+        *self.budget = budget;
         let raw = self.get(at, stored)?;
         if plain {
             return Ok(raw.to_vec());
         }
-        let bad = |e: std::io::Error| Error::rejected(format!("the block at byte {at}: {e}"));
+        let bad = |e: std::io::Error| Fault::Damaged(format!("the block at byte {at}: {e}"));
         let mut out = Vec::new();
         let limit = limit as u64;
         match self.coding {
@@ -316,7 +393,7 @@ impl Cursor {
         let head = u16_at(fs.get(self.next, 2)?, 0);
         let stored = usize::from(head & 0x7FFF);
         if stored == 0 || stored > METADATA {
-            return Err(Error::rejected(format!("a metadata block of {stored} bytes")));
+            return damaged(format!("a metadata block of {stored} bytes"));
         }
         let data = self.next.checked_add(2).ok_or_else(short)?;
         self.block = fs.unpack(data, stored, head & 0x8000 != 0, METADATA)?;
@@ -346,8 +423,8 @@ impl Cursor {
     }
 }
 
-fn short() -> Error {
-    Error::rejected("a record points out of its block")
+fn short() -> Fault {
+    Fault::Damaged("a record points out of its block".into())
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

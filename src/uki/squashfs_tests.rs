@@ -2,6 +2,10 @@ use super::*;
 use proptest::prelude::*;
 
 impl Bytes for Vec<u8> {
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+
     fn bytes(&self, at: u64, len: usize) -> Option<&[u8]> {
         let at = usize::try_from(at).ok()?;
         self.get(at..at.checked_add(len)?)
@@ -77,6 +81,11 @@ fn image(coding: Coding, content: &[u8], fragment: bool) -> Vec<u8> {
     image.extend(meta(coding, &words(&[(data_at, 8), (sizes[0].0, 4), (0, 4)])));
     let fragments_at = image.len() as u64;
     image.extend(fragment_block.to_le_bytes());
+    let owners = image.len() as u64;
+    image.extend(meta(coding, &[0; 4]));
+    let owners_at = image.len() as u64;
+    image.extend(owners.to_le_bytes());
+    let used = image.len() as u64;
 
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, b"hsqs");
@@ -88,8 +97,14 @@ fn image(coding: Coding, content: &[u8], fragment: bool) -> Vec<u8> {
         Coding::Zstd => 6,
     };
     put(20, &number.to_le_bytes());
+    put(22, &12u16.to_le_bytes());
+    put(26, &1u16.to_le_bytes());
     put(28, &[4, 0, 0, 0]);
     put(32, &child.to_le_bytes());
+    put(40, &used.to_le_bytes());
+    put(48, &owners_at.to_le_bytes());
+    put(56, &[0xFF; 8]);
+    put(88, &[0xFF; 8]);
     put(64, &inodes_at.to_le_bytes());
     put(72, &lists_at.to_le_bytes());
     put(80, &fragments_at.to_le_bytes());
@@ -121,9 +136,9 @@ fn folders_that_are_not_there_are_empty_and_limits_hold() {
     // A file where a folder should be.
     assert_eq!(fs.read_dir(&["usr", "local", "etc", "containers", "tailscale.yaml"], "", 4, 4096).unwrap(), []);
     for (files, bytes, why) in [(0, 4096, "1 files in usr/local/etc/containers"), (4, 3, "a file of 49 bytes")] {
-        assert_eq!(fs.read_dir(&FOLDER, ".yaml", files, bytes).unwrap_err().message(), why);
+        assert_eq!(fs.read_dir(&FOLDER, ".yaml", files, bytes), Err(Fault::Unread(why.to_owned())));
     }
-    assert!(read(&image, &mut 3).unwrap_err().message().starts_with("more blocks to unpack"));
+    assert!(matches!(read(&image, &mut 3), Err(Fault::Unread(why)) if why.starts_with("more blocks to unpack")));
 }
 
 #[test]
@@ -132,13 +147,48 @@ fn what_is_no_image_is_named() {
     let with = |at: usize, byte: u8| {
         let mut bad = good.clone();
         bad[at] = byte;
-        read(&bad, &mut 100).unwrap_err().message().to_owned()
+        read(&bad, &mut 100).unwrap_err()
     };
-    assert_eq!(with(0, 0), "no squashfs image");
-    assert_eq!(with(20, 3), "squashfs compression 3, which is not gzip, xz or zstd");
-    assert_eq!(with(28, 3), "squashfs version 3.0");
-    assert_eq!(with(13, 0x11), "squashfs blocks of 4352 bytes");
-    assert_eq!(read(&good[..50].to_vec(), &mut 100).unwrap_err().message(), "too short for a squashfs image");
+    let damaged = |why: &str| Fault::Damaged(why.to_owned());
+    assert_eq!(with(0, 0), damaged("it is no squashfs image"));
+    assert_eq!(with(20, 3), Fault::Unread("it is packed with lzo, which is not unpacked here".into()));
+    assert_eq!(with(20, 7), damaged("it is packed in a way of number 7, which does not exist"));
+    assert_eq!(with(28, 3), damaged("it is of squashfs version 3.0, and Linux mounts 4.0"));
+    assert_eq!(with(13, 0x11), damaged("its squashfs blocks have 4352 bytes (2^12)"));
+    assert_eq!(with(22, 13), damaged("its squashfs blocks have 4096 bytes (2^13)"));
+    assert_eq!(with(26, 0), damaged("its table of owners is empty"));
+    assert_eq!(read(&good[..50].to_vec(), &mut 100), Err(damaged("it is too short for a squashfs image")));
+}
+
+#[test]
+fn an_image_that_is_cut_or_points_outside_itself_is_damaged() {
+    let good = image(Coding::Zstd, TEXT, true);
+    // Padding behind it belongs to nobody.
+    let padded = [&good[..], &[0; 4096]].concat();
+    assert!(read(&padded, &mut 100).is_ok());
+    for end in 0..good.len() {
+        let cut = read(&good[..end].to_vec(), &mut 100).unwrap_err();
+        assert!(
+            matches!(&cut, Fault::Damaged(why) if why.contains("is cut") || why.contains("too short")),
+            "{end}: {cut:?}"
+        );
+    }
+    for field in [32, 48, 56, 64, 72, 80, 88] {
+        for place in [good.len() as u64, 1 << 40, u64::MAX - 1, 0] {
+            if (field, place) == (32, 0) || (field, place) == (32, good.len() as u64) {
+                continue; // another inode, perhaps
+            }
+            let mut bad = padded.clone();
+            bad[field..field + 8].copy_from_slice(&place.to_le_bytes());
+            let fault = read(&bad, &mut 100).unwrap_err();
+            assert!(matches!(fault, Fault::Damaged(_)), "{field} {place}: {fault:?}");
+        }
+    }
+    // What an inode points to.
+    let mut bad = image(Coding::Zstd, &[9; 3000], false);
+    let used = bad.len() as u64;
+    bad[40..48].copy_from_slice(&97u64.to_le_bytes());
+    assert!(matches!(read(&bad, &mut 100), Err(Fault::Damaged(_))), "{used}");
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! The checks that are about contents: is it what was asked for, will it boot, will disks unlock.
 
-use super::{Check, CheckId, Facts, Policy, ProfilePcr, Status};
+use super::{Check, CheckId, Facts, Initrd, Policy, ProfilePcr, Status};
 use crate::pcr::{PcrSignature, key_fingerprint};
 use crate::uki::Family;
 use std::collections::BTreeSet;
 
 const HALT: &str = "talos.halt_if_installed";
 const WIPE: &str = "talos.experimental.wipe";
+/// Talos' root file system in the initrd.
+const ROOT_FS: &str = "rootfs.sqsh";
 
 pub(super) fn pe(facts: &Facts) -> Check {
     problems(CheckId::Pe, &facts.pe_problems, "A PE32+ image that systemd-boot starts.")
@@ -252,6 +254,15 @@ pub(super) fn extensions(facts: &Facts, policy: &Policy) -> Check {
             format!("Not in the image: {}. It has: {list}. Use a schematic with these extensions.", missing.join(", "));
         return Check::new(id, Status::Fail, detail);
     }
+    let damaged = facts.damaged_images.iter().filter(|(name, _)| name != ROOT_FS);
+    let damaged: Vec<_> = damaged.map(|(name, why)| format!("Linux would not mount {name}: {why}")).collect();
+    if !damaged.is_empty() && facts.family == Family::Talos {
+        let detail = format!(
+            "Extensions: {list}. {}. Talos mounts each at every start: fetch the image again.",
+            damaged.join("; ")
+        );
+        return Check::new(id, Status::Fail, detail);
+    }
     let mut waiting: Vec<_> = facts.waiting_services.iter().map(|name| waits(name)).collect();
     waiting.extend(facts.unread_services.iter().map(|(extension, why)| {
         format!("Whether a service of {extension} waits for an ExtensionServiceConfig could not be found out ({why})")
@@ -272,11 +283,21 @@ pub fn waits(service: &str) -> String {
 }
 
 pub(super) fn initrd(facts: &Facts) -> Check {
-    match &facts.initrd {
-        Ok(what) => Check::new(CheckId::Initrd, Status::Pass, what),
-        Err(why) => {
-            let detail = format!("The initrd cannot be read to its end: {why}. The image is damaged: fetch it again.");
-            Check::new(CheckId::Initrd, Status::Fail, detail)
+    let id = CheckId::Initrd;
+    let root = facts.damaged_images.iter().find(|(name, _)| name == ROOT_FS);
+    match (&facts.initrd, root) {
+        (Initrd::Read(_), Some((name, why))) if facts.family == Family::Talos => {
+            Check::new(id, Status::Fail, format!("Linux would not mount {name}: {why}. Fetch the image again."))
+        }
+        (Initrd::Read(what), _) => Check::new(id, Status::Pass, what),
+        (Initrd::Absent, _) if facts.family == Family::Talos => {
+            Check::new(id, Status::Fail, "The image has no initrd, and Talos does not start without one.")
+        }
+        (Initrd::Absent, _) => Check::new(id, Status::Pass, "The image has no initrd: the kernel does without."),
+        (Initrd::Unread(why), _) => Check::new(id, Status::Skip, format!("The initrd was not read to its end: {why}.")),
+        (Initrd::Bad(why), _) => {
+            let detail = format!("The kernel could not unpack the initrd: {why}. Fetch the image again.");
+            Check::new(id, Status::Fail, detail)
         }
     }
 }

@@ -51,6 +51,19 @@ pub struct Profile {
     pub by_hardware: usize,
 }
 
+/// What became of an image's initrd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Initrd {
+    /// There is none, or an empty one.
+    Absent,
+    /// It was read to its end; what it holds, in one sentence.
+    Read(String),
+    /// It was not read to its end, and nothing is known to be wrong with it: why.
+    Unread(String),
+    /// The kernel could not unpack it, or what has to be in it is not: why.
+    Bad(String),
+}
+
 /// Facts about an image that `verify` has read. What could not be read carries the reason.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -80,14 +93,16 @@ pub struct Facts {
     pub pcrpkey: Option<Vec<u8>>,
     /// The profiles, at least one for a UKI.
     pub profiles: Vec<Profile>,
-    /// What the initrd holds in one sentence, or why it cannot be read.
-    pub initrd: Result<String, String>,
+    /// What became of the initrd.
+    pub initrd: Initrd,
     /// The schematic layer, if there is one.
     pub schematic: Option<Schematic>,
     /// The extensions, without the schematic layer.
     pub extensions: Vec<Extension>,
     /// Names of extension services that wait for an ExtensionServiceConfig.
     pub waiting_services: Vec<String>,
+    /// Files of the initrd that Linux would have to mount and could not: name of the extension or the file, and why.
+    pub damaged_images: Vec<(String, String)>,
     /// Extensions of which it could not be found out whether they have such services, with the reason.
     pub unread_services: Vec<(String, String)>,
 }

@@ -13,7 +13,7 @@ mod facts;
 mod signature;
 
 pub use checks::waits;
-pub use facts::{Extension, Facts, Profile, ProfilePcr, Schematic};
+pub use facts::{Extension, Facts, Initrd, Profile, ProfilePcr, Schematic};
 
 use crate::pe::Arch;
 use crate::trust::{Anchor, Firmware, Sbat};

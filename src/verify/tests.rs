@@ -53,10 +53,11 @@ fn facts(file: &[u8]) -> Facts {
             pcr: pcr(fits()),
             by_hardware: 0,
         }],
-        initrd: Ok("2 archives".into()),
+        initrd: Initrd::Read("2 archives".into()),
         schematic: Some(Schematic { id: ID.into(), id_matches: true }),
         extensions: vec![Extension { name: "tailscale".into(), version: "1.90.6".into() }],
         waiting_services: vec![],
+        damaged_images: vec![],
         unread_services: vec![],
     }
 }
@@ -198,8 +199,16 @@ fn one_thing_wrong_is_one_check_that_says_so() {
         ("Whether a service of nvidia waits", C::Extensions, Warn, |f, _| {
             f.unread_services.push(("nvidia".into(), "lzo".into()));
         }),
+        ("would not mount 0.sqsh (tailscale): it is cut", C::Extensions, Fail, |f, _| {
+            f.damaged_images.push(("0.sqsh (tailscale)".into(), "it is cut".into()));
+        }),
+        ("would not mount rootfs.sqsh", C::Initrd, Fail, |f, _| {
+            f.damaged_images.push(("rootfs.sqsh".into(), "it is cut".into()));
+        }),
+        ("lzo is not unpacked", C::Initrd, Skip, |f, _| f.initrd = Initrd::Unread("lzo is not unpacked here".into())),
+        ("does not start without", C::Initrd, Fail, |f, _| f.initrd = Initrd::Absent),
         ("No extension was asked for", C::Extensions, Skip, |_, p| p.required_extensions.clear()),
-        ("zstd", C::Initrd, Fail, |f, _| f.initrd = Err("zstd: bad checksum".into())),
+        ("zstd", C::Initrd, Fail, |f, _| f.initrd = Initrd::Bad("zstd: bad checksum".into())),
         ("metal-arm64-secureboot-uki.efi", C::Cmdline, Warn, |f, _| {
             f.profiles[0].cmdline += " talos.halt_if_installed=1";
         }),

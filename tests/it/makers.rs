@@ -6,7 +6,8 @@ use base64::Engine as _;
 use bootsurgeon::pcr::{self, Bank, BankHashes};
 use bootsurgeon::pe::{Arch, Head};
 use bootsurgeon::testkit::signing::{SigningKey, sign_pe};
-use bootsurgeon::testkit::uki::{Builder, cpio};
+use bootsurgeon::testkit::squashfs;
+use bootsurgeon::testkit::uki::{Builder, cpio, zstd};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -46,6 +47,25 @@ impl Made {
             .with(".cmdline", *b"root=UUID=1b7e0c1e-5f5d-4a55-9a52-3a7dbd5d9d0b ro quiet")
             .with(".uname", uname.as_bytes())
             .with(".linux", [0x4B; 3000])
+            .with(".initrd", initrd)
+    }
+
+    /// What Talos' imager makes for amd64, with these layers behind a root file system of `root` (its version).
+    pub fn talos(root: &str, layers: &[(&str, &[u8])], yaml: &str) -> Self {
+        let os_release = format!("NAME=\"Talos\"\nID=talos\nVERSION_ID={root}\n");
+        let root = squashfs::image(&[("etc/os-release", os_release.as_bytes())]).unwrap();
+        let base = cpio(&[("init", b"#!"), ("rootfs.sqsh", &root)]).unwrap();
+        let mut files = vec![("extensions.yaml", yaml.as_bytes())];
+        files.extend_from_slice(layers);
+        let initrd = [zstd(&base, 3).unwrap(), zstd(&cpio(&files).unwrap(), 3).unwrap()].concat();
+        let made = Self { arch: Arch::Amd64, sections: Vec::new() };
+        made.with(".text", [0x31, 0xC0, 0xC3])
+            .with(".sbat", *b"sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md\n")
+            .with(".sdmagic", *b"#### LoaderInfo: systemd-stub 257.9-talos ####\0")
+            .with(".osrel", *b"NAME=\"Talos\"\nID=talos\nVERSION_ID=v1.12.4\nPRETTY_NAME=\"Talos (v1.12.4)\"\n")
+            .with(".cmdline", *b"talos.platform=metal console=tty0")
+            .with(".uname", *b"6.18.1-talos")
+            .with(".linux", bz_image("6.18.1-talos"))
             .with(".initrd", initrd)
     }
 
@@ -117,6 +137,19 @@ impl Made {
         std::fs::write(&path, sign_pe(self.unsigned(), &KEY).unwrap()).unwrap();
         path
     }
+}
+
+/// The header of an x86 kernel that says its version (Linux, Documentation/arch/x86/boot.rst).
+pub fn bz_image(version: &str) -> Vec<u8> {
+    let mut kernel = vec![0; 4096];
+    kernel[..2].copy_from_slice(b"MZ");
+    kernel[60..64].copy_from_slice(&0x80u32.to_le_bytes());
+    kernel[0x80..0x86].copy_from_slice(b"PE\0\0\x64\x86");
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    kernel[0x20E..0x210].copy_from_slice(&0x300u16.to_le_bytes());
+    let text = format!("{version} (build@host) #1 SMP\0");
+    kernel[0x500..0x500 + text.len()].copy_from_slice(text.as_bytes());
+    kernel
 }
 
 fn is_measured(profile: &pcr::Profile, section: usize) -> bool {
