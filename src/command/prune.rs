@@ -57,7 +57,12 @@ impl Prune {
         let wishes =
             PruneWishes { delete: self.delete, keep_backups: self.keep_backups, no_fallback: self.no_fallback, time };
         let plan = PrunePlan::make(&esp, &wishes)?;
-        if self.change.dry_run || plan.is_empty() {
+        if plan.is_empty() {
+            return Ok(self.report(plan, false));
+        }
+        let tidying = plan.tidying(time);
+        tidying.rehearse(esp.volume.source(), target.sector_size)?;
+        if self.change.dry_run {
             return Ok(self.report(plan, false));
         }
         let count = plan.renames.len() + plan.delete.len();
@@ -65,7 +70,7 @@ impl Prune {
         let opened = target.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
         refuse_changed(&esp, &editor.volume()?, &vars)?;
-        let outcome = plan.tidying(time).run(editor)?;
+        let outcome = tidying.run(editor)?;
         confirm_on_medium(
             opened.medium(),
             &outcome.operation,

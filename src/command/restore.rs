@@ -144,6 +144,8 @@ impl Restore {
             warnings: warnings.clone(),
             next: Vec::new(),
         };
+        let order = plan.order("restore", time);
+        order.rehearse_restore(esp.volume.source(), target.sector_size, &name)?;
         if self.change.dry_run {
             return Ok(done(plan, false));
         }
@@ -153,7 +155,7 @@ impl Restore {
         refuse_changed(&esp, &editor.volume()?, &vars)?;
         let entry = &file.entry;
         let verified = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
-        let outcome = plan.order("restore", time).restore(editor, &name, verified)?;
+        let outcome = order.restore(editor, &name, verified)?;
         confirm_on_medium(opened.medium(), &outcome.operation, &esp.variables, [plan.boot_after.as_deref(); 2])?;
         let after = After {
             target,

@@ -20,7 +20,7 @@ use crate::image::Candidate;
 use crate::pcr::Bank;
 use crate::pe::Head;
 use crate::plan::{NewImage, SwapPlan, SwapWishes};
-use crate::surgery::{Staged, Staging, open_healthy, room_for};
+use crate::surgery::{Staged, Staging, open_healthy};
 use crate::verify::{Check, CheckId, Policy, Report, Status, verify};
 use crate::{Context, Error, Kind, Result, uki};
 use serde::Serialize;
@@ -222,7 +222,8 @@ impl<S: ReadAt> Job<'_, S> {
         if let Some(sha256) = self.in_place(&plan, remote)? {
             return Ok(report(plan, None, false, sha256, true));
         }
-        room_for(self.esp.volume.geometry(), self.esp.volume.table().free_clusters(), self.candidate.bytes.size())?;
+        let order = plan.order("swap", self.time);
+        order.rehearse(self.esp.volume.source(), self.target.sector_size, self.candidate.bytes.size())?;
         if self.swap.change.dry_run {
             let (judged, sha256) = self.judge(&mut [])?;
             return Ok(report(plan, Some(judged), false, hex::encode(sha256), false));

@@ -4,7 +4,7 @@ use super::states::keeps_booting;
 use super::{Rename, old_backups, refuse_long_names, steps};
 use crate::block::ReadAt;
 use crate::boot::{UkiFile, roles};
-use crate::esp::{EspFile, FileKind, Inventory, disabled_of};
+use crate::esp::{EspFile, FileKind, Inventory, disabled_of, linux_file};
 use crate::surgery::Tidying;
 use crate::{Code, Error, Result};
 use serde::Serialize;
@@ -53,17 +53,21 @@ impl PrunePlan {
         let mut keep: Vec<(String, String)> = Vec::new();
         let mut hold = |name: Option<&str>, why: &str| {
             if let Some(name) = name
-                && esp.file(name).is_some()
-                && !keep.iter().any(|(n, _)| n == name)
+                && let Some(file) = esp.file(name)
+                && !keep.iter().any(|(n, _)| n == file.name())
             {
-                keep.push((name.to_owned(), why.to_owned()));
+                keep.push((file.name().to_owned(), why.to_owned()));
             }
         };
         // What is listed and cannot start leaves, also where it is selected: what starts without it is what counts.
         let broken = |name: &str| esp.file(name).is_some_and(|f| f.kind == FileKind::Broken);
         let alive: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !broken(&f.name)).cloned().collect();
         let futures = esp.futures(&alive);
-        let starts = |n: usize| futures.get(n).and_then(|(world, _)| world.selected_file());
+        let starts = |n: usize| {
+            let entry = futures.get(n)?.0.selected_entry()?;
+            // A Type #1 entry may start a file of this directory too.
+            entry.file.as_deref().or_else(|| linux_file(entry.path.as_deref()?))
+        };
         hold(starts(0), "starts next");
         hold(starts(1), "starts if the EFI variables are lost");
         hold(roles.running_file.as_deref(), "was started at the last boot");

@@ -16,6 +16,8 @@
 mod intent;
 mod operation;
 mod recover;
+mod rehearsal;
+mod shadow;
 mod staging;
 
 pub use intent::{INTENT_NAME, Interrupted, interrupted};

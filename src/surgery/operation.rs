@@ -3,6 +3,7 @@
 //! A plan gives an [`Order`] or a [`Tidying`]: names, in the order in which they change. What only the volume can tell
 //! (clusters, lengths) is added here, and the whole becomes the [`Operation`] that the record holds.
 
+use super::rehearsal::rehearse;
 use super::staging::Staged;
 use super::{LINUX_DIR, intent};
 use crate::fat::{Content, Editor, Entry, Run, Stamp};
@@ -182,7 +183,7 @@ impl Order {
     }
 
     /// The operation, with what the volume holds.
-    fn with_content(&self, editor: &Editor<'_>, new: ContentRef, source: Source) -> Result<Operation> {
+    pub(super) fn with_content(&self, editor: &Editor<'_>, new: ContentRef, source: Source) -> Result<Operation> {
         let directory = editor.directory(LINUX_DIR)?;
         let old = directory.find(&self.target);
         let backup = match (old, &self.backup) {
@@ -210,18 +211,23 @@ impl Tidying {
     /// # Errors
     /// As [`Staged::commit`].
     pub fn run(&self, mut editor: Editor<'_>) -> Result<Outcome> {
+        execute(&mut editor, self.operation(), &[])
+    }
+
+    pub(super) fn operation(&self) -> Operation {
         let (command, time, after) = (self.command.clone(), self.time, self.steps.clone());
-        execute(&mut editor, Operation { command, time, before: Vec::new(), install: None, after }, &[])
+        Operation { command, time, before: Vec::new(), install: None, after }
     }
 }
 
-/// Carries out an operation and says in what state a failure leaves the ESP.
+/// Carries out an operation, if it can be carried out to its end, and says in what state a failure leaves the ESP.
 fn execute(editor: &mut Editor<'_>, operation: Operation, staged: &[Run]) -> Result<Outcome> {
+    rehearse(editor, &operation, staged)?;
     let e = match carry_out(editor, &operation, staged) {
         Ok(exchanged) => return Ok(Outcome { operation, exchanged }),
         Err(e) => e,
     };
-    // A refusal (a directory that cannot grow, say) comes from a medium that works: no trace of the attempt has to stay.
+    // The rehearsal saw nothing to refuse, so somebody else writes too. The medium works: no trace of the attempt has to stay.
     // After an I/O error nothing is known about what was written last, and every further write here would build on that.
     if e.kind() != Kind::Io
         && let Ok(recovery) = super::recover(editor.medium())
@@ -240,7 +246,7 @@ fn execute(editor: &mut Editor<'_>, operation: Operation, staged: &[Run]) -> Res
 }
 
 /// Says whether the commit was an exchange.
-fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<bool> {
+pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<bool> {
     // A full volume has no room for a record, and the way out of that is to delete. Every deletion is safe by itself: the
     // name goes, then its clusters, and what is cut in between are lost clusters.
     let only_deletes = operation.install.is_none() && operation.after.iter().all(|s| matches!(s, Step::Remove(_)));
@@ -353,7 +359,7 @@ pub(super) fn rename_file(editor: &mut Editor<'_>, Rename { from, to }: &Rename)
     }
 }
 
-fn file(editor: &Editor<'_>, name: &str) -> Result<Entry> {
+pub(super) fn file(editor: &Editor<'_>, name: &str) -> Result<Entry> {
     let directory = editor.directory(LINUX_DIR)?;
     directory.find(name).cloned().ok_or_else(|| Error::refused(format!("there is no file {name} in {LINUX_DIR}")))
 }

@@ -5,13 +5,12 @@
 use super::LINUX_DIR;
 use super::intent::{self, Files, interrupted};
 use super::operation::{ContentRef, Operation, Rename, Step, finish, take};
+use super::shadow::Shadow;
 use crate::block::{ReadAt, WriteAt};
 use crate::fat::{Editor, Entry, Health, ProblemClass, Run, Table, Volume};
 use crate::{Code, Error, Kind, Result};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
-use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What recovery found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -30,7 +29,7 @@ pub struct Recovery {
 /// # Errors
 /// As [`recover`].
 pub fn rehearse(source: &dyn ReadAt, sector_size: u32) -> Result<Recovery> {
-    recover(&Shadow { below: source, sector_size, written: Mutex::default() })
+    recover(&Shadow::new(source, sector_size))
 }
 
 /// Brings a volume back to a clean state.
@@ -293,55 +292,4 @@ fn walk(volume: &Volume<&dyn WriteAt>) -> Result<Option<Tree>> {
         }
     }
     Ok(Some(all))
-}
-
-/// A medium whose writes stay in memory.
-struct Shadow<'m> {
-    below: &'m dyn ReadAt,
-    sector_size: u32,
-    written: Mutex<BTreeMap<u64, Vec<u8>>>,
-}
-
-impl Shadow<'_> {
-    fn written(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<u8>>> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ReadAt for Shadow<'_> {
-    fn size(&self) -> u64 {
-        self.below.size()
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.below.read_exact_at(buf, offset)?;
-        let unit = u64::from(self.sector_size);
-        let end = offset + buf.len() as u64;
-        for (at, sector) in self.written().range(offset.saturating_sub(unit - 1)..end) {
-            let (from, to) = ((*at).max(offset), (at + unit).min(end));
-            if from < to {
-                let source = &sector[(from - at) as usize..(to - at) as usize];
-                buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(source);
-            }
-        }
-        Ok(())
-    }
-}
-
-impl WriteAt for Shadow<'_> {
-    fn sector_size(&self) -> u32 {
-        self.sector_size
-    }
-
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let unit = self.sector_size as usize;
-        for (i, sector) in buf.chunks(unit).enumerate() {
-            self.written().insert(offset + (i * unit) as u64, sector.to_vec());
-        }
-        Ok(())
-    }
-
-    fn barrier(&self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -1,11 +1,13 @@
 //! Step one of every swap: the new image in free clusters, read back from the medium. Nothing refers to it yet.
 
+use super::rehearsal::no_room;
 use crate::block::{Load, Pieces, Sink, WriteAt, sha256_of};
 use crate::fat::{Editor, Geometry, Run, Volume};
 use crate::{Error, Result};
 
-/// Clusters beyond the image itself that an operation may need: the intent record, growth of two directories.
-const SPARE_CLUSTERS: u64 = 4;
+/// Clusters that every operation needs beside the image: the intent record. What its names need in the directory, only the
+/// plan tells; a rehearsal counts all of it.
+const RECORD_CLUSTERS: u64 = 1;
 
 /// Free clusters that are being filled. Dropping it leaves the volume exactly as it was.
 #[must_use = "nothing is staged before `seal`"]
@@ -25,25 +27,25 @@ pub struct Staged<'m> {
     pub(super) sha256: [u8; 32],
 }
 
-/// The clusters that an image of `bytes` bytes takes, if there are `free` ones for it and for a little more.
+/// The clusters that an image of `bytes` bytes takes, if there are `free` ones for it and for the record.
 ///
 /// # Errors
-/// [`crate::Kind::Unsafe`] when there is not enough room, with the numbers; [`crate::Kind::Rejected`] for a length that no
+/// [`crate::Code::NoRoom`] when there is not enough room, with the numbers; [`crate::Kind::Rejected`] for a length that no
 /// file on FAT can have.
 pub fn room_for(geometry: &Geometry, free: u32, bytes: u64) -> Result<u32> {
     if bytes == 0 || bytes > u64::from(u32::MAX) {
         return Err(Error::rejected(format!("an image of {bytes} bytes cannot be a file on FAT")));
     }
     let clusters = geometry.clusters_for(bytes);
-    let need = clusters + SPARE_CLUSTERS;
-    if need > u64::from(free) {
+    if clusters + RECORD_CLUSTERS > u64::from(free) {
         let kib = |clusters: u64| clusters * u64::from(geometry.cluster_bytes) / 1024;
-        return Err(Error::refused(format!(
-            "no room on the ESP: the image needs {} KiB beside the old one, {} KiB are free",
-            kib(need),
+        return Err(no_room(&format!(
+            "no room on the ESP: the image needs {} KiB beside the old one, and the record of the operation a cluster of \
+             {} bytes; {} KiB are free",
+            kib(clusters),
+            geometry.cluster_bytes,
             kib(u64::from(free))
-        ))
-        .advise("make room: `prune DISK --delete` removes duplicates, `--keep-backups 0` old backups"));
+        )));
     }
     Ok(clusters as u32)
 }

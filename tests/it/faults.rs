@@ -9,7 +9,7 @@ use bootsurgeon::fat::{Editor, Health, Stamp, Volume};
 use bootsurgeon::surgery::{
     ContentRef, LINUX_DIR, Order, Recovery, Rename, Staging, Step, Tidying, interrupted, open_healthy, recover,
 };
-use bootsurgeon::{Kind, Result};
+use bootsurgeon::{Code, Kind, Result};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -532,9 +532,9 @@ fn recover_survives_every_fault() {
     }
 }
 
-/// A refusal in the middle of an operation is no fault of the medium: it leaves no trace.
+/// What would be refused in the middle of an operation is refused before it begins.
 #[test]
-fn a_refusal_on_the_way_is_undone() {
+fn a_refusal_comes_before_anything_is_written() {
     // The intent record needs a slot in a root directory that is full and cannot grow.
     let medium = FAT12.medium(FAT12.make());
     let mut editor = Editor::open(&medium).unwrap();
@@ -544,8 +544,8 @@ fn a_refusal_on_the_way_is_undone() {
     }
     let before = files(&read_vec(&medium, 0, medium.size() as usize).unwrap());
     let e = swap(&medium).unwrap_err();
-    assert_eq!(e.kind(), Kind::Unsafe);
-    assert!(e.to_string().contains("root directory is full") && e.to_string().contains("undone"), "{e}");
+    assert_eq!((e.code(), e.esp_changed()), (Code::NoRoom, Some(false)));
+    assert!(e.to_string().contains("root directory is full"), "{e}");
     let bytes = medium.into_bytes();
     assert!(files(&bytes) == before);
     let health = Health::check(&Volume::open(&bytes).unwrap()).unwrap();

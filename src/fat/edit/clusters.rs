@@ -4,14 +4,19 @@ use super::super::health::{FSINFO_LEAD, FSINFO_STRUCT};
 use super::super::table::{Link, Run};
 use super::Editor;
 use crate::block::read_vec;
-use crate::{Context, Error, Result};
+use crate::{Code, Context, Error, Result};
 use std::ops::Range;
 
 impl Editor<'_> {
+    /// How many clusters are free and not reserved.
+    pub(crate) fn available_clusters(&self) -> u64 {
+        u64::from(self.table.free_clusters()).saturating_sub(self.reserved.len() as u64)
+    }
+
     /// Reserves `count` free clusters, as few runs as possible. Nothing is written.
     ///
     /// # Errors
-    /// [`crate::Kind::Unsafe`] when there is no room.
+    /// [`Code::NoRoom`].
     pub fn reserve(&mut self, count: u32) -> Result<Vec<Run>> {
         let mut runs: Vec<Run> = Vec::new();
         for c in self.table.clusters().filter(|c| self.table.raw(*c) == 0 && !self.reserved.contains(c)) {
@@ -22,13 +27,10 @@ impl Editor<'_> {
         }
         let free: u64 = runs.iter().map(|r| u64::from(r.count)).sum();
         if free < u64::from(count) {
-            let mib = |clusters: u64| clusters * u64::from(self.geometry.cluster_bytes) / 1024;
-            return Err(Error::refused(format!(
-                "no room: {} KiB are needed, {} KiB are free",
-                mib(u64::from(count)),
-                mib(free)
-            ))
-            .advise("make room with `prune --delete` or `prune --keep-backups 0`"));
+            let bytes = |clusters: u64| clusters * u64::from(self.geometry.cluster_bytes);
+            let (need, free) = (bytes(u64::from(count)), bytes(free));
+            let what = format!("no room: {need} bytes are needed, {free} bytes are free");
+            return Err(Error::new(Code::NoRoom, what).advise("make room with `prune --delete`"));
         }
         let chosen = match runs.iter().filter(|r| r.count >= count).min_by_key(|r| r.count) {
             // The smallest run that holds all of it keeps the large ones whole.

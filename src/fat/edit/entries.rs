@@ -5,7 +5,7 @@ use super::super::name::{alias, check_long_name, exact_short, long_slots};
 use super::super::table::{Link, Run};
 use super::{Content, Editor, Stamp};
 use crate::block::read_vec;
-use crate::{Error, Result};
+use crate::{Code, Error, Result};
 use std::ops::Range;
 
 /// Where the slots of a new entry go, all in one sector.
@@ -218,7 +218,7 @@ impl Editor<'_> {
                 self.grow(path, &directory)?;
             }
         }
-        Err(Error::refused(format!("no room can be made in directory {path}")))
+        Err(Error::new(Code::NoRoom, format!("no room can be made in directory {path}")))
     }
 
     /// Moves the end mark to the start of the next sector.
@@ -243,10 +243,12 @@ impl Editor<'_> {
     /// Adds an empty cluster to a directory: its zeros, then its own table entry, then the link from the last cluster.
     fn grow(&mut self, path: &str, directory: &Directory) -> Result<()> {
         let Some(tail) = directory.runs.last().map(|r| r.first + r.count - 1) else {
-            return Err(Error::refused("the root directory is full, and on FAT12 and FAT16 it cannot grow"));
+            let what = "the root directory is full, and on FAT12 and FAT16 it cannot grow";
+            return Err(Error::new(Code::NoRoom, what).advise("move a file out of the root directory"));
         };
         if (directory.slots() * SLOT) as u64 + u64::from(self.geometry.cluster_bytes) > 65_536 * SLOT as u64 {
-            return Err(Error::refused(format!("directory {path} has as many entries as the format allows")));
+            let what = format!("directory {path} has as many entries as the format allows");
+            return Err(Error::new(Code::NoRoom, what).advise("make room in it with `prune --delete`"));
         }
         let new = self.reserve_tail(tail)?;
         let zeros = vec![0; self.geometry.cluster_bytes as usize];
@@ -267,13 +269,14 @@ impl Editor<'_> {
         let mut probe = self.table.clone();
         let range = probe.set(tail, Link::End);
         if range.start as u64 / self.unit != (range.end as u64 - 1) / self.unit {
-            return Err(Error::refused(
+            return Err(Error::new(
+                Code::NoRoom,
                 "the directory must grow, and its last cluster's entry in the FAT12 table crosses a sector boundary",
             )
-            .advise("make room in the directory with `prune --delete` or `prune --keep-backups 0`"));
+            .advise("make room in the directory with `prune --delete`"));
         }
         let runs = self.reserve(1)?;
-        runs.first().map(|r| r.first).ok_or_else(|| Error::refused("no free cluster"))
+        runs.first().map(|r| r.first).ok_or_else(|| Error::new(Code::NoRoom, "no free cluster"))
     }
 
     /// Writes the slots of a new entry, marks the slots of `gone` in the same sector as deleted, all in one write.
@@ -332,7 +335,7 @@ fn new_slots(
     let (short, mut slots) = match exact_short(name) {
         Some(short) if !taken(&short) => (short, Vec::new()),
         _ => {
-            let short = alias(name, taken).ok_or_else(|| Error::refused("no unique short name is left"))?;
+            let short = alias(name, taken).ok_or_else(|| Error::new(Code::NoRoom, "no unique short name is left"))?;
             (short, long_slots(name, &short))
         }
     };

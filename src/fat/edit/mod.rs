@@ -56,6 +56,13 @@ impl<'m> Editor<'m> {
         self.medium
     }
 
+    /// The same editor on a view of its medium.
+    pub(crate) fn on<'v>(&self, view: &'v dyn WriteAt) -> Editor<'v> {
+        let Self { geometry, table, unit, reserved, last_linked, .. } = self;
+        let (geometry, table, reserved) = (geometry.clone(), table.clone(), reserved.clone());
+        Editor { medium: view, geometry, table, unit: *unit, reserved, last_linked: *last_linked }
+    }
+
     /// The volume's shape.
     #[must_use]
     pub fn geometry(&self) -> &Geometry {

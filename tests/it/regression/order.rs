@@ -106,6 +106,18 @@ fn rbootc_2228_prune_takes_the_dead_entry_that_starts_next() {
     }
 }
 
+#[test]
+fn issue11_1_a_file_that_a_type1_entry_starts_stays() {
+    let mut esp = Esp::new(&[("Talos-v1.12.4.efi", "v1.12.4"), ("Talos-v1.11.0~2.efi", "v1.11.0")]);
+    esp.type1("title pinned\nsort-key a\nefi /EFI/Linux/talos-v1.11.0~2.efi\n");
+    for delete in [false, true] {
+        let prune = Operation::Prune { delete, keep_backups: None, no_fallback: true };
+        let before = starts(&Inventory::read(&esp.disk, esp.variables.clone()).unwrap());
+        assert_eq!(before[0], Start::Entry("other.conf".into()));
+        esp.prove(&prune).unwrap();
+    }
+}
+
 // ---- drawn menus -------------------------------------------------------------------------------------------------------
 
 #[test]
@@ -199,6 +211,46 @@ fn draw(random: &mut Random) -> (Esp, Operation) {
         },
     };
     (esp, operation)
+}
+
+// ---- room ---------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn issue11_room_is_counted_for_the_whole_plan_before_it_begins() {
+    // So many duplicates that their new names take a cluster of the directory each.
+    let mut full = Esp::new(&[("Talos-v1.12.4.efi", "v1.12.4")]);
+    for n in 1..9 {
+        full.add(&format!("Talos-v1.12.4~{n}.efi"), &image("v1.12.4", n));
+    }
+    full.add("Talos-v1.12.4.efi.bak.1770000000", &image("v1.11.0", 99));
+    let operations = [
+        Operation::Swap { image: image("v1.12.4", 200), target: None, keep_duplicates: false, keep_backups: None },
+        Operation::Swap { image: image("v1.11.0", 200), target: None, keep_duplicates: false, keep_backups: Some(0) },
+        Operation::Restore(0),
+        Operation::Prune { delete: false, keep_backups: Some(0), no_fallback: false },
+    ];
+    for operation in operations {
+        let (mut done, mut refused) = (0, 0);
+        for free in 0..24 {
+            let esp = Esp { disk: full.disk.clone(), variables: Variables::default() }.with_free_clusters(free);
+            let recorder = Recorder::new(&esp.disk);
+            match esp.run(&operation, &recorder, &RefCell::default(), &mut None) {
+                Ok(_) => done += 1,
+                Err(e) => {
+                    assert_eq!(e.code(), Code::NoRoom, "{free} clusters: {e}");
+                    assert_ne!(e.esp_changed(), Some(true), "{free} clusters: {e}");
+                    assert!(e.to_string().contains("free"), "{e}");
+                    // At most free clusters were written to.
+                    let now = read_vec(&recorder, 0, esp.disk.len()).unwrap();
+                    let table = Volume::open(&esp.disk).unwrap().geometry().fat_copy_offset(0) as usize;
+                    assert!(now[..table + 4 * SECTOR] == esp.disk[..table + 4 * SECTOR], "{free} clusters: {e}");
+                    assert_eq!(list(&now), list(&esp.disk), "{free} clusters");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(done > 5 && refused > 0, "{operation:?}: {done} done, {refused} refused");
+    }
 }
 
 // ---- an ESP in memory, and the power going -----------------------------------------------------------------------------
@@ -336,6 +388,16 @@ impl Esp {
         self.edit(|editor| editor.make_file("loader/entries", "other.conf", text.as_bytes(), STAMP).unwrap());
     }
 
+    /// The same, with all clusters but so many in use.
+    fn with_free_clusters(mut self, free: u32) -> Self {
+        let clusters = Volume::open(&self.disk).unwrap().table().free_clusters() - free;
+        self.edit(|editor| {
+            let filler = vec![1; (clusters * editor.geometry().cluster_bytes) as usize];
+            editor.make_file("", "FILLER.BIN", &filler, STAMP).unwrap();
+        });
+        self
+    }
+
     fn edit<T>(&mut self, change: impl FnOnce(&mut Editor<'_>) -> T) -> T {
         let medium = Memory::new(std::mem::take(&mut self.disk));
         let mut editor = Editor::open(&medium).unwrap();
@@ -437,6 +499,7 @@ impl Esp {
                 };
                 let plan = SwapPlan::make(&esp, &new, &wishes)?;
                 note(&plan);
+                plan.order("swap", time).rehearse(&medium, SECTOR as u32, image.len() as u64)?;
                 let mut staging = Staging::begin(open_healthy(medium)?, image.len() as u64)?;
                 staging.chunk(image)?;
                 staging.seal(Sha256::digest(image).into())?.commit(&plan.order("swap", time))?
