@@ -17,6 +17,12 @@ pub struct DiskRequest {
 }
 
 impl DiskRequest {
+    /// The only ESP of this disk, partition or image file, with the EFI variables of this machine if the disk is in it.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), partition: None, efivars: VariablesChoice::default() }
+    }
+
     /// The EFI variables that go with the disk.
     #[must_use]
     pub fn efivars(&self, target: &Target) -> EfiVars {

@@ -39,6 +39,12 @@ pub struct OpenImage {
 }
 
 impl ImageRequest {
+    /// The only UKI of this file or URL.
+    #[must_use]
+    pub fn new(image: impl Into<String>) -> Self {
+        Self { image: image.into(), uki: None, network: factory::Options::default() }
+    }
+
     /// Opens the image and looks what is in it. `twins`: whether both copies inside an ISO are wanted.
     ///
     /// # Errors

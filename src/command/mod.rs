@@ -58,7 +58,7 @@ pub use trust::TrustRequest;
 pub(crate) use ui::check_cancelled;
 #[cfg(feature = "net")]
 pub(crate) use ui::network_event;
-pub use ui::{Event, Ui};
+pub use ui::{Collecting, Event, Silent, Ui};
 pub use variables::{MachineTree, VariablesChoice, boot_variables};
 pub use verify::Verify;
 

@@ -3,8 +3,8 @@
 #[cfg(feature = "net")]
 use crate::factory;
 use crate::{Error, Kind, Result};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Something worth telling while a command runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,74 @@ pub trait Ui: Sync {
     fn cancelled(&self) -> &Arc<AtomicBool>;
 }
 
+/// Tells nobody, has nobody to ask, and is never stopped: for those who want the report alone. With [`Change::yes`](super::Change)
+/// nobody has to be asked.
+#[derive(Debug, Default)]
+pub struct Silent {
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Ui for Silent {
+    fn event(&self, _: Event) {}
+
+    fn confirm(&self, _: &str) -> Option<bool> {
+        None
+    }
+
+    fn cancelled(&self) -> &Arc<AtomicBool> {
+        &self.cancelled
+    }
+}
+
+/// Keeps what it is told, and gives every question the same answer.
+#[derive(Debug, Default)]
+pub struct Collecting {
+    answer: Option<bool>,
+    events: Mutex<Vec<Event>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Collecting {
+    /// Answers every question so; with `None` there is nobody to ask.
+    #[must_use]
+    pub fn answering(answer: Option<bool>) -> Self {
+        Self { answer, ..Self::default() }
+    }
+
+    /// What was told so far. Of progress and waiting only the latest in a row is kept.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ui for Collecting {
+    fn event(&self, event: Event) {
+        let mut events = self.lock();
+        let replaces = matches!(
+            (&event, events.last()),
+            (Event::Progress { .. }, Some(Event::Progress { .. }))
+                | (Event::Waiting { .. }, Some(Event::Waiting { .. }))
+        );
+        if replaces {
+            events.pop();
+        }
+        events.push(event);
+    }
+
+    fn confirm(&self, _: &str) -> Option<bool> {
+        self.answer
+    }
+
+    fn cancelled(&self) -> &Arc<AtomicBool> {
+        &self.cancelled
+    }
+}
+
 /// Fails if the user wants to stop.
 pub(crate) fn check_cancelled(ui: &dyn Ui) -> Result<()> {
     if ui.cancelled().load(Ordering::Relaxed) {
@@ -64,4 +132,21 @@ pub(crate) fn network_event(ui: &dyn Ui, event: &factory::Event) {
         factory::Event::Note(text) => Event::Note(text.clone()),
         factory::Event::StartingOver => Event::Warning("the file has changed on the server: starting over".into()),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collecting_ui_keeps_the_latest_progress_of_each_step() {
+        let ui = Collecting::answering(Some(true));
+        for step in ["one", "two"] {
+            ui.event(Event::Step(step.into()));
+            (0..1000).for_each(|done| ui.event(Event::Progress { done, total: None }));
+        }
+        let last = || Event::Progress { done: 999, total: None };
+        assert_eq!(ui.events(), [Event::Step("one".into()), last(), Event::Step("two".into()), last()]);
+        assert_eq!(ui.confirm("?"), Some(true));
+    }
 }

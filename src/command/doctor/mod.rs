@@ -149,25 +149,14 @@ impl DoctorReport {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Silent;
     use super::*;
     use std::path::Path;
-
-    struct Silent(std::sync::Arc<std::sync::atomic::AtomicBool>);
-
-    impl Ui for Silent {
-        fn event(&self, _: Event) {}
-        fn confirm(&self, _: &str) -> Option<bool> {
-            None
-        }
-        fn cancelled(&self) -> &std::sync::Arc<std::sync::atomic::AtomicBool> {
-            &self.0
-        }
-    }
 
     fn doctor(disks: Vec<PathBuf>, root: &Path) -> Result<DoctorReport> {
         let doctor =
             Doctor { disks, partition: None, efivars: VariablesChoice::Unsaid, root: root.to_owned(), error: None };
-        doctor.run(&Silent(std::sync::Arc::default()))
+        doctor.run(&Silent::default())
     }
 
     #[test]
@@ -190,7 +179,7 @@ mod tests {
             root: "/nonexistent".into(),
             error: Some("Firmware does not support SetVariableRT. Can not remount with rw".into()),
         };
-        let report = doctor.run(&Silent(std::sync::Arc::default())).unwrap();
+        let report = doctor.run(&Silent::default()).unwrap();
         assert_eq!(report.findings[0].id, "set-variable-unsupported");
         assert!(report.firmware.is_none());
     }
