@@ -283,6 +283,13 @@ impl Error {
         self
     }
 
+    /// What the user can do now, in place of what was said before.
+    #[must_use]
+    pub fn instead_advise(mut self, advice: impl Into<String>) -> Self {
+        self.0.advice = Some(advice.into());
+        self
+    }
+
     /// Says whether the ESP was changed, or may have been, before this happened. What was said nearest to the cause stays.
     #[must_use]
     pub fn with_esp_changed(mut self, changed: bool) -> Self {

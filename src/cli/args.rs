@@ -160,6 +160,9 @@ pub(super) struct NetworkArgs {
     /// Give a download up after this many seconds, retries included [default: never, while bytes arrive]
     #[arg(long, value_name = "SECONDS")]
     pub(super) timeout: Option<u64>,
+    /// When a server fails or is not there, try again for this long [default: 60; 5 where none has answered yet]
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) retry_for: Option<u64>,
 }
 
 /// Where downloads are kept.

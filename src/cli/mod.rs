@@ -288,7 +288,16 @@ fn network(args: &NetworkArgs, url: &str, factory: &str) -> Result<Options> {
         None => Auth::from_env(factory)?,
     };
     let overall = args.timeout.map(Duration::from_secs);
-    Ok(Options { auth, ca_file: args.ca.clone(), overall, ..Options::default() })
+    let usual = Options::default();
+    let retry_for = args.retry_for.map(Duration::from_secs);
+    Ok(Options {
+        auth,
+        ca_file: args.ca.clone(),
+        overall,
+        retry_for: retry_for.unwrap_or(usual.retry_for),
+        first_contact: retry_for.unwrap_or(usual.first_contact),
+        ..usual
+    })
 }
 
 fn asset(kind: AssetKind) -> Asset {

@@ -11,11 +11,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Tells on stderr, asks on stdin.
 pub(super) struct Terminal {
+    lines: Arc<Lines>,
+    cancelled: Arc<AtomicBool>,
+}
+
+/// What is told, and the progress bar that has to make room for it.
+struct Lines {
     quiet: bool,
     verbose: bool,
     bar: Mutex<Option<ProgressBar>>,
     draw: bool,
-    cancelled: Arc<AtomicBool>,
 }
 
 impl Terminal {
@@ -27,11 +32,18 @@ impl Terminal {
             let _ = signal_hook::flag::register(signal, Arc::clone(&cancelled));
         }
         let draw = !global.no_progress && !global.quiet && std::io::stderr().is_terminal();
-        Self { quiet: global.quiet, verbose: global.verbose > 0, bar: Mutex::new(None), draw, cancelled }
+        let lines = Lines { quiet: global.quiet, verbose: global.verbose > 0, bar: Mutex::new(None), draw };
+        Self { lines: Arc::new(lines), cancelled }
     }
 
     /// Takes the progress bar away.
     pub(super) fn finish(&self) {
+        self.lines.finish();
+    }
+}
+
+impl Lines {
+    fn finish(&self) {
         if let Some(bar) = self.bar().take() {
             bar.finish_and_clear();
         }
@@ -49,9 +61,7 @@ impl Terminal {
             None => on_stderr(&line),
         }
     }
-}
 
-impl Ui for Terminal {
     fn event(&self, event: Event) {
         match event {
             Event::Warning(text) if !self.quiet => self.line(&format!("warning: {text}")),
@@ -81,6 +91,17 @@ impl Ui for Terminal {
             }
             Event::Progress { .. } | Event::Warning(_) | Event::Note(_) | Event::Detail(_) | Event::Waiting { .. } => {}
         }
+    }
+}
+
+impl Ui for Terminal {
+    fn event(&self, event: Event) {
+        self.lines.event(event);
+    }
+
+    fn detached(&self) -> Box<dyn Fn(Event) + Send + Sync> {
+        let lines = Arc::clone(&self.lines);
+        Box::new(move |event| lines.event(event))
     }
 
     fn confirm(&self, question: &str) -> Option<bool> {

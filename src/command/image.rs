@@ -4,11 +4,11 @@ use super::Ui;
 use super::copy::unpack;
 use super::remote::Remote;
 use crate::block::{FileSource, ReadAt};
-use crate::factory::{self, show_url};
+use crate::factory;
 use crate::image::{Candidate, Found, Source, choose, locate, locate_without_twins};
 use crate::packed::Unpacked;
 use crate::{Context, Result};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -50,12 +50,12 @@ impl ImageRequest {
     /// # Errors
     /// [`crate::Kind::Io`] when it cannot be read; [`crate::Kind::Rejected`] when there is no UKI in it.
     pub fn open(&self, twins: bool, ui: &dyn Ui) -> Result<OpenImage> {
-        let opened = if factory::is_url(&self.image) {
-            self.open_url(ui)
-        } else {
-            self.open_file(&PathBuf::from(&self.image), twins, None, ui)
-        };
-        opened.while_doing(|| format!("reading the image {}", show_url(&self.image)))
+        // What goes wrong with a server names the URL; once is enough.
+        if factory::is_url(&self.image) {
+            return self.open_url(ui).while_doing(|| "reading the image");
+        }
+        let path = Path::new(&self.image);
+        self.open_file(path, twins, None, ui).while_doing(|| format!("reading the image {}", path.display()))
     }
 
     pub(super) fn open_file(

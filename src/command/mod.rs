@@ -56,9 +56,9 @@ pub use status::{
 pub use swap::{ImageSource, Swap, SwapReport};
 pub use trust::TrustRequest;
 pub(crate) use ui::check_cancelled;
-#[cfg(feature = "net")]
-pub(crate) use ui::network_event;
 pub use ui::{Collecting, Event, Silent, Ui};
+#[cfg(feature = "net")]
+pub(crate) use ui::{in_words, network_event};
 pub use variables::{MachineTree, VariablesChoice, boot_variables};
 pub use verify::Verify;
 

@@ -1,11 +1,12 @@
 //! An image on a server: read in place where the server can, downloaded whole where not.
 
 use super::image::{ImageRequest, OpenImage};
-use super::{Event, Ui, network_event, temporary_folder};
-use crate::Result;
-use crate::factory::{self, Destination, Expected, HttpSource, SequentialSource};
+use super::{Event, Ui, in_words, network_event, temporary_folder};
+use crate::block::{FileSource, ReadAt, read_vec};
+use crate::factory::{self, Destination, Expected, HttpSource, SequentialSource, show_url};
 use crate::image::{Source, locate_without_twins};
 use crate::packed::Packing;
+use crate::{Code, Context, Error, Result};
 use std::sync::Arc;
 
 /// A file on a server, that is not stored here.
@@ -43,21 +44,28 @@ impl Remote {
 impl ImageRequest {
     pub(super) fn open_url(&self, ui: &dyn Ui) -> Result<OpenImage> {
         let mut tell = |e: factory::Event| network_event(ui, &e);
-        let cancel = Arc::clone(ui.cancelled());
-        let remote = match HttpSource::open(&self.image, &self.network, cancel, Box::new(|_| {}))? {
+        let cancel = || Arc::clone(ui.cancelled());
+        // What comes is told by whoever reads it, but for what is worth a warning.
+        let detached = ui.detached();
+        let later = move |e: factory::Event| match e {
+            factory::Event::Progress { .. } => {}
+            e => detached(in_words(&e)),
+        };
+        let remote = match HttpSource::open(&self.image, &self.network, cancel(), Box::new(later))? {
             Some(source) => Some(Remote::Ranges(Arc::new(source))),
-            None => SequentialSource::open(&self.image, &self.network, Arc::clone(ui.cancelled()), &mut tell)?
+            None => SequentialSource::open(&self.image, &self.network, cancel(), &mut tell)?
                 .map(|source| Remote::Sequential(Arc::new(source))),
         };
         if let Some(remote) = remote {
             // What lies at the end of the file, as a partition table's backup does, cannot be had without ranges.
             match (locate_without_twins(remote.source()), &remote) {
+                (Err(_), remote) if is_page(&*remote.source()) => return Err(page().while_doing(show_url(&self.image))),
                 (Err(_), Remote::Sequential(_)) => {}
                 // Nor can what is packed.
                 (Err(_), Remote::Ranges(source)) if matches!(Packing::detect(&**source), Ok(Some(_))) => {}
                 (found, _) => {
                     return Ok(OpenImage {
-                        found: found?,
+                        found: found.while_doing(|| show_url(&self.image))?,
                         file: None,
                         remote: Some(remote),
                         unpacked: None,
@@ -77,6 +85,19 @@ impl ImageRequest {
         let path = download.path().join("image");
         let to = Destination { file: &path, force: false, expected: Expected::Anything };
         factory::fetch(&self.image, &to, &self.network, ui.cancelled(), &mut |e| network_event(ui, &e))?;
-        self.open_file(&path, false, Some(download), ui)
+        let opened = self.open_file(&path, false, Some(download), ui);
+        opened.map_err(|e| match FileSource::open(&path) {
+            Ok(file) if is_page(&file) => page(),
+            _ => e,
+        })
     }
+}
+
+fn is_page(source: &dyn ReadAt) -> bool {
+    let bytes = source.size().min(1024) as usize;
+    read_vec(source, 0, bytes).is_ok_and(|head| factory::is_page(&head))
+}
+
+fn page() -> Error {
+    Error::new(Code::Network, "a web page came, and no image").advise(factory::PAGE_ADVICE)
 }

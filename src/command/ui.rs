@@ -36,8 +36,15 @@ pub trait Ui: Sync {
     /// Tells.
     fn event(&self, event: Event);
 
-    /// Asks whether to go on. `None` when there is nobody to ask.
+    /// Asks whether to go on. `None` when there is nobody to ask. The question is one line: it may hold names from a disk, and
+    /// line ends in it are shown as what they are.
     fn confirm(&self, question: &str) -> Option<bool>;
+
+    /// Tells from wherever it is needed: sources that wait for a server in the middle of a read have no other way. The default
+    /// tells nobody.
+    fn detached(&self) -> Box<dyn Fn(Event) + Send + Sync> {
+        Box::new(|_| {})
+    }
 
     /// Set once the user wants to stop. Commands look at it while they can still stop without a trace; sources that wait for
     /// a server share it.
@@ -67,7 +74,7 @@ impl Ui for Silent {
 #[derive(Debug, Default)]
 pub struct Collecting {
     answer: Option<bool>,
-    events: Mutex<Vec<Event>>,
+    events: Arc<Mutex<Vec<Event>>>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -89,22 +96,30 @@ impl Collecting {
     }
 }
 
+/// Takes an event in; the latest progress in a row takes the place of the one before.
+fn collect(events: &mut Vec<Event>, event: Event) {
+    let replaces = matches!(
+        (&event, events.last()),
+        (Event::Progress { .. }, Some(Event::Progress { .. })) | (Event::Waiting { .. }, Some(Event::Waiting { .. }))
+    );
+    if replaces {
+        events.pop();
+    }
+    events.push(event);
+}
+
 impl Ui for Collecting {
     fn event(&self, event: Event) {
-        let mut events = self.lock();
-        let replaces = matches!(
-            (&event, events.last()),
-            (Event::Progress { .. }, Some(Event::Progress { .. }))
-                | (Event::Waiting { .. }, Some(Event::Waiting { .. }))
-        );
-        if replaces {
-            events.pop();
-        }
-        events.push(event);
+        collect(&mut self.lock(), event);
     }
 
     fn confirm(&self, _: &str) -> Option<bool> {
         self.answer
+    }
+
+    fn detached(&self) -> Box<dyn Fn(Event) + Send + Sync> {
+        let events = Arc::clone(&self.events);
+        Box::new(move |event| collect(&mut events.lock().unwrap_or_else(PoisonError::into_inner), event))
     }
 
     fn cancelled(&self) -> &Arc<AtomicBool> {
@@ -123,15 +138,23 @@ pub(crate) fn check_cancelled(ui: &dyn Ui) -> Result<()> {
 /// Tells what a transfer does.
 #[cfg(feature = "net")]
 pub(crate) fn network_event(ui: &dyn Ui, event: &factory::Event) {
-    ui.event(match event {
+    ui.event(in_words(event));
+}
+
+/// What a transfer does, in words.
+#[cfg(feature = "net")]
+pub(crate) fn in_words(event: &factory::Event) -> Event {
+    match event {
         factory::Event::Waiting { elapsed } => Event::Waiting { seconds: elapsed.as_secs() },
         factory::Event::Progress { bytes, total } => Event::Progress { done: *bytes, total: *total },
-        factory::Event::Retrying { attempt, after, why } => {
-            Event::Warning(format!("attempt {attempt} failed ({why}); the next one in {:.1} s", after.as_secs_f32()))
-        }
+        factory::Event::Retrying { after, left, why, .. } => Event::Warning(format!(
+            "{why}: trying again in {:.1} s, for up to {} s",
+            after.as_secs_f32(),
+            left.as_secs_f32().ceil()
+        )),
         factory::Event::Note(text) => Event::Note(text.clone()),
         factory::Event::StartingOver => Event::Warning("the file has changed on the server: starting over".into()),
-    });
+    }
 }
 
 #[cfg(test)]

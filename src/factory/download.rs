@@ -255,9 +255,7 @@ impl Expected {
         };
         let error = |came: &str| Error::new(Code::Network, format!("{wanted} was asked for, and {came} came"));
         Err(match found {
-            Sniffed::Page => error("a web page").advise(
-                "the network's or the proxy's sign-in page, perhaps: look at the address in a browser, sign in there or                  check the proxy variables, then run it again",
-            ),
+            Sniffed::Page => error("a web page").advise(PAGE_ADVICE),
             Sniffed::Iso => error("an ISO").advise("check the URL of the factory"),
             Sniffed::Pe => error("an EFI program").advise("check the URL of the factory"),
             Sniffed::Other if filled == 0 => error("nothing").advise("check the URL of the factory"),
@@ -292,8 +290,12 @@ fn sniff(head: &[u8]) -> Sniffed {
     }
 }
 
+/// What to do where a web page came instead of a file.
+pub(crate) const PAGE_ADVICE: &str = "it may be the sign-in page of the network or of a proxy: look at the address in a \
+    browser, sign in there or check the proxy variables, then run it again";
+
 /// Whether this is the beginning of a web page.
-pub(super) fn is_page(head: &[u8]) -> bool {
+pub(crate) fn is_page(head: &[u8]) -> bool {
     let text = String::from_utf8_lossy(&head[..head.len().min(1024)]).to_ascii_lowercase();
     let text = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
     ["<!doctype html", "<html", "<head", "<!--", "<script", "<body"].iter().any(|tag| text.starts_with(tag))

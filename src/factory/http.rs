@@ -7,10 +7,12 @@
 
 use super::auth::{Withheld, is_loopback, origin};
 use super::download::is_page;
+use super::forward;
 use super::options::{Event, Options};
 use super::url::{show_url, show_urls_in};
 use crate::{Code, Context, Error, Result};
 use std::io::Read;
+use std::net::ToSocketAddrs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +26,8 @@ const WAITING: usize = 4;
 /// How often the clock and the cancel flag are looked at.
 const TICK: Duration = Duration::from_millis(50);
 const MAX_REDIRECTS: usize = 10;
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(15);
 /// Bytes of an error's body that are read, and characters of it that are shown.
 const MAX_ERROR_BODY: u64 = 16 * 1024;
 const MAX_TOLD: usize = 2000;
@@ -56,6 +60,28 @@ pub(super) struct Failure {
     pub(super) transient: bool,
     /// What the server asked to wait.
     pub(super) retry_after: Option<Duration>,
+    /// Whether it is an answer: a server that takes its time over one is at work.
+    answered: bool,
+}
+
+/// Failures in a row, and what they have cost.
+#[derive(Debug)]
+pub(super) struct Retries {
+    failures: u32,
+    spent: Duration,
+    /// When the attempt began that is under way.
+    begun: Instant,
+}
+
+impl Retries {
+    pub(super) fn new() -> Self {
+        Self { failures: 0, spent: Duration::ZERO, begun: Instant::now() }
+    }
+
+    /// Failures since the last byte of progress.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
 }
 
 /// A failure of the network or of a server.
@@ -65,11 +91,11 @@ pub(super) fn network(why: impl Into<String>) -> Error {
 
 impl Failure {
     pub(super) fn fatal(error: Error) -> Self {
-        Self { error, transient: false, retry_after: None }
+        Self { error, transient: false, retry_after: None, answered: false }
     }
 
     pub(super) fn passing(why: impl Into<String>) -> Self {
-        Self { error: network(why), transient: true, retry_after: None }
+        Self { error: network(why), transient: true, retry_after: None, answered: false }
     }
 }
 
@@ -99,6 +125,8 @@ pub(super) struct Head {
     pub(super) range: Option<(u64, u64)>,
     pub(super) etag: Option<String>,
     pub(super) last_modified: Option<String>,
+    /// Whether it calls itself a web page.
+    pub(super) is_page: bool,
     retry_after: Option<Duration>,
     credentials: Credentials,
     /// What an error's body says.
@@ -126,6 +154,7 @@ impl Head {
         let error = Error::new(Code::Network, format!("{who} answered {} {reason}{told}", self.status));
         let transient = matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504);
         let error = match self.status {
+            407 => error.advise("the proxy demands a user and a password: put them into the URL of the proxy variable"),
             400 => error.advise("check the schematic, the Talos version and the architecture"),
             401 | 403 if self.redirected => error.advise(
                 "the address that the factory led to is not, or no longer, allowed: run it again for a new one",
@@ -150,7 +179,7 @@ impl Head {
             500.. => error.advise("the factory has a problem: try again later, or use another one with --factory"),
             _ => error,
         };
-        Failure { error, transient, retry_after: self.retry_after }
+        Failure { error, transient, retry_after: self.retry_after, answered: true }
     }
 }
 
@@ -170,6 +199,8 @@ pub(super) struct Http {
     idle: Mutex<Vec<(bool, ureq::Agent)>>,
     /// Bytes of bodies that have arrived, including what nobody took any more.
     pub(super) wire: AtomicU64,
+    /// Whether any server has answered yet.
+    answered: AtomicBool,
 }
 
 impl Http {
@@ -193,7 +224,8 @@ impl Http {
                 read().while_doing(|| format!("reading certificate authorities from {}", path.display()))?;
             tls = tls.root_certs(RootCerts::new_with_certs(&certificates));
         }
-        Ok(Arc::new(Self { options, tls: tls.build(), idle: Mutex::default(), wire: AtomicU64::new(0) }))
+        let (wire, answered) = (AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Arc::new(Self { options, tls: tls.build(), idle: Mutex::default(), wire, answered }))
     }
 
     fn agent(&self, loopback: bool) -> ureq::Agent {
@@ -207,13 +239,13 @@ impl Http {
             .max_redirects(0)
             .user_agent(concat!("bootsurgeon/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
-            .timeout_connect(Some(Duration::from_secs(30)))
+            .timeout_connect(Some(CONNECT))
             .timeout_per_read(Some(read))
             .tls_config(self.tls.clone());
         if loopback {
             config = config.proxy(None); // a proxy cannot reach this machine's own loopback
         }
-        config.build().into()
+        forward::agent(config.build())
     }
 
     /// Sends a request and waits for the head of the answer, whatever its status.
@@ -254,6 +286,7 @@ impl Http {
         let Message::Head(head) = head else {
             return Err(Failure::passing("the connection ended before an answer"));
         };
+        self.answered.store(true, Ordering::Relaxed);
         exchange.stall = self.options.stall;
         Ok((*head, exchange))
     }
@@ -265,7 +298,7 @@ impl Http {
         limit: usize,
         control: &mut Control<'_>,
     ) -> Result<Vec<u8>, (u16, Error)> {
-        let mut failures = 0;
+        let mut retries = Retries::new();
         loop {
             let mut status = 0;
             let mut attempt = || -> Result<Vec<u8>, Failure> {
@@ -287,28 +320,50 @@ impl Http {
             };
             match attempt() {
                 Ok(body) => return Ok(body),
-                Err(failure) => {
-                    failures += 1;
-                    self.pause(failure, failures, control).map_err(|e| (status, e))?;
-                }
+                Err(failure) => self.pause(failure, &mut retries, control).map_err(|e| (status, e))?,
             }
         }
     }
 
     /// Waits before the next attempt, or gives up.
-    pub(super) fn pause(&self, failure: Failure, failures: u32, control: &mut Control<'_>) -> Result<()> {
-        if !failure.transient || failures > self.options.retries {
+    pub(super) fn pause(&self, failure: Failure, retries: &mut Retries, control: &mut Control<'_>) -> Result<()> {
+        retries.failures += 1;
+        if !failure.transient {
             return Err(failure.error);
         }
-        let doubled = self.options.backoff.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        if !failure.answered {
+            retries.spent += retries.begun.elapsed().min(CONNECT);
+        }
+        let limit = match self.answered.load(Ordering::Relaxed) {
+            true => self.options.retry_for,
+            false => self.options.retry_for.min(self.options.first_contact),
+        };
+        let left = limit.saturating_sub(retries.spent);
+        if left.is_zero() || retries.failures > self.options.retries {
+            return Err(match retries.failures {
+                1 => failure.error,
+                n => failure.error.while_doing(format!("given up after {n} attempts")),
+            });
+        }
+        let doubled = self.options.backoff.saturating_mul(1 << (retries.failures - 1).min(16));
         let backoff = doubled.min(Duration::from_secs(30)).mul_f64(0.5 + 0.5 * random());
-        let after = failure.retry_after.map_or(backoff, |asked| asked.min(Duration::from_secs(120)).max(backoff));
-        (control.events)(Event::Retrying { attempt: failures, after, why: failure.error.to_string() });
+        if let Some(asked) = failure.retry_after.filter(|asked| *asked > left) {
+            let advice = format!("the server asks to wait {} s: run it again then", asked.as_secs());
+            return Err(failure.error.instead_advise(advice));
+        }
+        let after = failure.retry_after.map_or(backoff, |asked| asked.max(backoff)).min(left);
         let until = Instant::now() + after;
+        if control.deadline.is_some_and(|deadline| deadline <= until) {
+            return Err(failure.error.while_doing("the time limit does not allow another attempt"));
+        }
+        let why = failure.error.to_string();
+        (control.events)(Event::Retrying { attempt: retries.failures, after, left, why });
         loop {
             control.check()?;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                retries.spent += after;
+                retries.begun = Instant::now();
                 return Ok(());
             }
             std::thread::sleep(left.min(TICK));
@@ -443,7 +498,6 @@ impl Worker {
         if let Some(Ok(value)) = self.http.options.auth.as_ref().map(|a| a.header_for(&request.url)) {
             builder = builder.header("authorization", value);
         }
-        let shown = show_url(&request.url);
         // A redirect may lead off the loopback, where the proxy counts again.
         let other = is_loopback(&request.url) != self.loopback;
         let fresh = other.then(|| self.http.agent(!self.loopback));
@@ -452,33 +506,7 @@ impl Worker {
             Some(body) => builder.body(&body[..]).map_err(ureq::Error::from).and_then(|r| agent.run(r)),
             None => builder.body(()).map_err(ureq::Error::from).and_then(|r| agent.run(r)),
         };
-        outcome.map_err(|e| {
-            // rustls reports a certificate it does not trust as invalid data.
-            let untrusted = match &e {
-                ureq::Error::Io(io) => io.kind() == std::io::ErrorKind::InvalidData,
-                ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
-                _ => false,
-            };
-            let transient = !untrusted
-                && matches!(
-                    e,
-                    ureq::Error::Io(_)
-                        | ureq::Error::Timeout(_)
-                        | ureq::Error::Protocol(_)
-                        | ureq::Error::ConnectionFailed
-                );
-            // The text of a bad URL would show its query.
-            let why = if matches!(e, ureq::Error::BadUri(_)) { "not a URL".to_owned() } else { e.to_string() };
-            let error = network(format!("asking {shown}: {why}"));
-            let error = match e {
-                ureq::Error::HostNotFound => error.advise("check the name of the server, DNS, and HTTPS_PROXY"),
-                _ if untrusted => error.advise(
-                    "if the server's certificate is from an authority of your own, name it with the CA file option",
-                ),
-                _ => error.advise("check the network and the proxy variables, then run it again"),
-            };
-            Failure { error, transient, retry_after: None }
-        })
+        outcome.map_err(|e| not_sent(e, &request.url, agent))
     }
 
     fn pump(&self, body: &mut impl Read) -> Result<(), Failure> {
@@ -518,6 +546,43 @@ impl Worker {
     }
 }
 
+/// Why there is no answer.
+fn not_sent(e: ureq::Error, url: &str, agent: &ureq::Agent) -> Failure {
+    // rustls reports a certificate it does not trust as invalid data.
+    let untrusted = match &e {
+        ureq::Error::Io(io) => io.kind() == std::io::ErrorKind::InvalidData,
+        ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
+        _ => false,
+    };
+    let network_fails = matches!(
+        e,
+        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::Protocol(_) | ureq::Error::ConnectionFailed
+    );
+    let uri: Option<ureq::http::Uri> = url.parse().ok();
+    let proxy = agent.config().proxy().filter(|p| uri.as_ref().is_some_and(|uri| !p.is_no_proxy(uri)));
+    let host = match proxy {
+        Some(proxy) => proxy.host().to_owned(),
+        None => uri.as_ref().and_then(|uri| uri.host()).unwrap_or_default().to_owned(),
+    };
+    let whose = if proxy.is_some() { "the proxy" } else { "the server" };
+    // The system's resolver has no error of its own for this: it is asked again.
+    let name = host.trim_matches(['[', ']']);
+    let unknown = network_fails && (name, 0).to_socket_addrs().is_err() || matches!(e, ureq::Error::HostNotFound);
+    let error = if unknown {
+        network(format!("the name of {whose}, {host}, cannot be resolved"))
+            .advise("check the name, DNS, and the proxy variables (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY)")
+    } else {
+        // The text of a bad URL would show its query.
+        let why =
+            if matches!(e, ureq::Error::BadUri(_)) { "not a URL".to_owned() } else { show_urls_in(&e.to_string()) };
+        network(format!("asking {host}: {why}")).advise(match untrusted {
+            true => "if the server's certificate is from an authority of your own, name it with the CA file option",
+            false => "check the network and the proxy variables, then run it again",
+        })
+    };
+    Failure { error, transient: network_fails && !untrusted || unknown, retry_after: None, answered: false }
+}
+
 fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
@@ -538,6 +603,7 @@ fn head(url: &str, redirected: bool, status: u16, headers: &HeaderMap) -> Head {
         range,
         etag: header(headers, "etag"),
         last_modified: header(headers, "last-modified"),
+        is_page: header(headers, "content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html")),
         retry_after: number("retry-after").map(Duration::from_secs),
         credentials: Credentials::None,
         told: String::new(),

@@ -15,6 +15,8 @@ mod client;
 #[cfg(feature = "net")]
 mod download;
 #[cfg(feature = "net")]
+mod forward;
+#[cfg(feature = "net")]
 mod http;
 mod options;
 #[cfg(feature = "net")]
@@ -34,6 +36,8 @@ pub use cache::{Cache, Key};
 pub use client::{Asset, Factory, PUBLIC_FACTORY};
 #[cfg(feature = "net")]
 pub use download::{Destination, Expected, Fetched, fetch};
+#[cfg(feature = "net")]
+pub(crate) use download::{PAGE_ADVICE, is_page};
 pub use options::{Event, Options};
 #[cfg(feature = "net")]
 pub use remote::{HttpSource, SharedEvents, stream};

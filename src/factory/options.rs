@@ -16,6 +16,11 @@ pub struct Options {
     pub overall: Option<Duration>,
     /// Failures in a row, without a byte of progress, before giving up.
     pub retries: u32,
+    /// How long to try again, without a byte of progress, before giving up: the pauses together, and attempts that got no
+    /// answer.
+    pub retry_for: Duration,
+    /// The same, as long as no server has answered at all: a wrong name or address is not put right by waiting.
+    pub first_contact: Duration,
     /// Pause after the first failure; it doubles with each, up to 30 seconds, less a random part.
     pub backoff: Duration,
     /// PEM file of certificate authorities to trust instead of the built-in ones.
@@ -33,7 +38,9 @@ impl Default for Options {
             stall: Duration::from_secs(60),
             first_byte: Duration::from_secs(600),
             overall: None,
-            retries: 8,
+            retries: 1000,
+            retry_for: Duration::from_secs(60),
+            first_contact: Duration::from_secs(5),
             backoff: Duration::from_millis(500),
             ca_file: None,
             #[cfg(feature = "net")]
@@ -64,6 +71,8 @@ pub enum Event {
         attempt: u32,
         /// The pause.
         after: Duration,
+        /// How long this can go on before it is given up.
+        left: Duration,
         /// What failed.
         why: String,
     },

@@ -56,7 +56,8 @@ struct Stream {
 }
 
 impl HttpSource {
-    /// Opens `url`; `None` when the server does not serve ranges (then [`stream`] it).
+    /// Opens `url`; `None` when the server does not serve ranges (then [`stream`] it). `events` is told, from then on, by
+    /// whatever thread reads.
     ///
     /// # Errors
     /// As [`super::fetch`].

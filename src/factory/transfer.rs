@@ -4,7 +4,8 @@
 //! same one; without a strong validator nothing is continued, it starts over. A redirect's target (a presigned URL) is
 //! kept while it works; when it expires the factory is asked for a new one.
 
-use super::http::{Control, Exchange, Failure, Head, Http, Request, network};
+use super::download::PAGE_ADVICE;
+use super::http::{Control, Exchange, Failure, Head, Http, Request, Retries, network};
 use super::options::Event;
 use super::url::show_url;
 use crate::{Error, Result};
@@ -101,7 +102,7 @@ pub(super) struct Transfer {
     end: Option<u64>,
     pub(super) entity: Option<Entity>,
     /// Failures since the last byte that was new.
-    failures: u32,
+    retries: Retries,
     farthest: u64,
     /// Whether it failed because the server does not serve ranges.
     pub(super) without_ranges: bool,
@@ -123,7 +124,7 @@ impl Transfer {
             at,
             end,
             entity,
-            failures: 0,
+            retries: Retries::new(),
             farthest: at,
             without_ranges: false,
         }
@@ -148,8 +149,7 @@ impl Transfer {
                 Ok(piece) => return Ok(piece),
                 Err(failure) => {
                     self.exchange = None;
-                    self.failures += 1;
-                    self.http.pause(failure, self.failures, control)?;
+                    self.http.pause(failure, &mut self.retries, control)?;
                     let can_go_on = self.entity.as_ref().is_some_and(|e| e.validator().is_some());
                     if self.end.is_none() && self.at > 0 && !can_go_on {
                         return Ok(self.start_over(control));
@@ -186,7 +186,7 @@ impl Transfer {
                 }
                 if self.at > self.farthest {
                     self.farthest = self.at;
-                    self.failures = 0;
+                    self.retries = Retries::new();
                 }
                 Ok(Piece::Data(chunk))
             }
@@ -239,6 +239,10 @@ impl Transfer {
                 self.exchange = Some(exchange);
                 Ok(None)
             }
+            // A sign-in page instead of the rest costs nothing of what is here.
+            200 if self.at > 0 && head.is_page => {
+                Err(Failure::fatal(network("a web page came instead of the rest").advise(PAGE_ADVICE)))
+            }
             200 if self.end.is_some() => {
                 if self.entity.as_ref().is_some_and(|e| !e.same_as(&now)) {
                     return Err(changed());
@@ -262,7 +266,7 @@ impl Transfer {
                 let mut failure = head.failure();
                 // A presigned URL that expired since it was issued is worth another way through the factory.
                 let may_have_expired = head.redirected && matches!(head.status, 400 | 401 | 403 | 404 | 410);
-                failure.transient |= may_have_expired && self.entity.is_some() && self.failures < 3;
+                failure.transient |= may_have_expired && self.entity.is_some() && self.retries.failures() < 3;
                 Err(failure)
             }
         }

@@ -93,6 +93,8 @@ pub struct Behaviour {
     pub refuse: Option<(u16, u64, Option<u64>)>,
     /// The Authorization header that the factory (not the storage) demands; else 401.
     pub authorization: Option<String>,
+    /// The Content-Type of the answer.
+    pub content_type: Option<String>,
 }
 
 /// A request that came.
@@ -447,6 +449,9 @@ impl Connection<'_> {
         let mut head = etag.as_ref().map_or_else(String::new, |tag| format!("ETag: {tag}\r\n"));
         if ranged {
             head.push_str("Accept-Ranges: bytes\r\n");
+        }
+        if let Some(kind) = &behaviour.content_type {
+            head.push_str(&format!("Content-Type: {kind}\r\n"));
         }
         let same = asked.header("if-range").is_none_or(|tag| Some(tag) == etag.as_deref());
         let (mut status, mut first, mut end) = (200, 0, size);

@@ -6,6 +6,7 @@ mod house;
 mod order;
 mod output;
 mod secrets;
+mod servers;
 mod terminal;
 mod uki;
 mod variables;

@@ -53,8 +53,7 @@ fn issue11_no_message_and_no_report_shows_what_is_secret_in_a_url() {
     ];
     let out = lab.path("out.efi");
     for url in &urls {
-        for json in ["--json", "-v"] {
-            let limit = ["--timeout", "2", json];
+        for limit in [["--retry-for", "0", "--json"], ["--retry-for", "1", "-v"]] {
             let runs = [
                 args!["inspect", url].to_vec(),
                 args!["verify", url, "--efivars", "none"].to_vec(),
