@@ -1,130 +1,137 @@
-//! Power cuts around the commit of a swap: every image that one can leave boots the old system or the new one.
+//! Power cuts: images that a cut in an operation can leave, booted. What starts has to be what is predicted for that
+//! image, and the old system or the new one.
 
-use crate::crash::{self, Kind, Limits};
+use crate::crash::{self, Cut, Kind, Limits};
+use crate::cut_shapes::Shape;
+pub(crate) use crate::cut_shapes::shapes;
 use crate::frame::Frame;
-use crate::job::talos;
 use crate::lab::Systemd;
 use crate::machine::{Boot, Machine};
-use crate::recorder::Recorder;
+use crate::matrix::instructions;
+use crate::recorder::{Event, Recorder};
 use crate::volume;
 use bootsurgeon::block::{ReadAt, read_vec};
-use bootsurgeon::fat::{Stamp, Volume};
-use bootsurgeon::surgery::{LINUX_DIR, Order, Staging, open_healthy};
-use sha2::{Digest, Sha256};
+use bootsurgeon::esp::Inventory;
 use std::collections::HashSet;
 use std::time::Duration;
 
-const NAME: &str = "Talos-v1.12.4.efi";
-/// Stands in every volume once; its first bytes are the number of the state.
-const MARK: &[u8] = b"\0\0\0\0\0\0\0\0number of a crash state";
+/// Stands behind the instructions in the file `state`, once on every volume.
+const MARK: &[u8] = b"the instructions of a crash state end here";
 
-/// How many images started the old system, and how many the new one.
-pub(crate) fn run(machine: Machine, systemd: &Systemd, wanted: usize) -> (usize, usize) {
-    let images = crash_images(systemd, wanted);
-    assert!(images.len() >= 20, "{} crash images", images.len());
+/// Boots as many images of this shape as are wanted. How many started the old system, and how many the new one.
+pub(crate) fn run(machine: Machine, systemd: &Systemd, shape: &Shape, wanted: usize) -> (usize, usize) {
+    let images = crash_images(systemd, shape, wanted);
+    assert!(images.len() >= 12, "{}: {} crash images", shape.name, images.len());
     let (mut old, mut new) = (0, 0);
-    for (batch, images) in images.chunks(40).enumerate() {
+    for images in images.chunks(40) {
         let dir = tempfile::tempdir().unwrap();
         let (disk, variables) = (dir.path().join("disk.img"), dir.path().join("variables.fd"));
         let runner = volume::fat(4 << 20, &[(systemd.loader_path().to_owned(), systemd.runner())]);
         let sizes: Vec<_> = std::iter::once(runner.len()).chain(images.iter().map(|(_, i)| i.len())).collect();
         volume::disk(&disk, &sizes, |n| match n.checked_sub(1) {
             None => runner.clone(),
-            Some(n) => numbered(&images[n].1, n as u32),
+            Some(n) => numbered(&images[n].1, n as u32, shape),
         });
         std::fs::copy(machine.empty_variables(), &variables).unwrap();
         let console = machine.boot(&disk, &variables, Duration::from_secs(300));
         let boots = Boot::many(&console.text);
-        for (n, (cut, _)) in images.iter().enumerate() {
-            let boot = boots.get(&(n as u32)).unwrap_or_else(|| panic!("no boot of {cut}:\n{}", console.text));
-            match boot.payload.as_ref().map(|(name, _)| name.as_str()) {
+        for (n, (cut, image)) in images.iter().enumerate() {
+            let boot = boots.get(&(n as u32)).unwrap_or_else(|| panic!("no boot of {cut:?}:\n{}", console.text));
+            let started = boot.payload.as_ref().map(|(name, _)| name.as_str());
+            let what = format!("systemd-boot {}, {}, {cut:?}", systemd.version.text, shape.name);
+            assert_eq!(started, predicted(image, shape).as_deref(), "{what}: not as predicted");
+            match started {
                 Some("old") => old += 1,
                 Some("new") => new += 1,
-                _ => panic!("systemd-boot {}, batch {batch}, {cut}: {boot:?}", systemd.version.text),
+                _ => panic!("{what}: boots {started:?}, neither old nor new"),
             }
         }
     }
     (old, new)
 }
 
-fn numbered(image: &[u8], number: u32) -> Vec<u8> {
+/// The payload of the file that the prediction names for this image.
+fn predicted(image: &[u8], shape: &Shape) -> Option<String> {
+    let esp = Inventory::read(image, shape.known_variables()).unwrap();
+    let file = esp.selected()?;
+    let bytes = esp.volume.file(&file.entry).unwrap();
+    let bytes = read_vec(&bytes, 0, bytes.size() as usize).unwrap();
+    shape.payload(&bytes).map(str::to_owned)
+}
+
+fn numbered(image: &[u8], number: u32, shape: &Shape) -> Vec<u8> {
     let mut image = image.to_vec();
-    let at = memchr::memmem::find(&image, MARK).expect("the file `state`");
-    image[at..at + 4].copy_from_slice(&number.to_le_bytes());
+    let length = instructions(0, &shape.variables).len();
+    let end = memchr::memmem::find(&image, MARK).expect("the file `state`");
+    image[end - length..end - length + 4].copy_from_slice(&number.to_le_bytes());
     image
 }
 
-/// A swap of the same name, recorded; images from all over it, most of them from around its commit.
-fn crash_images(systemd: &Systemd, wanted: usize) -> Vec<(String, Vec<u8>)> {
-    let files = [
+/// The operation recorded; images from all over it, but for those that differ in free clusters alone.
+fn crash_images(systemd: &Systemd, shape: &Shape, wanted: usize) -> Vec<(Cut, Vec<u8>)> {
+    let mut state = instructions(0, &shape.variables);
+    state.extend(MARK);
+    let mut files = vec![
         (systemd.loader_path().to_owned(), systemd.loader.clone()),
-        ("state".to_owned(), MARK.to_vec()),
+        ("state".to_owned(), state),
         ("loader/loader.conf".to_owned(), b"timeout 0\n".to_vec()),
-        (format!("{LINUX_DIR}/{NAME}"), talos(systemd, "v1.12.4", "old")),
     ];
-    let new = talos(systemd, "v1.12.4", "new");
-    let before = volume::esp(4 << 20, &files);
-    let recorder = Recorder::new(Frame::new(&before, 512));
-    swap(&recorder, &new);
+    files.extend(shape.files.iter().map(|(name, bytes)| (format!("EFI/Linux/{name}"), bytes.clone())));
+    let mut frame = Frame::new(&volume::esp(8 << 20, &files), 512);
+    for earlier in &shape.earlier {
+        let recorder = Recorder::new(frame);
+        earlier(&recorder, shape);
+        frame = recorder.into_recording().frame;
+    }
+    let recorder = Recorder::new(frame);
+    (shape.operation)(&recorder, shape);
     let recording = recorder.into_recording();
     assert_eq!(recording.misuse, None);
     let (mut frame, events) = recording.rewind();
-
-    // The image's own sectors are data; everything else is what a commit is made of.
-    let chunks: HashSet<[u8; 512]> = new.as_chunks().0.iter().copied().collect();
-    let data: HashSet<u64> = events
-        .iter()
-        .filter_map(|e| match e {
-            crate::recorder::Event::Write { sector, data, .. } => {
-                let bytes: &[u8; 512] = data.bytes.first_chunk()?;
-                (chunks.contains(bytes) && bytes.iter().any(|b| *b != 0)).then_some(*sector)
-            }
-            _ => None,
-        })
-        .collect();
+    let data = image_sectors(&events, shape);
     let limits = Limits { complete: 256, sampled: 12, torn: 0, seed: 1 };
-    let mut all = Vec::new();
-    let mut seen = HashSet::new();
-    crash::enumerate(&mut frame, &events, &|n| data.contains(&n), limits, &mut |frame, cut| {
-        // Of the states while the image is being written, which differ in free clusters alone, a few are enough.
-        let dull = matches!(cut.kind, Kind::Prefix(n) if n % 64 != 0) && cut.epoch < 2;
-        if !dull && seen.insert(frame.key()) {
-            all.push((cut, frame.to_bytes()));
+    let is_data = |n| data.contains(&n);
+    let mut enumerate = |visit: &mut dyn FnMut(usize, &Frame, Cut)| {
+        let (mut seen, mut nth) = (HashSet::new(), 0);
+        crash::enumerate(&mut frame, &events, &is_data, limits, &mut |frame, cut| {
+            let writes_image = matches!(cut.kind, Kind::Prefix(n) if n > 0 && is_last_of(&events, n, &data));
+            if !writes_image && seen.insert(frame.key()) {
+                visit(nth, frame, cut);
+                nth += 1;
+            }
+        });
+    };
+    let mut count = 0;
+    enumerate(&mut |_, _, _| count += 1);
+    let chosen: HashSet<usize> = (0..wanted.min(count)).map(|i| i * count / wanted.min(count)).collect();
+    let mut images = Vec::new();
+    enumerate(&mut |nth, frame, cut| {
+        if chosen.contains(&nth) {
+            images.push((cut, frame.to_bytes()));
         }
     });
-    // As many as are wanted, half of them from before the commit and half from after it, where there are so many.
-    all.sort_by_key(|(cut, _)| cut.epoch);
-    let commit = (0..all.len()).find(|n| names_new(&all[*n].1, &new)).unwrap_or(all.len());
-    let first = commit.saturating_sub(wanted / 2).min(all.len().saturating_sub(wanted));
-    all.into_iter().skip(first).take(wanted).map(|(cut, image)| (format!("{cut:?}"), image)).collect()
+    images
 }
 
-/// Whether the file holds the new image.
-fn names_new(volume: &[u8], new: &[u8]) -> bool {
-    let volume = Volume::open(volume).unwrap();
-    let entry = volume.find(&format!("{LINUX_DIR}/{NAME}")).unwrap();
-    let content = entry.and_then(|e| {
-        let bytes = volume.file(&e).ok()?;
-        read_vec(&bytes, 0, bytes.size() as usize).ok()
-    });
-    content.is_some_and(|content| content == new)
-}
-
-fn swap(medium: &Recorder, new: &[u8]) {
-    const STAMP: Stamp = Stamp(1_771_000_000);
-    let mut staging = Staging::begin(open_healthy(medium).unwrap(), new.len() as u64).unwrap();
-    for chunk in new.chunks(16 * 1024) {
-        bootsurgeon::block::Sink::chunk(&mut staging, chunk).unwrap();
-    }
-    let staged = staging.seal(Sha256::digest(new).into()).unwrap();
-    let backup = Some(format!("{NAME}.bak.1771000000"));
-    let order = Order {
-        command: "swap".into(),
-        time: STAMP.0,
-        before: Vec::new(),
-        target: NAME.into(),
-        backup,
-        after: Vec::new(),
+/// The sectors that the new image itself goes to: data, where everything else is what a commit is made of.
+fn image_sectors(events: &[Event], shape: &Shape) -> HashSet<u64> {
+    let chunks: HashSet<&[u8; 512]> = shape.images.iter().flat_map(|(image, _)| image.as_chunks().0).collect();
+    let of_an_image = |bytes: &[u8]| {
+        let bytes: Option<&[u8; 512]> = bytes.first_chunk();
+        bytes.is_some_and(|b| chunks.contains(b) && b.iter().any(|b| *b != 0))
     };
-    assert!(staged.commit(&order).unwrap().exchanged);
+    let sector = |e: &Event| match e {
+        Event::Write { sector, data, .. } => of_an_image(&data.bytes).then_some(*sector),
+        _ => None,
+    };
+    events.iter().filter_map(sector).collect()
+}
+
+/// Whether the nth write, from 1, is one of the image's.
+fn is_last_of(events: &[Event], n: usize, data: &HashSet<u64>) -> bool {
+    let sectors = events.iter().filter_map(|e| match e {
+        Event::Write { sector, .. } => Some(*sector),
+        _ => None,
+    });
+    sectors.skip(n - 1).take(1).any(|sector| data.contains(&sector))
 }

@@ -64,7 +64,7 @@ impl Outcome {
                 .iter()
                 .map(|(number, state)| {
                     let mut files = state.files.clone();
-                    files.push(("state".to_owned(), instructions(*number, state)));
+                    files.push(("state".to_owned(), instructions(*number, &state.variables)));
                     volume::small(&files)
                 })
                 .collect();
@@ -134,10 +134,10 @@ impl Outcome {
 }
 
 /// What the runner is told: the state's number, and its variables.
-fn instructions(number: u32, state: &State) -> Vec<u8> {
+pub(crate) fn instructions(number: u32, variables: &[(&'static str, Vec<u8>)]) -> Vec<u8> {
     let mut text = number.to_le_bytes().to_vec();
-    text.extend((state.variables.len() as u32).to_le_bytes());
-    for (name, data) in &state.variables {
+    text.extend((variables.len() as u32).to_le_bytes());
+    for (name, data) in variables {
         let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
         text.extend((name.len() as u32 / 2).to_le_bytes());
         text.extend((data.len() as u32).to_le_bytes());

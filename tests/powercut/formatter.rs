@@ -30,7 +30,15 @@ pub struct Formatter {
     aliases: u32,
     /// Where files go: anywhere, or one after the other.
     scatter: Option<Random>,
+    /// The volume says that it was not unmounted.
+    dirty: bool,
+    /// FSInfo does not say how much is free.
+    unknown_free: bool,
 }
+
+/// An ordinary file's attributes, and those of one that is not to be written.
+pub const ARCHIVE: u8 = 0x20;
+pub const READ_ONLY: u8 = 0x21;
 
 /// Slots of the fixed root directory.
 pub const ROOT_SLOTS: u32 = 128;
@@ -46,7 +54,7 @@ impl Formatter {
         };
         let fat_sectors = bytes.div_ceil(shape.sector);
         let root_sectors = if shape.width == Width::Fat32 { 0 } else { ROOT_SLOTS * 32 / shape.sector };
-        let data_start = reserved + 2 * fat_sectors + root_sectors;
+        let data_start = reserved + shape.copies * fat_sectors + root_sectors;
         let sectors = data_start + shape.clusters * (shape.cluster / shape.sector);
         let image = vec![0; sectors as usize * shape.sector as usize];
         let mut fat = vec![0; entries as usize];
@@ -63,6 +71,8 @@ impl Formatter {
             files,
             aliases: 0,
             scatter: None,
+            dirty: false,
+            unknown_free: false,
         };
         let clusters = if shape.width == Width::Fat32 { b.allocate(1) } else { Vec::new() };
         let mut label = *b"ESP                             ";
@@ -70,6 +80,16 @@ impl Formatter {
         label[11] = 8;
         b.directories.insert(String::new(), Directory { parent: String::new(), clusters, slots: vec![label] });
         b
+    }
+
+    /// The volume is to say that it was not unmounted.
+    pub fn dirty(&mut self) {
+        self.dirty = true;
+    }
+
+    /// FSInfo is to say nothing, as some formatters leave it.
+    pub fn unknown_free(&mut self) {
+        self.unknown_free = true;
     }
 
     /// From now on files go to random clusters, in short runs.
@@ -120,12 +140,17 @@ impl Formatter {
 
     /// Makes a file; its directory exists.
     pub fn file(&mut self, path: &str, bytes: Vec<u8>) {
+        self.file_with(path, bytes, ARCHIVE);
+    }
+
+    /// Makes a file with these attributes.
+    pub fn file_with(&mut self, path: &str, bytes: Vec<u8>, attributes: u8) {
         let clusters = self.allocate((bytes.len() as u32).div_ceil(self.shape.cluster));
         for (cluster, part) in clusters.iter().zip(bytes.chunks(self.shape.cluster as usize)) {
             let at = self.place(*cluster);
             self.image[at..at + part.len()].copy_from_slice(part);
         }
-        self.enter(path, 0x20, clusters.first().copied().unwrap_or(0), bytes.len() as u32);
+        self.enter(path, attributes, clusters.first().copied().unwrap_or(0), bytes.len() as u32);
         self.files.insert(path.into(), bytes);
     }
 
@@ -264,7 +289,7 @@ impl Formatter {
         let directory = &self.directories[path];
         debug_assert!(path.starts_with(&directory.parent));
         let bytes: Vec<u8> = directory.slots.concat();
-        let root = (self.reserved + 2 * self.fat_sectors) as usize * self.shape.sector as usize;
+        let root = (self.reserved + self.shape.copies * self.fat_sectors) as usize * self.shape.sector as usize;
         let unit = if directory.clusters.is_empty() { ROOT_SLOTS as usize * 32 } else { self.shape.cluster as usize };
         let places: Vec<usize> = match &directory.clusters[..] {
             [] => vec![root],
@@ -285,7 +310,7 @@ impl Formatter {
         b[11..13].copy_from_slice(&(s.sector as u16).to_le_bytes());
         b[13] = (s.cluster / s.sector) as u8;
         b[14..16].copy_from_slice(&(self.reserved as u16).to_le_bytes());
-        b[16] = 2;
+        b[16] = s.copies as u8;
         b[21] = 0xF8;
         (b[24], b[26]) = (32, 8);
         let small = !is_fat32 && total < 65_536;
@@ -306,6 +331,7 @@ impl Formatter {
             36
         };
         b[tail] = 0x80;
+        b[tail + 1] = u8::from(self.dirty);
         b[tail + 2] = 0x29;
         b[tail + 3..tail + 7].copy_from_slice(&0x1234_5678u32.to_le_bytes());
         b[tail + 7..tail + 18].copy_from_slice(b"ESP        ");
@@ -321,8 +347,11 @@ impl Formatter {
         }
         let sector = s.sector as usize;
         self.image[6 * sector..6 * sector + 512].copy_from_slice(&b);
-        let free = self.fat[2..].iter().filter(|e| **e == 0).count() as u32;
-        let next = self.fat.iter().position(|e| *e == 0).unwrap_or(2) as u32;
+        let mut free = self.fat[2..].iter().filter(|e| **e == 0).count() as u32;
+        let mut next = self.fat.iter().position(|e| *e == 0).unwrap_or(2) as u32;
+        if self.unknown_free {
+            (free, next) = (u32::MAX, u32::MAX);
+        }
         for at in [sector, 7 * sector] {
             let info = &mut self.image[at..at + 512];
             info[..4].copy_from_slice(b"RRaA");
@@ -335,6 +364,14 @@ impl Formatter {
 
     fn write_fats(&mut self) {
         let mut bytes = Vec::new();
+        if self.dirty {
+            let clean = match self.shape.width {
+                Width::Fat12 => 0,
+                Width::Fat16 => 0x8000,
+                Width::Fat32 => 0x0800_0000,
+            };
+            self.fat[1] &= !clean;
+        }
         match self.shape.width {
             Width::Fat12 => {
                 for pair in self.fat.chunks(2) {
@@ -345,7 +382,7 @@ impl Formatter {
             Width::Fat16 => bytes.extend(self.fat.iter().flat_map(|e| (*e as u16).to_le_bytes())),
             Width::Fat32 => bytes.extend(self.fat.iter().flat_map(|e| e.to_le_bytes())),
         }
-        for copy in 0..2 {
+        for copy in 0..self.shape.copies {
             let at = (self.reserved + copy * self.fat_sectors) as usize * self.shape.sector as usize;
             let room = (self.fat_sectors * self.shape.sector) as usize;
             let part = &bytes[..bytes.len().min(room)];

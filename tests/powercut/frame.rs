@@ -73,6 +73,11 @@ impl Frame {
         self.key
     }
 
+    /// As [`Self::key`], whatever these sectors hold. Each is named once.
+    pub fn key_without(&self, sectors: impl Iterator<Item = u64>) -> u128 {
+        sectors.fold(self.key, |key, n| key.wrapping_sub(mix(n, self.get(n).id)))
+    }
+
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.sectors.len() * self.sector_size);
         for s in &self.sectors {

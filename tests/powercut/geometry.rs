@@ -105,6 +105,18 @@ impl Geometry {
         self.data_start + u64::from(cluster - 2) * self.cluster_sectors
     }
 
+    /// The cluster of a sector of the data area.
+    pub fn cluster_of(&self, sector: u64) -> Option<u32> {
+        let n = sector.checked_sub(self.data_start)? / self.cluster_sectors;
+        u32::try_from(n + 2).ok().filter(|c| *c <= self.last())
+    }
+
+    /// Whether no FAT in use gives this cluster to anybody.
+    pub fn is_free(&self, frame: &Frame, cluster: u32) -> bool {
+        let live = (0..self.fats).filter(|fat| self.active.is_none_or(|a| a == *fat));
+        { live }.all(|fat| self.entry(frame, fat, cluster) & self.mask() == 0)
+    }
+
     pub fn cluster_bytes(&self) -> u64 {
         self.cluster_sectors * self.sector
     }

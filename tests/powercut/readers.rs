@@ -121,18 +121,64 @@ pub fn by_mtools(frame: &Frame, paths: &[&str]) -> io::Result<Vec<Option<Vec<u8>
     paths.iter().map(read).collect()
 }
 
+/// Every file and its bytes, as 7-Zip reads them: the one reader here that knows of FAT32 volumes of few clusters and of
+/// those without mirroring.
+pub fn by_seven_zip(frame: &Frame) -> io::Result<BTreeMap<String, Vec<u8>>> {
+    let folder = tempfile::tempdir()?;
+    let (image, out) = (folder.path().join("image"), folder.path().join("out"));
+    frame.write_sparse(&std::fs::File::create(&image)?)?;
+    let run = Command::new("7z")
+        .args(["x", "-y", "-tfat", "-bd"])
+        .arg(format!("-o{}", out.display()))
+        .arg(&image)
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| io::Error::other(format!("7z (package p7zip-full) is needed: {e}")))?;
+    if !run.status.success() {
+        let words = String::from_utf8_lossy(&run.stderr);
+        return Err(io::Error::other(format!("7z: {}: {}", run.status, words.trim())));
+    }
+    let mut files = BTreeMap::new();
+    let mut pending = vec![(String::new(), out)];
+    while let Some((prefix, directory)) = pending.pop() {
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            if entry.file_type()?.is_dir() {
+                pending.push((format!("{name}/"), entry.path()));
+            } else {
+                files.insert(name, std::fs::read(entry.path())?);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Compares our checker's report with what 7-Zip unpacks; the first difference.
+pub fn seven_zip_disagrees(frame: &Frame, report: &Report) -> Option<String> {
+    match by_seven_zip(frame) {
+        Ok(files) => differ("7-Zip", &files, frame, report),
+        Err(e) => Some(e.to_string()),
+    }
+}
+
 /// Compares our checker's report with the fatfs crate's view; the first difference.
 pub fn disagreement(frame: &Frame, report: &Report) -> Option<String> {
     let files = match by_fatfs(frame) {
         Ok(files) => files,
         Err(e) => return Some(format!("fatfs: {e}")),
     };
+    differ("fatfs", &files, frame, report)
+}
+
+fn differ(who: &str, files: &BTreeMap<String, Vec<u8>>, frame: &Frame, report: &Report) -> Option<String> {
     let ours: Vec<_> = report.entries.iter().filter(|e| !e.is_directory()).collect();
     if ours.len() != files.len() {
-        return Some(format!("fatfs sees {} files, the checker {}", files.len(), ours.len()));
+        return Some(format!("{who} sees {} files, the checker {}", files.len(), ours.len()));
     }
     ours.iter().find_map(|e| {
         let content = files.get(&e.path).map(|b| crate::checker::Content::of(b, frame.sector_size()));
-        (content != e.content).then(|| format!("{}: fatfs reads {content:?}, the checker {:?}", e.path, e.content))
+        (content != e.content).then(|| format!("{}: {who} reads {content:?}, the checker {:?}", e.path, e.content))
     })
 }

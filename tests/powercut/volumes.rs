@@ -38,6 +38,8 @@ pub struct Shape {
     /// Bytes per cluster.
     pub cluster: u32,
     pub clusters: u32,
+    /// How many FATs there are.
+    pub copies: u32,
     /// The only active FAT where mirroring is off (FAT32).
     pub active: Option<u8>,
     /// No two free clusters are neighbours.
@@ -67,8 +69,23 @@ impl Shape {
         };
         let (old, new) = (Some(3 * cluster.min(4096) + 777), 4 * cluster.min(4096) + 55);
         let (active, fragmented, free, room, backup_exists) = (None, false, None, Room::Ample, false);
-        let (uki, seed) = (false, 1);
-        Self { width, sector, cluster, clusters, active, fragmented, free, room, backup_exists, old, new, uki, seed }
+        let (uki, seed, copies) = (false, 1, 2);
+        Self {
+            width,
+            sector,
+            cluster,
+            clusters,
+            copies,
+            active,
+            fragmented,
+            free,
+            room,
+            backup_exists,
+            old,
+            new,
+            uki,
+            seed,
+        }
     }
 
     /// Whether the fatfs crate and mtools take it for what it is: they count clusters to tell FAT32 from the others.
@@ -102,6 +119,7 @@ impl Shape {
         add(self.fragmented, ", fragmented");
         add(self.free.is_some(), ", nearly full");
         add(self.active.is_some(), ", mirroring off");
+        add(self.copies == 1, ", a single FAT");
         add(self.backup_exists, ", backup exists");
         add(self.old.is_none(), ", no target");
         text

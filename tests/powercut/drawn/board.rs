@@ -1,7 +1,7 @@
 //! A board by lot: the volume's shape, what is in its boot menu, and what its firmware's variables say.
 
 use super::images::{Image, VERSIONS, loader};
-use crate::formatter::Formatter;
+use crate::formatter::{ARCHIVE, Formatter, READ_ONLY};
 use crate::frame::{Frame, Random};
 use crate::geometry::{Geometry, Width};
 use crate::volumes::{Room, Shape};
@@ -66,7 +66,16 @@ impl Board {
                 let until = random.below(16);
                 f.pad(LINUX, |used| used % 16 == until);
             }
-            f.file(&format!("{LINUX}/{name}"), image.bytes.clone());
+            let attributes = if random.chance(5) { READ_ONLY } else { ARCHIVE };
+            f.file_with(&format!("{LINUX}/{name}"), image.bytes.clone(), attributes);
+        }
+        if random.chance(4) {
+            oddities.push("not unmounted");
+            f.dirty();
+        }
+        if random.chance(4) && shape.width == Width::Fat32 {
+            oddities.push("FSInfo says nothing");
+            f.unknown_free();
         }
         if random.chance(25) {
             let (slots, left) = ((shape.cluster / 32) as usize, random.below(8));
@@ -97,6 +106,13 @@ impl Board {
         let frame = f.finish(random);
         let geometry = Geometry::read(&frame).expect("a volume of our own making");
         Self { shape, frame, geometry, arch, loader_version, loader_conf, type1, variables, images, oddities }
+    }
+
+    /// The sort of volume, for tables.
+    pub fn class(&self) -> String {
+        let s = self.shape;
+        let sort = if s.active.is_some() { "/one" } else { "" };
+        format!("{:?}/{}{sort}", s.width, s.sector)
     }
 
     /// For a person who has to find out what went wrong.
@@ -141,7 +157,16 @@ fn draw_shape(random: &mut Random) -> Shape {
         Width::Fat32 => 250 + random.below(900),
     } as u32;
     let active = (width == Width::Fat32 && random.chance(15)).then(|| random.below(2) as u8);
-    Shape { clusters, active, fragmented: false, free: None, room: Room::Ample, ..Shape::usual(width, sector, cluster) }
+    let copies = if active.is_none() && random.chance(8) { 1 } else { 2 };
+    Shape {
+        clusters,
+        copies,
+        active,
+        fragmented: false,
+        free: None,
+        room: Room::Ample,
+        ..Shape::usual(width, sector, cluster)
+    }
 }
 
 /// Names and images, in the order of the directory.
@@ -156,8 +181,8 @@ fn draw_menu(random: &mut Random, arch: Arch, sector: u32) -> Vec<(String, Image
         let suffix = random.pick(&["", "", "", "", "~1", "~1", "~2", "~10", "+3", "+2-1", "+0", "-dirty"]);
         let extension = random.pick(&[".efi", ".efi", ".efi", ".efi", ".EFI"]);
         let mut name = format!("{}{version}{suffix}{extension}", random.pick(&["Talos-", "Talos-", "talos-", "X-"]));
-        if random.chance(4) {
-            name = "Talos.efi".to_owned();
+        if random.chance(6) {
+            name = random.pick(&["Talos.efi", "TALOS.EFI", "zz.efi"]).to_owned();
         }
         if random.chance(8) {
             let n = most.saturating_sub(name.len() + random.pick(&[0, 10, 15, 20, 25, 60]));

@@ -1,6 +1,6 @@
 //! What a run over drawn scenarios counted, and how it prints that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 #[derive(Debug, Default, Clone)]
@@ -12,9 +12,9 @@ pub struct Counts {
     pub states: usize,
     pub nested: usize,
     pub recoveries: usize,
-    /// States that were also given to other readers.
-    pub fsck: usize,
-    pub fatfs: usize,
+    pub asked: Asked,
+    /// By step and sort of volume: states, and of them those given to other readers.
+    pub classes: BTreeMap<(&'static str, String), [usize; 2]>,
     /// States with a violation.
     pub bad: usize,
     /// By step: carried out, nothing to do, refused, states.
@@ -22,6 +22,15 @@ pub struct Counts {
     /// Why operations were refused.
     pub refusals: BTreeMap<String, usize>,
     pub violations: BTreeMap<&'static str, Found>,
+}
+
+/// States that were also given to readers by other hands.
+#[derive(Debug, Default, Clone)]
+pub struct Asked {
+    pub fsck: usize,
+    pub seven_zip: usize,
+    pub fatfs: usize,
+    pub mtools: usize,
 }
 
 /// A kind of violation.
@@ -54,8 +63,14 @@ impl Counts {
         self.states += other.states;
         self.nested += other.nested;
         self.recoveries += other.recoveries;
-        self.fsck += other.fsck;
-        self.fatfs += other.fatfs;
+        self.asked.fsck += other.asked.fsck;
+        self.asked.seven_zip += other.asked.seven_zip;
+        self.asked.fatfs += other.asked.fatfs;
+        self.asked.mtools += other.asked.mtools;
+        for (class, counts) in &other.classes {
+            let sum = self.classes.entry(class.clone()).or_default();
+            sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
+        }
         self.bad += other.bad;
         for (step, counts) in &other.steps {
             let sum = self.steps.entry(step).or_default();
@@ -75,6 +90,25 @@ impl Counts {
         }
     }
 
+    /// States by step and sort of volume, and how many of them other readers saw.
+    fn grid(&self) -> String {
+        let columns: BTreeSet<&String> = self.classes.keys().map(|(_, column)| column).collect();
+        let rows: BTreeSet<&str> = self.classes.keys().map(|(row, _)| *row).collect();
+        let mut text = format!("  {:<18}", "states/seen by all");
+        columns.iter().for_each(|c| text.push_str(&format!(" {c:>15}")));
+        text.push('\n');
+        for row in rows {
+            let _ = write!(text, "  {row:<18}");
+            for column in &columns {
+                let [states, seen] = self.classes.get(&(row, (*column).clone())).copied().unwrap_or_default();
+                let _ = write!(text, " {:>15}", format!("{states}/{seen}"));
+            }
+            text.push('\n');
+        }
+        text.push('\n');
+        text
+    }
+
     pub fn table(&self) -> String {
         let mut text = String::new();
         let mut row = |what: &str, n: usize| {
@@ -86,8 +120,10 @@ impl Counts {
         row("  of an operation", self.states);
         row("  inside a recovery", self.nested);
         row("recoveries, each repeated", self.recoveries);
-        row("states also judged by fsck.fat", self.fsck);
-        row("states also read by the fatfs crate", self.fatfs);
+        row("states also judged by fsck.fat", self.asked.fsck);
+        row("states also read by 7-Zip", self.asked.seven_zip);
+        row("states also read by the fatfs crate", self.asked.fatfs);
+        row("states also read by mtools", self.asked.mtools);
         row("states with a violation", self.bad);
         let _ =
             writeln!(text, "\n  {:<24} {:>9} {:>13} {:>9} {:>9}", "step", "done", "nothing to do", "refused", "states");
@@ -95,6 +131,7 @@ impl Counts {
             let _ = writeln!(text, "  {step:<24} {done:>9} {idle:>13} {refused:>9} {states:>9}");
         }
         text.push('\n');
+        text.push_str(&self.grid());
         for (why, n) in &self.refusals {
             let _ = writeln!(text, "  refused {n:>7} times: {why}");
         }

@@ -1,8 +1,9 @@
 //! One operation, cut everywhere; `recover` behind every cut, and cut itself.
 
+use super::board::LINUX;
 use super::counts::Counts;
 use super::promises::{Moved, Promise};
-use crate::checker::{Checker, Problem, Report};
+use crate::checker::{Checker, Content, Problem, Report};
 use crate::crash::{self, Cut, Kind, Limits};
 use crate::frame::{Frame, Random};
 use crate::geometry::Geometry;
@@ -17,8 +18,6 @@ use std::collections::{HashMap, HashSet};
 pub struct Depth {
     /// Every so many states of a kind seen before, the recovery is cut too; of a new kind it always is.
     pub nested_every: usize,
-    /// Every so many states are given to readers by other hands.
-    pub readers_every: usize,
     /// States sampled of an epoch that is too large to enumerate.
     pub sampled: usize,
 }
@@ -33,9 +32,16 @@ pub struct Exploration<'a> {
     pub checker: &'a mut Checker,
     pub random: Random,
     pub counts: &'a mut Counts,
-    /// What is known of an image: the worlds that moved, and whether a recovery finishes.
-    pub known: HashMap<u128, (Moved, bool)>,
+    /// The state that is given to readers by other hands, if one is.
+    pub asked: Option<usize>,
+    /// Sectors of the data area that the run writes.
+    pub data: Vec<u64>,
+    /// The worlds that moved in a state from which a recovery was judged. States that differ in the bytes of free clusters
+    /// alone are one.
+    pub known: HashMap<u128, Moved>,
     pub kinds: HashSet<u64>,
+    /// States of the operation so far.
+    pub cuts: usize,
     pub violations: Vec<(String, Violation)>,
 }
 
@@ -60,15 +66,22 @@ impl Exploration<'_> {
         if found.is_empty() {
             found.extend(self.judge_commit(frame, cut, moved, watches));
         }
-        if self.counts.states % self.depth.readers_every == 0 {
+        self.cuts += 1;
+        if self.asked == Some(self.cuts) {
             self.ask_others(frame, &report, &mut found);
         }
         let sound = found.is_empty();
         self.report(&format!("{cut:?}"), found);
-        if sound && !self.known.contains_key(&frame.key()) {
+        if sound && !self.known.contains_key(&self.key(frame)) {
             let nested = self.kinds.insert(kind_of(&report)) || self.random.below(self.depth.nested_every) == 0;
             self.recover(frame, &format!("{cut:?}"), moved, nested);
         }
+    }
+
+    /// Tells states apart, but for the bytes of free clusters.
+    fn key(&self, frame: &Frame) -> u128 {
+        let free = |s: &u64| self.geometry.cluster_of(*s).is_some_and(|c| self.geometry.is_free(frame, c));
+        frame.key_without(self.data.iter().copied().filter(free))
     }
 
     /// In each world one write decides, once, and on the same side of it in every order.
@@ -92,14 +105,11 @@ impl Exploration<'_> {
         let mut recording = recorder.into_recording();
         let mut found: Vec<Violation> =
             recording.misuse.iter().map(|detail| violation("misuse of the medium", detail)).collect();
-        let mut done = false;
         if let Err(e) = result {
             found.push(violation("recover failed", e.to_string()));
         } else {
             let report = self.checker.check(&recording.frame);
-            let judged = self.promise.judge_recovered(&recording.frame, &report, moved);
-            done = judged.0;
-            found.extend(judged.1);
+            found.extend(self.promise.judge_recovered(&recording.frame, &report, moved));
             let again = Recorder::new(recording.frame);
             if let Err(e) = recover(&again) {
                 found.push(violation("second recover failed", e.to_string()));
@@ -112,7 +122,7 @@ impl Exploration<'_> {
         }
         let (back, events) = recording.rewind();
         *frame = back;
-        self.known.insert(frame.key(), (moved, done));
+        self.known.insert(self.key(frame), moved);
         let sound = found.is_empty();
         self.report(&format!("recover after {at}"), found);
         if sound && nested && !events.is_empty() {
@@ -126,8 +136,8 @@ impl Exploration<'_> {
         crash::enumerate(frame, events, is_data, limits, &mut |frame, cut| {
             self.counts.nested += 1;
             let at = format!("{cut:?} in recover after {at}");
-            let now = match self.known.get(&frame.key()) {
-                Some((now, _)) => *now,
+            let now = match self.known.get(&self.key(frame)) {
+                Some(now) => *now,
                 None => {
                     let report = self.checker.check(frame);
                     let (now, found) = self.promise.judge_cut(frame, &report);
@@ -150,10 +160,11 @@ impl Exploration<'_> {
         self.violations.extend(found.into_iter().map(|v| (at.to_owned(), v)));
     }
 
-    /// The opinion of `fsck.fat` and the fatfs crate.
+    /// The opinion of readers that share no code with the checker, nor with each other.
     fn ask_others(&mut self, frame: &Frame, report: &Report, found: &mut Vec<Violation>) {
+        // fsck.fat always compares the FATs, and reads the first.
         if self.geometry.active.is_none() {
-            self.counts.fsck += 1;
+            self.counts.asked.fsck += 1;
             match readers::by_fsck(frame) {
                 Ok(complaints) if complaints.is_empty() == (report.is_clean() && !report.dirty) => {}
                 Ok(complaints) => {
@@ -162,9 +173,28 @@ impl Exploration<'_> {
                 Err(e) => found.push(violation("fsck.fat did not run", e.to_string())),
             }
         }
-        if self.readable_by_all {
-            self.counts.fatfs += 1;
-            found.extend(readers::disagreement(frame, report).map(|d| violation("the fatfs crate disagrees", d)));
+        self.counts.asked.seven_zip += 1;
+        found.extend(readers::seven_zip_disagrees(frame, report).map(|d| violation("7-Zip disagrees", d)));
+        // The others take FAT32 only with 65,525 clusters or more.
+        if !self.readable_by_all {
+            return;
+        }
+        self.counts.asked.fatfs += 1;
+        found.extend(readers::disagreement(frame, report).map(|d| violation("the fatfs crate disagrees", d)));
+        self.counts.asked.mtools += 1;
+        let in_menu = |path: &&str| path.starts_with(LINUX) && path.to_ascii_lowercase().ends_with(".efi");
+        let files = report.entries.iter().filter(|e| e.content.is_some());
+        let paths: Vec<&str> = files.map(|e| e.path.as_str()).filter(in_menu).take(3).collect();
+        match readers::by_mtools(frame, &paths) {
+            Ok(read) => {
+                for (path, bytes) in paths.iter().zip(read) {
+                    let content = bytes.map(|b| Content::of(&b, frame.sector_size()));
+                    if content != report.content(path) {
+                        found.push(violation("mtools disagrees", format!("{path}: {content:?}")));
+                    }
+                }
+            }
+            Err(e) => found.push(violation("mtools did not run", e.to_string())),
         }
     }
 }

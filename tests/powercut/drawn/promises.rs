@@ -33,6 +33,8 @@ pub struct Promise<'a> {
     foreign: Vec<(u32, u32)>,
     /// Whether what was before is a state to come back to.
     may_undo: bool,
+    /// A deletion of several files that keeps no record, for want of room: some of them may be gone.
+    pub piecemeal: bool,
 }
 
 /// What a board starts depends on its variables.
@@ -71,7 +73,20 @@ impl<'a> Promise<'a> {
         let kept = old.intersection(&new).copied().collect();
         let foreign = foreign.to_vec();
         let (starts_before, starts_after) = (oracle.starts(&before), oracle.starts(&after));
-        Self { oracle, geometry, before, after, starts_before, starts_after, bystanders, old, kept, foreign, may_undo }
+        Self {
+            oracle,
+            geometry,
+            before,
+            after,
+            starts_before,
+            starts_after,
+            bystanders,
+            old,
+            kept,
+            foreign,
+            may_undo,
+            piecemeal: false,
+        }
     }
 
     /// What starts, in words.
@@ -128,8 +143,8 @@ impl<'a> Promise<'a> {
         (moved, found)
     }
 
-    /// Judges the end of a recovery from a state in which these worlds had moved. Says whether the operation is done.
-    pub fn judge_recovered(&self, frame: &Frame, report: &Report, moved: Moved) -> (bool, Vec<Violation>) {
+    /// Judges the end of a recovery from a state in which these worlds had moved.
+    pub fn judge_recovered(&self, frame: &Frame, report: &Report, moved: Moved) -> Vec<Violation> {
         let mut found = Vec::new();
         self.judge_clean(report, "not clean after recover", &mut found);
         self.judge_foreign(frame, &mut found);
@@ -138,14 +153,19 @@ impl<'a> Promise<'a> {
         found.extend(unused.into_iter().filter(|v| v.kind.starts_with("bystander")));
         let now = tree(report);
         let done = now == tree(&self.after);
-        if !(done || self.may_undo && now == tree(&self.before)) {
+        let known = |(path, content): (&&str, &Option<Content>)| {
+            tree(&self.before).get(path) == Some(content) || tree(&self.after).get(path) == Some(content)
+        };
+        if self.piecemeal && now.iter().all(known) {
+            // Each step was safe by itself, and there is no record of the others.
+        } else if !(done || self.may_undo && now == tree(&self.before)) {
             let names: Vec<_> = now.keys().filter(|p| !self.bystanders.contains_key(**p)).collect();
             found.push(violation("neither undone nor finished", format!("{names:?}")));
         } else if !done && moved != 0 {
             found.push(violation("recover takes the commit back", format!("worlds {moved:b}")));
         }
         self.judge_start(report, &mut found);
-        (done, found)
+        found
     }
 
     fn judge_clean(&self, report: &Report, kind: &'static str, found: &mut Vec<Violation>) {

@@ -32,6 +32,9 @@ struct Interrupted {
     may_go: HashSet<Content>,
 }
 
+/// Of so many operations in a hundred one state is given to readers by other hands.
+const READERS: usize = 8;
+
 pub struct Scenario<'c> {
     seed: u64,
     random: Random,
@@ -135,7 +138,8 @@ impl<'c> Scenario<'c> {
         let images = std::mem::take(&mut self.images);
         let oracle = Oracle::new(board, &images);
         let may_undo = !matches!(step, Step::Recover);
-        let promise = Promise::new(&oracle, &board.geometry, [before, after.clone()], &self.foreign, may_undo);
+        let mut promise = Promise::new(&oracle, &board.geometry, [before, after.clone()], &self.foreign, may_undo);
+        promise.piecemeal = matches!(step, Step::Prune { delete: true, .. }) && !keeps_record(&recording.events);
         let wanted = match (step, cut) {
             (Step::Swap { image, .. }, _) => Wanted::Image(Content::of(&image.bytes, board.shape.sector as usize)),
             (Step::Recover, Some(cut)) => Wanted::OneOf(cut.starts.clone()),
@@ -195,7 +199,18 @@ impl<'c> Scenario<'c> {
     fn explore(&mut self, board: &Board, promise: &Promise<'_>, frame: &mut Frame, events: &[Event], step: &Step) {
         let earlier = self.counts.all_states();
         let is_data = data_sectors(board, &self.checker.check(frame), frame);
-        let depth = Depth { nested_every: 6, readers_every: 4001, sampled: 24 };
+        let depth = Depth { nested_every: 6, sampled: 24 };
+        let mut data: Vec<u64> = events
+            .iter()
+            .filter_map(|e| match e {
+                Event::Write { sector, .. } => Some(*sector).filter(|s| is_data(*s)),
+                _ => None,
+            })
+            .collect();
+        data.sort_unstable();
+        data.dedup();
+        let writes = events.iter().filter(|e| matches!(e, Event::Write { .. })).count();
+        let asked = self.random.chance(READERS).then(|| 1 + self.random.below(writes + writes / 2 + 1));
         let mut exploration = Exploration {
             promise,
             geometry: &board.geometry,
@@ -205,6 +220,9 @@ impl<'c> Scenario<'c> {
             checker: &mut self.checker,
             random: Random::new(self.random.next()),
             counts: self.counts,
+            asked,
+            data,
+            cuts: 0,
             known: Default::default(),
             kinds: HashSet::new(),
             violations: Vec::new(),
@@ -213,6 +231,9 @@ impl<'c> Scenario<'c> {
         let violations = std::mem::take(&mut exploration.violations);
         let states = self.counts.all_states() - earlier;
         self.counts.steps.entry(step.word()).or_default()[3] += states;
+        let class = self.counts.classes.entry((step.word(), board.class())).or_default();
+        class[0] += states;
+        class[1] += usize::from(asked.is_some());
         if self.tell && !violations.is_empty() {
             println!("    {} violations in {states} states", violations.len());
         }
@@ -285,6 +306,12 @@ impl<'c> Scenario<'c> {
             self.counts.violation(v.kind, self.seed, || format!("step {}: {at}: {}", self.nth, v.detail));
         }
     }
+}
+
+/// Whether the record of an operation is among the sectors that it wrote: its name in a directory.
+fn keeps_record(events: &[Event]) -> bool {
+    let names = |bytes: &[u8]| bytes.chunks(32).any(|slot| slot.starts_with(b"BOOTSURGTXN"));
+    events.iter().any(|e| matches!(e, Event::Write { data, .. } if names(&data.bytes)))
 }
 
 /// What a restore put in place: of what changed its name, the content that starts.

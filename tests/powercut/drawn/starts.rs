@@ -55,8 +55,11 @@ impl Images {
     }
 }
 
-/// Names in `EFI/Linux` with their contents, in the order of the directory. `None`: broken, or a directory.
-type Listing = Vec<(String, Option<Content>, bool)>;
+/// The names in `EFI/Linux`, their contents (`None`: broken, or a directory) and attributes, in the order of the directory.
+type Listing = Vec<(String, Option<Content>, u8)>;
+
+const READ_ONLY: u8 = 0x01;
+const DIRECTORY: u8 = 0x10;
 
 /// Predicts, and remembers what it predicted.
 pub struct Oracle<'b> {
@@ -107,7 +110,7 @@ impl<'b> Oracle<'b> {
             loader: self.loader.clone(),
             machine: self.machine,
             loader_path: format!("\\EFI\\BOOT\\{}", board.arch.removable_loader()),
-            linux: listing.iter().map(|(name, content, dir)| self.seen(name, *content, *dir)).collect(),
+            linux: listing.iter().map(|(name, content, attributes)| self.seen(name, *content, *attributes)).collect(),
             type1: board.type1.clone(),
             loader_conf: board.loader_conf.clone(),
             key_dirs: Vec::new(),
@@ -123,8 +126,8 @@ impl<'b> Oracle<'b> {
     }
 
     /// A file as systemd-boot sees it.
-    fn seen(&self, name: &str, content: Option<Content>, directory: bool) -> UkiFile {
-        if directory {
+    fn seen(&self, name: &str, content: Option<Content>, attributes: u8) -> UkiFile {
+        if attributes & DIRECTORY != 0 {
             return UkiFile::directory(name);
         }
         let nothing = Content { size: 0, id: 0 };
@@ -135,7 +138,7 @@ impl<'b> Oracle<'b> {
             let bytes = self.images.get(&content).map_or(&empty, |i| &i.bytes);
             UkiFile::probe(name, bytes, &self.loader, self.machine)
         });
-        UkiFile { name: name.to_owned(), ..file.clone() }
+        UkiFile { name: name.to_owned(), read_only: attributes & READ_ONLY != 0, ..file.clone() }
     }
 
     fn start(&self, prediction: &Prediction, listing: &Listing) -> Start {
@@ -159,5 +162,5 @@ fn listing(report: &Report) -> Listing {
         let (directory, name) = path.rsplit_once('/')?;
         directory.eq_ignore_ascii_case(LINUX).then(|| name.to_owned())
     };
-    report.entries.iter().filter_map(|e| Some((inside(&e.path)?, e.content, e.is_directory()))).collect()
+    report.entries.iter().filter_map(|e| Some((inside(&e.path)?, e.content, e.raw[11]))).collect()
 }

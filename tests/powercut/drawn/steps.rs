@@ -64,7 +64,11 @@ impl Step {
                 let target = match random.below(12) {
                     0..=5 => None,
                     6 | 7 => selected.map(str::to_owned),
-                    8 | 9 if !bootable.is_empty() => Some(random.pick(&bootable).clone()),
+                    8 | 9 if !bootable.is_empty() => {
+                        let name = random.pick(&bootable).clone();
+                        // FAT does not tell them apart.
+                        Some(if random.chance(25) { name.to_ascii_uppercase() } else { name })
+                    }
                     10 => Some("Talos.efi".to_owned()),
                     _ => {
                         let n = longest(sector) - random.pick(&[5, 10, 20, 40]);

@@ -1,0 +1,148 @@
+//! The operations that are cut and booted: menus in which another file than the old image or the new one could win, or
+//! one that does not start.
+
+use crate::job::talos;
+use crate::lab::Systemd;
+use crate::recorder::Recorder;
+use bootsurgeon::block::{ReadAt, Sink, read_vec};
+use bootsurgeon::boot::Variables;
+use bootsurgeon::esp::{BackupName, Inventory};
+use bootsurgeon::fat::{Editor, Stamp};
+use bootsurgeon::plan::{NewImage, SwapPlan, SwapWishes, backups};
+use bootsurgeon::surgery::{ContentRef, LINUX_DIR, Staging, open_healthy};
+use bootsurgeon::uki;
+use sha2::{Digest, Sha256};
+
+const NAME: &str = "Talos-v1.12.4.efi";
+const DUPLICATE: &str = "Talos-v1.12.4~1.efi";
+const NOW: u64 = 1_771_000_000;
+
+/// What is done to a medium.
+type Act = Box<dyn Fn(&Recorder, &Shape) + Send + Sync>;
+
+/// An ESP and an operation on it.
+pub(crate) struct Shape {
+    pub(crate) name: &'static str,
+    /// The files of `EFI/Linux`.
+    pub(crate) files: Vec<(&'static str, Vec<u8>)>,
+    /// systemd-boot's variables, as raw data.
+    pub(crate) variables: Vec<(&'static str, Vec<u8>)>,
+    /// What happens before, uncut.
+    pub(crate) earlier: Vec<Act>,
+    pub(crate) operation: Act,
+    /// Every image, and the payload that it starts.
+    pub(crate) images: Vec<(Vec<u8>, &'static str)>,
+}
+
+impl Shape {
+    /// The payload of an image; none of one that does not start.
+    pub(crate) fn payload(&self, bytes: &[u8]) -> Option<&'static str> {
+        self.images.iter().find(|(image, _)| image == bytes).map(|(_, payload)| *payload)
+    }
+
+    pub(crate) fn known_variables(&self) -> Variables {
+        let get = |name: &str| self.variables.iter().find(|(n, _)| *n == name).map(|(_, data)| data.clone());
+        Variables { default: get("LoaderEntryDefault"), virtual_machine: Some(true), ..Variables::default() }
+    }
+}
+
+/// The shapes in which a power cut could start a third image, or nothing, beside the plain swap.
+pub(crate) fn shapes(systemd: &Systemd) -> Vec<Shape> {
+    let image = |version: &str, payload: &str| talos(systemd, version, payload);
+    let (old, new, older) = (image("v1.12.4", "old"), image("v1.12.4", "new"), image("v1.11.0", "new"));
+    let third = image("v1.12.4", "third");
+    // Cut off behind what systemd-boot reads of it: listed, and no program that firmware loads.
+    let dead = third[..third.len() - 2048].to_vec();
+    let backup = "Talos-v1.12.4.efi.bak.1770000000";
+    let swap = |bytes: &[u8], target: Option<&'static str>| -> Act {
+        let bytes = bytes.to_vec();
+        Box::new(move |medium, shape| swap(medium, shape, &bytes, target))
+    };
+    let restore = || -> Act { Box::new(restore) };
+    let shape = |name, files: &[(&'static str, &[u8])], operation| Shape {
+        name,
+        files: files.iter().map(|(name, bytes)| (*name, bytes.to_vec())).collect(),
+        variables: Vec::new(),
+        earlier: Vec::new(),
+        operation,
+        images: vec![(old.clone(), "old"), (new.clone(), "new"), (older.clone(), "new"), (third.clone(), "third")],
+    };
+    let pinned = "talos-v1.12.4.efi\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    vec![
+        shape("a swap of the same version", &[(NAME, &old)], swap(&new, None)),
+        shape("a swap to an older version, a duplicate in the menu", &[(DUPLICATE, &third), (NAME, &old)], {
+            swap(&older, None)
+        }),
+        shape("a swap --target to an older version, a duplicate in the menu", &[(NAME, &old), (DUPLICATE, &third)], {
+            swap(&older, Some(NAME))
+        }),
+        shape(
+            "a restore of an older version, a duplicate in the menu",
+            &[(NAME, &old), (DUPLICATE, &third), (backup, &older)],
+            restore(),
+        ),
+        shape(
+            "a restore of an older version, a dead duplicate in the menu",
+            &[(NAME, &old), (DUPLICATE, &dead), (backup, &older)],
+            restore(),
+        ),
+        Shape {
+            variables: vec![("LoaderEntryDefault", pinned)],
+            ..shape(
+                "a swap to an older version, the target pinned by a variable",
+                &[(DUPLICATE, &third), (NAME, &old)],
+                swap(&older, None),
+            )
+        },
+        {
+            // `swap --target Talos.efi`, then `talosctl upgrade`, then `restore`.
+            let (second, upgraded) = (image("v1.13.0", "second"), image("v1.13.1", "old"));
+            let mut all = shape("a restore after an upgrade", &[(NAME, &older)], restore());
+            all.images.extend([(second.clone(), "second"), (upgraded.clone(), "old")]);
+            all.earlier = vec![
+                swap(&second, Some("Talos.efi")),
+                Box::new(move |medium, _| add(medium, "Talos-v1.13.1.efi", &upgraded)),
+            ];
+            all
+        },
+    ]
+}
+
+/// As the command does it, without its checks of signatures.
+fn swap(medium: &Recorder, shape: &Shape, bytes: &Vec<u8>, target: Option<&str>) {
+    let esp = Inventory::read(medium, shape.known_variables()).unwrap();
+    let facts = uki::probe(bytes).unwrap();
+    let image =
+        NewImage { source: bytes, version: facts.version(), bytes_to_write: bytes.len() as u64, from_file: None };
+    let time = esp.stamp(NOW);
+    let wishes = SwapWishes { target: target.map(str::to_owned), time, ..SwapWishes::default() };
+    let plan = SwapPlan::make(&esp, &image, &wishes).unwrap();
+    let mut staging = Staging::begin(open_healthy(medium).unwrap(), bytes.len() as u64).unwrap();
+    for chunk in bytes.chunks(16 * 1024) {
+        staging.chunk(chunk).unwrap();
+    }
+    let staged = staging.seal(Sha256::digest(bytes).into()).unwrap();
+    let _ = staged.commit(&plan.order("swap", time)).unwrap();
+}
+
+/// The newest backup goes back.
+fn restore(medium: &Recorder, shape: &Shape) {
+    let esp = Inventory::read(medium, shape.known_variables()).unwrap();
+    let name = backups(&esp).first().unwrap().0.clone();
+    let file = esp.file(&name).unwrap();
+    let bytes = esp.volume.file(&file.entry).unwrap();
+    let image = NewImage { source: &bytes, version: file.version(), bytes_to_write: 0, from_file: Some(&name) };
+    let time = esp.stamp(NOW);
+    let target = Some(BackupName::parse(&name).unwrap().original);
+    let plan = SwapPlan::make(&esp, &image, &SwapWishes { target, time, ..SwapWishes::default() }).unwrap();
+    let sha256 = Some(hex::encode(Sha256::digest(read_vec(&bytes, 0, bytes.size() as usize).unwrap())));
+    let verified = ContentRef { cluster: file.entry.first_cluster, bytes: file.entry.bytes, sha256 };
+    let _ = plan.order("restore", time).restore(open_healthy(medium).unwrap(), &name, verified).unwrap();
+}
+
+/// Somebody else writes a file.
+fn add(medium: &Recorder, name: &str, bytes: &[u8]) {
+    let mut editor = Editor::open(medium).unwrap();
+    editor.make_file(LINUX_DIR, name, bytes, Stamp(NOW)).unwrap();
+    editor.write_fsinfo().unwrap();
+}
