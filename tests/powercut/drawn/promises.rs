@@ -35,6 +35,8 @@ pub struct Promise<'a> {
     may_undo: bool,
     /// A deletion of several files that keeps no record, for want of room: some of them may be gone.
     pub piecemeal: bool,
+    /// Whether a new image comes: before that, nothing may be gone.
+    pub installs: bool,
 }
 
 /// What a board starts depends on its variables.
@@ -86,6 +88,7 @@ impl<'a> Promise<'a> {
             foreign,
             may_undo,
             piecemeal: false,
+            installs: false,
         }
     }
 
@@ -117,6 +120,17 @@ impl<'a> Promise<'a> {
         found
     }
 
+    /// Whether every name that changes was in the plan.
+    pub fn judge_plan(&self, names: &[String]) -> Vec<Violation> {
+        let changed = tree(&self.before).into_keys().chain(tree(&self.after).into_keys());
+        let name = |path: &str| path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned();
+        let listed = |path: &&str| names.iter().any(|n| n.eq_ignore_ascii_case(&name(path)));
+        { changed }
+            .filter(|path| !self.bystanders.contains_key(*path) && !listed(path))
+            .map(|path| violation("changes what no plan said", path))
+            .collect()
+    }
+
     /// Judges a state in the middle. Where a violation is found, the worlds are not to be relied on.
     pub fn judge_cut(&self, frame: &Frame, report: &Report) -> (Moved, Vec<Violation>) {
         let mut found: Vec<_> = report
@@ -132,7 +146,7 @@ impl<'a> Promise<'a> {
             report.entries.iter().filter(|e| !self.is_record(&e.path)).filter_map(|e| e.content).collect();
         // Before the commit nothing may be gone, behind it only what was to go.
         let undecided = self.starts_before == self.starts_after;
-        let needed = if moved == 0 && !undecided { &self.old } else { &self.kept };
+        let needed = if moved == 0 && self.installs && !undecided { &self.old } else { &self.kept };
         for content in needed.difference(&there) {
             let names: Vec<_> =
                 self.before.entries.iter().filter(|e| e.content == Some(*content)).map(|e| &e.path).collect();

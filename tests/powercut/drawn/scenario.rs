@@ -5,7 +5,7 @@ use super::counts::Counts;
 use super::explore::{Depth, Exploration};
 use super::promises::{Promise, RECORD, WORLDS, lost};
 use super::starts::{Images, Oracle, Start};
-use super::steps::{Done, Step};
+use super::steps::{Done, How, Step, Tampering};
 use crate::checker::{Checker, Content, Report};
 use crate::crash::{self, Limits};
 use crate::formatter::first_cluster;
@@ -30,6 +30,10 @@ enum Wanted {
 struct Interrupted {
     starts: [Vec<Start>; 2],
     may_go: HashSet<Content>,
+    /// The names that it touches in `EFI/Linux`.
+    names: Vec<String>,
+    /// What somebody else has put there since: names that keep their contents.
+    others: Vec<(String, Content)>,
 }
 
 /// Of so many operations in a hundred one state is given to readers by other hands.
@@ -46,13 +50,24 @@ pub struct Scenario<'c> {
     /// A stranger's lost clusters.
     foreign: Vec<(u32, u32)>,
     nth: u64,
+    tampering: Option<Tampering>,
 }
 
 impl<'c> Scenario<'c> {
     pub fn new(seed: u64, counts: &'c mut Counts, tell: bool) -> Self {
         let random = Random::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xB00_7500);
         let (checker, images, foreign) = (Checker::default(), Images::default(), Vec::new());
-        Self { seed, random, counts, tell, checker, images, foreign, nth: 0 }
+        Self { seed, random, counts, tell, checker, images, foreign, nth: 0, tampering: None }
+    }
+
+    /// The program makes this mistake in every operation.
+    pub fn tampered(mut self, tampering: Tampering) -> Self {
+        self.tampering = Some(tampering);
+        self
+    }
+
+    fn how<'b>(&self, board: &'b Board) -> How<'b> {
+        How { variables: &board.variables, nth: self.nth, tampering: self.tampering }
     }
 
     pub fn run(mut self) {
@@ -92,7 +107,7 @@ impl<'c> Scenario<'c> {
         self.nth += 1;
         let before = self.checker.check(&frame);
         let recorder = Recorder::new(frame);
-        let result = step.perform(&recorder, &board.variables, self.nth);
+        let result = step.perform(&recorder, &self.how(board));
         let recording = recorder.into_recording();
         let after = self.checker.check(&recording.frame);
         let mut found: Vec<Violation> =
@@ -146,7 +161,14 @@ impl<'c> Scenario<'c> {
             (Step::Restore { .. }, _) => Wanted::Image(restored(&promise, &after)),
             _ => Wanted::Same,
         };
+        promise.installs = matches!(wanted, Wanted::Image(_));
         found.extend(promise.judge_end(&may_go));
+        found.extend(done.names.iter().flat_map(|names| promise.judge_plan(names)));
+        for (path, content) in cut.iter().flat_map(|c| &c.others) {
+            if after.content(path) != Some(*content) {
+                found.push(violation("recover touches what somebody else wrote", path));
+            }
+        }
         found.extend(judge_wanted(&promise, &wanted));
         let good = found.is_empty();
         self.report(&format!("{word}, undisturbed"), found);
@@ -161,8 +183,8 @@ impl<'c> Scenario<'c> {
             may_go.insert(Content::of(&image.bytes, board.shape.sector as usize));
         }
         if good && cut.is_none() && may_undo && self.random.chance(35) {
-            let interrupted = Interrupted { starts, may_go };
-            return self.interrupt(board, frame, &events, &interrupted);
+            let interrupted = Interrupted { starts, may_go, names: done.names.unwrap_or_default(), others: Vec::new() };
+            return self.interrupt(board, frame, &events, interrupted);
         }
         crash::redo(&mut frame, &events);
         frame
@@ -247,18 +269,22 @@ impl<'c> Scenario<'c> {
     }
 
     /// The power goes in the middle. Perhaps somebody does something before the volume is recovered.
-    fn interrupt(&mut self, board: &Board, mut frame: Frame, events: &[Event], cut: &Interrupted) -> Frame {
+    fn interrupt(&mut self, board: &Board, mut frame: Frame, events: &[Event], mut cut: Interrupted) -> Frame {
         let mut frame = self.any_state(board, &mut frame, events);
         let mut told = "the power is cut".to_owned();
         match self.random.below(3) {
             0 => {
-                let other = Step::draw_other(&mut self.random, board.arch);
+                let other = Step::draw_other(&mut self.random, board.arch, &cut.names);
                 if let Some(image) = other.image() {
                     self.images.add(image, board.shape.sector as usize, "a new image");
                 }
                 let medium = Recorder::new(frame.clone());
-                if other.perform(&medium, &board.variables, self.nth).is_ok() {
+                if other.perform(&medium, &self.how(board)).is_ok() {
+                    let was = self.checker.check(&frame);
                     frame = medium.into_recording().frame;
+                    let is = self.checker.check(&frame);
+                    let new = is.entries.iter().filter(|e| was.find(&e.path).is_none());
+                    cut.others = new.filter_map(|e| Some((e.path.clone(), e.content?))).collect();
                     told += &format!(", then {}", other.describe());
                 }
             }
@@ -267,7 +293,7 @@ impl<'c> Scenario<'c> {
                 let report = self.checker.check(&frame);
                 if !matches!(step, Step::Recover) && report.find(RECORD).is_some() {
                     let medium = Recorder::new(frame.clone());
-                    let result = step.perform(&medium, &board.variables, self.nth);
+                    let result = step.perform(&medium, &self.how(board));
                     if !matches!(&result, Err(e) if e.kind() == Kind::Interrupted) || medium.into_recording().wrote() {
                         let what = violation("goes on after an interrupted operation", step.describe());
                         self.report(step.word(), vec![what]);
@@ -279,7 +305,7 @@ impl<'c> Scenario<'c> {
         if self.tell {
             println!("  {told}");
         }
-        self.step(board, frame, &Step::Recover, Some(cut))
+        self.step(board, frame, &Step::Recover, Some(&cut))
     }
 
     /// One of the states that a power cut can leave.
@@ -329,7 +355,8 @@ fn judge_wanted(promise: &Promise<'_>, wanted: &Wanted) -> Vec<Violation> {
     for (world, (old, new)) in before.iter().zip(after).enumerate() {
         let good = match wanted {
             Wanted::Image(content) => matches!(new, Start::File { content: c, profile: Some(0) } if c == content),
-            Wanted::Same => old == new,
+            // What was down may come up when what does not start leaves the menu.
+            Wanted::Same => old == new || *old == Start::Nothing,
             Wanted::OneOf(starts) => {
                 old == new || *new != Start::Nothing && starts.iter().any(|s| s.get(world) == Some(new))
             }

@@ -9,7 +9,9 @@ use bootsurgeon::esp::{BackupName, Inventory};
 use bootsurgeon::fat::{Editor, Stamp};
 use bootsurgeon::pe::Arch;
 use bootsurgeon::plan::{NewImage, PrunePlan, PruneWishes, SwapPlan, SwapWishes, backups};
-use bootsurgeon::surgery::{ContentRef, Staging, open_healthy, recover, rehearse_recovery, room_for};
+use bootsurgeon::surgery::{
+    ContentRef, Order, Rename, Staging, Step as Action, open_healthy, recover, rehearse_recovery, room_for,
+};
 use bootsurgeon::{Error, Result, uki};
 use sha2::{Digest, Sha256};
 
@@ -35,19 +37,87 @@ pub enum Step {
     Recover,
     /// `talosctl upgrade`: every `Talos-*.efi` but the one that boots goes, and one comes, under a name that is free.
     Upgrade(Image),
+    /// Somebody puts a file under this name, which is free.
+    Put(String, Image),
     /// systemd-boot starts a file with a boot counter, and renames it.
     Boot,
 }
 
 /// What a step came to.
+#[derive(Default)]
 pub struct Done {
     /// Whether there was anything to do.
     pub changed: bool,
     /// Files that the plan said would be deleted.
     pub deletes: Vec<String>,
+    /// Every name that the plan said would change; where there is a plan.
+    pub names: Option<Vec<String>>,
 }
 
-const NOTHING: Done = Done { changed: false, deletes: Vec::new() };
+const NOTHING: Done = Done { changed: false, deletes: Vec::new(), names: None };
+
+/// A mistake in the order of a plan's steps, made on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tampering {
+    /// What leaves the menu before the commit leaves after it.
+    Late,
+    /// What leaves the menu after the commit leaves before it.
+    Early,
+    /// What leaves the menu after the commit leaves in the reverse order.
+    Reversed,
+}
+
+impl Tampering {
+    fn apply(self, order: &mut Order) {
+        let renames = |steps: &[Action]| -> Vec<Rename> {
+            let rename = |s: &Action| match s {
+                Action::Rename(rename) => Some(rename.clone()),
+                Action::Remove(_) => None,
+            };
+            steps.iter().filter_map(rename).collect()
+        };
+        match self {
+            Self::Late => {
+                let late: Vec<Action> = order.before.drain(..).map(Action::Rename).collect();
+                order.after.splice(0..0, late);
+            }
+            Self::Early => {
+                order.before.extend(renames(&order.after));
+                order.after.retain(|s| matches!(s, Action::Remove(_)));
+            }
+            Self::Reversed => {
+                let mut late = renames(&order.after);
+                order.after.retain(|s| matches!(s, Action::Remove(_)));
+                late.reverse();
+                order.after.splice(0..0, late.into_iter().map(Action::Rename));
+            }
+        }
+    }
+}
+
+/// How a step is carried out.
+#[derive(Clone, Copy)]
+pub struct How<'a> {
+    pub variables: &'a Variables,
+    /// The number of the step: a second passes between two.
+    pub nth: u64,
+    pub tampering: Option<Tampering>,
+}
+
+impl How<'_> {
+    fn now(&self) -> u64 {
+        TIME + self.nth
+    }
+
+    /// The order that a plan gives, or what tampering makes of it.
+    fn order(&self, plan: &SwapPlan, command: &str, time: u64) -> Order {
+        let mut order = plan.order(command, time);
+        if let Some(tampering) = self.tampering {
+            tampering.apply(&mut order);
+        }
+        order
+    }
+}
 /// When the first step happens.
 const TIME: u64 = 1_700_000_000;
 
@@ -97,13 +167,13 @@ impl Step {
         }
     }
 
-    /// What somebody else does.
-    pub fn draw_other(random: &mut Random, arch: Arch) -> Self {
-        if random.chance(70) {
-            let version = random.pick(&VERSIONS);
-            Self::Upgrade(Image::sound(random, arch, version))
-        } else {
-            Self::Boot
+    /// What somebody else does; `names` are those of an operation that was cut.
+    pub fn draw_other(random: &mut Random, arch: Arch, names: &[String]) -> Self {
+        let version = random.pick(&VERSIONS);
+        match random.below(10) {
+            0..=4 => Self::Upgrade(Image::sound(random, arch, version)),
+            5..=7 if !names.is_empty() => Self::Put(random.pick(names), Image::sound(random, arch, version)),
+            _ => Self::Boot,
         }
     }
 
@@ -117,6 +187,7 @@ impl Step {
             Self::Prune { delete: true, .. } => "prune --delete",
             Self::Recover => "recover",
             Self::Upgrade(_) => "talosctl upgrade",
+            Self::Put(..) => "a copy by hand",
             Self::Boot => "boot",
         }
     }
@@ -140,6 +211,7 @@ impl Step {
                 format!("prune{delete}{}{last}", keep(keep_backups))
             }
             Self::Upgrade(image) => format!("talosctl upgrade to {}", image.version.as_deref().unwrap_or("?")),
+            Self::Put(name, _) => format!("somebody puts a file there as {name}"),
             Self::Recover | Self::Boot => self.word().to_owned(),
         }
     }
@@ -147,20 +219,20 @@ impl Step {
     /// The image that the step brings.
     pub fn image(&self) -> Option<&Image> {
         match self {
-            Self::Swap { image, .. } | Self::Upgrade(image) => Some(image),
+            Self::Swap { image, .. } | Self::Upgrade(image) | Self::Put(_, image) => Some(image),
             _ => None,
         }
     }
 
-    /// Does it, as the command does. `nth` is the step's number: a second passes between two steps.
-    pub fn perform(&self, medium: &dyn WriteAt, variables: &Variables, nth: u64) -> Result<Done> {
+    /// Does it, as the command does.
+    pub fn perform(&self, medium: &dyn WriteAt, how: &How<'_>) -> Result<Done> {
         match self {
-            Self::Swap { .. } => self.swap(medium, variables, nth),
-            Self::Restore { backup } => restore(medium, variables, nth, backup.as_deref()),
+            Self::Swap { .. } => self.swap(medium, how),
+            Self::Restore { backup } => restore(medium, how, backup.as_deref()),
             Self::Prune { delete, keep_backups, no_fallback } => {
-                let esp = Inventory::read(medium, variables.clone())?;
+                let esp = Inventory::read(medium, how.variables.clone())?;
                 esp.refuse_unsafe()?;
-                let time = esp.stamp(TIME + nth);
+                let time = esp.stamp(how.now());
                 let wishes =
                     PruneWishes { delete: *delete, keep_backups: *keep_backups, no_fallback: *no_fallback, time };
                 let plan = PrunePlan::make(&esp, &wishes)?;
@@ -168,33 +240,36 @@ impl Step {
                     return Ok(NOTHING);
                 }
                 let _ = plan.tidying(time).run(open_healthy(medium)?)?;
-                Ok(Done { changed: true, deletes: plan.delete })
+                let renamed = plan.renames.iter().flat_map(|r| [r.from.clone(), r.to.clone()]);
+                let names = Some(renamed.chain(plan.delete.iter().cloned()).collect());
+                Ok(Done { changed: true, deletes: plan.delete, names })
             }
             Self::Recover => {
                 // Now and then it is asked first what would be done.
-                let told = (nth % 4 == 0).then(|| rehearse_recovery(medium, medium.sector_size())).transpose()?;
+                let told = (how.nth % 4 == 0).then(|| rehearse_recovery(medium, medium.sector_size())).transpose()?;
                 let done = recover(medium)?;
                 if told.is_some_and(|told| told != done) {
                     return Err(Error::io(format!("the dry run promised something else than {done:?}")));
                 }
-                Ok(Done { changed: !done.actions.is_empty(), deletes: Vec::new() })
+                Ok(Done { changed: !done.actions.is_empty(), ..Done::default() })
             }
-            Self::Upgrade(image) => upgrade(medium, variables, image),
-            Self::Boot => boot(medium, variables),
+            Self::Upgrade(image) => upgrade(medium, how.variables, image),
+            Self::Put(name, image) => put(medium, name, image),
+            Self::Boot => boot(medium, how.variables),
         }
     }
 
-    fn swap(&self, medium: &dyn WriteAt, variables: &Variables, nth: u64) -> Result<Done> {
+    fn swap(&self, medium: &dyn WriteAt, how: &How<'_>) -> Result<Done> {
         let Self::Swap { image, target, keep_duplicates, keep_backups, once } = self else { return Ok(NOTHING) };
-        let esp = Inventory::read(medium, variables.clone())?;
+        let esp = Inventory::read(medium, how.variables.clone())?;
         esp.refuse_unsafe()?;
-        let time = esp.stamp(TIME + nth);
+        let time = esp.stamp(how.now());
         let bytes = &image.bytes;
         let facts = uki::probe(bytes)?;
-        let wishes =
-            SwapWishes { target: target.clone(), keep_duplicates: *keep_duplicates, keep_backups: *keep_backups, time };
-        let new =
-            NewImage { source: bytes, version: facts.version(), bytes_to_write: bytes.len() as u64, from_file: None };
+        let (target, keep_duplicates, keep_backups) = (target.clone(), *keep_duplicates, *keep_backups);
+        let wishes = SwapWishes { target, keep_duplicates, keep_backups, time };
+        let bytes_to_write = bytes.len() as u64;
+        let new = NewImage { source: bytes, version: facts.version(), bytes_to_write, from_file: None };
         let early = if *once { None } else { Some(SwapPlan::make(&esp, &new, &wishes)?) };
         let is_there = |plan: &SwapPlan| {
             let Some(file) = esp.file(&plan.target) else { return Ok::<_, Error>(false) };
@@ -220,13 +295,22 @@ impl Step {
         if is_there(&plan)? {
             return Ok(NOTHING);
         }
-        let _ = staged.commit(&plan.order("swap", time))?;
-        Ok(Done { changed: true, deletes: plan.delete })
+        let _ = staged.commit(&how.order(&plan, "swap", time))?;
+        let names = Some(names(&plan, None));
+        Ok(Done { changed: true, deletes: plan.delete, names })
     }
 }
 
-fn restore(medium: &dyn WriteAt, variables: &Variables, nth: u64, backup: Option<&str>) -> Result<Done> {
-    let esp = Inventory::read(medium, variables.clone())?;
+/// Every name that a plan says will change.
+fn names(plan: &SwapPlan, from: Option<&str>) -> Vec<String> {
+    let renamed = plan.renames.iter().flat_map(|r| [r.from.clone(), r.to.clone()]);
+    let backups = plan.backup.iter().chain(&plan.target_backup).cloned();
+    let all = renamed.chain(backups).chain(plan.delete.iter().cloned()).chain(from.map(str::to_owned));
+    all.chain(Some(plan.target.clone())).collect()
+}
+
+fn restore(medium: &dyn WriteAt, how: &How<'_>, backup: Option<&str>) -> Result<Done> {
+    let esp = Inventory::read(medium, how.variables.clone())?;
     esp.refuse_unsafe()?;
     let name = match backup {
         Some(name) => name.to_owned(),
@@ -240,18 +324,29 @@ fn restore(medium: &dyn WriteAt, variables: &Variables, nth: u64, backup: Option
         return Err(Error::rejected("the backup is no image that starts here"));
     }
     let bytes = esp.volume.file(&file.entry)?;
-    let time = esp.stamp(TIME + nth);
+    let time = esp.stamp(how.now());
     let image = NewImage { source: &bytes, version: file.version(), bytes_to_write: 0, from_file: Some(&name) };
     let wishes = SwapWishes { target: Some(parsed.original), keep_duplicates: false, keep_backups: None, time };
     let plan = SwapPlan::make(&esp, &image, &wishes)?;
     let sha256 = Some(hex::encode(Sha256::digest(read_all(&bytes)?)));
     let new = ContentRef { cluster: file.entry.first_cluster, bytes: file.entry.bytes, sha256 };
-    let _ = plan.order("restore", time).restore(open_healthy(medium)?, &name, new)?;
-    Ok(Done { changed: true, deletes: plan.delete })
+    let _ = how.order(&plan, "restore", time).restore(open_healthy(medium)?, &name, new)?;
+    let names = Some(names(&plan, Some(&name)));
+    Ok(Done { changed: true, deletes: plan.delete, names })
 }
 
 fn read_all(source: &dyn ReadAt) -> Result<Vec<u8>> {
     Ok(bootsurgeon::block::read_vec(source, 0, source.size() as usize)?)
+}
+
+fn put(medium: &dyn WriteAt, name: &str, image: &Image) -> Result<Done> {
+    let mut editor = Editor::open(medium)?;
+    if editor.directory(LINUX)?.find(name).is_some() {
+        return Ok(NOTHING);
+    }
+    editor.make_file(LINUX, name, &image.bytes, Stamp(TIME))?;
+    editor.write_fsinfo()?;
+    Ok(Done { changed: true, ..Done::default() })
 }
 
 fn upgrade(medium: &dyn WriteAt, variables: &Variables, image: &Image) -> Result<Done> {
@@ -279,7 +374,7 @@ fn upgrade(medium: &dyn WriteAt, variables: &Variables, image: &Image) -> Result
     let name = Some(format!("Talos-{version}.efi")).into_iter().chain(numbered).find(free).unwrap_or_default();
     editor.make_file(LINUX, &name, &image.bytes, Stamp(TIME))?;
     editor.write_fsinfo()?;
-    Ok(Done { changed: true, deletes: Vec::new() })
+    Ok(Done { changed: true, ..Done::default() })
 }
 
 fn boot(medium: &dyn WriteAt, variables: &Variables) -> Result<Done> {
@@ -287,5 +382,5 @@ fn boot(medium: &dyn WriteAt, variables: &Variables) -> Result<Done> {
     let (Some(file), Some(name)) = (esp.selected(), &esp.worlds[0].renamed_to) else { return Ok(NOTHING) };
     let mut editor = Editor::open(medium)?;
     editor.rename(LINUX, &file.entry, name)?;
-    Ok(Done { changed: true, deletes: Vec::new() })
+    Ok(Done { changed: true, ..Done::default() })
 }
