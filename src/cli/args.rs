@@ -461,7 +461,7 @@ pub(super) struct PruneArgs {
 pub(super) struct RestoreArgs {
     #[command(flatten)]
     pub(super) disk: DiskArgs,
-    /// The backup; the newest if none is named
+    /// The backup; if none is named, the image that was started last, else the newest
     pub(super) backup: Option<String>,
     /// List the backups and do nothing
     #[arg(long, conflicts_with = "out")]

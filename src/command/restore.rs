@@ -11,7 +11,7 @@ use crate::block::ReadAt;
 use crate::disk::Target;
 use crate::esp::{BackupName, Inventory};
 use crate::pcr::Bank;
-use crate::plan::{NewImage, SwapPlan, SwapWishes, backups};
+use crate::plan::{NewImage, SwapPlan, SwapWishes, backups, latest_backup};
 use crate::surgery::{ContentRef, open_healthy};
 use crate::verify::{Check, verify};
 use crate::{Error, Result};
@@ -22,7 +22,7 @@ use serde::Serialize;
 pub struct Restore {
     /// Which disk.
     pub disk: DiskRequest,
-    /// Which backup; the newest if none is named.
+    /// Which backup; if none is named, the image that was started last, else the newest.
     pub backup: Option<String>,
     /// Held against what.
     pub trust: TrustRequest,
@@ -172,8 +172,8 @@ impl Restore {
         let all = backups(esp);
         let list = || all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
         match &self.backup {
-            None => match all.first() {
-                Some((name, b)) => Ok((name.clone(), b.original.clone())),
+            None => match latest_backup(esp) {
+                Some((name, b)) => Ok((name, b.original)),
                 None => Err(Error::usage("there is no backup in EFI/Linux")),
             },
             Some(wanted) => {

@@ -21,6 +21,9 @@ const MAX_TYPE1: usize = 1024;
 /// `loader.conf` and Type #1 entries are short texts.
 const MAX_TEXT: u32 = 64 * 1024;
 
+/// The year 2100, in seconds since 1970 UTC: a number beyond it is no time of a swap.
+pub(crate) const END_OF_TIME: u64 = 4_102_444_800;
+
 /// What a file in `EFI/Linux` is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -306,8 +309,7 @@ impl<S: ReadAt> Inventory<S> {
     #[must_use]
     pub fn stamp(&self, now: u64) -> u64 {
         let backups = self.files.iter().filter_map(|f| BackupName::parse(f.name()));
-        // A number beyond the year 2100 is no time of a swap.
-        let newest = backups.map(|b| b.time).filter(|t| *t < 4_102_444_800).max();
+        let newest = backups.map(|b| b.time).filter(|t| *t < END_OF_TIME).max();
         newest.map_or(now, |t| now.max(t + 1))
     }
 

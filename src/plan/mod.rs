@@ -14,8 +14,9 @@ pub use prune::{PrunePlan, PruneWishes};
 pub use swap::{NewImage, SwapPlan, SwapWishes};
 
 use crate::block::ReadAt;
+use crate::boot::roles;
 use crate::esp::{BackupName, FileKind, Inventory};
-use crate::fat::{check_long_name, slots_of};
+use crate::fat::{check_long_name, same_name, slots_of};
 pub use crate::surgery::Rename;
 use crate::surgery::Step;
 use crate::{Error, Result};
@@ -47,6 +48,17 @@ fn old_backups<S: ReadAt>(esp: &Inventory<S>, keep: usize, except: Option<&str>)
     backups.into_iter().skip(keep).map(|(name, _)| name).collect()
 }
 
+/// The backup that a restore takes if none is named: the image that was started last, where the variables name it and it is in
+/// the menu no more; else the newest. One that is no image is passed over as long as there is another.
+pub fn latest_backup<S: ReadAt>(esp: &Inventory<S>) -> Option<(String, BackupName)> {
+    let all = backups(esp);
+    let is_image = |name: &str| esp.file(name).is_some_and(|f| f.facts.is_some());
+    let (images, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| is_image(name));
+    let started = roles(&esp.worlds[0], &esp.variables).running_file.filter(|name| esp.file(name).is_none());
+    let started = started.and_then(|name| images.iter().find(|(_, b)| same_name(&b.original, &name)).cloned());
+    started.or_else(|| images.into_iter().chain(others).next())
+}
+
 /// All backups, the newest first.
 pub fn backups<S: ReadAt>(esp: &Inventory<S>) -> Vec<(String, BackupName)> {
     let mut all: Vec<_> = esp
@@ -55,6 +67,7 @@ pub fn backups<S: ReadAt>(esp: &Inventory<S>) -> Vec<(String, BackupName)> {
         .filter(|f| f.kind == FileKind::Backup)
         .filter_map(|f| Some((f.name().to_owned(), BackupName::parse(f.name())?)))
         .collect();
-    all.sort_by_key(|(_, b)| std::cmp::Reverse(b.time));
+    // A number that no swap gives is somebody's own, and older than all that they give.
+    all.sort_by_key(|(_, b)| std::cmp::Reverse((b.time < crate::esp::END_OF_TIME, b.time)));
     all
 }

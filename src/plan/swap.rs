@@ -3,8 +3,8 @@
 use super::states::{Commit, Sequence, sequence};
 use super::{Rename, old_backups, refuse_long_names, steps};
 use crate::block::ReadAt;
-use crate::boot::{Prediction, Skip, UkiFile};
-use crate::esp::{EspFile, FileKind, Inventory, backup_of, disabled_of};
+use crate::boot::{Prediction, Skip, UkiFile, roles};
+use crate::esp::{BackupName, EspFile, FileKind, Inventory, backup_of, disabled_of};
 use crate::surgery::Order;
 use crate::uki::cmdline::{WIPE, wipes};
 use crate::{Code, Error, Result};
@@ -29,7 +29,7 @@ pub struct SwapPlan {
     pub renames: Vec<Rename>,
     /// How many of them come before the new image is in place: files that would win over it and start nowhere today.
     pub renames_before: usize,
-    /// The name that the target's own old content gets, if the target exists.
+    /// The name that the target's own old content gets, if the target exists: that of a backup, unless it could not start.
     pub target_backup: Option<String>,
     /// Old backups that are deleted.
     pub delete: Vec<String>,
@@ -91,7 +91,6 @@ impl SwapPlan {
         wishes: &SwapWishes,
         target: &str,
     ) -> Result<Result<Self, String>> {
-        let taken = |name: &str| esp.file(name).is_some();
         let existing = esp.file(target);
         if existing.is_none() && esp.as_seen().iter().any(|f| f.name.eq_ignore_ascii_case(target)) {
             return Ok(Err("there is a directory of that name".to_owned()));
@@ -99,17 +98,8 @@ impl SwapPlan {
         // The name keeps the case it has on the volume.
         let target = existing.map_or_else(|| target.to_owned(), |f| f.name().to_owned());
         let before = esp.worlds[0].selected_file().map(str::to_owned);
-        let mut used: Vec<String> = Vec::new();
-        let target_backup = existing.map(|_| backup_of(&target, wishes.time, taken));
-        used.extend(target_backup.clone());
-
         // The image that boots now, under another name, is retired rather than disabled: it is the way back.
         let retired = before.clone().filter(|name| *name != target && Some(name.as_str()) != image.from_file);
-        let retire = retired.clone().map(|from| {
-            let to = backup_of(&from, wishes.time, |n| taken(n) || used.iter().any(|u| u == n));
-            Rename { from, to }
-        });
-        used.extend(retire.as_ref().map(|r| r.to.clone()));
         let mut disable: Vec<String> = Vec::new();
         if !wishes.keep_duplicates {
             let old_version = before.as_deref().and_then(|b| esp.file(b)).and_then(EspFile::version);
@@ -150,20 +140,22 @@ impl SwapPlan {
             refuse_wiping_options(world)?;
         }
         // Whoever wins over the others goes after them, and the image that boots now goes last.
-        let mut renames: Vec<Rename> = Vec::new();
-        for name in disable.iter().rev() {
-            let to = disabled_of(name, wishes.time, |n| taken(n) || used.iter().any(|u| u == n));
-            used.push(to.clone());
-            renames.push(Rename { from: name.clone(), to });
-        }
-        let backup = retire.as_ref().map(|r| r.to.clone()).or_else(|| target_backup.clone());
-        renames.extend(retire);
-        let made = [Some(&target), target_backup.as_ref()].into_iter().flatten();
-        refuse_long_names(esp, made.chain(renames.iter().map(|r| &r.to)).map(String::as_str))?;
+        let leaving: Vec<&str> = disable.iter().rev().chain(&retired).map(String::as_str).collect();
+        let mut names = names_outside_the_menu(esp, existing.map(EspFile::name), &leaving, wishes.time);
+        let target_backup = existing.map(|_| names.remove(0));
+        let renames: Vec<Rename> =
+            leaving.iter().zip(names).map(|(from, to)| Rename { from: (*from).to_owned(), to }).collect();
+        let backup = renames.iter().find(|r| retired.as_ref() == Some(&r.from)).map(|r| r.to.clone());
+        let backup = backup.or_else(|| target_backup.clone());
+        let made: Vec<&String> = target_backup.iter().chain(renames.iter().map(|r| &r.to)).collect();
+        refuse_long_names(esp, made.iter().map(|name| name.as_str()).chain([target.as_str()]))?;
         let delete = match wishes.keep_backups {
             None => Vec::new(),
-            // The backup this plan makes is the newest one.
-            Some(keep) => old_backups(esp, keep.saturating_sub(usize::from(backup.is_some())), image.from_file),
+            // The backups that this plan makes are the newest.
+            Some(keep) => {
+                let new = made.iter().filter(|name| BackupName::parse(name).is_some_and(|b| !b.disabled)).count();
+                old_backups(esp, keep.saturating_sub(new), image.from_file)
+            }
         };
         let new = linux.iter().find(|f| f.name == target);
         let new = new.ok_or_else(|| Error::new(Code::Bug, format!("{target} is not in its own plan")))?;
@@ -205,6 +197,40 @@ impl SwapPlan {
             after: steps(after, &self.delete),
         }
     }
+}
+
+/// What the target's old content and the files that leave the menu are called then, in this order. Sound images that boot now,
+/// were started at the last boot, or give way to the new one stay as backups; everything else is disabled. Backups are told
+/// apart by their numbers: what was started last has the highest, for it is what a restore takes, and what boots now the next.
+fn names_outside_the_menu<S: ReadAt>(
+    esp: &Inventory<S>,
+    target: Option<&str>,
+    leaving: &[&str],
+    time: u64,
+) -> Vec<String> {
+    let running = roles(&esp.worlds[0], &esp.variables).running_file;
+    let running = running.as_deref().and_then(|name| esp.file(name)).map(EspFile::name);
+    let selected = esp.worlds[0].selected_file();
+    let rank = |name: &str| match Some(name) {
+        name if name == running => 2,
+        name if name == selected => 1,
+        _ => 0,
+    };
+    let files: Vec<&str> = target.into_iter().chain(leaving.iter().copied()).collect();
+    let sound = |name: &str| esp.file(name).is_some_and(|f| f.kind == FileKind::Uki);
+    let is_backup = |name: &str| sound(name) && (Some(name) == target || rank(name) > 0);
+    let mut backups: Vec<&str> = files.iter().copied().filter(|name| is_backup(name)).collect();
+    backups.sort_by_key(|name| rank(name));
+    let mut names: Vec<String> = Vec::new();
+    for name in files {
+        let taken = |name: &str| esp.file(name).is_some() || names.iter().any(|used| used == name);
+        let new = match backups.iter().position(|backup| *backup == name) {
+            Some(n) => backup_of(name, time.saturating_add(n as u64), taken),
+            None => disabled_of(name, time, taken),
+        };
+        names.push(new);
+    }
+    names
 }
 
 /// Up to 254, systemd-boot hands the command line of an image's last profile to the stub, which takes it for its own

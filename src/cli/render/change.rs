@@ -122,6 +122,10 @@ fn plan(f: &mut Page, p: Paint, plan: &SwapPlan) -> fmt::Result {
     if let Some(backup) = &plan.backup {
         writeln!(f, "  old image in   {backup}")?;
     }
+    // What the target held, where that is not the image that boots.
+    if let Some(name) = plan.target_backup.as_ref().filter(|name| plan.backup.as_ref() != Some(*name)) {
+        writeln!(f, "  kept           what {} held, in {name}", plan.target)?;
+    }
     for r in &plan.renames {
         writeln!(f, "  renamed        {} to {}", r.from, r.to)?;
     }
