@@ -113,7 +113,28 @@ pub(super) enum SchematicCommand {
         #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
         extra_kernel_arg: Vec<String>,
     },
-    /// Register a schematic with the factory
+    /// Change a schematic: the new one as YAML on stdout, its ID on stderr
+    Edit {
+        /// A schematic in YAML, or - for standard input
+        #[arg(required_unless_present = "from")]
+        file: Option<PathBuf>,
+        /// Change the schematic of the image that starts from this disk
+        #[arg(long, value_name = "DISK", conflicts_with = "file")]
+        from: Option<PathBuf>,
+        /// Add a system extension, for example tailscale (repeatable)
+        #[arg(long, value_name = "NAME")]
+        add_extension: Vec<String>,
+        /// Remove a system extension (repeatable)
+        #[arg(long, value_name = "NAME")]
+        remove_extension: Vec<String>,
+        /// Add a kernel argument, for example -talos.halt_if_installed (repeatable)
+        #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+        extra_kernel_arg: Vec<String>,
+        /// Remove an extra kernel argument (repeatable)
+        #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+        remove_kernel_arg: Vec<String>,
+    },
+    /// Register a schematic with the factory: its YAML on stdout, its ID on stderr
     Create {
         /// A schematic in YAML, or - for standard input
         file: PathBuf,

@@ -7,8 +7,8 @@ mod ui;
 
 use crate::block::{check_free, write_whole};
 use crate::command::{
-    self, Change, CopyOut, DiskRequest, FactoryImage, FactoryRequest, ImageRequest, ImageSource, TrustRequest,
-    VariablesChoice,
+    self, Change, CopyOut, DiskRequest, EditFrom, Event, FactoryImage, FactoryRequest, ImageRequest, ImageSource,
+    TrustRequest, Ui as _, VariablesChoice,
 };
 use crate::factory::{Asset, Auth, Cache, Options, PUBLIC_FACTORY, is_url, show_urls_in};
 use crate::harmless::harmless;
@@ -205,13 +205,30 @@ fn manual(dir: &Path, force: bool) -> Result<()> {
 }
 
 fn schematic(command: SchematicCommand, ui: &Terminal, out: &Output) -> Result<()> {
-    out.show(&match command {
+    let report = match command {
         SchematicCommand::Id { file, add_extension, extra_kernel_arg } => {
-            command::schematic_of(&file, &add_extension, &extra_kernel_arg)?
+            return out.show(&command::schematic_of(&file, &add_extension, &extra_kernel_arg)?);
+        }
+        SchematicCommand::Edit { file, from, add_extension, remove_extension, extra_kernel_arg, remove_kernel_arg } => {
+            let from = match (file, from) {
+                (_, Some(path)) => EditFrom::Disk(DiskRequest { path, partition: None, efivars: variables(None) }),
+                (file, None) => EditFrom::File(file.unwrap_or_else(|| "-".into())),
+            };
+            let edit = command::EditSchematic {
+                from,
+                add_extensions: add_extension,
+                remove_extensions: remove_extension,
+                add_kernel_args: extra_kernel_arg,
+                remove_kernel_args: remove_kernel_arg,
+            };
+            edit.run(ui)?
         }
         SchematicCommand::Create { file, factory: f } => command::create_schematic(&file, &factory(&f)?, ui)?,
         SchematicCommand::Show { id, factory: f } => command::show_schematic(&id, &factory(&f)?, ui)?,
-    })
+    };
+    // The YAML alone goes down a pipe.
+    ui.event(Event::Note(report.id.clone()));
+    out.show(&render::Yaml(report))
 }
 
 fn swap(a: SwapArgs) -> Result<command::Swap> {

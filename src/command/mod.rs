@@ -48,7 +48,7 @@ pub use prune::{Prune, PruneReport};
 pub use recover::{Recover, RecoverReport};
 pub use remote::Remote;
 pub use restore::{BackupReport, Restore, RestoreReport, list_backups};
-pub use schematic::{SchematicReport, schematic_of};
+pub use schematic::{EditFrom, EditSchematic, SchematicReport, schematic_of};
 pub use status::{
     BootReport, DiskReport, EntryReport, EspReport, FileReport, LoaderReport, PartitionReport, Status, StatusReport,
     status,

@@ -35,6 +35,10 @@ pub(super) fn is_dns_subdomain(name: &str) -> bool {
 
 /// Refuses what cannot be the name of a node.
 pub(super) fn check_node(name: &str) -> Result<()> {
+    if name.parse::<std::net::IpAddr>().is_ok() {
+        return Err(Error::usage(format!("{name} is an address, and a pod is bound to a node by its name"))
+            .advise("`kubectl get nodes -o wide` lists the names beside the addresses"));
+    }
     if is_dns_subdomain(name) {
         return Ok(());
     }
@@ -117,6 +121,8 @@ mod tests {
             "$(x)",
             "a: b",
             "../a",
+            "192.168.1.203",
+            "fd00::1",
             &"a".repeat(254),
         ] {
             let e = check_node(bad).unwrap_err();

@@ -140,6 +140,19 @@ impl Render for crate::command::PodReport {
     }
 }
 
+/// A schematic without its ID, for a pipe; JSON has both.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub(super) struct Yaml(pub(super) crate::command::SchematicReport);
+
+impl Render for Yaml {
+    const IS_DATA: bool = true;
+
+    fn text(&self, f: &mut Page, _: Paint) -> fmt::Result {
+        f.block(&self.0.schematic)
+    }
+}
+
 /// `completions`: the script, and nothing else, for a shell to read.
 #[derive(Serialize)]
 pub(super) struct Completions {
