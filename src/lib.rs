@@ -27,12 +27,12 @@
 //!
 //! | feature | what it adds | crates in all |
 //! | --- | --- | ---: |
-//! | none | | 102 |
-//! | `net` | the Image Factory and remote images: HTTP and TLS | 114 |
-//! | `testkit` | test keys, images made on the spot, a local Image Factory | 107 |
-//! | `demo` | the demonstration; with `net` and `testkit` | 119 |
-//! | `cli` | the program; with `net` | 140 |
-//! | all, the default | | 145 |
+//! | none | | 105 |
+//! | `net` | the Image Factory and remote images: HTTP and TLS | 117 |
+//! | `testkit` | test keys, images made on the spot, a local Image Factory | 110 |
+//! | `demo` | the demonstration; with `net` and `testkit` | 122 |
+//! | `cli` | the program; with `net` | 143 |
+//! | all, the default | | 148 |
 //!
 //! # Limitations
 //! A logical sector is assumed to be written whole or not at all.

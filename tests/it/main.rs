@@ -25,6 +25,7 @@ mod fat_health;
 mod faults;
 mod fixtures;
 mod hostile;
+mod layers;
 mod makers;
 mod network;
 mod packed;
