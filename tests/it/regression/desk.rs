@@ -34,8 +34,9 @@ fn issue16_12_a_schematic_is_edited_from_a_file_or_from_a_disk() {
         bootsurgeon!("schematic", "edit", "--from", disk, "--add-extension", "tailscale", "--json").code(0).json();
     assert_eq!(more["id"], TAILSCALE);
     let halt = "-talos.halt_if_installed";
-    let changed =
-        bootsurgeon!("schematic", "edit", "--from", disk, "--extra-kernel-arg", halt, "--json").code(0).json();
+    let mut both = args!["schematic", "edit", "--from", disk, "--json"].to_vec();
+    both.extend(args!["--add-extension", "tailscale", "--extra-kernel-arg", halt]);
+    let changed = crate::cli::run(&both).code(0).json();
     assert_eq!(changed["id"], NOHALT);
     let file = lab.path("s.yaml");
     std::fs::write(&file, changed["schematic"].as_str().unwrap()).unwrap();
