@@ -500,6 +500,15 @@ pub(super) struct RestoreArgs {
 pub(super) struct RecoverArgs {
     #[command(flatten)]
     pub(super) disk: DiskArgs,
+    /// Give lost chains of clusters a name back: images in EFI/Linux (never in the boot menu), others as FSCK0000.REC
+    #[arg(long, conflicts_with = "free_lost")]
+    pub(super) salvage: bool,
+    /// Free lost chains of clusters; what was in them is gone then
+    #[arg(long)]
+    pub(super) free_lost: bool,
+    /// Rename what has the name of this program's record and is none
+    #[arg(long)]
+    pub(super) set_aside: bool,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
 }

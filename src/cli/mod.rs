@@ -12,6 +12,7 @@ use crate::command::{
 };
 use crate::factory::{Asset, Auth, Cache, Options, PUBLIC_FACTORY, is_url, show_urls_in};
 use crate::harmless::harmless;
+use crate::surgery::LostFiles;
 use crate::verify::Verdict;
 use crate::{Context, Kind, Result};
 use args::{
@@ -157,7 +158,13 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
             }
         }
         Command::Recover(a) => {
-            let report = command::Recover { disk: disk(a.disk, None), change: change(&a.change) }.run(ui)?;
+            let lost = match (a.salvage, a.free_lost) {
+                (true, _) => LostFiles::Salvage,
+                (_, true) => LostFiles::Free,
+                _ => LostFiles::Keep,
+            };
+            let (disk, change) = (disk(a.disk, None), change(&a.change));
+            let report = command::Recover { disk, change, lost, set_aside: a.set_aside }.run(ui)?;
             out.show_change(&report, report.committed && report.out.is_none())?;
         }
         Command::Pod(c) => out.show(&pod::manifest(c, ui)?)?,

@@ -46,8 +46,15 @@ impl Change {
 /// [`Kind::Unsafe`]; what the source reports.
 pub(super) fn refuse_changed<S: ReadAt, N: ReadAt>(esp: &Inventory<S>, now: &Volume<N>, vars: &EfiVars) -> Result<()> {
     esp.refuse_changed(now)?;
-    if boot_variables(vars).0 == esp.variables {
+    let (variables, unreadable) = boot_variables(vars);
+    if variables == esp.variables {
         return Ok(());
+    }
+    if let Some(why) = unreadable.first() {
+        // It could be read when the plan was made, or the two would be equal.
+        return Err(
+            Error::io(format!("an EFI variable cannot be read: {why}")).advise("nothing was changed; try again")
+        );
     }
     Err(Error::refused("the EFI variables have changed since the plan was made").advise("run it again"))
 }

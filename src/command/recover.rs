@@ -1,10 +1,10 @@
 //! `recover`: after an interruption.
 
 use super::change::Change;
-use super::{DiskRequest, Ui};
+use super::{DiskRequest, Ui, now};
 use crate::Result;
 use crate::disk::Target;
-use crate::surgery::{Recovery, recover};
+use crate::surgery::{LostFiles, Recovery, RecoveryWishes, recover_with, rehearse_with};
 use serde::Serialize;
 
 /// What `recover` is asked for.
@@ -14,6 +14,10 @@ pub struct Recover {
     pub disk: DiskRequest,
     /// How.
     pub change: Change,
+    /// What happens to chains of clusters that belong to no file and that this program did not leave.
+    pub lost: LostFiles,
+    /// Give another name to what has the record's name and is none.
+    pub set_aside: bool,
 }
 
 /// What it did.
@@ -40,14 +44,18 @@ impl Recover {
 
     fn recover(&self, target: &Target, ui: &dyn Ui) -> Result<RecoverReport> {
         let source = target.open()?;
-        let recovery = crate::surgery::rehearse_recovery(&source, target.sector_size)?;
+        let recovery = rehearse_with(&source, target.sector_size, &self.wishes())?;
         if self.change.dry_run || recovery.actions.is_empty() {
             return Ok(self.report(recovery, false));
         }
         drop(source);
         self.change.confirm(ui, &format!("Do this on {}: {}?", target.path.display(), recovery.actions.join("; ")))?;
         let opened = target.open_surgery()?;
-        Ok(self.report(recover(opened.medium()).map_err(|e| e.with_esp_changed(true))?, true))
+        Ok(self.report(recover_with(opened.medium(), &self.wishes()).map_err(|e| e.with_esp_changed(true))?, true))
+    }
+
+    fn wishes(&self) -> RecoveryWishes {
+        RecoveryWishes { lost: self.lost, set_aside: self.set_aside, time: now() }
     }
 
     fn report(&self, recovery: Recovery, committed: bool) -> RecoverReport {

@@ -110,6 +110,7 @@ impl Restore {
         warnings.extend(target.warnings.iter().cloned());
         let esp = Inventory::read(target.open()?, variables)?;
         esp.refuse_unsafe()?;
+        warnings.extend(esp.lost.warning());
         let (name, original) = self.choose(&esp)?;
         let Some(file) = esp.file(&name) else { return Err(Error::usage(format!("there is no file {name}"))) };
         let bytes = esp.volume.file(&file.entry)?;

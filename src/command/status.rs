@@ -8,9 +8,10 @@ use crate::disk::Target;
 use crate::doctor::{DiskWords, EspView, Finding, examine_esp};
 use crate::efivars::Origin;
 use crate::esp::{EspFile, FileKind, Inventory};
-use crate::fat::{FatKind, ProblemClass, Volume};
+use crate::fat::{FatKind, ProblemClass};
 use crate::packed::Packing;
 use crate::pe::Arch;
+use crate::surgery::LostChain;
 use serde::Serialize;
 
 /// The request: a disk.
@@ -86,6 +87,8 @@ pub struct EspReport {
     pub problems: Vec<String>,
     /// What is worth knowing and stands in nobody's way.
     pub notes: Vec<String>,
+    /// Chains of clusters that belong to no file and that this program did not leave, the longest first, at most 64.
+    pub lost: Vec<LostChain>,
 }
 
 /// A file in `EFI/Linux`.
@@ -197,10 +200,10 @@ pub(super) fn report<S: ReadAt>(
         variables,
         findings,
         disk: disk_report(target),
-        esp: esp_report(&esp.volume, &esp.health),
+        esp: esp_report(esp),
         files: esp.files.iter().map(FileReport::of).collect(),
         boot: boot_report(esp),
-        interrupted: esp.interrupted.as_ref().map(ToString::to_string),
+        interrupted: esp.interrupted.as_ref().filter(|i| i.is_operation()).map(ToString::to_string),
         loader: esp.loader.as_ref().map(|(path, known)| LoaderReport {
             path: path.clone(),
             systemd_boot: known.as_ref().map(|l| l.version.to_string()),
@@ -224,7 +227,8 @@ fn disk_report(target: &Target) -> DiskReport {
     }
 }
 
-fn esp_report<S: ReadAt>(volume: &Volume<S>, health: &crate::fat::Health) -> EspReport {
+fn esp_report<S: ReadAt>(esp: &Inventory<S>) -> EspReport {
+    let (volume, health) = (&esp.volume, &esp.health);
     let g = volume.geometry();
     let (notes, problems): (Vec<_>, Vec<_>) = health.problems.iter().partition(|p| p.class == ProblemClass::Note);
     let text = |these: Vec<&crate::fat::Problem>| these.into_iter().map(|p| p.what.clone()).collect::<Vec<_>>();
@@ -237,6 +241,7 @@ fn esp_report<S: ReadAt>(volume: &Volume<S>, health: &crate::fat::Health) -> Esp
         healthy: health.is_healthy(),
         problems: text(problems),
         notes: text(notes),
+        lost: esp.lost.others.clone(),
     }
 }
 

@@ -145,6 +145,7 @@ impl Swap {
         warnings.extend(target.warnings.iter().cloned());
         let esp = Inventory::read(target.open()?, variables)?;
         esp.refuse_unsafe()?;
+        warnings.extend(esp.lost.warning());
 
         let mut policy = self.trust.policy(&vars, ui)?;
         policy.firmware_is_the_boards = self.disk.variables_are_the_boards(target);

@@ -5,7 +5,8 @@ use super::{Finding, Severity, upgrade};
 use crate::block::ReadAt;
 use crate::boot::MenuEntry;
 use crate::esp::{EspFile, FileKind, Inventory};
-use crate::fat::ProblemClass;
+use crate::fat::{Problem, ProblemClass, ProblemKind};
+use crate::surgery::{Interrupted, RecordState};
 use crate::uki::cmdline;
 
 /// More findings of one kind than this are summed up.
@@ -56,19 +57,12 @@ pub fn examine_esp<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
 fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     let (esp, words) = (view.esp, &view.words);
     let mut findings = Vec::new();
-    if let Some(found) = &esp.interrupted {
-        findings.push(
-            Finding::new(
-                Severity::Problem,
-                "interrupted",
-                found.to_string(),
-                "nothing else is written here until it is finished or undone; `status` shows what the board starts meanwhile",
-            )
-            .then(words.command("recover", "")),
-        );
-    }
+    findings.extend(esp.interrupted.as_ref().map(|found| record(found, words)));
     let of = |class| {
-        let all: Vec<&str> = esp.health.problems.iter().filter(|p| p.class == class).map(|p| p.what.as_str()).collect();
+        // Lost clusters have a finding of their own, where it can be told whose they are.
+        let counts =
+            |p: &&Problem| p.class == class && (p.kind != ProblemKind::LostClusters || esp.health.is_damaged());
+        let all: Vec<&str> = esp.health.problems.iter().filter(counts).map(|p| p.what.as_str()).collect();
         let more = all.len().saturating_sub(MAX_SAME);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         (!all.is_empty()).then(|| format!("{}{more}", all.into_iter().take(MAX_SAME).collect::<Vec<_>>().join("; ")))
@@ -99,11 +93,71 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
             .then(words.command("recover", "")),
         );
     }
+    findings.extend(lost(view));
     if let Some(what) = of(ProblemClass::Note) {
         findings.push(Finding::new(Severity::Note, "fat-note", what, "nothing depends on it"));
     }
     if esp.health.is_healthy() && esp.interrupted.is_none() {
         findings.push(Finding::new(Severity::Ok, "fat-healthy", "the file system is healthy", "as before every write"));
+    }
+    findings
+}
+
+/// An operation that was interrupted, or what else has its record's name.
+fn record(found: &Interrupted, words: &DiskWords) -> Finding {
+    let (id, meaning) = match found.state {
+        RecordState::Sound => (
+            "interrupted",
+            "nothing else is written here until it is finished or undone; `status` shows what the board starts meanwhile",
+        ),
+        RecordState::OtherVersion { .. } => {
+            let meaning = "nothing is written here until the version that wrote it has finished; `status` shows what the board starts";
+            return Finding::new(Severity::Problem, "record-version", found.to_string(), meaning)
+                .then(found.error().advice().unwrap_or_default());
+        }
+        RecordState::Damaged => (
+            "foreign-record",
+            "nothing is written here as long as the record has its name. No power cut damages a record: somebody wrote to it, or \
+             the medium fails",
+        ),
+        RecordState::Foreign(_) => {
+            ("foreign-record", "nothing is written here as long as it has that name; it is left as it is")
+        }
+    };
+    let rest = if found.state == RecordState::Sound { "" } else { "--set-aside" };
+    Finding::new(Severity::Problem, id, found.to_string(), meaning).then(words.command("recover", rest))
+}
+
+/// Clusters that belong to no file.
+fn lost<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
+    let (esp, words) = (view.esp, &view.words);
+    let mut findings = Vec::new();
+    if esp.lost.ours > 0 && esp.interrupted.is_none() {
+        findings.push(
+            Finding::new(
+                Severity::Note,
+                "own-leftovers",
+                format!("{} clusters that an interrupted operation left belong to no file", esp.lost.ours),
+                "no file depends on them; they take room",
+            )
+            .then(words.command("recover", "")),
+        );
+    }
+    if let Some(what) = esp.lost.others_in_words() {
+        findings.push(
+            Finding::new(
+                Severity::Warning,
+                "lost-clusters",
+                what,
+                "a file that lost its name, or what an interrupted copy left. They take room and hinder nothing; this may be the \
+                 last copy of something",
+            )
+            .then(format!(
+                "{} gives them names to look at, {} frees them",
+                words.command("recover", "--salvage"),
+                words.command("recover", "--free-lost")
+            )),
+        );
     }
     findings
 }

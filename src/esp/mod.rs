@@ -11,7 +11,7 @@ use crate::block::{Pieces, ReadAt, sha256_of};
 use crate::boot::{self, Esp, Loader, LoaderVersion, OtherLoaders, Prediction, Type1File, UkiFile, Variables};
 use crate::fat::{Entry, Health, Volume, same_name};
 use crate::pe::Arch;
-use crate::surgery::{Interrupted, LINUX_DIR, interrupted, refuse_unhealthy};
+use crate::surgery::{Interrupted, LINUX_DIR, LostClusters, interrupted, refuse_unhealthy};
 use crate::{Code, Error, Kind, Result, uki};
 use serde::Serialize;
 use std::sync::{Mutex, PoisonError};
@@ -85,8 +85,10 @@ pub struct Inventory<S> {
     pub volume: Volume<S>,
     /// FAT health.
     pub health: Health,
-    /// An operation that did not finish.
+    /// An operation that did not finish, or what else has its record's name.
     pub interrupted: Option<Interrupted>,
+    /// Clusters that belong to no file. On a damaged volume nobody can tell.
+    pub lost: LostClusters,
     /// The files of `EFI/Linux`, in on-disk order.
     pub files: Vec<EspFile>,
     /// The boot loader in `EFI/BOOT`: its path, and what it is if it is systemd-boot.
@@ -123,6 +125,8 @@ impl<S: ReadAt> Inventory<S> {
         let health = Health::check(&volume).map_err(unhealthy)?;
         let interrupted = interrupted(&volume)?;
         let damaged = health.is_damaged();
+        let lost = if damaged { &[][..] } else { &health.lost };
+        let lost = LostClusters::look(&volume, lost, interrupted.as_ref())?;
         // What cannot be read looks like what is not there; whoever decides by it has to know.
         let watch = Watch { source: volume.source(), first_error: Mutex::default() };
         let watched = Volume::with_table(watch, volume.geometry().clone(), volume.table().clone());
@@ -151,6 +155,7 @@ impl<S: ReadAt> Inventory<S> {
             volume,
             health,
             interrupted,
+            lost,
             files,
             loader,
             variables,
@@ -182,6 +187,18 @@ impl<S: ReadAt> Inventory<S> {
     /// # Errors
     /// [`crate::Kind::Unsafe`]; what the source reports.
     pub fn refuse_changed<N: ReadAt>(&self, now: &Volume<N>) -> Result<()> {
+        // What the medium failed to give, then or now, looks like something that is not there.
+        self.refuse_unreadable()?;
+        let watch = Watch { source: now.source(), first_error: Mutex::default() };
+        let watched = Volume::with_table(watch, now.geometry().clone(), now.table().clone());
+        let compared = self.compare(&watched);
+        match watched.into_source().first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(why) => Err(unreadable(&why)),
+            None => compared,
+        }
+    }
+
+    fn compare<N: ReadAt>(&self, now: &Volume<N>) -> Result<()> {
         let changed =
             |what| Err(Error::refused(format!("{what} has changed since the plan was made")).advise("run it again"));
         let files = now.list(LINUX_DIR)?.unwrap_or_default();
@@ -224,8 +241,7 @@ impl<S: ReadAt> Inventory<S> {
     pub fn refuse_unreadable(&self) -> Result<()> {
         match &*self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(()),
-            Some(why) => Err(Error::io(format!("the medium does not give what is on it: {why}"))
-                .advise("nothing was changed; try again, and do not trust a medium that goes on failing")),
+            Some(why) => Err(unreadable(why)),
         }
     }
 
@@ -411,6 +427,12 @@ fn unhealthy(e: Error) -> Error {
     e.while_doing("the file system of the ESP is not healthy")
         .with_code(Code::Unhealthy)
         .advise("make an image of the partition first, then repair it with `fsck.fat` from another system")
+}
+
+/// The refusal to decide by what the medium did not give.
+fn unreadable(why: &str) -> Error {
+    Error::new(Code::Medium, format!("the medium does not give what is on it: {why}"))
+        .advise("nothing was changed; try again, and do not trust a medium that goes on failing")
 }
 
 /// The removable-media loader, which is what Talos installs.

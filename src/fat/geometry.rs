@@ -100,6 +100,8 @@ pub struct Geometry {
     pub serial: Option<u32>,
     /// Set in the BPB by Linux and Windows while mounted: byte 0x41 (FAT32) or 0x25, bit 0.
     pub dirty_in_bpb: bool,
+    /// What the boot sector calls the volume in words, if it says one of the three. Readers go by the numbers.
+    pub called: Option<FatKind>,
 }
 
 fn le16(b: &[u8], at: usize) -> u32 {
@@ -159,6 +161,14 @@ impl Geometry {
         // A volume whose root entry count and 16-bit FAT size are both 0 is FAT32 whatever its cluster count: Talos makes
         // such volumes with fewer than 65,525 clusters (`mkfs.vfat -F 32` on 100 MiB).
         let fat32 = fat_16 == 0 && root_entries == 0;
+        // Only FAT32 has no 16-bit FAT size, and FAT32 has no fixed root directory. Readers that go by one or the other would
+        // see two volumes.
+        if fat_16 == 0 && root_entries != 0 {
+            return bad(
+                17,
+                format!("a fixed root directory of {root_entries} entries, and no FAT size for FAT12 or FAT16"),
+            );
+        }
         let fat_sectors = if fat_16 != 0 { fat_16 } else { le32(b, 36) };
         if reserved == 0 {
             return bad(14, "no reserved sectors".into());
@@ -250,6 +260,12 @@ impl Geometry {
             total_bytes,
             serial: (b[extended + 2] == 0x29).then(|| le32(b, extended + 3)),
             dirty_in_bpb: b[extended + 1] & 1 != 0,
+            called: match &b[extended + 18..extended + 26] {
+                b"FAT12   " => Some(FatKind::Fat12),
+                b"FAT16   " => Some(FatKind::Fat16),
+                b"FAT32   " => Some(FatKind::Fat32),
+                _ => None,
+            },
         })
     }
 

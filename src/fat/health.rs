@@ -1,8 +1,9 @@
 //! A read-only check of the whole volume, in the terms of `fsck.fat`. Every command that writes runs it first.
 
+use super::bootsector::{Difference, difference, looks_misread};
 use super::dir::{Directory, Entry};
 use super::geometry::{FatKind, Root};
-use super::name::same_name;
+use super::name::folded;
 use super::table::{Link, Run, Table};
 use super::volume::Volume;
 use crate::block::{ReadAt, read_vec};
@@ -27,11 +28,48 @@ pub enum ProblemClass {
     Note,
 }
 
+/// What sort of thing is wrong. Code decides by this, never by the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// The boot sector contradicts its backup, or what it leads to.
+    BootSector,
+    /// The boot sector's backup differs in what no reader goes by, or there is none.
+    BackupBootSector,
+    /// A FAT32 with fewer clusters than FAT32 has.
+    FewClusters,
+    /// The allocation table does not begin as one.
+    Media,
+    /// The copies of the allocation table differ.
+    TableCopies,
+    /// A file's or directory's chain is broken, or does not fit its size.
+    Chain,
+    /// A cluster with two owners.
+    Shared,
+    /// A directory that breaks the rules of its format.
+    Directory,
+    /// A name that breaks the rules, or stands twice in a directory.
+    Name,
+    /// Long-name slots that belong to no entry.
+    OrphanSlots,
+    /// Clusters that are allocated and belong to no file.
+    LostClusters,
+    /// The FSInfo sector.
+    FsInfo,
+    /// The dirty flag.
+    Dirty,
+    /// The flag for errors of the medium.
+    IoErrors,
+}
+
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// What it means for surgery.
     pub class: ProblemClass,
+    /// What sort of thing it is.
+    pub kind: ProblemKind,
     /// What is wrong and where, for people.
     pub what: String,
 }
@@ -132,22 +170,22 @@ impl<'v, S: ReadAt> Check<'v, S> {
     }
 
     /// `what` is put into words only where it is listed: there may be millions.
-    fn found(&mut self, class: ProblemClass, what: impl Display) {
+    fn found(&mut self, class: ProblemClass, kind: ProblemKind, what: impl Display) {
         if self.problems.len() < MAX_LISTED {
-            self.problems.push(Problem { class, what: what.to_string() });
+            self.problems.push(Problem { class, kind, what: what.to_string() });
         } else {
             // Whatever the list says, a damaged volume must not look healthy because its list was full of notes.
             if class == ProblemClass::Damage
                 && let Some(p) = self.problems.iter_mut().find(|p| p.class != ProblemClass::Damage)
             {
-                *p = Problem { class, what: what.to_string() };
+                *p = Problem { class, kind, what: what.to_string() };
             }
             self.unlisted += 1;
         }
     }
 
-    fn damage(&mut self, what: impl Display) {
-        self.found(ProblemClass::Damage, what);
+    fn damage(&mut self, kind: ProblemKind, what: impl Display) {
+        self.found(ProblemClass::Damage, kind, what);
     }
 
     fn bit(cluster: u32) -> (usize, u64) {
@@ -180,6 +218,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
         if g.kind == FatKind::Fat32 && g.clusters < 65_525 {
             self.found(
                 ProblemClass::Note,
+                ProblemKind::FewClusters,
                 format_args!(
                     "FAT32 with {} clusters, fewer than 65,525: firmware that goes by the count takes it for FAT16",
                     g.clusters
@@ -187,14 +226,24 @@ impl<'v, S: ReadAt> Check<'v, S> {
             );
         }
         if g.kind == FatKind::Fat32 && g.backup_boot_offset.is_none() {
-            self.found(ProblemClass::Note, "there is no backup of the boot sector");
+            self.found(ProblemClass::Note, ProblemKind::BackupBootSector, "there is no backup of the boot sector");
         }
-        let Some(backup) = g.backup_boot_offset else { return Ok(()) };
-        let first = read_vec(self.volume.source(), 0, 90)?;
-        let copy = read_vec(self.volume.source(), backup, 90)?;
-        // Byte 65 holds the state flags, which Linux sets in the first copy alone.
-        if let Some(at) = (0..90).find(|i| *i != 65 && first[*i] != copy[*i]) {
-            self.damage(format_args!("the boot sector and its backup differ at byte {at}"));
+        match difference(self.volume)? {
+            Difference::None => {}
+            Difference::Harmless(at) => self.found(
+                ProblemClass::Note,
+                ProblemKind::BackupBootSector,
+                format_args!("the boot sector and its backup differ at byte {at}, in nothing that files are found by"),
+            ),
+            Difference::Shape(at) => {
+                self.damage(
+                    ProblemKind::BootSector,
+                    format_args!("the boot sector and its backup differ at byte {at}"),
+                );
+            }
+        }
+        if let Some(why) = looks_misread(self.volume)? {
+            self.damage(ProblemKind::BootSector, why);
         }
         Ok(())
     }
@@ -215,17 +264,23 @@ impl<'v, S: ReadAt> Check<'v, S> {
                 if !entry.is_dir() {
                     self.file(&path, entry);
                 } else if depth >= MAX_DEPTH {
-                    self.damage(format_args!("{path}: directories nested deeper than {MAX_DEPTH}"));
+                    self.damage(
+                        ProblemKind::Directory,
+                        format_args!("{path}: directories nested deeper than {MAX_DEPTH}"),
+                    );
                 } else if entry.first_cluster == 0 {
-                    self.damage(format_args!("{path}: a directory without a cluster"));
+                    self.damage(ProblemKind::Directory, format_args!("{path}: a directory without a cluster"));
                 } else {
                     match self.volume.directory(entry) {
                         // A medium that cannot be read says nothing about what is on it.
                         Err(e) if e.kind() != Kind::Rejected => return Err(e.while_doing(format!("checking {path}"))),
-                        Err(e) => self.damage(format_args!("{path}: {}", e.message())),
+                        Err(e) => self.damage(ProblemKind::Chain, format_args!("{path}: {}", e.message())),
                         Ok(d) => {
                             if entry.bytes != 0 {
-                                self.damage(format_args!("{path}: a directory with a size ({} bytes)", entry.bytes));
+                                self.damage(
+                                    ProblemKind::Directory,
+                                    format_args!("{path}: a directory with a size ({} bytes)", entry.bytes),
+                                );
                             }
                             if self.claim(&d.runs.clone(), &path) {
                                 stack.push((path, d, entry.first_cluster, own, depth + 1));
@@ -248,7 +303,10 @@ impl<'v, S: ReadAt> Check<'v, S> {
                 });
                 if !fits {
                     let name = String::from_utf8_lossy(&name[..]).trim_end().to_owned();
-                    self.damage(format_args!("{shown}: slot {i} is not a proper {name:?} entry"));
+                    self.damage(
+                        ProblemKind::Directory,
+                        format_args!("{shown}: slot {i} is not a proper {name:?} entry"),
+                    );
                 }
             }
         }
@@ -256,6 +314,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
             self.orphan_slots.push((path.to_owned(), d.orphans.len()));
             self.found(
                 ProblemClass::Leftover,
+                ProblemKind::OrphanSlots,
                 format_args!("{shown}: {} long-name slots that belong to no file", d.orphans.len()),
             );
         }
@@ -265,7 +324,10 @@ impl<'v, S: ReadAt> Check<'v, S> {
             let label = slot[0] != 0xE5 && slot[11] & 0x08 != 0 && slot[11] & 0x3F != 0x0F;
             if label && slot[20..22].iter().chain(&slot[26..32]).any(|b| *b != 0) {
                 let name = String::from_utf8_lossy(&slot[..11]).trim_end().to_owned();
-                self.damage(format_args!("{shown}: {name:?} is marked as a volume label but has a cluster or a size"));
+                self.damage(
+                    ProblemKind::Directory,
+                    format_args!("{shown}: {name:?} is marked as a volume label but has a cluster or a size"),
+                );
             }
         }
         let skip = if path.is_empty() { 0 } else { 2 };
@@ -275,19 +337,22 @@ impl<'v, S: ReadAt> Check<'v, S> {
             if let Some(c) =
                 e.short.iter().find(|c| **c < 0x20 && **c != 0x05 || **c == 0x7F || br#""*+,./:;<=>?[\]|"#.contains(c))
             {
-                self.damage(format_args!("{shown}: {:?} has the character {c:#04x} in its short name", e.name));
+                self.damage(
+                    ProblemKind::Name,
+                    format_args!("{shown}: {:?} has the character {c:#04x} in its short name", e.name),
+                );
             }
             if e.short[0] == b' ' {
-                self.damage(format_args!("{shown}: a short name that begins with a space"));
+                self.damage(ProblemKind::Name, format_args!("{shown}: a short name that begins with a space"));
             }
             if let Some(other) = shorts.insert(e.short, &e.name) {
-                self.damage(format_args!("{shown}: {other:?} and {:?} have the same short name", e.name));
+                self.damage(
+                    ProblemKind::Name,
+                    format_args!("{shown}: {other:?} and {:?} have the same short name", e.name),
+                );
             }
-            let folded: String = e.name.chars().flat_map(char::to_uppercase).collect();
-            if let Some(other) = longs.insert(folded, &e.name)
-                && same_name(other, &e.name)
-            {
-                self.damage(format_args!("{shown}: two entries are named {:?}", e.name));
+            if longs.insert(folded(&e.name), ()).is_some() {
+                self.damage(ProblemKind::Name, format_args!("{shown}: two entries are named {:?}", e.name));
             }
         }
     }
@@ -295,18 +360,24 @@ impl<'v, S: ReadAt> Check<'v, S> {
     fn file(&mut self, path: &str, entry: &Entry) {
         if entry.first_cluster == 0 {
             if entry.bytes != 0 {
-                self.damage(format_args!("{path}: {} bytes long, but without a cluster", entry.bytes));
+                self.damage(
+                    ProblemKind::Chain,
+                    format_args!("{path}: {} bytes long, but without a cluster", entry.bytes),
+                );
             }
             return;
         }
         let runs = match self.volume.table().chain(entry.first_cluster) {
             Ok(runs) => runs,
-            Err(e) => return self.damage(format_args!("{path}: {}", e.message())),
+            Err(e) => return self.damage(ProblemKind::Chain, format_args!("{path}: {}", e.message())),
         };
         let have: u64 = runs.iter().map(|r| u64::from(r.count)).sum();
         let need = self.volume.geometry().clusters_for(u64::from(entry.bytes));
         if have != need {
-            self.damage(format_args!("{path}: {} bytes need {need} clusters, its chain has {have}", entry.bytes));
+            self.damage(
+                ProblemKind::Chain,
+                format_args!("{path}: {} bytes need {need} clusters, its chain has {have}", entry.bytes),
+            );
         }
         self.claim(&runs, path);
     }
@@ -315,7 +386,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
     fn shared_owners(&mut self) -> Result<()> {
         for (cluster, second) in std::mem::take(&mut self.shared) {
             let first = owner_of(self.volume, cluster, &second)?.unwrap_or_else(|| "itself".into());
-            self.damage(format_args!("{second} shares cluster {cluster} with {first}"));
+            self.damage(ProblemKind::Shared, format_args!("{second} shares cluster {cluster} with {first}"));
             if self.problems.len() == MAX_LISTED {
                 break;
             }
@@ -344,7 +415,10 @@ impl<'v, S: ReadAt> Check<'v, S> {
         if count > 0 {
             let bytes = count * u64::from(self.volume.geometry().cluster_bytes);
             self.found(
-                ProblemClass::Leftover,
+                // Nothing depends on them. They may be the last copy of a file that lost its name: no reason to refuse anything,
+                // and nothing to take away unasked.
+                ProblemClass::Note,
+                ProblemKind::LostClusters,
                 format_args!("{count} clusters ({bytes} bytes) are allocated and belong to no file"),
             );
         }
@@ -368,13 +442,17 @@ impl<'v, S: ReadAt> Check<'v, S> {
         }
         if in_files > 0 {
             let first = self.differing.iter().copied().find(|c| *c < 2 || self.is_owned(*c)).unwrap_or(0);
-            self.damage(format_args!(
-                "the copies of the allocation table differ in {in_files} entries that files use, the first is {first}"
-            ));
+            self.damage(
+                ProblemKind::TableCopies,
+                format_args!(
+                    "the copies of the allocation table differ in {in_files} entries that files use, the first is {first}"
+                ),
+            );
         }
         if elsewhere > 0 {
             self.found(
                 ProblemClass::Leftover,
+                ProblemKind::TableCopies,
                 format_args!("the copies of the allocation table differ in {elsewhere} entries that no file uses"),
             );
         }
@@ -386,7 +464,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
         let raw = read_vec(self.volume.source(), at, 512)?;
         let field = |at: usize| u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
         if field(0) != FSINFO_LEAD || field(484) != FSINFO_STRUCT || raw[510..512] != [0x55, 0xAA] {
-            self.damage("the FSInfo sector has no valid signatures");
+            self.damage(ProblemKind::FsInfo, "the FSInfo sector has no valid signatures");
             return Ok(());
         }
         let free = field(488);
@@ -394,7 +472,11 @@ impl<'v, S: ReadAt> Check<'v, S> {
             self.fsinfo_stale = true;
             let said = if free == u32::MAX { "does not say".into() } else { format!("says {free}") };
             let counted = self.free_clusters;
-            self.found(ProblemClass::Note, format_args!("{counted} clusters are free, FSInfo {said}"));
+            self.found(
+                ProblemClass::Note,
+                ProblemKind::FsInfo,
+                format_args!("{counted} clusters are free, FSInfo {said}"),
+            );
         }
         Ok(())
     }
@@ -405,7 +487,10 @@ impl<'v, S: ReadAt> Check<'v, S> {
         let (entry, kind) = (self.volume.table().raw(0), self.volume.geometry().kind);
         let rest = kind.mask() & !0x0F;
         if entry & rest != rest {
-            self.damage(format_args!("the allocation table begins with {entry:#x}, which is no media byte"));
+            self.damage(
+                ProblemKind::Media,
+                format_args!("the allocation table begins with {entry:#x}, which is no media byte"),
+            );
         }
     }
 
@@ -413,10 +498,10 @@ impl<'v, S: ReadAt> Check<'v, S> {
         let flags = self.volume.table().flags();
         self.dirty = flags.dirty || self.volume.geometry().dirty_in_bpb;
         if self.dirty {
-            self.found(ProblemClass::Note, "the volume was not unmounted cleanly (dirty flag)");
+            self.found(ProblemClass::Note, ProblemKind::Dirty, "the volume was not unmounted cleanly (dirty flag)");
         }
         if flags.io_errors {
-            self.damage("an operating system has marked the medium as having I/O errors");
+            self.damage(ProblemKind::IoErrors, "an operating system has marked the medium as having I/O errors");
         }
     }
 

@@ -14,6 +14,7 @@
 //!
 //! Format: Microsoft, "FAT: General Overview of On-Disk Format", version 1.03 (`fatgen103`), and ECMA-107.
 
+mod bootsector;
 mod dir;
 mod edit;
 mod geometry;
@@ -22,10 +23,11 @@ mod name;
 mod table;
 mod volume;
 
+pub use bootsector::contradiction;
 pub use dir::{Attributes, Directory, Entry, Slot};
-pub use edit::{Content, Editor, Stamp};
+pub use edit::{Content, Editor, MARK, Stamp, grown_cluster};
 pub use geometry::{FatKind, Geometry, Root, is_fat};
-pub use health::{Health, Problem, ProblemClass};
+pub use health::{Health, Problem, ProblemClass, ProblemKind};
 pub(crate) use name::same_name;
 pub use name::{NameError, check_long_name, slots_of};
 pub use table::{Link, Run, Table};

@@ -61,14 +61,42 @@ pub(super) fn checksum(short: &[u8; 11]) -> u8 {
     short.iter().fold(0u8, |sum, b| sum.rotate_right(1).wrapping_add(*b))
 }
 
-/// Compares names as FAT does: without regard to case. ASCII and the simple Unicode mappings are enough here, because
-/// firmware goes no further.
+/// Compares names as FAT does: without regard to case.
 pub(crate) fn same_name(a: &str, b: &str) -> bool {
     // The usual case, and cheap: directories are searched by name a lot.
     if a.is_ascii() && b.is_ascii() {
         return a.eq_ignore_ascii_case(b);
     }
-    a.chars().flat_map(char::to_uppercase).eq(b.chars().flat_map(char::to_uppercase))
+    a.chars().map(upper).eq(b.chars().map(upper))
+}
+
+/// The name by which FAT tells names apart: equal for [`same_name`] names.
+pub(super) fn folded(name: &str) -> String {
+    name.chars().map(upper).collect()
+}
+
+/// The upper case of a character as FAT has it: one UTF-16 unit becomes one UTF-16 unit, so `ß` has none, and `Straße` and
+/// `STRASSE` are two names.
+///
+/// This is what Windows does (its table maps no other character onto an ASCII letter, and leaves the micro sign alone).
+/// Others go less far: EDK2 knows the letters of Latin-1, Linux with `iocharset=utf8` those of ASCII. Names that are equal
+/// for one of them are equal here.
+fn upper(c: char) -> char {
+    match c {
+        'µ' | '\u{10000}'.. => c,
+        // Simple mappings of characters whose full mapping is two characters: Greek with iota below.
+        'ᾀ'..='ᾇ' | 'ᾐ'..='ᾗ' | 'ᾠ'..='ᾧ' => char::from_u32(u32::from(c) + 8).unwrap_or(c),
+        'ᾳ' => 'ᾼ',
+        'ῃ' => 'ῌ',
+        'ῳ' => 'ῼ',
+        _ => {
+            let mut all = c.to_uppercase();
+            match (all.next(), all.next()) {
+                (Some(one), None) if c.is_ascii() || !one.is_ascii() => one,
+                _ => c,
+            }
+        }
+    }
 }
 
 /// The readable form of a short name, with the case that the NT flags (byte 12) ask for.
@@ -226,6 +254,23 @@ mod tests {
             assert!(check_long_name(bad).is_err(), "{bad}");
         }
         check_long_name("Talos-v1.12.4~1.efi.disabled.1771000000").unwrap();
+    }
+
+    #[test]
+    fn names_compare_by_one_upper_case_per_unit() {
+        for (a, b) in
+            [("Talos.EFI", "talos.efi"), ("Größe", "GRÖßE"), ("ÿ", "Ÿ"), ("дом", "ДОМ"), ("ᾳ", "ᾼ"), ("ǆ", "Ǆ")]
+        {
+            assert!(same_name(a, b) && same_name(b, a), "{a} {b}");
+            assert_eq!(folded(a), folded(b));
+        }
+        // Two names on every system; a full case mapping makes one of each pair.
+        for (a, b) in
+            [("Straße", "STRASSE"), ("ﬁle", "FILE"), ("ŉ", "ʼN"), ("ı", "I"), ("ſ", "S"), ("µ", "Μ"), ("𐐨", "𐐀")]
+        {
+            assert!(!same_name(a, b) && !same_name(b, a), "{a} {b}");
+            assert_ne!(folded(a), folded(b));
+        }
     }
 
     #[test]

@@ -144,6 +144,18 @@ impl Table {
         }
     }
 
+    /// The sector of the table, counted from its start, in which a cluster's entry begins.
+    #[must_use]
+    pub fn sector_of(&self, cluster: u32, sector_bytes: u32) -> u32 {
+        let n = u64::from(cluster);
+        let at = match self.kind {
+            FatKind::Fat12 => n + n / 2,
+            FatKind::Fat16 => 2 * n,
+            FatKind::Fat32 => 4 * n,
+        };
+        (at / u64::from(sector_bytes)) as u32
+    }
+
     /// All valid cluster numbers.
     pub fn clusters(&self) -> std::ops::Range<u32> {
         2..self.clusters + 2

@@ -1,61 +1,104 @@
 //! The intent record: what is being done, on the volume itself, where `recover` finds it after a power cut.
 //!
 //! It is a file in the root directory with a short name of its own, so that it appears and goes in one sector write
-//! each. No boot loader looks at it. The content is JSON, so that a person with any FAT reader can read it too.
+//! each. No boot loader looks at it. Its data is written first, then its chain, then its entry, a barrier behind each: no power
+//! cut leaves a part of it under its name. Whatever else has that name is somebody else's, or damaged by something that
+//! this program knows nothing of, and is left alone.
 
 use super::LINUX_DIR;
-use super::operation::Operation;
-use crate::block::ReadAt;
-use crate::fat::{Attributes, Content, Editor, Run, Stamp, Volume};
-use crate::{Error, Kind, Result};
-use serde::{Deserialize, Serialize};
+use super::operation::{Install, Operation, Source, Step};
+use super::record::{Clusters, FORMAT, Held, MAX_BYTES, Record, Trouble};
+use crate::block::{ReadAt, read_vec, sha256_of};
+use crate::fat::{Attributes, Content, Editor, Entry, Run, Stamp, Volume};
+use crate::{Code, Error, Kind, Result};
 use std::collections::BTreeMap;
 
 /// Name of the record in the root directory.
 pub const INTENT_NAME: &str = "BOOTSURG.TXN";
-/// The format of the records that are written. Format 1 had no renames before the commit; else it is the same.
-const FORMAT: u32 = 2;
-/// A record larger than this was not written by this program.
-const MAX_BYTES: u32 = 256 * 1024;
 
-/// The record as it stands on the volume.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    /// Version of the record's format.
-    bootsurgeon: u32,
-    operation: Operation,
-    /// The files that are to be renamed or deleted, as they were.
-    #[serde(default)]
-    files: Files,
-}
-
-/// First cluster and length in bytes of files in `EFI/Linux`, by name.
-pub(super) type Files = BTreeMap<String, (u32, u32)>;
-
-/// An operation that did not finish.
+/// What stands under the record's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interrupted {
-    /// What it was; `None` when the record cannot be read.
+    /// What was interrupted; `None` when this program cannot tell.
     pub operation: Option<Operation>,
-    /// The files beside the image that it was to rename or delete. A name may have got another file since.
-    pub(super) files: Files,
+    /// What sort of record it is.
+    pub state: RecordState,
+    pub(super) record: Option<Record>,
+}
+
+/// What sort of record stands under the record's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordState {
+    /// One that this program can follow.
+    Sound,
+    /// One of another version of this program.
+    OtherVersion {
+        /// Its format.
+        format: u64,
+        /// The version of the program that wrote it, where it says so.
+        program: Option<String>,
+    },
+    /// It begins as a record, and its checksum or length is wrong. No power cut does that.
+    Damaged,
+    /// No record: what it is instead.
+    Foreign(&'static str),
 }
 
 impl Interrupted {
+    /// Whether an operation was interrupted; not so where something else has the record's name.
+    #[must_use]
+    pub fn is_operation(&self) -> bool {
+        !matches!(self.state, RecordState::Foreign(_))
+    }
+
     /// The refusal that every writing command gives.
     #[must_use]
     pub fn error(&self) -> Error {
-        Error::new(Kind::Interrupted, self.to_string()).advise("run `bootsurgeon recover` on this disk first")
+        let (code, advice) = match &self.state {
+            RecordState::Sound => (Code::Interrupted, "run `bootsurgeon recover` on this disk first".to_owned()),
+            RecordState::OtherVersion { program, .. } => {
+                let which = program.as_deref().map_or("of a newer version".to_owned(), |p| format!("{p} (or newer)"));
+                (
+                    Code::RecordVersion,
+                    format!("run `recover` with bootsurgeon {which}: only it knows what is left to do"),
+                )
+            }
+            RecordState::Damaged | RecordState::Foreign(_) => (
+                Code::ForeignRecord,
+                "`bootsurgeon recover --set-aside` on this disk gives it another name and deletes nothing".to_owned(),
+            ),
+        };
+        Error::new(code, self.to_string()).advise(advice)
+    }
+
+    fn without_operation(state: RecordState) -> Self {
+        Self { operation: None, state, record: None }
     }
 }
 
 impl std::fmt::Display for Interrupted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.operation {
-            None => write!(f, "an operation was interrupted, and its record ({INTENT_NAME}) cannot be read"),
-            Some(op) => {
+        match &self.state {
+            RecordState::Sound => {
+                let Some(op) = &self.operation else { return write!(f, "an operation was interrupted") };
                 let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(op.time.min(1 << 36));
                 write!(f, "{} was interrupted, begun at {}", op.title(), humantime::format_rfc3339_seconds(at))
+            }
+            RecordState::OtherVersion { format, program } => {
+                let by = program.as_ref().map_or(String::new(), |p| format!(" by bootsurgeon {p}"));
+                write!(
+                    f,
+                    "an operation was interrupted, and its record ({INTENT_NAME}) was written{by} in format {format}; this is \
+                     bootsurgeon {}, which knows the formats 1 to {FORMAT}",
+                    env!("CARGO_PKG_VERSION")
+                )
+            }
+            RecordState::Damaged => write!(
+                f,
+                "an operation was interrupted, and its record ({INTENT_NAME}) is damaged: what it was cannot be told"
+            ),
+            RecordState::Foreign(what) => {
+                write!(f, "{what} has the name of this program's record ({INTENT_NAME}) and is none")
             }
         }
     }
@@ -66,50 +109,158 @@ impl std::fmt::Display for Interrupted {
 /// # Errors
 /// What the source reports; [`Kind::Rejected`] when the root directory cannot be read.
 pub fn interrupted<S: ReadAt>(volume: &Volume<S>) -> Result<Option<Interrupted>> {
-    if volume.find(INTENT_NAME)?.is_none() {
-        return Ok(None);
+    let Some(entry) = volume.find(INTENT_NAME)? else { return Ok(None) };
+    if entry.is_dir() {
+        return Ok(Some(Interrupted::without_operation(RecordState::Foreign("a directory"))));
     }
-    let record = match volume.read_small(INTENT_NAME, MAX_BYTES) {
-        // A record that is damaged, not one that the medium just now failed to give.
-        Err(e) if e.kind() == Kind::Rejected => None,
-        record => record?,
+    let read = match read_record(volume, &entry) {
+        Err(e) if e.kind() == Kind::Rejected => begin_of(volume, &entry)?,
+        read => read?,
     };
-    let record = record.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-    Ok(Some(match record.filter(|r| (1..=FORMAT).contains(&r.bootsurgeon)) {
-        Some(Record { operation, files, .. }) => Interrupted { operation: Some(operation), files },
-        None => Interrupted { operation: None, files: Files::new() },
+    Ok(Some(match read {
+        Ok(record) => {
+            Interrupted { operation: Some(record.operation.clone()), state: RecordState::Sound, record: Some(record) }
+        }
+        Err(trouble) => Interrupted::without_operation(match trouble {
+            Trouble::Foreign => RecordState::Foreign("a file"),
+            Trouble::Damaged => RecordState::Damaged,
+            Trouble::Version { format, program } => RecordState::OtherVersion { format, program },
+        }),
     }))
 }
 
-/// Writes the record: its data, its chain, and last its entry, with a barrier behind each.
-pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation) -> Result<()> {
-    let directory = editor.directory(LINUX_DIR)?;
-    let known = |name: &str| directory.find(name).map(|e| (name.to_owned(), (e.first_cluster, e.bytes)));
-    let files = operation.touched().filter_map(known).collect();
-    let record = Record { bootsurgeon: FORMAT, operation: operation.clone(), files };
-    let bytes = serde_json::to_vec_pretty(&record).map_err(|e| Error::io(e.to_string()))?;
-    let len = u32::try_from(bytes.len()).ok().filter(|n| *n <= MAX_BYTES);
-    let len = len.ok_or_else(|| Error::refused("the operation touches more files than an intent record can name"))?;
+fn read_record<S: ReadAt>(volume: &Volume<S>, entry: &Entry) -> Result<Result<Record, Trouble>> {
+    if entry.bytes > MAX_BYTES {
+        return begin_of(volume, entry);
+    }
+    let bytes = read_vec(&volume.file(entry)?, 0, entry.bytes as usize)?;
+    Ok(Record::decode(&bytes, volume.geometry().cluster_bytes))
+}
+
+/// What a file is by its first cluster, where it cannot be read whole.
+fn begin_of<S: ReadAt>(volume: &Volume<S>, entry: &Entry) -> Result<Result<Record, Trouble>> {
+    let g = volume.geometry();
+    if !g.is_valid(entry.first_cluster) {
+        return Ok(Err(Trouble::Foreign));
+    }
+    let bytes = read_vec(volume.source(), g.cluster_offset(entry.first_cluster), g.cluster_bytes as usize)?;
+    Ok(Err(match Record::decode(&bytes, g.cluster_bytes) {
+        Ok(_) => Trouble::Damaged,
+        Err(trouble) => trouble,
+    }))
+}
+
+/// Writes the record: its data, its chain, and last its entry, with a barrier behind each. `staged` are the clusters of the
+/// new image.
+pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<()> {
+    let record = Record {
+        operation: operation.clone(),
+        files: held(editor, operation)?,
+        staged: Clusters::of(staged.iter().copied()),
+    };
+    let bytes = record.encode(editor.geometry().cluster_bytes)?;
     // A root directory that is full and cannot grow has to be known before anything is allocated.
     editor.ensure_room("", INTENT_NAME)?;
-    let runs = editor.reserve(editor.geometry().clusters_for(u64::from(len)) as u32)?;
+    let runs = editor.reserve(editor.geometry().clusters_for(bytes.len() as u64) as u32)?;
     editor.write_data(&runs, 0, &bytes)?;
     editor.barrier()?;
     editor.link(&runs)?;
     editor.barrier()?;
     let first = runs.first().map_or(0, |r| r.first);
-    let content = Content::new(first, len, Stamp(operation.time));
+    let content = Content::new(first, bytes.len() as u32, Stamp(operation.time));
     editor.create("", INTENT_NAME, Attributes::ARCHIVE, content, None)?;
     editor.barrier()
+}
+
+/// What the files hold that the operation touches beside its target, by their names now. Of those that lose their name the
+/// SHA-256 too, so that nothing else is ever deleted in their place.
+fn held(editor: &Editor<'_>, operation: &Operation) -> Result<BTreeMap<String, Held>> {
+    let volume = editor.volume()?;
+    let Some(directory) = volume.find_directory(LINUX_DIR)? else { return Ok(BTreeMap::new()) };
+    let mut files = BTreeMap::new();
+    for name in operation.touched() {
+        if let Some(entry) = directory.find(name) {
+            let held =
+                Held { cluster: entry.first_cluster, bytes: entry.bytes, sha256: None, clusters: Clusters::default() };
+            files.insert(name.to_owned(), held);
+        }
+    }
+    for (n, step) in operation.after.iter().enumerate() {
+        if let (Step::Remove(_), Origin::File(name)) = (step, origin(operation, n, step.name()))
+            && let (Some(held), Some(entry)) = (files.get_mut(name), directory.find(name))
+        {
+            let bytes = volume.file(entry)?;
+            held.sha256 = Some(hex::encode(sha256_of(&bytes, bytes.size())?));
+            if entry.first_cluster != 0 {
+                held.clusters = Clusters::of(volume.table().chain(entry.first_cluster)?);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// What a name stands for in the middle of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin<'a> {
+    /// What the target held.
+    Old(&'a Install),
+    /// What the target gets.
+    New(&'a Install),
+    /// The file that had this name before the operation.
+    File(&'a str),
+}
+
+/// What `name` stands for once `steps` steps behind the commit are taken.
+pub(super) fn origin<'a>(operation: &'a Operation, steps: usize, name: &'a str) -> Origin<'a> {
+    let mut name = name;
+    for step in operation.after.iter().take(steps).rev() {
+        if let Step::Rename(rename) = step
+            && rename.to == name
+        {
+            name = &rename.from;
+        }
+    }
+    if let Some(install) = &operation.install {
+        if install.target == name {
+            return Origin::New(install);
+        }
+        if install.backup.as_deref() == Some(name) {
+            return Origin::Old(install);
+        }
+    }
+    let undone = operation.before.iter().rev().fold(name, |name, r| if r.to == name { &r.from } else { name });
+    Origin::File(undone)
+}
+
+impl Record {
+    /// What a step behind the commit means by its name, if the record says so.
+    pub(super) fn meant(&self, step: usize) -> Option<Held> {
+        let name = self.operation.after.get(step)?.name();
+        let content = match origin(&self.operation, step, name) {
+            Origin::File(name) => return self.files.get(name).cloned(),
+            Origin::New(install) => &install.new,
+            Origin::Old(install) => install.old.as_ref()?,
+        };
+        let clusters = Clusters::default();
+        Some(Held { cluster: content.cluster, bytes: content.bytes, sha256: content.sha256.clone(), clusters })
+    }
+
+    /// The file whose name goes when the target has its content.
+    pub(super) fn source_file(&self) -> Option<(&Install, &str)> {
+        match self.operation.install.as_ref()? {
+            install @ Install { source: Source::File(name), .. } => Some((install, name)),
+            _ => None,
+        }
+    }
 }
 
 /// Takes the record away: the entry first, then its clusters. FSInfo is brought up to date with the last write.
 pub(super) fn clear(editor: &mut Editor<'_>) -> Result<()> {
     let volume = editor.volume()?;
-    if let Some(entry) = volume.find(INTENT_NAME)? {
-        let runs: Vec<Run> = match entry.first_cluster {
+    if let Some(entry) = volume.find(INTENT_NAME)?.filter(|e| !e.is_dir()) {
+        let runs = match entry.first_cluster {
             0 => Vec::new(),
-            first => volume.table().chain(first).unwrap_or_default(),
+            first => volume.table().chain(first)?,
         };
         editor.remove("", &entry)?;
         editor.free(&runs)?;

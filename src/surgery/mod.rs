@@ -13,21 +13,26 @@
 //!
 //! What an operation is to do, [`crate::plan`] decides.
 
+mod copies;
+mod discard;
 mod intent;
+mod lost;
 mod operation;
+mod record;
 mod recover;
 mod rehearsal;
 mod shadow;
 mod staging;
 
-pub use intent::{INTENT_NAME, Interrupted, interrupted};
+pub use intent::{INTENT_NAME, Interrupted, RecordState, interrupted};
+pub use lost::{LostChain, LostClusters, LostFiles};
 pub use operation::{ContentRef, Install, Operation, Order, Outcome, Rename, Source, Step, Tidying};
-pub use recover::{Recovery, recover, rehearse as rehearse_recovery};
+pub use recover::{Recovery, RecoveryWishes, recover, recover_with, rehearse as rehearse_recovery, rehearse_with};
 pub use staging::{Staged, Staging, room_for};
 
 use crate::block::WriteAt;
 use crate::fat::{Editor, Health, ProblemClass};
-use crate::{Error, Result};
+use crate::{Code, Error, Result};
 
 /// Where UKIs live on the ESP.
 pub const LINUX_DIR: &str = "EFI/Linux";
@@ -61,5 +66,6 @@ pub fn refuse_unhealthy(health: &Health) -> Result<()> {
     } else {
         "run `recover` first: it takes these leftovers away"
     };
-    Err(Error::refused(format!("the file system of the ESP is not healthy: {}", what.join("; "))).advise(advice))
+    Err(Error::new(Code::Unhealthy, format!("the file system of the ESP is not healthy: {}", what.join("; ")))
+        .advise(advice))
 }

@@ -3,6 +3,7 @@
 //! A plan gives an [`Order`] or a [`Tidying`]: names, in the order in which they change. What only the volume can tell
 //! (clusters, lengths) is added here, and the whole becomes the [`Operation`] that the record holds.
 
+use super::discard::discard;
 use super::rehearsal::rehearse;
 use super::staging::Staged;
 use super::{LINUX_DIR, intent};
@@ -247,13 +248,22 @@ fn execute(editor: &mut Editor<'_>, operation: Operation, staged: &[Run]) -> Res
 
 /// Says whether the commit was an exchange.
 pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<bool> {
-    // A full volume has no room for a record, and the way out of that is to delete. Every deletion is safe by itself: the
-    // name goes, then its clusters, and what is cut in between are lost clusters.
+    // A full volume has no room for a record, and the way out of that is to delete. Every deletion is safe by itself, and what
+    // is cut in it marks itself: see `discard`.
     let only_deletes = operation.install.is_none() && operation.after.iter().all(|s| matches!(s, Step::Remove(_)));
-    let recorded = match intent::write(editor, operation) {
-        Err(e) if only_deletes && e.kind() == Kind::Unsafe => false,
-        written => written.map(|()| true)?,
-    };
+    match intent::write(editor, operation, staged) {
+        Err(e) if only_deletes && e.kind() == Kind::Unsafe => {
+            for step in &operation.after {
+                if let Some(entry) = editor.directory(LINUX_DIR)?.find(step.name()).cloned() {
+                    discard(editor, &entry)?;
+                }
+            }
+            editor.write_fsinfo()?;
+            editor.barrier()?;
+            return Ok(false);
+        }
+        written => written?,
+    }
     for rename in &operation.before {
         rename_file(editor, rename)?;
     }
@@ -265,12 +275,7 @@ pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: 
     for step in &operation.after {
         take(editor, step)?;
     }
-    if recorded {
-        intent::clear(editor)?;
-    } else {
-        editor.write_fsinfo()?;
-        editor.barrier()?;
-    }
+    intent::clear(editor)?;
     Ok(exchanged)
 }
 
@@ -310,17 +315,15 @@ fn put_in_place(editor: &mut Editor<'_>, install: &Install, staged: &[Run], time
     Ok(false)
 }
 
-/// What comes directly behind the commit. It may have been done before: `recover` runs this too.
-pub(super) fn finish(editor: &mut Editor<'_>, operation: &Operation) -> Result<Vec<String>> {
-    let mut done = Vec::new();
-    if let Some(Install { source: Source::File(name), target, .. }) = &operation.install
+/// What comes directly behind the commit.
+fn finish(editor: &mut Editor<'_>, operation: &Operation) -> Result<()> {
+    if let Some(Install { source: Source::File(name), .. }) = &operation.install
         && let Some(entry) = editor.directory(LINUX_DIR)?.find(name).cloned()
     {
         // Its chain belongs to the target now; only the name goes.
         editor.remove(LINUX_DIR, &entry)?;
-        done.push(format!("removed the name {name}: its content is {target} now"));
     }
-    Ok(done)
+    Ok(())
 }
 
 /// One step beside the commit, which may have been taken before. Says what was done, if anything.

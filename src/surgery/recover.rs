@@ -1,16 +1,20 @@
 //! After a power cut: undo what was cut before its commit, finish what was cut behind it, take leftovers away.
 //!
-//! Safe against power cuts itself: the intent record goes last, and every step can be done again.
+//! Safe against power cuts itself: the intent record goes last, and every step can be done again. It does what the record says
+//! and no more: a name that holds something else by now is left as it is, and clusters are freed only where the record
+//! accounts for them. The board may have run in between, and somebody's only copy may be among what looks like leftovers.
 
-use super::LINUX_DIR;
-use super::intent::{self, Files, interrupted};
-use super::operation::{ContentRef, Operation, Rename, Step, finish, take};
+use super::copies::{choose_table, equalise_copies};
+use super::intent::{self, Interrupted, RecordState, interrupted};
+use super::lost::{self, Lost, LostChain, LostFiles};
+use super::operation::{ContentRef, Operation, Rename, Source, Step, take};
+use super::record::{Held, Record};
 use super::shadow::Shadow;
-use crate::block::{ReadAt, WriteAt};
-use crate::fat::{Editor, Entry, Health, ProblemClass, Run, Table, Volume};
+use super::{INTENT_NAME, LINUX_DIR, discard};
+use crate::block::{ReadAt, WriteAt, sha256_of};
+use crate::fat::{Editor, Entry, Health, ProblemClass, ProblemKind, Volume, contradiction};
 use crate::{Code, Error, Kind, Result};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashSet};
 
 /// What recovery found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -21,200 +25,321 @@ pub struct Recovery {
     pub finished: Option<bool>,
     /// Everything that was done (or would be, in a dry run), in order.
     pub actions: Vec<String>,
+    /// Chains of clusters that belong to no file and that this program did not leave, where they were kept; the longest first,
+    /// at most 64.
+    pub lost: Vec<LostChain>,
+    /// How many more of them there are.
+    pub lost_unlisted: usize,
 }
 
-/// What [`recover`] would do. It runs the same code on a view whose writes stay in memory, so what it says is what
-/// would be done.
+/// What is to be done beside ending an interrupted operation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecoveryWishes {
+    /// What happens to lost chains that this program did not leave.
+    pub lost: LostFiles,
+    /// Give another name to what has the record's name and is none.
+    pub set_aside: bool,
+    /// Now, in seconds since 1970 UTC.
+    pub time: u64,
+}
+
+/// What [`recover`] would do.
 ///
 /// # Errors
 /// As [`recover`].
 pub fn rehearse(source: &dyn ReadAt, sector_size: u32) -> Result<Recovery> {
-    recover(&Shadow::new(source, sector_size))
+    rehearse_with(source, sector_size, &RecoveryWishes::default())
 }
 
-/// Brings a volume back to a clean state.
+/// What [`recover_with`] would do. It runs the same code on a view whose writes stay in memory, so what it says is what
+/// would be done.
 ///
 /// # Errors
-/// [`crate::Kind::Unsafe`] when the volume is damaged in a way that no interrupted operation of this program explains;
-/// what the medium reports.
+/// As [`recover`].
+pub fn rehearse_with(source: &dyn ReadAt, sector_size: u32, wishes: &RecoveryWishes) -> Result<Recovery> {
+    recover_with(&Shadow::new(source, sector_size), wishes)
+}
+
+/// Brings a volume back to a clean state. Lost chains that this program did not leave stay.
+///
+/// # Errors
+/// [`Kind::Unsafe`] when the volume is damaged in a way that no interrupted operation of this program explains, or something
+/// else has the record's name ([`Code::ForeignRecord`]); [`Code::RecordVersion`]; what the medium reports.
 pub fn recover(medium: &dyn WriteAt) -> Result<Recovery> {
-    run(medium).map_err(|e| match e.kind() {
+    recover_with(medium, &RecoveryWishes::default())
+}
+
+/// [`recover`], and what else is wished.
+///
+/// # Errors
+/// As [`recover`].
+pub fn recover_with(medium: &dyn WriteAt, wishes: &RecoveryWishes) -> Result<Recovery> {
+    run(medium, wishes).map_err(|e| match e.kind() {
         // Whatever of the volume cannot be understood, it is the volume: no image is involved here.
         Kind::Rejected => e.with_code(Code::Unhealthy),
         _ => e,
     })
 }
 
-fn run(medium: &dyn WriteAt) -> Result<Recovery> {
+fn run(medium: &dyn WriteAt, wishes: &RecoveryWishes) -> Result<Recovery> {
     let mut done = Recovery::default();
+    let volume = Volume::open(medium)?;
+    if let Some(why) = contradiction(&volume)? {
+        return Err(beyond_recovery(&why));
+    }
+    // Before the first write: what is not ours to end stays as it is, to the last bit. Where the root directory or the record
+    // cannot be read whole by this copy of the table, another one may be right.
+    let found = interrupted(&volume).or_else(|e| if e.kind() == Kind::Rejected { Ok(None) } else { Err(e) })?;
+    refuse_foreign(found.filter(|f| f.state != RecordState::Damaged).as_ref(), wishes)?;
     choose_table(medium, &mut done)?;
     let mut editor = Editor::open(medium)?;
+    let found = interrupted(&editor.volume()?)?;
+    refuse_foreign(found.as_ref(), wishes)?;
     equalise_copies(&editor, &mut done)?;
+    if wishes.set_aside && found.as_ref().is_some_and(|f| f.record.is_none()) {
+        set_aside(&mut editor, &mut done)?;
+    }
+    let record = found.as_ref().and_then(|f| f.record.as_ref());
     // Finishing may take a cluster, and on a full volume the last one may be lost to a recovery that was cut. Of a damaged
     // tree nobody can say what is lost.
     let health = Health::check(&editor.volume()?)?;
     if !health.is_damaged() {
-        free_lost(&mut editor, &health, &mut done)?;
+        done.actions.extend(discard::finish(&mut editor, &health.lost)?);
+        free_ours(&mut editor, record, &mut done)?;
     }
-    let volume = editor.volume()?;
-    let found = interrupted(&volume)?;
-    if let Some(found) = &found {
-        done.interrupted = Some(found.to_string());
-        if let Some(operation) = &found.operation {
-            settle(&mut editor, operation, &found.files, &mut done)?;
-        }
+    if let Some(record) = record {
+        done.interrupted = found.as_ref().map(ToString::to_string);
+        Settling { editor: &mut editor, record, done: &mut done }.settle()?;
     }
-    clean(&mut editor, &mut done)?;
-    if found.is_some() {
+    clean(&mut editor, record, &mut done)?;
+    if record.is_some() {
         intent::clear(&mut editor)?;
         done.actions.push("removed the intent record".into());
     }
+    others(&mut editor, wishes, &mut done)?;
     Ok(done)
 }
 
-/// Where the active copy of the allocation table is broken and another one is whole, the whole one is right.
-fn choose_table(medium: &dyn WriteAt, done: &mut Recovery) -> Result<()> {
-    let volume = Volume::open(medium)?;
-    let geometry = volume.geometry().clone();
-    let tree_is_damaged = |v: &Volume<&dyn WriteAt>| -> Result<bool> {
-        let health = match Health::check(v) {
-            // With this table not even the root directory can be read.
-            Err(e) if e.kind() == Kind::Rejected => return Ok(true),
-            health => health?,
-        };
-        Ok(health.problems.iter().any(|p| p.class == ProblemClass::Damage && !p.what.starts_with("the copies of")))
-    };
-    if geometry.live_copies().count() < 2 || !tree_is_damaged(&volume)? {
-        return Ok(());
+/// Refuses what is not this program's to end.
+fn refuse_foreign(found: Option<&Interrupted>, wishes: &RecoveryWishes) -> Result<()> {
+    let Some(found) = found else { return Ok(()) };
+    match found.state {
+        RecordState::Sound => Ok(()),
+        RecordState::Damaged | RecordState::Foreign(_) if wishes.set_aside => Ok(()),
+        RecordState::Damaged | RecordState::Foreign(_) | RecordState::OtherVersion { .. } => Err(found.error()),
     }
-    for n in geometry.live_copies().skip(1) {
-        let table = Table::read(medium, &geometry, n)?;
-        if table == *volume.table() {
-            continue;
-        }
-        let other = Volume::with_table(medium, geometry.clone(), table);
-        if !tree_is_damaged(&other)? {
-            let unit = medium.sector_size() as usize;
-            let at = geometry.fat_copy_offset(geometry.active_fat);
-            for (i, (good, bad)) in
-                other.table().bytes().chunks(unit).zip(volume.table().bytes().chunks(unit)).enumerate()
-            {
-                if good != bad {
-                    medium.write_all_at(good, at + (i * unit) as u64)?;
-                }
-            }
-            medium.barrier()?;
-            done.actions.push(format!(
-                "repaired the allocation table from copy {n}: with it every file is whole, without it not"
-            ));
-            return Ok(());
-        }
+}
+
+/// Gives another name to what has the record's name.
+fn set_aside(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {
+    let health = Health::check(&editor.volume()?)?;
+    if let Some(p) = health.problems.iter().find(|p| p.class == ProblemClass::Damage) {
+        return Err(beyond_recovery(&p.what));
     }
+    let root = editor.directory("")?;
+    let Some(entry) = root.find(INTENT_NAME).cloned() else { return Ok(()) };
+    let mut names = (0..1000).map(|n| format!("BOOTSURG.{n:03}"));
+    let name = names.find(|name| root.find(name).is_none());
+    let name = name.ok_or_else(|| Error::refused(format!("no name is left for {INTENT_NAME}")))?;
+    editor.rename("", &entry, &name)?;
+    done.actions.push(format!("renamed {INTENT_NAME}, which is no record that can be followed, to {name}"));
     Ok(())
 }
 
-/// Makes the copies of the allocation table equal, before anything is written that only one of them leads to.
-///
-/// They differ where an operation was cut between them: in clusters that no file uses, or in the last cluster of a
-/// directory that was growing, perhaps before a record was there. Either way every file has the same clusters by each copy,
-/// so each is right. Where that is not so, nobody can tell which one is.
-fn equalise_copies(editor: &Editor<'_>, done: &mut Recovery) -> Result<()> {
-    let volume = editor.volume()?;
-    let health = Health::check(&volume)?;
-    if health.differing.is_empty() {
-        return Ok(());
-    }
-    if !copies_agree_on_every_file(&volume)? {
-        return Err(beyond_recovery(health.problems.first().map_or("", |p| p.what.as_str())));
-    }
-    editor.equalise_tables()?;
-    editor.barrier()?;
-    done.actions.push(format!("made the copies of the allocation table equal ({} entries)", health.differing.len()));
-    Ok(())
-}
-
-fn beyond_recovery(what: &str) -> Error {
-    Error::refused(format!("the file system is damaged beyond what `recover` may decide: {what}"))
+pub(super) fn beyond_recovery(what: &str) -> Error {
+    Error::new(Code::Unhealthy, format!("the file system is damaged beyond what `recover` may decide: {what}"))
         .advise("make an image of the partition first, then repair it with `fsck.fat` from another system")
 }
 
-/// Finishes or undoes the interrupted operation.
-fn settle(editor: &mut Editor<'_>, operation: &Operation, files: &Files, done: &mut Recovery) -> Result<()> {
-    if let Some(install) = &operation.install {
-        let directory = editor.directory(LINUX_DIR)?;
-        let target = directory.find(&install.target);
-        let holds = |c: &ContentRef| target.is_some_and(|t| t.first_cluster == c.cluster && t.bytes == c.bytes);
-        let committed = holds(&install.new);
-        let as_before = install.old.as_ref().map_or(target.is_none(), holds);
-        if !committed && !as_before {
-            // The board may have run since and replaced it. The names of this operation then lead to images that somebody
-            // may need: none of them is touched.
-            done.actions.push(format!(
-                "left {} and its backup alone: it holds neither the old image nor the new one, somebody else wrote it since",
-                install.target
-            ));
-            return Ok(());
-        }
-        done.finished = Some(committed);
-        if !committed {
-            let chains = [Some(install.new.cluster), install.old.as_ref().map(|old| old.cluster)];
-            let ours = |backup: &&Entry| chains.contains(&Some(backup.first_cluster));
-            if let Some(backup) = install.backup.as_deref().and_then(|name| directory.find(name).filter(ours)) {
-                // It was made by this operation and points at a chain that another name, or nobody, owns. A file that had
-                // the name before has a chain of its own.
-                editor.remove(LINUX_DIR, backup)?;
-                done.actions.push(format!("removed the prepared backup name {}", backup.name));
+/// Finishes or undoes an interrupted operation.
+struct Settling<'a, 'm> {
+    editor: &'a mut Editor<'m>,
+    record: &'a Record,
+    done: &'a mut Recovery,
+}
+
+/// What a name leads to, next to what the record says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    /// No such name: the step was taken, or somebody else took it.
+    Absent,
+    /// The file that is meant.
+    Same,
+    /// Another file.
+    Other,
+}
+
+impl Settling<'_, '_> {
+    fn settle(&mut self) -> Result<()> {
+        let operation = &self.record.operation;
+        if let Some(install) = &operation.install {
+            let committed = self.fits(&install.target, &install.new)? == Fit::Same;
+            let as_before = match &install.old {
+                None => self.entry(&install.target)?.is_none(),
+                Some(old) => self.fits(&install.target, old)? == Fit::Same,
+            };
+            if !committed && !as_before {
+                // The board may have run since and replaced it. The names of this operation then lead to images that somebody
+                // may need: none of them is touched.
+                self.done.actions.push(format!(
+                    "left {} and its backup alone: it holds neither the old image nor the new one, somebody else wrote it since",
+                    install.target
+                ));
+                return Ok(());
             }
-            // Back through the states that it came through.
-            for rename in operation.before.iter().rev() {
-                let back = Step::Rename(Rename { from: rename.to.clone(), to: rename.from.clone() });
-                if !settle_step(editor, &back, files.get(&rename.from), done)? {
-                    break;
+            self.done.finished = Some(committed);
+            if !committed {
+                return self.undo(operation);
+            }
+        }
+        self.done.finished = Some(true);
+        self.remove_source_name()?;
+        for (n, step) in operation.after.iter().enumerate() {
+            let meant = self.record.meant(n);
+            if !self.step(step, meant.as_ref())? && matches!(step, Step::Rename(_)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Before the commit: the name that was prepared for the old content goes, then the renames are taken back through the
+    /// states that they came through.
+    fn undo(&mut self, operation: &Operation) -> Result<()> {
+        self.remove_prepared_name()?;
+        for rename in operation.before.iter().rev() {
+            let back = Step::Rename(Rename { from: rename.to.clone(), to: rename.from.clone() });
+            if !self.step(&back, self.record.files.get(&rename.from))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The backup's name is this operation's where it leads to the old content, which the target still has, or to the new one.
+    /// A file that had the name before has a chain of its own.
+    fn remove_prepared_name(&mut self) -> Result<()> {
+        let Some(install) = &self.record.operation.install else { return Ok(()) };
+        let Some(name) = &install.backup else { return Ok(()) };
+        let Some(entry) = self.entry(name)? else { return Ok(()) };
+        let shares_old = match &install.old {
+            Some(old) => self.fits(name, old)? == Fit::Same,
+            None => false,
+        };
+        let loses_nothing = shares_old
+            || self.fits(name, &install.new)? == Fit::Same
+                && match &install.source {
+                    Source::File(from) => self.fits(from, &install.new)? == Fit::Same,
+                    // The staged image loses its only name here.
+                    Source::Staged => self.holds_sha256(&entry, install.new.sha256.as_deref())?,
+                };
+        if loses_nothing {
+            self.editor.remove(LINUX_DIR, &entry)?;
+            self.done.actions.push(format!("removed the prepared backup name {}", entry.name));
+        } else {
+            self.leave(&format!("{} is another file than the one that was prepared", entry.name));
+        }
+        Ok(())
+    }
+
+    /// Directly behind the commit: the target has the content of another file, whose name goes.
+    fn remove_source_name(&mut self) -> Result<()> {
+        let Some((install, name)) = self.record.source_file() else { return Ok(()) };
+        match self.fits(name, &install.new)? {
+            Fit::Absent => {}
+            // The target leads to the same clusters: only a name is lost.
+            Fit::Same => {
+                if let Some(entry) = self.entry(name)? {
+                    self.editor.remove(LINUX_DIR, &entry)?;
+                    self.done.actions.push(format!("removed the name {name}: its content is {} now", install.target));
                 }
             }
-            return Ok(());
+            Fit::Other => self.leave(&format!("{name} is another file since")),
         }
+        Ok(())
     }
-    done.finished = Some(true);
-    done.actions.extend(finish(editor, operation)?);
-    for step in &operation.after {
-        if !settle_step(editor, step, files.get(step.name()), done)? && matches!(step, Step::Rename(_)) {
-            break;
-        }
-    }
-    Ok(())
-}
 
-/// Takes a step, or says why it is left out; `false` then. `then` is the first cluster and the length of the file that is
-/// meant, where the record has them.
-///
-/// What is refused now will be refused tomorrow. An ESP that every command refuses until the impossible is done would be
-/// the greater harm.
-fn settle_step(editor: &mut Editor<'_>, step: &Step, then: Option<&(u32, u32)>, done: &mut Recovery) -> Result<bool> {
-    let directory = editor.directory(LINUX_DIR)?;
-    let another = |now: &Entry| then.is_some_and(|then| *then != (now.first_cluster, now.bytes));
-    let why = if directory.find(step.name()).is_some_and(another) {
-        format!("{} is another file since", step.name())
-    } else {
-        match take(editor, step) {
-            Ok(action) => {
-                done.actions.extend(action);
-                return Ok(true);
+    /// Takes a step, or says why it is left out; `false` then.
+    ///
+    /// What is refused now will be refused tomorrow. An ESP that every command refuses until the impossible is done would be
+    /// the greater harm.
+    fn step(&mut self, step: &Step, meant: Option<&Held>) -> Result<bool> {
+        let why = match self.why_not(step, meant)? {
+            Some(why) => why,
+            None => match take(self.editor, step) {
+                Ok(action) => {
+                    self.done.actions.extend(action);
+                    return Ok(true);
+                }
+                Err(e) if e.kind() == Kind::Io => return Err(e),
+                Err(e) => e.to_string(),
+            },
+        };
+        self.leave(&why);
+        // The renames are in the order that keeps the old image or the new one in front at each moment.
+        if matches!(step, Step::Rename(_)) {
+            self.done.actions.push("left out what was to follow: look at `status`".to_owned());
+        }
+        Ok(false)
+    }
+
+    fn why_not(&self, step: &Step, meant: Option<&Held>) -> Result<Option<String>> {
+        let Some(entry) = self.entry(step.name())? else { return Ok(None) };
+        let name = &entry.name;
+        let Some(meant) = meant.filter(|m| (m.cluster, m.bytes) == (entry.first_cluster, entry.bytes)) else {
+            return Ok(Some(format!("{name} is another file since")));
+        };
+        if let Step::Remove(_) = step {
+            if meant.sha256.is_none() {
+                return Ok(Some(format!(
+                    "{name} stays: the record does not say what was in it, `prune` can delete it"
+                )));
             }
-            Err(e) if e.kind() == Kind::Io => return Err(e),
-            Err(e) => e.to_string(),
+            if !self.holds_sha256(&entry, meant.sha256.as_deref())? {
+                return Ok(Some(format!("{name} stays: its content has changed since")));
+            }
+            if self.shares_clusters()? {
+                return Ok(Some(format!("{name} stays: files share clusters")));
+            }
         }
-    };
-    done.actions.push(format!("left out: {why}"));
-    // The renames are in the order that keeps the old image or the new one in front at each moment.
-    if matches!(step, Step::Rename(_)) {
-        done.actions.push("left out what was to follow: look at `status`".to_owned());
+        Ok(None)
     }
-    Ok(false)
+
+    fn shares_clusters(&self) -> Result<bool> {
+        Ok(Health::check(&self.editor.volume()?)?.problems.iter().any(|p| p.kind == ProblemKind::Shared))
+    }
+
+    fn leave(&mut self, why: &str) {
+        self.done.actions.push(format!("left out: {why}"));
+    }
+
+    fn entry(&self, name: &str) -> Result<Option<Entry>> {
+        Ok(self.editor.directory(LINUX_DIR)?.find(name).cloned())
+    }
+
+    /// Whether a name leads to a content, by first cluster and length.
+    fn fits(&self, name: &str, content: &ContentRef) -> Result<Fit> {
+        Ok(match self.entry(name)? {
+            None => Fit::Absent,
+            Some(e) if !e.is_dir() && (e.first_cluster, e.bytes) == (content.cluster, content.bytes) => Fit::Same,
+            Some(_) => Fit::Other,
+        })
+    }
+
+    /// Whether a file holds these bytes. What nobody knows the hash of, it does not hold.
+    fn holds_sha256(&self, entry: &Entry, expected: Option<&str>) -> Result<bool> {
+        let Some(expected) = expected else { return Ok(false) };
+        let volume = self.editor.volume()?;
+        let bytes = match volume.file(entry) {
+            Err(e) if e.kind() == Kind::Rejected => return Ok(false),
+            bytes => bytes?,
+        };
+        Ok(hex::encode(sha256_of(&bytes, bytes.size())?) == expected)
+    }
 }
 
-/// Takes away what no file depends on: orphaned name slots, lost clusters, a stale FSInfo.
-fn clean(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {
+/// Takes away what no file depends on and this program left: orphaned name slots, clusters, a stale FSInfo.
+fn clean(editor: &mut Editor<'_>, record: Option<&Record>, done: &mut Recovery) -> Result<()> {
     let health = Health::check(&editor.volume()?)?;
     if let Some(p) = health.problems.iter().find(|p| p.class == ProblemClass::Damage) {
         return Err(beyond_recovery(&p.what));
@@ -226,70 +351,53 @@ fn clean(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {
         editor.barrier()?;
         done.actions.push(format!("cleared {slots} orphaned name slots in /{}", path.trim_start_matches('/')));
     }
-    let lost = free_lost(editor, &health, done)?;
-    if health.fsinfo_stale || lost > 0 {
-        editor.write_fsinfo()?;
-        editor.barrier()?;
-        done.actions.push("brought the free-space count (FSInfo) up to date".into());
+    let freed = free_ours(editor, record, done)?;
+    if health.fsinfo_stale || freed > 0 {
+        write_fsinfo(editor, done)?;
     }
     Ok(())
 }
 
-/// Frees the clusters that belong to no file or directory; how many there were.
-fn free_lost(editor: &mut Editor<'_>, health: &Health, done: &mut Recovery) -> Result<u64> {
-    let lost: u64 = health.lost.iter().map(|r| u64::from(r.count)).sum();
-    if lost > 0 {
-        editor.free(&health.lost)?;
-        editor.barrier()?;
-        let bytes = lost * u64::from(editor.geometry().cluster_bytes);
-        done.actions.push(format!("freed {lost} clusters ({bytes} bytes) that belonged to no file"));
-    }
-    Ok(lost)
+fn write_fsinfo(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {
+    editor.write_fsinfo()?;
+    editor.barrier()?;
+    done.actions.push("brought the free-space count (FSInfo) up to date".into());
+    Ok(())
 }
 
-/// Whether every copy of the allocation table gives the same files, each in the same clusters.
-fn copies_agree_on_every_file(volume: &Volume<&dyn WriteAt>) -> Result<bool> {
-    let ours = every_file(volume)?;
-    for n in volume.geometry().live_copies().skip(1) {
-        let table = Table::read(volume.source(), volume.geometry(), n)?;
-        let other = Volume::with_table(*volume.source(), volume.geometry().clone(), table);
-        if ours.is_none() || every_file(&other)? != ours {
-            return Ok(false);
-        }
+/// Frees the lost clusters that this program left; how many there were.
+fn free_ours(editor: &mut Editor<'_>, record: Option<&Record>, done: &mut Recovery) -> Result<u64> {
+    let volume = editor.volume()?;
+    let health = Health::check(&volume)?;
+    let freed = lost::free(editor, &Lost::sort(&volume, &health.lost, record)?.ours)?;
+    if freed > 0 {
+        let bytes = freed * u64::from(editor.geometry().cluster_bytes);
+        done.actions.push(format!("freed {freed} clusters ({bytes} bytes) that the operation left"));
     }
-    Ok(true)
+    Ok(freed)
 }
 
-/// Files and directories by path: the entry and, of a file, its clusters.
-type Tree = BTreeMap<String, (Entry, Vec<Run>)>;
-
-/// Every file and directory. `None` when the volume is too damaged to tell; a medium that fails is an error.
-fn every_file(volume: &Volume<&dyn WriteAt>) -> Result<Option<Tree>> {
-    match walk(volume) {
-        Err(e) if e.kind() == Kind::Rejected => Ok(None),
-        files => files,
+/// The lost chains that this program did not leave: kept and described, named, or freed.
+fn others(editor: &mut Editor<'_>, wishes: &RecoveryWishes, done: &mut Recovery) -> Result<()> {
+    let volume = editor.volume()?;
+    let others = Lost::sort(&volume, &Health::check(&volume)?.lost, None)?.others;
+    if others.is_empty() {
+        return Ok(());
     }
-}
-
-fn walk(volume: &Volume<&dyn WriteAt>) -> Result<Option<Tree>> {
-    let mut all = Tree::new();
-    let mut stack = vec![(String::new(), volume.root()?)];
-    // A directory that leads to itself would be walked for ever.
-    let mut seen = HashSet::new();
-    while let Some((path, directory)) = stack.pop() {
-        for entry in directory.entries.into_iter().filter(|e| !e.is_dot()) {
-            let path = format!("{path}/{}", entry.name);
-            let mut runs = Vec::new();
-            if entry.is_dir() {
-                if !seen.insert(entry.first_cluster) {
-                    return Ok(None);
-                }
-                stack.push((path.clone(), volume.directory(&entry)?));
-            } else if entry.first_cluster != 0 {
-                runs = volume.table().chain(entry.first_cluster)?;
+    match wishes.lost {
+        LostFiles::Keep => (done.lost, done.lost_unlisted) = lost::describe(&volume, others)?,
+        LostFiles::Salvage => done.actions.extend(lost::salvage(editor, others, wishes.time)?),
+        LostFiles::Free => {
+            let (described, unlisted) = lost::describe(&volume, others.clone())?;
+            lost::free(editor, &others)?;
+            done.actions.extend(described.iter().map(|chain| format!("freed {chain}")));
+            if unlisted > 0 {
+                done.actions.push(format!("freed {unlisted} more lost chains"));
             }
-            all.insert(path, (entry, runs));
         }
     }
-    Ok(Some(all))
+    if wishes.lost != LostFiles::Keep && editor.geometry().fsinfo_offset.is_some() {
+        write_fsinfo(editor, done)?;
+    }
+    Ok(())
 }

@@ -15,10 +15,12 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 /// What fsck.fat says and `Health` does not count against a volume: (part of fsck.fat's line, why not).
-const FSCK_ALONE: [(&str, &str); 9] = [
+const FSCK_ALONE: [(&str, &str); 11] = [
+    ("out of range", "of lost chains, which are a note; in a file's chain it is damage, whatever is listed here"),
+    ("Reclaim", "a note: lost chains may be the last copy of a file, and are kept until somebody decides"),
     ("Dirty bit is set", "a note: Linux sets it on every mount; with all else in order nothing is wrong"),
     ("There are differences between boot sector", "only a heading: the line behind it lists them"),
-    ("(offset:original/backup) | 65:0", "the state flags: Linux sets them in the first copy alone; see `flags_alone`"),
+    ("(offset:original/backup) | ", "no reader finds files by these bytes; see `nothing_that_matters`"),
     ("There is no backup boot sector", "a note: no firmware reads it"),
     ("Created backup of boot sector", "continuation of the line above"),
     ("Free cluster summary", "a note: no reader depends on FSInfo, and the next operation writes it anew"),
@@ -34,10 +36,13 @@ const HEALTH_ALONE: [(&str, &str); 3] = [
     ("is marked as a volume label but has", "what may be a file's remains; fsck.fat counts its clusters as used"),
 ];
 
-/// Whether a list of differences between the boot sector and its backup is about the state flags alone.
-fn flags_alone(line: &str) -> bool {
+/// Whether a list of differences between the boot sector and its backup is about bytes that no reader finds files by: names,
+/// the serial number, flags, boot code, what only BIOS boot code reads.
+fn nothing_that_matters(line: &str) -> bool {
     let list = line.split_once("(offset:original/backup) | ").map_or("", |(_, rest)| rest);
-    !list.split(" | ").next().is_some_and(|list| list.contains(','))
+    let places = list.split(" | ").next().unwrap_or_default().split([',', ' ']).filter(|p| !p.is_empty());
+    let harmless = |at: usize| !(11..21).contains(&at) && !(22..24).contains(&at) && !(32..52).contains(&at);
+    { places }.all(|p| p.split(':').next().and_then(|at| at.parse().ok()).is_some_and(harmless))
 }
 
 // ---- volumes ------------------------------------------------------------------------------------------------------
@@ -283,8 +288,10 @@ fn fsck(path: &Path) -> Vec<String> {
 fn compare(image: &Image) -> (Verdict, Option<String>) {
     let (verdict, problems) = health(image);
     let found = fsck(&image.path);
-    let counted: Vec<&String> =
-        found.iter().filter(|l| !(FSCK_ALONE.iter().any(|(part, _)| l.contains(part)) && flags_alone(l))).collect();
+    let counted: Vec<&String> = found
+        .iter()
+        .filter(|l| !(FSCK_ALONE.iter().any(|(part, _)| l.contains(part)) && nothing_that_matters(l)))
+        .collect();
     let only_ours = problems.iter().any(|p| HEALTH_ALONE.iter().any(|(x, _)| p.contains(x)));
     let disagree = if verdict < Verdict::Leftover {
         !counted.is_empty()
@@ -353,17 +360,17 @@ fn cases() -> Vec<Case> {
         case("defective clusters set aside", any, |i| {
             let bad = i.end_mark() - 8; let c = i.free_cluster(); i.set_all(c, bad); fix_fsinfo(i);
         }, Clean),
-        case("lost cluster", any, |i| { let c = i.free_cluster(); let e = i.end_mark(); i.set_all(c, e); }, Leftover),
+        case("lost cluster", any, |i| { let c = i.free_cluster(); let e = i.end_mark(); i.set_all(c, e); }, Note),
         case("lost chain", any, |i| {
             let c = i.free_cluster(); let e = i.end_mark(); i.set_all(c - 1, c); i.set_all(c, e);
-        }, Leftover),
-        case("lost loop", any, |i| { let c = i.free_cluster(); i.set_all(c - 1, c); i.set_all(c, c - 1); }, Leftover),
+        }, Note),
+        case("lost loop", any, |i| { let c = i.free_cluster(); i.set_all(c - 1, c); i.set_all(c, c - 1); }, Note),
         case("lost cluster that points past the end", any, |i| {
             let c = i.free_cluster(); let n = i.geometry.clusters + 2; i.set_all(c, n);
-        }, Leftover),
+        }, Note),
         case("lost cluster that points into a file", any, |i| {
             let c = i.free_cluster(); let a = i.chain(A); i.set_all(c, a[0]);
-        }, Leftover),
+        }, Note),
         case("dirty in the table", flagged, |i| {
             let v = i.end_mark() & if i.is_fat32() { 0x07FF_FFFF } else { 0x7FFF }; i.set_all(1, v);
         }, Note),
@@ -436,7 +443,8 @@ fn cases() -> Vec<Case> {
         case("FSInfo outside", fat32, |i| i.put(48, &[0xF0; 2]), Damage),
         case("dirty in the boot sector", any, |i| { let at = if i.is_fat32() { 65 } else { 37 }; i.put(at, &[1]); }, Note),
         case("I/O errors in the boot sector", any, |i| { let at = if i.is_fat32() { 65 } else { 37 }; i.put(at, &[2]); }, Clean),
-        case("boot sector and backup differ", fat32, |i| i.put(67, &[0x55]), Damage),
+        case("boot sector and backup differ in the serial number", fat32, |i| i.put(67, &[0x55]), Note),
+        case("boot sector and backup differ in the place of FSInfo", fat32, |i| i.put(48, &[2]), Damage),
         case("no backup boot sector", fat32, |i| i.put(50, &[0; 2]), Note),
         case("no sectors per cluster", any, |i| i.put(13, &[0]), Unreadable),
         case("three sectors per cluster", any, |i| i.put(13, &[3]), Unreadable),
@@ -607,7 +615,7 @@ fn damage_stops_what_writes_and_not_what_reads() {
             },
             &["Talos-v1.12.4", "cluster"],
         ),
-        ("boot sector", |i| i.put(67, &[0x55]), &["boot sector and its backup differ at byte 67"]),
+        ("boot sector", |i| i.put(48, &[2]), &["boot sector and its backup differ at byte 48"]),
         ("size", |i| i.set_size("loader/loader.conf", 70_000), &["/loader/loader.conf", "70000 bytes"]),
         (
             "loop",

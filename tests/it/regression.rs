@@ -6,6 +6,8 @@ mod files;
 mod house;
 mod order;
 mod output;
+mod recovery;
+mod recovery_cli;
 mod secrets;
 mod servers;
 mod terminal;

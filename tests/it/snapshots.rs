@@ -229,7 +229,8 @@ fn what_starts_hangs_on_a_variable() {
 fn an_interrupted_operation_comes_first() {
     let board = Board::new();
     let disk = board.disk("sda", ESP_A);
-    board.replace(&disk, "", "BOOTSURG.TXN", b"{}");
+    let record = br#"{"bootsurgeon": 1, "operation": {"command": "prune", "time": 1, "install": null, "tidy": []}}"#;
+    board.replace(&disk, "", "BOOTSURG.TXN", record);
     let report = board.json(&["doctor", &disk, "--json"]);
     assert_eq!(report["findings"][0]["id"], "interrupted");
     assert!(report["esps"][0]["interrupted"].is_string());

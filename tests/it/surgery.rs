@@ -207,7 +207,8 @@ fn a_full_volume_is_refused_before_anything_is_written() {
 fn an_interrupted_operation_is_named_and_everything_else_refused() {
     let medium = volume(fatfs::FatType::Fat32, 40 << 20, 512, 512);
     let mut editor = Editor::open(&medium).unwrap();
-    editor.make_file("", INTENT_NAME, b"{}", STAMP).unwrap();
+    let record = br#"{"bootsurgeon": 1, "operation": {"command": "prune", "time": 1, "install": null, "tidy": []}}"#;
+    editor.make_file("", INTENT_NAME, record, STAMP).unwrap();
     assert_eq!(open_healthy(&medium).err().unwrap().kind(), Kind::Interrupted);
     let dry = rehearse_recovery(&medium, 512).unwrap();
     assert!(interrupted(&Volume::open(&medium).unwrap()).unwrap().is_some(), "a dry run writes nothing");

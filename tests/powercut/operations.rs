@@ -522,7 +522,8 @@ impl<'a> Run<'a> {
         }
         let says = opened.and_then(|v| bootsurgeon::fat::Health::check(&v));
         match says {
-            Ok(health) if (health.is_healthy() && !health.fsinfo_stale) == report.is_clean() => {}
+            Ok(health)
+                if (health.is_healthy() && health.lost.is_empty() && !health.fsinfo_stale) == report.is_clean() => {}
             Ok(health) => found.push(Violation {
                 kind: "the health check disagrees",
                 detail: format!("{:?} but {:?}", health.problems, report.problems),

@@ -44,15 +44,27 @@ impl Render for RecoverReport {
             let end = match r.finished {
                 Some(true) => "past its commit: it is finished",
                 Some(false) => "before its commit: it is undone",
-                None => "its record cannot be read: only leftovers are taken away",
+                None => "its image was replaced since: left alone",
             };
             writeln!(f, "{what}; {end}")?;
         }
         if r.actions.is_empty() {
-            writeln!(f, "{}: the ESP is clean", p.good("Nothing to do"))?;
+            let state = if r.lost.is_empty() { "the ESP is clean" } else { "nothing was interrupted" };
+            writeln!(f, "{}: {state}", p.good("Nothing to do"))?;
         }
         for action in &r.actions {
             writeln!(f, "{} {action}", if self.committed { "done:" } else { "would be done:" })?;
+        }
+        for chain in &r.lost {
+            writeln!(f, "{} {chain}", p.warn("kept:"))?;
+        }
+        if r.lost_unlisted > 0 {
+            writeln!(f, "{} {} more lost chains", p.warn("kept:"), r.lost_unlisted)?;
+        }
+        if !r.lost.is_empty() {
+            let what =
+                "A lost chain belongs to no file and may be the last copy of one. It takes room and hinders nothing.";
+            writeln!(f, "{what} `--salvage` gives each a name, `--free-lost` frees them all.")?;
         }
         copy(f, p, self.out.as_deref())
     }

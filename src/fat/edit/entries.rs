@@ -8,6 +8,9 @@ use crate::block::read_vec;
 use crate::{Code, Error, Result};
 use std::ops::Range;
 
+/// Length of the mark that a deleted entry can carry.
+pub const MARK: usize = 10;
+
 /// Where the slots of a new entry go, all in one sector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Room {
@@ -110,6 +113,47 @@ impl Editor<'_> {
             self.barrier()?;
         }
         Ok(())
+    }
+
+    /// As [`Self::remove`]; the deleted short entry keeps cluster and length and gets `mark` in the place of its name. A deleted
+    /// entry is nobody's, and any system may use its slot again.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    pub fn remove_marked(&self, path: &str, entry: &Entry, mark: [u8; MARK]) -> Result<()> {
+        let directory = self.directory(path)?;
+        let sector = self.sector_of(&directory, entry.short_slot());
+        let here = entry.slots.start.max(sector.start)..entry.slots.end;
+        let mut bytes = self.read_sector(&directory, &sector)?;
+        for slot in here.clone() {
+            bytes[(slot - sector.start) * SLOT] = 0xE5;
+        }
+        bytes[(entry.short_slot() - sector.start) * SLOT + 1..][..MARK].copy_from_slice(&mark);
+        self.write_sector(&directory, &sector, &bytes)?;
+        self.barrier()?;
+        let before = entry.slots.start..here.start;
+        if !before.is_empty() {
+            self.clear(path, &before)?;
+            self.barrier()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the mark off a deleted entry.
+    ///
+    /// # Errors
+    /// What the medium reports; a caller's mistake when the slot is in use.
+    pub fn unmark(&self, path: &str, slot: Slot) -> Result<()> {
+        let directory = self.directory(path)?;
+        let sector = self.sector_of(&directory, slot);
+        let mut bytes = self.read_sector(&directory, &sector)?;
+        let at = (slot - sector.start) * SLOT;
+        if bytes[at] != 0xE5 {
+            return Err(Error::new(crate::Code::Bug, "the mark of an entry that is in use"));
+        }
+        bytes[at + 1..][..MARK].fill(b' ');
+        self.write_sector(&directory, &sector, &bytes)?;
+        self.barrier()
     }
 
     /// Marks slots as deleted, sector by sector.
@@ -240,7 +284,7 @@ impl Editor<'_> {
         self.barrier()
     }
 
-    /// Adds an empty cluster to a directory: its zeros, then its own table entry, then the link from the last cluster.
+    /// Adds an empty cluster to a directory: its content, then its own table entry, then the link from the last cluster.
     fn grow(&mut self, path: &str, directory: &Directory) -> Result<()> {
         let Some(tail) = directory.runs.last().map(|r| r.first + r.count - 1) else {
             let what = "the root directory is full, and on FAT12 and FAT16 it cannot grow";
@@ -251,8 +295,7 @@ impl Editor<'_> {
             return Err(Error::new(Code::NoRoom, what).advise("make room in it with `prune --delete`"));
         }
         let new = self.reserve_tail(tail)?;
-        let zeros = vec![0; self.geometry.cluster_bytes as usize];
-        self.write_data(&[Run { first: new, count: 1 }], 0, &zeros)?;
+        self.write_data(&[Run { first: new, count: 1 }], 0, &grown_cluster(self.geometry.cluster_bytes))?;
         self.barrier()?;
         self.link(&[Run { first: new, count: 1 }])?;
         self.barrier()?;
@@ -307,6 +350,16 @@ impl Editor<'_> {
     fn write_sector(&self, directory: &Directory, sector: &Range<Slot>, bytes: &[u8]) -> Result<()> {
         self.write(bytes, offset(directory, sector.start)?)
     }
+}
+
+/// The cluster that a directory grows by, before anything is in it: an end mark, and behind it, where nobody reads, words by
+/// which it is known should the power fail before the directory leads to it.
+#[must_use]
+pub fn grown_cluster(bytes: u32) -> Vec<u8> {
+    let mut cluster = vec![0; bytes as usize];
+    let words = b"\0bootsurgeon: directory growing";
+    cluster[..words.len()].copy_from_slice(words);
+    cluster
 }
 
 fn offset(directory: &Directory, slot: Slot) -> Result<u64> {

@@ -10,6 +10,7 @@ mod content;
 mod entries;
 
 pub use content::{Content, Stamp};
+pub use entries::{MARK, grown_cluster};
 
 use super::dir::Directory;
 use super::geometry::Geometry;

@@ -1,0 +1,93 @@
+//! Deleting without a record: the way out of a volume so full that it has no cluster for one.
+//!
+//! The name goes first, then the clusters. Cut in between, they would be lost, and nobody's to free. So the deleted entry, which
+//! keeps first cluster and length, is marked in the same write: a magic, and a part of the SHA-256 of what the first cluster
+//! holds. The chain is freed from its end, so that the rest of it can be followed from there; then the mark goes. Any system
+//! may overwrite a deleted entry; the clusters are then kept, as all lost clusters are that nothing accounts for.
+
+use super::LINUX_DIR;
+use super::lost::{free_from_the_end, is_wide};
+use super::record::Clusters;
+use crate::Result;
+use crate::block::{ReadAt, read_vec};
+use crate::fat::{Editor, Entry, Link, MARK, Run, Slot, Volume};
+use sha2::{Digest, Sha256};
+
+const MAGIC: &[u8; 4] = b"BSRG";
+
+/// Deletes a file of `EFI/Linux`.
+pub(super) fn discard(editor: &mut Editor<'_>, entry: &Entry) -> Result<()> {
+    if entry.first_cluster == 0 {
+        return editor.remove(LINUX_DIR, entry);
+    }
+    let volume = editor.volume()?;
+    let chain: Vec<u32> = volume.table().chain(entry.first_cluster)?.into_iter().flat_map(Run::clusters).collect();
+    let mark = mark(&volume, entry.first_cluster, entry.bytes)?;
+    editor.remove_marked(LINUX_DIR, entry, mark)?;
+    free_from_the_end(editor, &chain)?;
+    editor.unmark(LINUX_DIR, entry.short_slot())
+}
+
+/// Finishes deletions that were cut. Says what was done.
+pub(super) fn finish(editor: &mut Editor<'_>, lost: &[Run]) -> Result<Vec<String>> {
+    let mut actions = Vec::new();
+    for (slot, chain) in cut(&editor.volume()?, lost)? {
+        free_from_the_end(editor, &chain)?;
+        editor.unmark(LINUX_DIR, slot)?;
+        actions.push(format!("finished a deletion that was cut: freed {} clusters", chain.len()));
+    }
+    Ok(actions)
+}
+
+/// The deletions that were cut: the marked slot, and what is left of the file's chain.
+pub(super) fn cut<S: ReadAt>(volume: &Volume<S>, lost: &[Run]) -> Result<Vec<(Slot, Vec<u32>)>> {
+    let lost = Clusters::of(lost.iter().copied());
+    let mut all = Vec::new();
+    for (slot, first, bytes) in marked(volume)? {
+        let mut chain = Vec::new();
+        if lost.contains(first) && marks_match(volume, slot, first, bytes)? {
+            let mut at = first;
+            // A chain cannot be longer than the file was, whatever it has become.
+            while lost.contains(at) && (chain.len() as u64) < volume.geometry().clusters_for(u64::from(bytes)) {
+                chain.push(at);
+                let Link::Next(next) = volume.table().link(at) else { break };
+                at = next;
+            }
+        }
+        all.push((slot, chain));
+    }
+    Ok(all)
+}
+
+/// The marked entries of `EFI/Linux`: slot, first cluster, length.
+fn marked<S: ReadAt>(volume: &Volume<S>) -> Result<Vec<(Slot, u32, u32)>> {
+    let Some(directory) = volume.find_directory(LINUX_DIR)? else { return Ok(Vec::new()) };
+    let wide = is_wide(volume);
+    let entry = |slot: Slot| {
+        let raw = directory.slot(slot);
+        let half = |at: usize| u32::from(u16::from_le_bytes([raw[at], raw[at + 1]]));
+        let first = half(26) | if wide { half(20) << 16 } else { 0 };
+        let bytes = u32::from_le_bytes([raw[28], raw[29], raw[30], raw[31]]);
+        (raw[0] == 0xE5 && raw[1..=MAGIC.len()] == *MAGIC).then_some((slot, first, bytes))
+    };
+    Ok((0..directory.end()).filter_map(entry).collect())
+}
+
+fn marks_match<S: ReadAt>(volume: &Volume<S>, slot: Slot, first: u32, bytes: u32) -> Result<bool> {
+    let Some(directory) = volume.find_directory(LINUX_DIR)? else { return Ok(false) };
+    Ok(directory.slot(slot)[1..=MARK] == mark(volume, first, bytes)?)
+}
+
+fn mark<S: ReadAt>(volume: &Volume<S>, first: u32, bytes: u32) -> Result<[u8; MARK]> {
+    let g = volume.geometry();
+    let content = read_vec(volume.source(), g.cluster_offset(first), g.cluster_bytes as usize)?;
+    let digest = Sha256::new()
+        .chain_update(first.to_le_bytes())
+        .chain_update(bytes.to_le_bytes())
+        .chain_update(content)
+        .finalize();
+    let mut mark = [0; MARK];
+    mark[..MAGIC.len()].copy_from_slice(MAGIC);
+    mark[MAGIC.len()..].copy_from_slice(&digest[..MARK - MAGIC.len()]);
+    Ok(mark)
+}
