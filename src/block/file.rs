@@ -4,10 +4,10 @@
 use super::{ReadAt, WriteAt, check_range};
 use crate::{Code, Context, Error, Result};
 use rustix::fs::{Advice, FlockOperation, OFlags};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::num::NonZeroU64;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file or block device opened for reading only.
@@ -26,11 +26,9 @@ impl FileSource {
     /// [`crate::Kind::Io`] when it cannot be opened or is neither a file nor a block device.
     pub fn open(path: &Path) -> Result<Self> {
         let open = || -> Result<Self> {
-            let mut file = File::open(path)?;
+            let mut file = open_without_waiting(path)?;
             let kind = file.metadata()?.file_type();
-            if !kind.is_file() && !kind.is_block_device() {
-                return Err(Error::io("neither a file nor a block device"));
-            }
+            refuse_other_kinds(kind)?;
             // The metadata of a block device says 0 bytes; its end says how long it is.
             let bytes = file.seek(SeekFrom::End(0))?;
             Ok(Self { file, bytes, path: path.to_owned(), block_device: kind.is_block_device() })
@@ -116,11 +114,10 @@ impl SurgeryFile {
         if kind.is_file() && metadata.permissions().readonly() {
             return Err(Error::refused("the file is read-only").advise("`chmod u+w` it, or work on a copy"));
         }
+        refuse_other_kinds(kind)?;
         let device = kind.is_block_device();
-        if !device && !kind.is_file() {
-            return Err(Error::io("neither a file nor a block device"));
-        }
-        let exclusive = if device { OFlags::EXCL } else { OFlags::empty() };
+        // A file may have been replaced by a FIFO since, and opening that must not wait for somebody at its other end.
+        let exclusive = if device { OFlags::EXCL } else { OFlags::NONBLOCK };
         let flags = i32::try_from(exclusive.bits()).map_err(|e| Error::io(e.to_string()))?;
         let mut file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).map_err(|e| match e
             .raw_os_error()
@@ -142,10 +139,35 @@ impl SurgeryFile {
                 }
             })?;
         }
+        refuse_other_kinds(file.metadata()?.file_type())?;
         let sector_size =
             if device { rustix::fs::ioctl_blksszget(&file).map_err(io::Error::from)? } else { sector_size };
         let bytes = file.seek(SeekFrom::End(0))?;
         Ok(Self { file, bytes, sector_size, path: path.to_owned() })
+    }
+
+    /// Makes sure that the path still leads to this file or device. An image that is renamed over during a run would
+    /// be changed where nobody finds it, and whoever looks at the path would be told of a success that is not there.
+    ///
+    /// # Errors
+    /// [`Code::Medium`] when it leads elsewhere or nowhere.
+    pub fn check_name(&self) -> Result<()> {
+        let ours = self.file.metadata()?;
+        let same = |there: std::fs::Metadata| match ours.file_type().is_block_device() {
+            true => there.file_type().is_block_device() && there.rdev() == ours.rdev(),
+            false => (there.dev(), there.ino()) == (ours.dev(), ours.ino()),
+        };
+        if std::fs::metadata(&self.path).is_ok_and(same) {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(Error::new(
+            Code::Medium,
+            format!("{path} was moved or replaced during the run: what was written is in the file that had this name before"),
+        )
+        .advise(format!(
+            "whatever is at {path} now was not changed; if the other file is still somewhere, run `bootsurgeon recover` on it"
+        )))
     }
 
     /// The path it was opened by.
@@ -155,8 +177,37 @@ impl SurgeryFile {
     }
 }
 
+/// Opens a file for reading. A FIFO would be waited for without end, until somebody writes to it; a device that would
+/// take the flag for a wish of its own (a drive without a medium) is opened without it.
+fn open_without_waiting(path: &Path) -> io::Result<File> {
+    if std::fs::metadata(path)?.file_type().is_block_device() {
+        return File::open(path);
+    }
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+    // A socket cannot be opened at all; what it is says more than the error of that.
+    OpenOptions::new().read(true).custom_flags(flags).open(path).or_else(|e| {
+        let kind = std::fs::metadata(path)?.file_type();
+        Err(refuse_other_kinds(kind).map_or_else(io::Error::from, |()| e))
+    })
+}
+
+/// Only files and block devices can be read at any place.
+fn refuse_other_kinds(kind: FileType) -> Result<()> {
+    let what = match () {
+        () if kind.is_file() || kind.is_block_device() => return Ok(()),
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a FIFO or pipe",
+        () if kind.is_socket() => "a socket",
+        () if kind.is_char_device() => "a character device",
+        () => "something else",
+    };
+    Err(Error::io(format!("neither a file nor a block device, but {what}"))
+        .advise("give a disk, a partition or an image file; what comes through a pipe goes into a file first"))
+}
+
 impl Drop for SurgeryFile {
-    /// Gives the lock back by name: closing the file is not enough while a child process that was just forked has it open, too.
+    /// Gives the lock back by name: closing the file is not enough while a child process that was just forked has it
+    /// open, too.
     fn drop(&mut self) {
         let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
     }
@@ -187,8 +238,8 @@ impl WriteAt for SurgeryFile {
         self.file.sync_data()
     }
 
-    /// After a barrier no page is dirty, so the kernel can forget all of them; the next read goes to the medium. It is told
-    /// to forget the whole file: of a range it would keep the pages that lie in it only in part.
+    /// After a barrier no page is dirty, so the kernel can forget all of them; the next read goes to the medium. It
+    /// is told to forget the whole file: of a range it would keep the pages that lie in it only in part.
     fn drop_caches(&self) -> io::Result<()> {
         Ok(rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?)
     }
