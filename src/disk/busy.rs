@@ -2,6 +2,8 @@
 
 use super::device_number;
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// What holds the device: mounts, swap, device-mapper, processes. Empty when nothing can be found out.
@@ -43,21 +45,57 @@ pub(super) fn holders(node: &Path) -> Vec<String> {
     found.into_iter().collect()
 }
 
+/// The array, volume or cache that the kernel has made of this device and others: `/dev/md126`.
+pub(super) fn assembled(node: &Path) -> Option<String> {
+    let (major, minor) = device_number(node)?;
+    let holders = std::fs::read_dir(format!("/sys/dev/block/{major}:{minor}/holders")).ok()?;
+    let names = holders.flatten().map(|h| h.file_name().to_string_lossy().into_owned());
+    names.min().map(|name| format!("/dev/{name}"))
+}
+
 fn processes() -> impl Iterator<Item = PathBuf> {
     let all = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|e| e.path());
     all.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().bytes().all(|b| b.is_ascii_digit())))
 }
 
-/// The loop device that a file or block device is attached to, if any: the kernel does not count that as a claim, but what is
-/// written behind its back is not seen there.
+/// The loop device that a file or block device is attached to, if any: the kernel does not count that as a claim, but
+/// what is written behind its back is not seen there. Files are told apart by device and inode: a hard link or a bind
+/// mount is the same file under another name.
 pub(super) fn loop_device_over(node: &Path) -> Option<String> {
     let node = std::fs::canonicalize(node).ok()?;
     let number = device_number(&node);
+    let file = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    let ours = file(&node);
     let loops = std::fs::read_dir("/sys/block").ok()?.flatten().map(|e| e.path());
     loops.into_iter().find_map(|dev| {
         let backing = std::fs::read_to_string(dev.join("loop/backing_file")).ok()?;
         let backing = Path::new(backing.trim_end());
-        (backing == node || number.is_some() && device_number(backing) == number)
-            .then(|| format!("/dev/{}", dev.file_name().unwrap_or_default().to_string_lossy()))
+        let device = Path::new("/dev").join(dev.file_name().unwrap_or_default());
+        let same = backing == node
+            || number.is_some() && device_number(backing) == number
+            || ours.is_some() && file(backing) == ours
+            || number.is_none() && file(backing).is_none() && may_be_over(&dev, &device, &node);
+        same.then(|| device.display().to_string())
     })
+}
+
+/// Whether a loop device, whose file is not to be found under the name by which it was attached, may be over this
+/// file: that was renamed or unlinked since, and may have another name, or the name is one of another mount
+/// namespace. Only an ioctl tells the inode; what can be read tells the length and how it begins, which two different
+/// images rarely have in common.
+fn may_be_over(sysfs: &Path, device: &Path, file: &Path) -> bool {
+    let number = |name: &str| std::fs::read_to_string(sysfs.join(name)).ok()?.trim().parse::<u64>().ok();
+    let Some((sectors, offset)) = number("size").zip(number("loop/offset")) else { return false };
+    let Ok(ours) = File::open(file) else { return false };
+    let Ok(length) = ours.metadata().map(|m| m.len()) else { return false };
+    if sectors == 0 || length.saturating_sub(offset) / 512 != sectors {
+        return false;
+    }
+    let mut start = [[0; 4096]; 2];
+    let [here, there] = &mut start;
+    match (ours.read_exact_at(here, offset), File::open(device).and_then(|d| d.read_exact_at(there, 0))) {
+        (Ok(()), Ok(())) => here == there,
+        // What cannot be read cannot be told apart.
+        _ => true,
+    }
 }
