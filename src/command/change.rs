@@ -82,7 +82,8 @@ pub(super) fn confirm_on_medium(
         });
         let as_planned = esp.worlds.each_ref().map(Prediction::selected_file) == boot;
         if esp.health.is_healthy() && esp.interrupted.is_none() && in_place && as_planned {
-            return Ok(());
+            // This looks once more whether the name that the user gave still leads here.
+            return Ok(medium.drop_caches()?);
         }
         Err(Error::io("the ESP does not look as planned after the change: the medium may have lost writes"))
     };

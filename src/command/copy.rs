@@ -63,7 +63,7 @@ impl Change {
     /// which gets its name when the command is done. In a dry run nothing is copied.
     ///
     /// # Errors
-    /// [`Kind::Unsafe`] for a packed image without `--out`, and as [`check_free`]; [`Kind::Usage`] when `--out` makes no sense;
+    /// [`Kind::Unsafe`] for a packed image without `--out`, and as [`check_free`] and [`Target::check_writable`]; [`Kind::Usage`] when `--out` makes no sense;
     /// what the command reports.
     pub(super) fn on<T>(
         &self,
@@ -75,11 +75,11 @@ impl Change {
             if !self.dry_run {
                 refuse_packed(&disk.path)?;
             }
-            return command(&disk.find(ui)?);
+            return command(&writable(disk.find(ui)?)?);
         };
         out.check(&disk.path)?;
         if self.dry_run {
-            return command(&disk.find(ui)?);
+            return command(&writable(disk.find(ui)?)?);
         }
         out.make(disk, ui, command).map_err(|e| e.on_copy_of(&disk.path))
     }
@@ -88,6 +88,12 @@ impl Change {
     pub(super) fn written(&self) -> Option<String> {
         self.out.as_ref().filter(|_| !self.dry_run).map(|out| out.file.display().to_string())
     }
+}
+
+/// A target whose layout allows a change: what a dry run says, too.
+fn writable(target: Target) -> Result<Target> {
+    target.check_writable()?;
+    Ok(target)
 }
 
 /// A packed image cannot be changed in place. That is said before it is unpacked.
@@ -132,7 +138,7 @@ impl CopyOut {
         let copy = new()?;
         ui.event(Event::Step(format!("copying {}", disk.path.display())));
         packed::copy(&source, copy.file(), &place, watch)?;
-        let target = Target::find_at(&self.file, copy.part(), disk.partition.as_deref())?;
+        let target = writable(Target::find_at(&self.file, copy.part(), disk.partition.as_deref())?)?;
         let done = command(&target)?;
 
         let finished = match Packing::of_name(&self.file)? {

@@ -5,7 +5,7 @@ use super::{ImageRequest, Ui};
 use crate::Result;
 use crate::authenticode::Signature;
 use crate::block::{FileSource, ReadAt};
-use crate::disk::{Gpt, Partition};
+use crate::disk::{Partition, PartitionType, Table};
 use crate::image::{Candidate, ImageKind};
 use crate::iso::Iso;
 use crate::packed::{Packing, Unpacked};
@@ -65,10 +65,15 @@ pub struct PartitionReport {
     pub label: String,
     /// Its PARTUUID.
     pub partuuid: String,
-    /// Its type GUID.
-    pub type_guid: String,
+    /// Its type: the GUID of a GPT entry, or the byte of an MBR entry as `0x0c`.
+    #[serde(rename = "type")]
+    pub kind: PartitionType,
+    /// Its type GUID; `null` in an MBR.
+    pub type_guid: Option<String>,
     /// Whether it is an EFI System Partition.
     pub esp: bool,
+    /// Whether it is an XBOOTLDR partition, which systemd-boot reads beside the ESP.
+    pub xbootldr: bool,
     /// Where it begins, in bytes.
     pub offset: u64,
     /// Its length in bytes.
@@ -184,17 +189,19 @@ impl Inspect {
 }
 
 fn partitions(source: &dyn ReadAt, file: Option<&FileSource>) -> Result<Vec<PartitionReport>> {
-    let gpt = Gpt::read(source, file.and_then(FileSource::device_sector_size))?;
+    let table = Table::read(source, file.and_then(FileSource::device_sector_size))?;
     let report = |p: Partition| PartitionReport {
         esp: p.is_esp(),
+        xbootldr: p.is_xbootldr(),
         number: p.number,
         label: p.label,
         partuuid: p.partuuid.to_string(),
-        type_guid: p.type_guid.to_string(),
+        type_guid: matches!(p.kind, PartitionType::Gpt(_)).then(|| p.kind.to_string()),
+        kind: p.kind,
         offset: p.extent.offset,
         bytes: p.extent.bytes,
     };
-    Ok(gpt.into_iter().flat_map(|g| g.partitions).map(report).collect())
+    Ok(table.into_iter().flat_map(|t| t.partitions).map(report).collect())
 }
 
 /// Reads a UKI whole and says everything about it.

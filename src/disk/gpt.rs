@@ -1,253 +1,184 @@
-//! The GUID partition table. The `gpt` crate reads it; three things stand beside the crate, for what it does not do:
-//! it panics on an entry size other than 128 (checked here first), it allocates whatever the entry count asks for
-//! (bounded here), and it does not fall back to the backup when only the primary *array* is bad (done here).
+//! The GUID partition table: one copy of it, header and entries, held against its checksums.
 //!
-//! Format: UEFI specification 2.10, chapter 5.
+//! This is the project's own code because a table has to be judged, not only used: where each copy stands, which
+//! other place it names, in what it differs from the other copy. The `gpt` crate looks for the backup at the end of
+//! the medium only, and panics on entries that are longer than 128 bytes, which the specification allows.
+//!
+//! Format: UEFI specification 2.10, chapter 5.3.
 
+use super::table::{PartUuid, Partition, PartitionType};
+use crate::Result;
 use crate::block::{Extent, ReadAt, read_vec};
-use crate::{Error, Result};
-use std::io::{self, Read, Seek, SeekFrom, Write};
 use uuid::Uuid;
 
-/// Partition type of an EFI System Partition.
-pub const ESP_TYPE: Uuid = Uuid::from_u128(0xC12A7328_F81F_11D2_BA4B_00A0C93EC93B);
-
-/// No disk has more; the specification asks for at least 128.
+/// No disk has more; the specification asks for room for 128.
 const MAX_ENTRIES: u32 = 4096;
-
-/// One entry of the table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Partition {
-    /// Slot in the table, counted from 1, as the kernel numbers partitions.
-    pub number: u32,
-    /// Partition type.
-    pub type_guid: Uuid,
-    /// `PARTUUID`.
-    pub partuuid: Uuid,
-    /// Name, which Talos calls the label.
-    pub label: String,
-    /// Where it lies, in bytes.
-    pub extent: Extent,
-}
-
-impl Partition {
-    /// Whether it is an EFI System Partition.
-    #[must_use]
-    pub fn is_esp(&self) -> bool {
-        self.type_guid == ESP_TYPE
-    }
-
-    fn describe(&self) -> String {
-        format!("{} (label {:?}, PARTUUID {}, {} MiB)", self.number, self.label, self.partuuid, self.extent.bytes >> 20)
-    }
-}
-
-/// A valid partition table.
-#[derive(Debug, Clone)]
-pub struct Gpt {
-    /// Logical sector size the table is written for.
-    pub sector_size: u32,
-    /// Used entries, by number.
-    pub partitions: Vec<Partition>,
-    /// What is wrong with the other copy, if anything is.
-    pub warnings: Vec<String>,
-}
-
-impl Gpt {
-    /// Reads the table. `sector_size` is known for devices; for files 512 and 4096 are tried. `None` when nothing here
-    /// looks like a GPT.
-    ///
-    /// # Errors
-    /// [`crate::Kind::Rejected`] when there is a GPT, but both copies are bad; what the source reports.
-    pub fn read(source: &dyn ReadAt, sector_size: Option<u32>) -> Result<Option<Self>> {
-        let sizes = sector_size.map_or_else(|| vec![512, 4096], |s| vec![s]);
-        let mut problem = None;
-        for sector_size in sizes {
-            match read_with(source, sector_size) {
-                Ok(Some(gpt)) => return Ok(Some(gpt)),
-                Ok(None) => {}
-                Err(e) => problem = Some(e),
-            }
-        }
-        problem.map_or(Ok(None), Err)
-    }
-
-    /// The ESP that `choice` (number, label or PARTUUID) means, or the only one.
-    ///
-    /// # Errors
-    /// [`crate::Kind::Usage`] when there are several and no choice, or the choice fits none; [`crate::Kind::Rejected`]
-    /// when the disk has no ESP.
-    pub fn choose_esp(&self, choice: Option<&str>) -> Result<Partition> {
-        let esps: Vec<&Partition> = self.partitions.iter().filter(|p| p.is_esp()).collect();
-        let list = |these: &[&Partition]| these.iter().map(|p| p.describe()).collect::<Vec<_>>().join("; ");
-        if esps.is_empty() {
-            let all: Vec<&Partition> = self.partitions.iter().collect();
-            return Err(Error::rejected(format!(
-                "no EFI System Partition (type {ESP_TYPE}) among the partitions: {}",
-                if all.is_empty() { "none at all".into() } else { list(&all) }
-            ))
-            .advise("this disk was not installed for UEFI boot, or it is another disk that you mean"));
-        }
-        let fits = |p: &&Partition, wanted: &str| {
-            wanted.parse() == Ok(p.number) || p.label == wanted || Uuid::parse_str(wanted) == Ok(p.partuuid)
-        };
-        let chosen: Vec<&Partition> = match choice {
-            None => esps.clone(),
-            Some(wanted) => esps.iter().filter(|p| fits(p, wanted)).copied().collect(),
-        };
-        match (chosen.as_slice(), choice) {
-            ([one], _) => Ok((*one).clone()),
-            ([], wanted) => Err(Error::usage(format!(
-                "no EFI System Partition is {:?}; there are: {}",
-                wanted.unwrap_or_default(),
-                list(&esps)
-            ))),
-            (several, _) => Err(Error::usage(format!("{} EFI System Partitions: {}", several.len(), list(several)))
-                .advise("choose one with --partition NUMBER, LABEL or PARTUUID")),
-        }
-    }
-}
-
-fn read_with(source: &dyn ReadAt, sector_size: u32) -> Result<Option<Gpt>> {
-    let sector = u64::from(sector_size);
-    if source.size() < 3 * sector {
-        return Ok(None);
-    }
-    let primary = header_problem(source, sector)?;
-    let backup = header_problem(source, source.size() / sector * sector - sector)?;
-    if matches!((&primary, &backup), (HeaderState::Absent, HeaderState::Absent)) {
-        return Ok(None);
-    }
-    let lb_size =
-        if sector_size == 4096 { ::gpt::disk::LogicalBlockSize::Lb4096 } else { ::gpt::disk::LogicalBlockSize::Lb512 };
-    let usable = [matches!(primary, HeaderState::Plausible), matches!(backup, HeaderState::Plausible)];
-    let open = |hidden: [bool; 2]| {
-        ::gpt::GptConfig::new()
-            .writable(false)
-            .logical_block_size(lb_size)
-            .open_from_device(View::new(source, sector, hidden))
-    };
-    let first = open([!usable[0], !usable[1]]);
-    let (disk, mut warnings) = match first {
-        Ok(disk) => {
-            let mut warnings = Vec::new();
-            if disk.primary_header().is_err() {
-                warnings.push("the primary partition table is damaged: its backup was used".to_owned());
-            } else if disk.backup_header().is_err() {
-                warnings.push("the backup partition table at the end of the disk is missing or damaged".to_owned());
-            }
-            (disk, warnings)
-        }
-        // The primary header may be good and its array bad: without that header the crate turns to the backup.
-        Err(first) => match open([true, !usable[1]]) {
-            Ok(disk) => (disk, vec!["the primary partition table is damaged: its backup was used".to_owned()]),
-            Err(second) => {
-                return Err(Error::rejected(format!(
-                    "both partition tables are damaged (primary: {first}; backup: {second})"
-                ))
-                .advise("repair the table with `sgdisk --verify` and its recovery menu before anything else"));
-            }
-        },
-    };
-    let partitions = disk
-        .partitions()
-        .iter()
-        .filter_map(|(number, p)| {
-            let sectors = p.last_lba.checked_sub(p.first_lba)?.checked_add(1)?;
-            let extent = Extent { offset: p.first_lba.checked_mul(sector)?, bytes: sectors.checked_mul(sector)? };
-            let inside = extent.offset.checked_add(extent.bytes).is_some_and(|end| end <= source.size());
-            if !inside {
-                warnings.push(format!("partition {number} ({}) reaches past the end of the disk: ignored", p.name));
-                return None;
-            }
-            Some(Partition {
-                number: *number,
-                type_guid: p.part_type_guid.guid,
-                partuuid: p.part_guid,
-                label: p.name.clone(),
-                extent,
-            })
-        })
-        .collect();
-    Ok(Some(Gpt { sector_size, partitions, warnings }))
-}
+/// The length of an entry is 128 bytes times a power of two; nothing makes longer ones.
+const MAX_ENTRY: u32 = 4096;
+/// No array is longer than this; that of 128 entries of 128 bytes has 16 KiB.
+const MAX_ARRAY: u64 = 4 << 20;
 
 /// What stands where a header should be.
-enum HeaderState {
-    /// No signature.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// No signature, or no such place.
     Absent,
-    /// A signature, and an entry size and count that the crate can be given.
-    Plausible,
-    /// A signature with values that no disk has.
-    Absurd,
+    /// A signature, and something wrong behind it.
+    Damaged(Damage),
+    /// A header and entries that are what their checksums say.
+    Valid(Copy),
 }
 
-fn header_problem(source: &dyn ReadAt, at: u64) -> Result<HeaderState> {
-    let raw = read_vec(source, at, 92)?;
+/// What is wrong with a copy.
+#[derive(Debug)]
+pub(super) struct Damage {
+    /// In words.
+    pub(super) why: String,
+    /// Where the header says that the other copy is. Nothing vouches for it.
+    pub(super) alternate_lba: u64,
+}
+
+/// A valid copy of a table.
+#[derive(Debug)]
+pub(super) struct Copy {
+    /// The LBA of its header.
+    pub(super) lba: u64,
+    /// The LBA of the other header.
+    pub(super) alternate_lba: u64,
+    /// The last LBA that a partition may have.
+    pub(super) last_usable_lba: u64,
+    /// The disk's GUID.
+    pub(super) disk: Uuid,
+    /// Used entries that make sense, by number.
+    pub(super) partitions: Vec<Partition>,
+    /// Used entries that do not, in words.
+    pub(super) nonsense: Vec<String>,
+    /// Where the entries lie, in bytes.
+    pub(super) array: Extent,
+    /// Sector size, in bytes.
+    pub(super) sector: u32,
+}
+
+impl Copy {
+    /// What of the disk belongs to this copy: the header and the entries.
+    pub(super) fn areas(&self) -> [Extent; 2] {
+        let sector = u64::from(self.sector);
+        [Extent { offset: self.lba.saturating_mul(sector), bytes: sector }, self.array]
+    }
+
+    /// In which entries this copy and another one differ, by number.
+    pub(super) fn differences(&self, other: &Self) -> Vec<u32> {
+        let numbers = self.partitions.iter().chain(&other.partitions).map(|p| p.number);
+        let numbers: std::collections::BTreeSet<u32> = numbers.collect();
+        let entry = |copy: &Self, n| copy.partitions.iter().find(|p| p.number == n).cloned();
+        numbers.into_iter().filter(|n| entry(self, *n) != entry(other, *n)).collect()
+    }
+}
+
+/// Reads the copy whose header is at `lba`.
+///
+/// # Errors
+/// What the source reports.
+pub(super) fn read_copy(source: &dyn ReadAt, sector: u32, lba: u64) -> Result<Found> {
+    let size = u64::from(sector);
+    let Some(at) = lba.checked_mul(size).filter(|at| at.checked_add(size).is_some_and(|end| end <= source.size()))
+    else {
+        return Ok(Found::Absent);
+    };
+    let raw = read_vec(source, at, sector as usize)?;
     if &raw[..8] != b"EFI PART" {
-        return Ok(HeaderState::Absent);
+        return Ok(Found::Absent);
     }
-    let field = |at: usize| u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
-    let plausible = field(84) == 128 && field(80) <= MAX_ENTRIES;
-    Ok(if plausible { HeaderState::Plausible } else { HeaderState::Absurd })
-}
-
-/// A source as the crate wants it: `Read + Write + Seek`. Writing fails. A hidden header reads as zeros, so that the
-/// crate turns to the other one.
-struct View<'s> {
-    source: &'s dyn ReadAt,
-    at: u64,
-    hidden: Vec<std::ops::Range<u64>>,
-}
-
-impl<'s> View<'s> {
-    fn new(source: &'s dyn ReadAt, sector: u64, hidden: [bool; 2]) -> Self {
-        let last = source.size() / sector * sector - sector;
-        let headers = [sector..2 * sector, last..last + sector];
-        let hidden = headers.into_iter().zip(hidden).filter_map(|(range, hide)| hide.then_some(range)).collect();
-        Self { source, at: 0, hidden }
+    let alternate_lba = le64(&raw, 32);
+    let damaged = |why: String| Ok(Found::Damaged(Damage { why, alternate_lba }));
+    let (revision, length) = (le32(&raw, 8), le32(&raw, 12));
+    if revision >> 16 != 1 {
+        return damaged(format!("revision {revision:#010x}"));
     }
-}
-
-impl std::fmt::Debug for View<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "View at {}", self.at)
+    if length < 92 || length > sector {
+        return damaged(format!("a header of {length} bytes"));
     }
-}
-
-impl Read for View<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = buf.len().min(usize::try_from(self.source.size().saturating_sub(self.at)).unwrap_or(usize::MAX));
-        self.source.read_exact_at(&mut buf[..n], self.at)?;
-        for range in &self.hidden {
-            let start = range.start.max(self.at);
-            let end = range.end.min(self.at + n as u64);
-            if start < end {
-                buf[(start - self.at) as usize..(end - self.at) as usize].fill(0);
-            }
+    let mut header = raw[..length as usize].to_vec();
+    header[16..20].fill(0);
+    if crc32fast::hash(&header) != le32(&raw, 16) {
+        return damaged("the checksum of the header is wrong".into());
+    }
+    if le64(&raw, 24) != lba {
+        return damaged(format!("the header stands at LBA {lba} and says that it is that of LBA {}", le64(&raw, 24)));
+    }
+    let (entries_lba, count, entry_bytes) = (le64(&raw, 72), le32(&raw, 80), le32(&raw, 84));
+    if entry_bytes < 128 || !entry_bytes.is_power_of_two() || entry_bytes > MAX_ENTRY {
+        return damaged(format!("entries of {entry_bytes} bytes"));
+    }
+    let bytes = u64::from(count) * u64::from(entry_bytes);
+    if count == 0 || count > MAX_ENTRIES || bytes > MAX_ARRAY {
+        return damaged(format!("room for {count} entries"));
+    }
+    let array = entries_lba.checked_mul(size).map(|offset| Extent { offset, bytes });
+    let inside = |e: &Extent| e.offset.checked_add(e.bytes).is_some_and(|end| end <= source.size());
+    let Some(array) = array.filter(inside) else {
+        return damaged(format!("its entries are at LBA {entries_lba}, which the disk does not have"));
+    };
+    let entries = read_vec(source, array.offset, bytes as usize)?;
+    if crc32fast::hash(&entries) != le32(&raw, 88) {
+        return damaged("the checksum of the entries is wrong".into());
+    }
+    let mut copy = Copy {
+        lba,
+        alternate_lba,
+        last_usable_lba: le64(&raw, 48),
+        disk: guid(&raw, 56),
+        partitions: Vec::new(),
+        nonsense: Vec::new(),
+        array,
+        sector,
+    };
+    for (number, raw) in (1..).zip(entries.chunks_exact(entry_bytes as usize)) {
+        match entry(number, raw, size) {
+            Ok(None) => {}
+            Ok(Some(partition)) => copy.partitions.push(partition),
+            Err(why) => copy.nonsense.push(format!("partition {number} {why}")),
         }
-        self.at += n as u64;
-        Ok(n)
     }
+    Ok(Found::Valid(copy))
 }
 
-impl Write for View<'_> {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, "opened for reading"))
+/// One entry; `None` when it is not used.
+fn entry(number: u32, raw: &[u8], sector: u64) -> Result<Option<Partition>, String> {
+    let kind = guid(raw, 0);
+    if kind.is_nil() {
+        return Ok(None);
     }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let (first, last) = (le64(raw, 32), le64(raw, 40));
+    let extent = || {
+        let sectors = last.checked_sub(first)?.checked_add(1)?;
+        let extent = Extent { offset: first.checked_mul(sector)?, bytes: sectors.checked_mul(sector)? };
+        extent.offset.checked_add(extent.bytes)?;
+        Some(extent)
+    };
+    let extent = extent().ok_or_else(|| format!("goes from LBA {first} to LBA {last}"))?;
+    let units = raw[56..128].chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).take_while(|u| *u != 0);
+    let label = char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+    Ok(Some(Partition {
+        number,
+        kind: PartitionType::Gpt(kind),
+        partuuid: PartUuid::Gpt(guid(raw, 16)),
+        label,
+        extent,
+    }))
 }
 
-impl Seek for View<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let base = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::Current(d) => self.at.checked_add_signed(d),
-            SeekFrom::End(d) => self.source.size().checked_add_signed(d),
-        };
-        self.at = base.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "seek before the start"))?;
-        Ok(self.at)
-    }
+/// A GUID: its first three fields are little-endian (UEFI specification 2.10, appendix A).
+fn guid(raw: &[u8], at: usize) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&raw[at..at + 16]);
+    Uuid::from_bytes_le(bytes)
+}
+
+fn le32(raw: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]])
+}
+
+fn le64(raw: &[u8], at: usize) -> u64 {
+    u64::from(le32(raw, at)) | u64::from(le32(raw, at + 4)) << 32
 }

@@ -1,6 +1,8 @@
-//! Block devices as the kernel describes them in sysfs. Names in `/dev` are a convention; `/sys/dev/block` is the truth.
+//! Block devices as the kernel describes them in sysfs. Names in `/dev` are a convention; `/sys/dev/block` is the
+//! truth.
 
 use super::device_number;
+use crate::block::Extent;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -31,9 +33,17 @@ impl Device {
         Some(entries.flatten().any(|entry| entry.path().join("partition").exists()))
     }
 
+    /// Where the kernel has this partition on its disk; `None` for a whole disk and where sysfs does not tell.
+    pub(super) fn extent(&self) -> Option<Extent> {
+        self.partition_number()?;
+        // Both count in units of 512 bytes, whatever the sector size (Documentation/ABI/stable/sysfs-block).
+        let bytes = |name| read_number(&self.sysfs.as_ref()?.join(name)).and_then(|n: u64| n.checked_mul(512));
+        Some(Extent { offset: bytes("start")?, bytes: bytes("size")? })
+    }
+
     /// Whether the kernel lets nobody write to it. Opening it for writing may succeed all the same; writing then fails.
     pub(super) fn is_write_protected(&self) -> bool {
-        self.sysfs.as_ref().and_then(|dir| read_number(&dir.join("ro"))) == Some(1)
+        self.sysfs.as_ref().and_then(|dir| read_number(&dir.join("ro"))) == Some(1u32)
     }
 
     /// The node of the whole disk that this partition belongs to, looked for beside `path`.
@@ -71,7 +81,7 @@ impl Device {
     }
 }
 
-fn read_number(path: &Path) -> Option<u32> {
+fn read_number<N: std::str::FromStr>(path: &Path) -> Option<N> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 

@@ -15,6 +15,7 @@
 //! Format: Microsoft, "FAT: General Overview of On-Disk Format", version 1.03 (`fatgen103`), and ECMA-107.
 
 mod bootsector;
+mod detect;
 mod dir;
 mod edit;
 mod geometry;
@@ -24,6 +25,7 @@ mod table;
 mod volume;
 
 pub use bootsector::contradiction;
+pub use detect::{has_root_folder, is_boot_sector, is_live};
 pub use dir::{Attributes, Directory, Entry, Slot};
 pub use edit::{Content, Editor, MARK, Stamp, grown_cluster};
 pub use geometry::{FatKind, Geometry, Root, is_fat};

@@ -30,7 +30,7 @@ pub enum ImageKind {
     Uki,
     /// An ISO 9660 volume.
     Iso,
-    /// A disk with a GPT, in 512- or 4096-byte sectors.
+    /// A disk with a GPT or an MBR, in 512- or 4096-byte sectors.
     Disk,
     /// A FAT file system without a partition table.
     Fat,
@@ -58,7 +58,7 @@ impl ImageKind {
             Some(Self::Iso)
         } else if is_pe(source)? {
             Some(Self::Uki)
-        } else if crate::disk::esp_extents(source)?.is_some() {
+        } else if crate::disk::Table::read(source, None)?.is_some() {
             Some(Self::Disk)
         } else {
             crate::fat::is_fat(source)?.then_some(Self::Fat)
@@ -70,7 +70,7 @@ impl ImageKind {
         match self {
             Self::Uki => "the file itself",
             Self::Iso => "EFI/Linux of the ISO's tree and of its EFI boot images",
-            Self::Disk => "EFI/Linux of the disk's EFI System Partitions",
+            Self::Disk => "EFI/Linux of the disk's EFI System and XBOOTLDR partitions",
             Self::Fat => "EFI/Linux of the FAT image",
         }
     }
@@ -218,9 +218,10 @@ fn in_iso(source: &Source, twins: bool) -> Result<Vec<Candidate>> {
 
 fn in_disk(source: &Source) -> Result<Vec<Candidate>> {
     let mut found = Vec::new();
-    for extent in crate::disk::esp_extents(source)?.unwrap_or_default() {
-        let place = format!("the EFI System Partition at byte {}", extent.offset);
-        found.extend(in_fat(source, extent, &place)?);
+    for volume in crate::disk::boot_volumes(source)?.unwrap_or_default() {
+        let what = if volume.is_xbootldr() { "XBOOTLDR partition" } else { "EFI System Partition" };
+        let place = format!("the {what} at byte {}", volume.extent.offset);
+        found.extend(in_fat(source, volume.extent, &place)?);
     }
     Ok(found)
 }
@@ -298,7 +299,7 @@ fn unknown(source: &Source) -> Error {
         Err(e) => e,
         Ok(Some(packing)) => packing.unexpected(),
         Ok(None) => Error::rejected(format!(
-            "the image ({} bytes) is neither a UKI (PE) nor an ISO nor a disk image (GPT) nor a FAT image",
+            "the image ({} bytes) is neither a UKI (PE) nor an ISO nor a disk image (GPT or MBR) nor a FAT image",
             source.size()
         ))
         .advise("is it the right file, and complete?"),

@@ -128,7 +128,7 @@ fn files_that_are_no_images() {
         bootsurgeon!("inspect", image).code(3);
         bootsurgeon!("extract", image, "--out", lab.path("out.efi")).code(3);
         assert!(!lab.path("out.efi").exists(), "an output in spite of the error");
-        bootsurgeon!("status", image).fails(3, &["neither a GPT partition table nor a FAT file system"]);
+        bootsurgeon!("status", image).fails(3, &["neither a partition table (GPT or MBR) nor a FAT file system"]);
     }
     let disk = lab.fixture("disk-512.img.zst");
     bootsurgeon!("swap", disk, lab.path("missing.efi"), "--yes").fails(1, &["missing.efi", "No such file"]);

@@ -35,3 +35,4 @@ mod regression;
 mod remote;
 mod snapshots;
 mod surgery;
+mod table;

@@ -2,6 +2,7 @@
 //! program has to make of it. A fault without a public report is named after the issue of this project that describes it.
 
 mod desk;
+mod disks;
 mod files;
 mod house;
 mod order;

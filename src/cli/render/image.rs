@@ -56,7 +56,11 @@ impl Render for InspectReport {
         };
         writeln!(f, "{}: {}, {}{packed}{volume}", p.strong(&self.path), self.kind, size(self.bytes))?;
         for part in &self.partitions {
-            let esp = if part.esp { p.good("  EFI System Partition") } else { String::new() };
+            let esp = match (part.esp, part.xbootldr) {
+                (true, _) => p.good("  EFI System Partition"),
+                (false, true) => p.good("  XBOOTLDR"),
+                (false, false) => String::new(),
+            };
             writeln!(f, "  partition {:2}  {:10} {:>12}{esp}", part.number, part.label, size(part.bytes))?;
         }
         for u in &self.ukis {

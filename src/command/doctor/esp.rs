@@ -8,6 +8,7 @@ use super::Place;
 use crate::Result;
 use crate::block::ReadAt;
 use crate::boot::Variables;
+use crate::disk::Target;
 use crate::doctor::{DiskWords, EspPlace, EspView, Finding, Severity, examine_esp, sort};
 use crate::efivars::EfiVars;
 use crate::esp::{FileKind, Inventory};
@@ -34,7 +35,7 @@ impl Examined {
         let mut esp = Inventory::read(target.open()?, variables.clone())?;
         esp.examine()?;
         let words = request.words(&target, esp.arch());
-        let view = EspView { esp: &esp, words, variables_known: vars.unavailable().is_none() };
+        let view = EspView { esp: &esp, words: words.clone(), variables_known: vars.unavailable().is_none() };
         let mut found = examine_esp(&view);
         found.extend(verified(&view, vars, ui)?);
         let mut found: Vec<Finding> = found.into_iter().map(|f| f.of(name)).collect();
@@ -52,19 +53,13 @@ impl Examined {
                 .of(name),
             );
         }
-        for warning in &target.warnings {
-            found.push(
-                Finding::new(Severity::Warning, "partition-table", warning.clone(), "firmware may read the other copy")
-                    .then("`sgdisk -v` looks at both copies, `sgdisk -e` and its recovery menu mend them")
-                    .of(name),
-            );
-        }
+        found.extend(layout(&target, &words).into_iter().map(|f| f.of(name)));
         sort(&mut found);
         let warnings = esp.worlds[0].warnings.clone();
         let status = report(&target, &esp, vars.origin(), warnings, found);
         let place = EspPlace {
             name: name.to_owned(),
-            partuuid: target.partition.as_ref().map(|p| p.partuuid),
+            partuuid: target.partition.as_ref().and_then(|p| p.partuuid.guid()),
             loader: esp.loader.as_ref().map(|(path, _)| path.clone()),
             has_images: esp.files.iter().any(|f| f.kind == FileKind::Uki),
             arch: esp.arch(),
@@ -72,6 +67,35 @@ impl Examined {
         let words = request.words(&target, esp.arch());
         Ok((Self { place, words, esp }, status))
     }
+}
+
+/// What is noteworthy about the partition table.
+fn layout(target: &Target, words: &DiskWords) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = target
+        .notes()
+        .iter()
+        .map(|note| {
+            let finding = Finding::new(Severity::Warning, note.id, note.what.clone(), note.meaning);
+            if note.rewriting_helps && target.rewriting_is_possible() {
+                finding.then(format!("`sgdisk -e {}` writes both copies of the table anew", words.disk()))
+            } else {
+                finding
+            }
+        })
+        .collect();
+    if let Err(refusal) = target.check_writable() {
+        let finding = Finding::new(
+            Severity::Warning,
+            "not-written",
+            refusal.message(),
+            "it is read as it is; every command that would change it is refused",
+        );
+        findings.push(match refusal.advice() {
+            Some(advice) => finding.then(advice),
+            None => finding,
+        });
+    }
+    findings
 }
 
 /// An ESP without images is no emergency while another one has them, and nothing is to be put there.

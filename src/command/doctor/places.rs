@@ -5,7 +5,7 @@ use super::super::{DiskRequest, MachineTree, Ui};
 use super::Doctor;
 use crate::Result;
 use crate::block::FileSource;
-use crate::disk::{Gpt, Target};
+use crate::disk::{Table, Target, esps};
 use crate::doctor::{Finding, Machine, Severity};
 use crate::efivars::EfiVars;
 use crate::packed::Unpacked;
@@ -109,14 +109,13 @@ impl Doctor {
             Some(image) => Arc::clone(image.source()),
             None => Arc::new(FileSource::open(disk)?),
         };
-        let Some(gpt) = Gpt::read(&*source, source.device_sector_size())? else {
+        let Some(table) = Table::read(&*source, source.device_sector_size())? else {
             // Not a partition table: a bare FAT volume, or an error that says what it is not.
             let place = request(None);
             place.find()?;
             return Ok(vec![place]);
         };
-        let esps: Vec<_> = gpt.partitions.iter().filter(|p| p.is_esp()).collect();
-        Ok(match esps.as_slice() {
+        Ok(match esps(&table, &*source)?.as_slice() {
             [_] => vec![request(None)],
             several => several.iter().map(|p| request(Some(p.number.to_string()))).collect(),
         })
