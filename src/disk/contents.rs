@@ -141,7 +141,7 @@ fn md_1(source: &dyn ReadAt) -> Result<Option<Member>> {
     // drivers/md/md.c).
     let places = [("1.0", sectors.checked_sub(16).map(|s| s & !7)), ("1.1", Some(0)), ("1.2", Some(8))];
     for (metadata, sector) in places {
-        let Some(sector) = sector.filter(|s| s + 1 <= sectors) else { continue };
+        let Some(sector) = sector.filter(|s| *s < sectors) else { continue };
         let raw = read_vec(source, sector * 512, 256)?;
         let le32 = |at: usize| u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
         let own_place = u64::from(le32(144)) | u64::from(le32(148)) << 32;

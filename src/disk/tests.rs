@@ -122,8 +122,8 @@ fn put_record(sector: &mut [u8], entries: &[(u8, u32, u32)]) {
 
 const SIZE: usize = 4 << 20;
 
-fn layout(disk: &Vec<u8>, sector: Option<u32>) -> Layout {
-    Layout::read(disk, sector).unwrap()
+fn layout(disk: &[u8], sector: Option<u32>) -> Layout {
+    Layout::read(&disk, sector).unwrap()
 }
 
 fn is_gpt(layout: &Layout) -> bool {
