@@ -10,7 +10,7 @@ use bootsurgeon::fat::{Editor, Stamp};
 use bootsurgeon::pe::Arch;
 use bootsurgeon::plan::{NewImage, PrunePlan, PruneWishes, SwapPlan, SwapWishes, backups};
 use bootsurgeon::surgery::{
-    ContentRef, Order, Rename, Staging, Step as Action, open_healthy, recover, rehearse_recovery, room_for,
+    ContentRef, Order, Rename, Staging, Step as Action, open_healthy, recover, rehearse_recovery,
 };
 use bootsurgeon::{Error, Result, uki};
 use sha2::{Digest, Sha256};
@@ -239,7 +239,9 @@ impl Step {
                 if plan.is_empty() {
                     return Ok(NOTHING);
                 }
-                let _ = plan.tidying(time).run(open_healthy(medium)?)?;
+                let tidying = plan.tidying(time);
+                tidying.rehearse(medium, medium.sector_size())?;
+                let _ = tidying.run(open_healthy(medium)?)?;
                 let renamed = plan.renames.iter().flat_map(|r| [r.from.clone(), r.to.clone()]);
                 let names = Some(renamed.chain(plan.delete.iter().cloned()).collect());
                 Ok(Done { changed: true, deletes: plan.delete, names })
@@ -281,7 +283,7 @@ impl Step {
             if is_there(plan)? {
                 return Ok(NOTHING);
             }
-            room_for(esp.volume.geometry(), esp.volume.table().free_clusters(), bytes.len() as u64)?;
+            how.order(plan, "swap", time).rehearse(medium, medium.sector_size(), bytes_to_write)?;
         }
         let mut staging = Staging::begin(open_healthy(medium)?, bytes.len() as u64)?;
         for chunk in bytes.chunks(8192) {
@@ -330,7 +332,9 @@ fn restore(medium: &dyn WriteAt, how: &How<'_>, backup: Option<&str>) -> Result<
     let plan = SwapPlan::make(&esp, &image, &wishes)?;
     let sha256 = Some(hex::encode(Sha256::digest(read_all(&bytes)?)));
     let new = ContentRef { cluster: file.entry.first_cluster, bytes: file.entry.bytes, sha256 };
-    let _ = how.order(&plan, "restore", time).restore(open_healthy(medium)?, &name, new)?;
+    let order = how.order(&plan, "restore", time);
+    order.rehearse_restore(medium, medium.sector_size(), &name)?;
+    let _ = order.restore(open_healthy(medium)?, &name, new)?;
     let names = Some(names(&plan, Some(&name)));
     Ok(Done { changed: true, deletes: plan.delete, names })
 }
