@@ -27,11 +27,11 @@
 //!
 //! | feature | what it adds | crates in all |
 //! | --- | --- | ---: |
-//! | none | | 105 |
-//! | `net` | the Image Factory and remote images: HTTP and TLS | 117 |
+//! | none | | 101 |
+//! | `net` | the Image Factory and remote images: HTTP and TLS | 113 |
 //! | `testkit` | test keys, images made on the spot, a local Image Factory | 110 |
 //! | `demo` | the demonstration; with `net` and `testkit` | 122 |
-//! | `cli` | the program; with `net` | 143 |
+//! | `cli` | the program; with `net` | 139 |
 //! | all, the default | | 148 |
 //!
 //! # Limitations
