@@ -7,7 +7,7 @@
 
 use bootsurgeon::block::{Memory, Sink};
 use bootsurgeon::fat::{Attributes, Content, Editor, Health, Volume};
-use bootsurgeon::surgery::{INTENT_NAME, Operation, Staging, Tidy, open_healthy, recover};
+use bootsurgeon::surgery::{INTENT_NAME, Order, Rename, Staging, Step, Tidying, open_healthy, recover};
 use bootsurgeon_fuzz::{DIR, NAMES, STAMP, Width, files, volume};
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
@@ -72,37 +72,27 @@ fn operate(medium: &Memory, op: &[u8; 3]) -> (Vec<String>, bool) {
                 Ok(())
             }
             5 => {
-                let operation = Operation {
-                    command: "prune".into(),
-                    time: STAMP.0,
-                    install: None,
-                    tidy: vec![match op[2] & 1 {
-                        0 => Tidy::Remove(a.into()),
-                        _ => Tidy::Rename { from: a.into(), to: b.into() },
-                    }],
+                let step = match op[2] & 1 {
+                    0 => Step::Remove(a.into()),
+                    _ => Step::Rename(Rename { from: a.into(), to: b.into() }),
                 };
-                operation.run(open_healthy(medium)?).map(|_| ())
+                let tidying = Tidying { command: "prune".into(), time: STAMP.0, steps: vec![step] };
+                tidying.run(open_healthy(medium)?).map(|_| ())
             }
             _ => {
                 let image = vec![op[2]; usize::from(op[2]) * 11 + 1];
-                let mut staging = Staging::begin(open_healthy(medium)?, medium, image.len() as u64)?;
+                let mut staging = Staging::begin(open_healthy(medium)?, image.len() as u64)?;
                 staging.chunk(&image)?;
                 let staged = staging.seal(bootsurgeon::block::sha256_of(&image, image.len() as u64)?)?;
-                let old = find(a)?;
-                let install = bootsurgeon::surgery::Install {
+                let order = Order {
+                    command: "swap".into(),
+                    time: STAMP.0,
+                    before: Vec::new(),
                     target: a.into(),
-                    backup: old.as_ref().map(|_| b.into()),
-                    old: old.map(|e| bootsurgeon::surgery::ContentRef {
-                        cluster: e.first_cluster,
-                        bytes: e.bytes,
-                        sha256: None,
-                    }),
-                    new: staged.content(),
-                    source: bootsurgeon::surgery::Source::Staged,
+                    backup: find(a)?.map(|_| b.into()),
+                    after: Vec::new(),
                 };
-                let operation =
-                    Operation { command: "swap".into(), time: STAMP.0, install: Some(install), tidy: Vec::new() };
-                staged.commit(&operation).map(|_| ())
+                staged.commit(&order).map(|_| ())
             }
         }
     };
