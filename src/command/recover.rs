@@ -37,7 +37,7 @@ impl Recover {
     /// Looks, asks, carries out.
     ///
     /// # Errors
-    /// As [`recover`].
+    /// As `recover` of the library.
     pub fn run(&self, ui: &dyn Ui) -> Result<RecoverReport> {
         self.change.on(&self.disk, ui, |target| self.recover(target, ui)).map_err(|e| e.with_esp_changed(false))
     }
