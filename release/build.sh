@@ -120,9 +120,9 @@ SOURCE_DATE_EPOCH=$(release/epoch.sh)
 export SOURCE_DATE_EPOCH
 # A static glibc program finds no functions by name at run time, where getrandom looks for its system call; without this it
 # would fall back to /dev/urandom, which an empty root does not have.
-static="-C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-Wl,--build-id=none --cfg getrandom_backend=\"linux_getrandom\""
-# Nothing unwinds through the C code. arm64 programs are linked to a fixed address by default; on amd64 that saves 200 kB of
-# relocations.
+# The linker script by a relative path: an absolute one among the flags would bring the directory into symbol names.
+static="-C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-Wl,--build-id=none,--no-eh-frame-hdr,-T,release/no-unwind-tables.ld --cfg getrandom_backend=\"linux_getrandom\""
+# arm64 programs are linked to a fixed address by default; on amd64 that saves 200 kB of relocations.
 # Images are packed with zstd's level 3: what the higher ones search with stays out.
 without=
 for strategy in GREEDY LAZY LAZY2 BTLAZY2 BTOPT BTULTRA; do
