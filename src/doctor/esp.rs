@@ -95,7 +95,13 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     }
     findings.extend(lost(view));
     if let Some(what) = of(ProblemClass::Note) {
-        findings.push(Finding::new(Severity::Note, "fat-note", what, "nothing depends on it"));
+        let lost = esp.health.is_damaged() && !esp.health.lost.is_empty();
+        let meaning = if lost {
+            "clusters without a file may hold the last copy of one: save an image of the partition before you mend it"
+        } else {
+            "no file depends on it"
+        };
+        findings.push(Finding::new(Severity::Note, "fat-note", what, meaning));
     }
     if esp.health.is_healthy() && esp.interrupted.is_none() {
         findings.push(Finding::new(Severity::Ok, "fat-healthy", "the file system is healthy", "as before every write"));
