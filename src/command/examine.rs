@@ -72,14 +72,16 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
     let family = Family::of_whole(&uki.facts, uki.initrd.as_ref().ok().and_then(Option::as_ref));
     let (profiles, pcr) = measure(&uki, family, hashes, banks);
     let extensions = uki.extensions.as_ref().ok().and_then(Option::as_ref);
-    let problems = check_layout(&uki.facts.head);
+    let layout = check_layout(&uki.facts.head);
+    let problems = |fatal| layout.iter().filter(|p| p.fatal == fatal).map(|p| p.message.clone()).collect::<Vec<_>>();
     let (waiting_services, unread_services) = uki.waiting_services();
     let facts = Facts {
         sha256: uki.sha256,
         bytes: uki.bytes,
         family,
         pe_problems: Vec::new(),
-        section_problems: problems.into_iter().filter(|p| p.fatal).map(|p| p.message).collect(),
+        section_problems: problems(true),
+        section_warnings: problems(false),
         arch: uki.facts.arch,
         version: uki.facts.version().map(str::to_owned),
         contradictions: uki::contradictions(source, &uki, family),
@@ -88,7 +90,7 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
         sbat: uki.facts.sbat.as_ref().map(|t| Sbat::parse(t.as_bytes())).transpose().map_err(|e| e.to_string()),
         pcrpkey: uki.facts.pcrpkey.clone(),
         profiles,
-        initrd: initrd(&uki),
+        initrd: initrd(&uki, family),
         schematic: uki.schematic().map(|s| Schematic { id: s.id.clone(), id_matches: s.id_matches() }),
         extensions: extensions
             .iter()
@@ -103,7 +105,10 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
 }
 
 /// What became of the initrd.
-fn initrd(uki: &Uki) -> Initrd {
+fn initrd(uki: &Uki, family: Family) -> Initrd {
+    if family == Family::Lanzaboote {
+        return Initrd::Unread("the stub names it by path and hash, and it lies in a file of its own".into());
+    }
     match (&uki.initrd, &uki.extensions, uki.missing_images().as_slice()) {
         (Err(e), _, _) | (_, Err(e), _) => Initrd::Bad(e.to_string()),
         (Ok(None), ..) => Initrd::Absent,
@@ -241,6 +246,7 @@ fn unreadable(
         family: Family::Unknown,
         pe_problems: vec![why.to_string()],
         section_problems: vec![unknown()],
+        section_warnings: Vec::new(),
         arch: None,
         version: None,
         contradictions: Vec::new(),

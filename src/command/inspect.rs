@@ -87,9 +87,11 @@ pub struct UkiReport {
     pub sha256: String,
     /// Length in bytes.
     pub bytes: u64,
+    /// Whose image it is: `talos`, `systemd`, `lanzaboote`, `unknown`.
+    pub family: Family,
     /// Architecture.
     pub arch: Option<Arch>,
-    /// Talos version.
+    /// `VERSION_ID`.
     pub version: Option<String>,
     /// `PRETTY_NAME`.
     pub os: Option<String>,
@@ -228,6 +230,7 @@ impl UkiReport {
         Self {
             sha256: hex::encode(facts.sha256),
             bytes: facts.bytes,
+            family: facts.family,
             arch: facts.arch,
             version: facts.version.clone(),
             os: uki.and_then(|u| u.facts.os_release.pretty_name.clone()),
@@ -262,6 +265,7 @@ impl UkiReport {
 }
 
 fn profiles(uki: &Uki, examined: &Examined) -> Vec<ProfileReport> {
+    let talos = examined.facts.family == Family::Talos;
     let judged = |index: usize| examined.facts.profiles.iter().find(|p| p.index == index);
     uki.facts
         .profiles
@@ -275,8 +279,8 @@ fn profiles(uki: &Uki, examined: &Examined) -> Vec<ProfileReport> {
                 id: p.id.clone(),
                 title: p.title.clone(),
                 cmdline: p.cmdline.clone(),
-                halts_if_installed: cmdline::halt_if_installed(line),
-                wipes: cmdline::wipes(line).map(|what| what.to_string()),
+                halts_if_installed: talos && cmdline::halt_if_installed(line),
+                wipes: cmdline::wipes(line).filter(|_| talos).map(|what| what.to_string()),
                 pcr11_sections: values.map(|v| hex::encode(&v.sections)),
                 pcr11_phases: values.map_or(Vec::new(), |v| {
                     v.phases.iter().map(|(word, value)| (word.clone(), hex::encode(value))).collect()
@@ -356,6 +360,7 @@ fn changes(old: &UkiReport, new: &UkiReport) -> Vec<Change> {
         }
     };
     let list = |items: &[String]| (!items.is_empty()).then(|| items.join(", "));
+    compare("family".into(), Some(old.family.to_string()), Some(new.family.to_string()));
     compare("architecture".into(), old.arch.map(|a| a.to_string()), new.arch.map(|a| a.to_string()));
     compare("version".into(), old.version.clone(), new.version.clone());
     compare("kernel".into(), old.kernel.clone(), new.kernel.clone());
@@ -376,6 +381,13 @@ fn changes(old: &UkiReport, new: &UkiReport) -> Vec<Change> {
         let (a, b) = (find(old), find(new));
         let line = |p: &Option<ProfileReport>| p.as_ref().map(|p| p.cmdline.clone().unwrap_or_default());
         compare(format!("command line of profile {id}"), line(&a), line(&b));
+        let lockdown = |p: &Option<ProfileReport>| {
+            let all = cmdline::parameters(p.as_ref()?.cmdline.as_deref()?);
+            all.into_iter().rfind(|p| p.name == "lockdown")?.value
+        };
+        // What the kernel forbids changes with it (Talos before 1.14 sets it in Secure Boot images): too much to be overlooked in
+        // a long line.
+        compare(format!("kernel lockdown of profile {id}"), lockdown(&a), lockdown(&b));
     }
     all
 }

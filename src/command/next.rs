@@ -1,6 +1,7 @@
 //! What is left to do once the ESP is as it should be: things on the node, in order, as commands to copy.
 
 use crate::disk::{Shape, Target};
+use crate::uki::Family;
 use crate::verify::{Extension, waits};
 use serde::Serialize;
 
@@ -24,6 +25,8 @@ pub(super) struct After<'a> {
     pub(super) on_a_copy: bool,
     /// The node's name or address, as `talosctl -n` takes it.
     pub(super) node: Option<&'a str>,
+    /// Whose image starts now: `talosctl` helps with Talos alone.
+    pub(super) family: Family,
     /// The extensions of the image that starts now.
     pub(super) extensions: &'a [Extension],
     /// Its services that wait for an ExtensionServiceConfig.
@@ -33,22 +36,42 @@ pub(super) struct After<'a> {
 impl After<'_> {
     /// The steps: what has to come before the restart, the restart, what to look at then, and the way back.
     pub(super) fn steps(&self) -> Vec<NextStep> {
-        let node = self.node.unwrap_or(SOME_NODE);
-        let talosctl = |what: &str, why: String| NextStep { command: Some(format!("talosctl -n {node} {what}")), why };
-        let on_the_board = matches!(self.target.shape, Shape::WholeDisk | Shape::PartitionDevice);
-
         let mut steps: Vec<_> =
             self.waiting.iter().map(|service| NextStep { command: None, why: waits(service) }).collect();
-        steps.push(if on_the_board {
+        if self.family == Family::Talos {
+            self.on_talos(&mut steps);
+        } else {
+            steps.push(if self.on_the_board() {
+                let why = "through the firmware: a kexec would pass the boot loader by";
+                NextStep { command: Some("systemctl reboot".into()), why: why.into() }
+            } else {
+                from_this_image()
+            });
+            steps.push(NextStep { command: Some("uname -r".into()), why: "the kernel that runs then".into() });
+        }
+        if !self.on_a_copy {
+            steps.push(NextStep {
+                command: Some(format!("bootsurgeon restore {}", self.target.path.display())),
+                why: "the way back".into(),
+            });
+        }
+        steps
+    }
+
+    fn on_the_board(&self) -> bool {
+        matches!(self.target.shape, Shape::WholeDisk | Shape::PartitionDevice)
+    }
+
+    fn on_talos(&self, steps: &mut Vec<NextStep>) {
+        let node = self.node.unwrap_or(SOME_NODE);
+        let talosctl = |what: &str, why: String| NextStep { command: Some(format!("talosctl -n {node} {what}")), why };
+        steps.push(if self.on_the_board() {
             talosctl(
                 "reboot --mode powercycle",
                 "through the firmware: the default reboot may kexec and pass systemd-boot by".into(),
             )
         } else {
-            NextStep {
-                command: None,
-                why: "start the board from this image; nothing in its firmware has to change".into(),
-            }
+            from_this_image()
         });
         steps.push(talosctl("version", "the version that runs now".into()));
         if !self.extensions.is_empty() {
@@ -61,14 +84,11 @@ impl After<'_> {
                 format!("is running; if not: talosctl -n {node} logs ext-{service}"),
             ));
         }
-        if !self.on_a_copy {
-            steps.push(NextStep {
-                command: Some(format!("bootsurgeon restore {}", self.target.path.display())),
-                why: "the way back".into(),
-            });
-        }
-        steps
     }
+}
+
+fn from_this_image() -> NextStep {
+    NextStep { command: None, why: "start the board from this image; nothing in its firmware has to change".into() }
 }
 
 #[cfg(test)]
@@ -88,6 +108,7 @@ mod tests {
             target: &target,
             on_a_copy: false,
             node: Some("altra"),
+            family: Family::Talos,
             extensions: &extensions,
             waiting: &["tailscale".into()],
         };
@@ -105,6 +126,9 @@ mod tests {
         let bare = After { node: None, extensions: &[], waiting: &[], ..after };
         let commands: Vec<_> = bare.steps().into_iter().filter_map(|s| s.command).collect();
         assert_eq!(commands, ["talosctl -n NODE version", &restore]);
+        let debian = After { family: Family::Systemd, ..bare };
+        let commands: Vec<_> = debian.steps().into_iter().filter_map(|s| s.command).collect();
+        assert_eq!(commands, ["uname -r", &restore]);
         let copy = After { on_a_copy: true, ..bare };
         let commands: Vec<_> = copy.steps().into_iter().filter_map(|s| s.command).collect();
         assert_eq!(commands, ["talosctl -n NODE version"]);

@@ -130,7 +130,7 @@ impl Restore {
         }
 
         let time = esp.stamp(now());
-        let image = NewImage { source: &bytes, version: file.version(), bytes_to_write: 0, from_file: Some(&name) };
+        let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
         let wishes = SwapWishes { target: Some(original), keep_duplicates: false, keep_backups: None, time };
         let plan = SwapPlan::make(&esp, &image, &wishes)?;
         warnings.extend(plan.warnings.iter().cloned());
@@ -162,6 +162,7 @@ impl Restore {
             target,
             on_a_copy: self.change.out.is_some(),
             node: self.node.as_deref(),
+            family: report.family,
             extensions: &report.image.extensions,
             waiting: &report.image.waiting_services,
         };

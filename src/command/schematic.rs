@@ -103,7 +103,7 @@ fn installed(disk: &DiskRequest, ui: &dyn Ui) -> Result<Schematic> {
         let esp = Inventory::read(target.open()?, variables)?;
         let file = esp.selected().ok_or_else(|| Error::rejected("nothing starts from it"))?;
         let image = uki::analyse(&esp.volume.file(&file.entry)?, &mut [])?;
-        let schematic = image.schematic().filter(|s| s.id_matches()).ok_or_else(|| {
+        let schematic = image.schematic().filter(|s| s.id_matches() == Some(true)).ok_or_else(|| {
             Error::rejected(format!("{} does not hold the schematic that it was built from", file.name()))
         })?;
         Schematic::parse(&schematic.yaml)

@@ -21,6 +21,7 @@ use crate::pcr::Bank;
 use crate::pe::Head;
 use crate::plan::{NewImage, SwapPlan, SwapWishes};
 use crate::surgery::{Staged, Staging, open_healthy};
+use crate::uki::Family;
 use crate::verify::{Check, CheckId, Policy, Report, Status, verify};
 use crate::{Context, Error, Kind, Result, uki};
 use serde::Serialize;
@@ -204,7 +205,7 @@ impl<S: ReadAt> Job<'_, S> {
     /// The usual order: the plan comes from the image's headers, and the user agrees to it before anything is written.
     fn plan_and_stage(mut self, remote: bool) -> Result<SwapReport> {
         let facts = uki::probe(&self.candidate.bytes)?;
-        let plan = match self.plan(&self.candidate.bytes, facts.version()) {
+        let plan = match self.plan(&self.candidate.bytes, &facts) {
             Ok(plan) => plan,
             // No menu lists an image that is unfit in itself, one for another architecture say: then that is the news.
             Err(refusal) => {
@@ -214,7 +215,8 @@ impl<S: ReadAt> Job<'_, S> {
                 return Err(refusal);
             }
         };
-        if self.policy.refuse_halt && uki::cmdline::halt_if_installed(facts.cmdline().unwrap_or_default()) {
+        let talos = Family::of(&facts) == Family::Talos;
+        if talos && self.policy.refuse_halt && uki::cmdline::halt_if_installed(facts.cmdline().unwrap_or_default()) {
             // The schematic stands in the initrd. From a remote image it is not worth the transfer.
             let whole = if remote { None } else { uki::analyse(&self.candidate.bytes, &mut []).ok() };
             without_halt(&mut self.policy, whole.as_ref());
@@ -232,7 +234,8 @@ impl<S: ReadAt> Job<'_, S> {
         self.swap.change.confirm(self.ui, &question(&plan, self.target))?;
         let opened = self.target.open_surgery()?;
         let (judged, staged) = self.stage(opened.medium())?;
-        if self.plan(&staged.image()?, judged.image.version.as_deref())? != plan {
+        let image = staged.image()?;
+        if self.plan(&image, &uki::probe(&image)?)? != plan {
             return Err(Error::refused("the image is not the one that was planned for: it changed while it was read")
                 .advise("run it again, when nobody writes to the image"));
         }
@@ -249,7 +252,9 @@ impl<S: ReadAt> Job<'_, S> {
         self.swap.change.confirm(self.ui, &question)?;
         let opened = self.target.open_surgery()?;
         let (judged, staged) = self.stage(opened.medium())?;
-        let plan = self.plan(&staged.image()?, judged.image.version.as_deref())?;
+        let image = staged.image()?;
+        let plan = self.plan(&image, &uki::probe(&image)?)?;
+        drop(image);
         if let Some(file) = self.esp.file(&plan.target)
             && plan.renames.is_empty()
             && plan.delete.is_empty()
@@ -264,8 +269,8 @@ impl<S: ReadAt> Job<'_, S> {
         self.commit(plan, judged, staged, opened.medium())
     }
 
-    fn plan(&self, image: &dyn ReadAt, version: Option<&str>) -> Result<SwapPlan> {
-        let image = NewImage { source: image, version, bytes_to_write: image.size(), from_file: None };
+    fn plan(&self, image: &dyn ReadAt, facts: &uki::Facts) -> Result<SwapPlan> {
+        let image = NewImage { source: image, facts: Some(facts), bytes_to_write: image.size(), from_file: None };
         let wishes = SwapWishes {
             target: self.swap.target.clone(),
             keep_duplicates: self.swap.keep_duplicates,
@@ -300,6 +305,7 @@ impl<S: ReadAt> Job<'_, S> {
             target: self.target,
             on_a_copy: self.swap.change.out.is_some(),
             node: self.swap.node.as_deref(),
+            family: judged.family,
             extensions: &judged.image.extensions,
             waiting: &judged.image.waiting_services,
         };

@@ -12,6 +12,7 @@ use crate::boot::{self, Esp, Loader, LoaderVersion, OtherLoaders, Prediction, Ty
 use crate::fat::{Entry, Health, Volume, same_name};
 use crate::pe::Arch;
 use crate::surgery::{Interrupted, LINUX_DIR, LostClusters, interrupted, refuse_unhealthy};
+use crate::uki::{Family, Identity};
 use crate::{Code, Error, Kind, Result, uki};
 use serde::Serialize;
 use std::sync::{Mutex, PoisonError};
@@ -51,7 +52,8 @@ pub struct EspFile {
     pub facts: Option<uki::Facts>,
     /// Why it is broken.
     pub trouble: Option<String>,
-    /// The file in the menu that it doubles: same version, same architecture.
+    /// The file in the menu that it doubles: the same system of the same version, kernel and architecture
+    /// ([`uki::Identity`]).
     pub duplicate_of: Option<String>,
     /// SHA-256 in hex, once examined.
     pub sha256: Option<String>,
@@ -76,6 +78,18 @@ impl EspFile {
     #[must_use]
     pub fn arch(&self) -> Option<Arch> {
         self.facts.as_ref()?.arch
+    }
+
+    /// Whose image it is; unknown for what is none.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.facts.as_ref().map_or(Family::Unknown, Family::of)
+    }
+
+    /// What it is a copy of, if of anything.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.facts.as_ref()?.identity()
     }
 }
 
@@ -360,7 +374,7 @@ impl<S: ReadAt> Inventory<S> {
                 .collect()
         };
         let rank = |f: &EspFile| menu.iter().position(|name| name == f.name()).unwrap_or(usize::MAX);
-        let key = |f: &EspFile| Some((f.version()?.to_owned(), f.arch()?));
+        let key = EspFile::identity;
         let originals: Vec<_> = self
             .files
             .iter()

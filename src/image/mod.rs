@@ -161,7 +161,11 @@ pub fn choose<'a>(found: &'a Found, uki: Option<&str>) -> Result<&'a Candidate> 
     let kind = found.kind;
     let fits = |c: &&Candidate| match (uki, &c.name) {
         (None, _) => true,
-        (Some(wanted), Some(name)) => same_name(name, wanted) || same_name(name, &format!("{wanted}.efi")),
+        (Some(wanted), Some(_)) => {
+            let twins = std::iter::successors(Some(*c), |c| c.twin.as_deref());
+            let mut names = twins.filter_map(|c| c.name.as_deref());
+            names.any(|name| same_name(name, wanted) || same_name(name, &format!("{wanted}.efi")))
+        }
         (Some(_), None) => false,
     };
     let chosen: Vec<&Candidate> = found.candidates.iter().filter(fits).collect();
@@ -213,7 +217,7 @@ fn in_iso(source: &Source, twins: bool) -> Result<Vec<Candidate>> {
         };
         found.extend(in_fat(source, image.extent, &place)?);
     }
-    Ok(pair(found))
+    same_under_other_names(pair(found))
 }
 
 fn in_disk(source: &Source) -> Result<Vec<Candidate>> {
@@ -273,6 +277,43 @@ fn pair(found: Vec<Candidate>) -> Vec<Candidate> {
         }
     }
     heads
+}
+
+/// Without Rock Ridge a file in the tree has the short name that ISO 9660 allows, and another one in the FAT image: what has
+/// the same bytes is one image, under the name that tells more.
+fn same_under_other_names(found: Vec<Candidate>) -> Result<Vec<Candidate>> {
+    let mut heads: Vec<Candidate> = Vec::new();
+    for mut candidate in found {
+        let mut same = None;
+        for (n, head) in heads.iter().enumerate() {
+            let comparable = head.trouble.is_none() && candidate.trouble.is_none();
+            if comparable
+                && head.bytes.size() == candidate.bytes.size()
+                && twins::first_difference(head, &candidate)?.is_none()
+            {
+                same = Some(n);
+                break;
+            }
+        }
+        let Some(head) = same.and_then(|n| heads.get_mut(n)) else {
+            heads.push(candidate);
+            continue;
+        };
+        if !tells(head) && tells(&candidate) {
+            std::mem::swap(&mut head.name, &mut candidate.name);
+        }
+        let mut last = &mut head.twin;
+        while let Some(twin) = last {
+            last = &mut twin.twin;
+        }
+        *last = Some(Box::new(candidate));
+    }
+    Ok(heads)
+}
+
+/// Whether a name is more than ISO 9660's capitals.
+fn tells(candidate: &Candidate) -> bool {
+    candidate.name.as_deref().is_some_and(|name| name.bytes().any(|b| b.is_ascii_lowercase()))
 }
 
 /// `MZ`, and `PE\0\0` where the DOS header says.

@@ -53,7 +53,7 @@ pub fn compare_twins(candidate: &Candidate) -> Result<TwinVerdict> {
     Ok(verdict)
 }
 
-fn first_difference(a: &Candidate, b: &Candidate) -> Result<Option<u64>> {
+pub(super) fn first_difference(a: &Candidate, b: &Candidate) -> Result<Option<u64>> {
     let (a, b) = (&a.bytes, &b.bytes);
     if a.extents() == b.extents() {
         return Ok(None);

@@ -6,6 +6,7 @@ use crate::block::ReadAt;
 use crate::boot::{UkiFile, roles};
 use crate::esp::{EspFile, FileKind, Inventory, disabled_of, linux_file};
 use crate::surgery::Tidying;
+use crate::uki::Family;
 use crate::{Code, Error, Result};
 use serde::Serialize;
 
@@ -80,6 +81,12 @@ impl PrunePlan {
             let in_order =
                 esp.worlds[0].menu.iter().filter(|e| e.profile == 0).filter_map(|e| esp.file(e.file.as_deref()?));
             hold(in_order.filter(other).map(|f| f.name()).next(), "the fallback");
+        }
+        // Old versions of other systems belong to their package managers, which would miss them.
+        for f in esp.files.iter().filter(|f| f.kind == FileKind::Uki && f.duplicate_of.is_none()) {
+            if f.family() != Family::Talos && !keep.iter().any(|(n, _)| n == f.name()) {
+                keep.push((f.name().to_owned(), "belongs to whoever installed it".to_owned()));
+            }
         }
         let leaves = |f: &&EspFile| {
             matches!(f.kind, FileKind::Uki | FileKind::Broken) && !keep.iter().any(|(n, _)| n == f.name())

@@ -6,7 +6,8 @@ use crate::block::ReadAt;
 use crate::boot::{Prediction, Skip, UkiFile, roles};
 use crate::esp::{BackupName, EspFile, FileKind, Inventory, backup_of, disabled_of};
 use crate::surgery::Order;
-use crate::uki::cmdline::{WIPE, wipes};
+use crate::uki::Facts;
+use crate::uki::cmdline::{WIPE, parameters, wipes};
 use crate::{Code, Error, Result};
 use serde::Serialize;
 
@@ -54,8 +55,8 @@ pub struct SwapWishes {
 pub struct NewImage<'a> {
     /// Its bytes.
     pub source: &'a dyn ReadAt,
-    /// `v1.12.4`.
-    pub version: Option<&'a str>,
+    /// What its headers and small sections say, if they could be read.
+    pub facts: Option<&'a Facts>,
     /// Length in bytes that will be written; 0 when its clusters are on the volume already.
     pub bytes_to_write: u64,
     /// The file on the ESP it comes from, for a restore.
@@ -102,9 +103,11 @@ impl SwapPlan {
         let retired = before.clone().filter(|name| *name != target && Some(name.as_str()) != image.from_file);
         let mut disable: Vec<String> = Vec::new();
         if !wishes.keep_duplicates {
-            let old_version = before.as_deref().and_then(|b| esp.file(b)).and_then(EspFile::version);
+            let old = before.as_deref().and_then(|b| esp.file(b)).and_then(EspFile::identity);
+            let new = image.facts.and_then(Facts::identity);
             let doubles = |f: &&EspFile| {
-                let same = f.version().is_some() && (f.version() == image.version || f.version() == old_version);
+                let identity = f.identity();
+                let same = identity.is_some() && (identity == new || identity == old);
                 let listed_but_dead = f.kind == FileKind::Broken && esp.lists(f.name());
                 f.kind == FileKind::Uki && same || listed_but_dead
             };
@@ -168,6 +171,8 @@ impl SwapPlan {
         let renames = [renames_first, after].concat();
         let world = &worlds[0].0;
         let mut warnings = world.warnings.clone();
+        warnings.extend(lockdown(before.as_deref().and_then(|name| esp.file(name)), image.facts));
+        warnings.extend(another_system(before.as_deref().and_then(|name| esp.file(name)), image.facts));
         warnings.extend(pinned_elsewhere(esp, &renames));
         Ok(Ok(Self {
             bytes_to_write: image.bytes_to_write,
@@ -263,17 +268,17 @@ fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &Swap
     }
     let now = esp.selected();
     let mut names = Vec::new();
-    match (now, image.version) {
-        // The same version again: the file that boots keeps its name and gets the content.
-        (Some(now), version) if version.is_none() || now.version() == version => names.push(now.name().to_owned()),
-        (_, Some(version)) if !version.contains(['/', '\\', ':']) => names.push(format!("Talos-{version}.efi")),
-        _ => {}
+    // The same system again: the file that boots keeps its name and gets the content.
+    let again = now.and_then(EspFile::identity).is_some_and(|id| image.facts.and_then(Facts::identity) == Some(id));
+    if let Some(facts) = image.facts.filter(|_| !again) {
+        names.extend(facts.usual_names(now.and_then(|f| Some((f.name(), f.facts.as_ref()?)))));
+        names.retain(|name| crate::fat::check_long_name(name).is_ok());
     }
     // Whatever a stale variable pins, it pins a name: content under that name is what boots.
     names.extend(now.map(|f| f.name().to_owned()));
     names.dedup();
     if names.is_empty() {
-        return Err(Error::usage("the image does not say which version it is: name the file with --target"));
+        return Err(Error::usage("the image does not say what it is: name the file with --target"));
     }
     Ok(names)
 }
@@ -297,6 +302,27 @@ fn arranged<S: ReadAt>(
         None => linux.push(new),
     }
     Ok(linux)
+}
+
+/// That the kernel's lockdown changes: hibernation, kexec of unsigned kernels, debugging are forbidden by it. Talos before 1.14
+/// sets it in the images for Secure Boot and in no others.
+fn lockdown(before: Option<&EspFile>, new: Option<&Facts>) -> Option<String> {
+    let of = |facts: &Facts| {
+        let all = parameters(facts.cmdline().unwrap_or_default());
+        let last = all.into_iter().rfind(|p| p.name == "lockdown");
+        last.map_or_else(|| "not set".to_owned(), |p| p.value.unwrap_or_default())
+    };
+    let (old, new) = (of(before?.facts.as_ref()?), of(new?));
+    (old != new).then(|| format!("the kernel's lockdown changes from {old} to {new}"))
+}
+
+/// That another system takes the place of the one that boots now.
+fn another_system(before: Option<&EspFile>, new: Option<&Facts>) -> Option<String> {
+    let (old, new) = (before?.facts.as_ref()?, new?);
+    let id = |facts: &Facts| facts.os_release.id.clone().filter(|id| !id.is_empty());
+    let (old_id, new_id) = (id(old)?, id(new)?);
+    let title = |facts: &Facts| facts.os_release.title().unwrap_or("?").to_owned();
+    (old_id != new_id).then(|| format!("the board boots {} now, and the image is {}", title(old), title(new)))
 }
 
 /// Variables that go on naming a file which leaves.

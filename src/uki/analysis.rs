@@ -7,6 +7,7 @@ use super::sinks::{InitrdSink, Sha256Sink};
 use super::texts::TextSink;
 use crate::block::{ReadAt, Sink, fan_out};
 use crate::pe::Head;
+use crate::pe::Profiles;
 use crate::{Context, Error, Result};
 
 /// A UKI that was read from end to end.
@@ -88,7 +89,10 @@ impl Analyser {
     /// [`crate::Kind::Rejected`] when a section that should be a short text is larger than 1 MiB.
     pub fn new(head: Head, members: impl Members + 'static) -> Result<Self> {
         let texts = TextSink::new(&head)?;
-        let place = super::Profiles::of(&head.sections).find(&head.sections, 0, ".initrd");
+        let place = Profiles::of(&head.sections).find(&head.sections, 0, ".initrd");
+        // A lanzaboote stub has a path there.
+        let is_path = Profiles::of(&head.sections).find(&head.sections, 0, ".initrdh").is_some();
+        let place = place.filter(|_| !is_path);
         let extent = place.and_then(|i| head.sections.get(i)).map(crate::pe::Section::data);
         let initrd = extent.map(|extent| InitrdSink::new(extent, members)).transpose()?;
         Ok(Self { head, hash: Sha256Sink::new(), texts, initrd })
@@ -204,7 +208,7 @@ mod tests {
         let extensions = uki.extensions.as_ref().unwrap().as_ref().unwrap();
         assert_eq!(extensions.extensions[0].name, "tailscale");
         let schematic = uki.schematic().unwrap();
-        assert!(schematic.id == ID && schematic.id_matches());
+        assert_eq!((schematic.id.as_str(), schematic.id_matches()), (ID, Some(true)));
         assert!(uki.missing_images().is_empty());
     }
 

@@ -42,10 +42,10 @@ pub struct Schematic {
 }
 
 impl Schematic {
-    /// Whether the ID is the hash of the YAML.
+    /// Whether the ID is the hash of the YAML; `None` when the layer does not hold the YAML.
     #[must_use]
-    pub fn id_matches(&self) -> bool {
-        self.id == self.yaml_sha256
+    pub fn id_matches(&self) -> Option<bool> {
+        (!self.yaml.is_empty()).then(|| self.id == self.yaml_sha256)
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(tailscale.talos.as_deref(), Some(">= v1.0.0"));
         let schematic = found.schematic.as_ref().unwrap();
         assert_eq!((schematic.id.as_str(), schematic.yaml.as_str()), (ID, SCHEMATIC));
-        assert!(schematic.id_matches());
+        assert_eq!(schematic.id_matches(), Some(true));
         assert_eq!(found.images().collect::<Vec<_>>(), ["0.sqsh", "1.sqsh", "modules.dep.sqsh"]);
     }
 
@@ -229,7 +229,7 @@ mod tests {
         let yaml = build::extensions_yaml(&[], "customization: {}\n").replace("customization", "customisation");
         let schematic = Extensions::parse(yaml.as_bytes()).unwrap().schematic.unwrap();
         assert_eq!(schematic.id, "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba");
-        assert!(!schematic.id_matches());
+        assert_eq!(schematic.id_matches(), Some(false));
     }
 
     #[test]

@@ -10,6 +10,9 @@ const KNOWN: [&str; 13] = [
     ".pcrpkey", ".profile",
 ];
 
+/// More sections than these are trouble to some firmware.
+const MANY_SECTIONS: usize = 25;
+
 /// Something about the section table that is not as it has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -33,10 +36,28 @@ pub fn check_layout(head: &Head) -> Vec<Problem> {
     let mut add = |fatal, message| problems.push(Problem { fatal, message });
     let profiles = Profiles::of(&head.sections);
 
-    for (name, fatal) in [(".linux", true), (".osrel", true), (".initrd", false)] {
+    for name in [".linux", ".osrel"] {
         if profiles.find(&head.sections, 0, name).is_none() {
-            add(fatal, format!("no {name} section"));
+            add(true, format!("no {name} section"));
         }
+    }
+    // systemd/particleos#64, kairos-io/kairos#4885: firmware in the field refuses or hangs.
+    if head.sections.len() > MANY_SECTIONS {
+        let n = head.sections.len();
+        add(false, format!("{n} sections: some firmware does not start images with more than {MANY_SECTIONS} of them"));
+    }
+    let unaligned = |s: &&Section| {
+        s.virtual_bytes > 0 && head.section_alignment > 0 && !s.virtual_address.is_multiple_of(head.section_alignment)
+    };
+    if let Some(s) = head.sections.iter().find(unaligned) {
+        add(
+            false,
+            format!(
+                "section {} is loaded at 0x{:x}, no multiple of the image's section alignment 0x{:x}: some firmware does \
+                 not start such images",
+                s.name, s.virtual_address, head.section_alignment
+            ),
+        );
     }
     if head.sections.iter().filter(|s| s.name == ".profile").count() > MAX_PROFILES {
         add(false, format!("more than {MAX_PROFILES} profiles; those behind are never seen"));
@@ -108,11 +129,22 @@ mod tests {
     fn what_is_missing_or_double_is_named() {
         let problems = check_layout(&head(&[(".cmdline", b"a"), (".cmdline", b"b")]));
         let text: Vec<_> = problems.iter().map(|p| (p.fatal, p.message.as_str())).collect();
-        assert_eq!(
-            text[..3],
-            [(true, "no .linux section"), (true, "no .osrel section"), (false, "no .initrd section")]
-        );
-        assert!(text[3].0 && text[3].1.starts_with("2 .cmdline sections"), "{text:?}");
+        assert_eq!(text[..2], [(true, "no .linux section"), (true, "no .osrel section")]);
+        assert!(text[2].0 && text[2].1.starts_with("2 .cmdline sections"), "{text:?}");
+    }
+
+    #[test]
+    fn what_some_firmware_does_not_start_is_worth_a_warning() {
+        let mut sections = base();
+        sections.extend(std::iter::repeat_n((".dtbauto", &b"x"[..]), 21));
+        let mut head = head(&sections);
+        assert!(check_layout(&head).is_empty());
+        head.sections[24].virtual_address += 512;
+        let [problem] = &check_layout(&head)[..] else { panic!() };
+        assert!(!problem.fatal && problem.message.contains("section .dtbauto is loaded at"), "{problem}");
+        sections.push((".dtbauto", b"x"));
+        let many = check_layout(&super::tests::head(&sections));
+        assert!(matches!(&many[..], [p] if !p.fatal && p.message.starts_with("26 sections")), "{many:?}");
     }
 
     #[test]

@@ -15,18 +15,17 @@ pub(super) fn pe(facts: &Facts) -> Check {
 }
 
 pub(super) fn sections(facts: &Facts) -> Check {
-    problems(CheckId::Sections, &facts.section_problems, "Every section that a Talos UKI needs is there.")
+    if facts.section_problems.is_empty() && !facts.section_warnings.is_empty() {
+        return Check::new(CheckId::Sections, Status::Warn, format!("{}.", facts.section_warnings.join("; ")));
+    }
+    problems(CheckId::Sections, &facts.section_problems, "Every section that a UKI needs is there.")
 }
 
 fn problems(id: CheckId, problems: &[String], good: &str) -> Check {
     if problems.is_empty() {
         return Check::new(id, Status::Pass, good);
     }
-    Check::new(
-        id,
-        Status::Fail,
-        format!("{}. The image is damaged or no Talos UKI: fetch it again.", problems.join("; ")),
-    )
+    Check::new(id, Status::Fail, format!("{}. The image is damaged or no UKI: fetch it again.", problems.join("; ")))
 }
 
 pub(super) fn arch(facts: &Facts, policy: &Policy) -> Check {
@@ -65,9 +64,12 @@ pub(super) fn version(facts: &Facts, policy: &Policy) -> Check {
             Check::new(id, Status::Fail, format!("The image states no version, and {wanted} was asked for."))
         }
         (None, None) => Check::new(id, Status::Skip, "The image states no version, and none was asked for."),
-        (Some(version), None) => {
+        (Some(version), None) if facts.family == Family::Talos => {
             let detail = format!("The image is {version}; --talos would compare that with what is wanted.");
             Check::new(id, Status::Skip, detail)
+        }
+        (Some(version), None) => {
+            Check::new(id, Status::Skip, format!("The image is {version}, and none was asked for."))
         }
         (Some(version), Some(wanted)) if plain(version) == plain(wanted) => {
             Check::new(id, Status::Pass, format!("The image is {version}, as asked for."))
@@ -191,20 +193,20 @@ pub(super) fn pcr_key(facts: &Facts, policy: &Policy) -> Check {
     let Some(installed) = &policy.installed else {
         return nothing("There is no installed UKI to compare the PCR key with.");
     };
-    const SEALED: &str = "Disks sealed to the TPM under the installed key (STATE, EPHEMERAL) would stay locked after the \
-                          swap.";
+    let disks = if facts.family == Family::Talos { " (STATE, EPHEMERAL)" } else { "" };
+    let sealed = format!("Disks sealed to the TPM under the installed key{disks} would stay locked after the swap.");
     match (&facts.pcrpkey, &installed.pcrpkey) {
         (None, None) => nothing("Neither the image nor the installed UKI has a PCR key."),
         (Some(_), None) => nothing("The installed UKI has no PCR key, so no disk can be sealed to one."),
-        (None, Some(_)) => found(format!("The image has no PCR key, and the installed UKI has one. {SEALED}")),
+        (None, Some(_)) => found(format!("The image has no PCR key, and the installed UKI has one. {sealed}")),
         (Some(new), Some(old)) => match (key_fingerprint(new), key_fingerprint(old)) {
             (Ok(new), Ok(old)) if new == old => {
                 Check::new(id, Status::Pass, format!("The PCR key is the installed one ({new})."))
             }
             (Ok(new), Ok(old)) => {
-                found(format!("The image's PCR key is {new}, the installed UKI's is {old}. {SEALED}"))
+                found(format!("The image's PCR key is {new}, the installed UKI's is {old}. {sealed}"))
             }
-            (Err(e), _) => found(format!("The image's PCR key cannot be read: {e}. {SEALED}")),
+            (Err(e), _) => found(format!("The image's PCR key cannot be read: {e}. {sealed}")),
             (_, Err(e)) => found(format!("The installed UKI's PCR key cannot be read: {e}.")),
         },
     }
@@ -214,6 +216,9 @@ pub(super) fn schematic(facts: &Facts, policy: &Policy) -> Check {
     let id = CheckId::Schematic;
     let Some(schematic) = &facts.schematic else {
         return match &policy.schematic {
+            None if facts.family != Family::Talos => {
+                Check::new(id, Status::Skip, "Images of this family are not built from schematics.")
+            }
             Some(wanted) => Check::new(
                 id,
                 Status::Fail,
@@ -223,7 +228,7 @@ pub(super) fn schematic(facts: &Facts, policy: &Policy) -> Check {
         };
     };
     let states = &schematic.id;
-    if !schematic.id_matches {
+    if schematic.id_matches == Some(false) {
         let detail = format!("The image states the schematic {states}, but the schematic in it has another hash.");
         return Check::new(id, Status::Fail, detail);
     }
@@ -233,6 +238,14 @@ pub(super) fn schematic(facts: &Facts, policy: &Policy) -> Check {
             Status::Fail,
             format!("The image was built from the schematic {states}, and {wanted} was asked for."),
         ),
+        wanted if schematic.id_matches.is_none() => {
+            let (status, asked) = if wanted.is_some() { (Status::Warn, "asked for, ") } else { (Status::Skip, "") };
+            let detail = format!(
+                "The image says it was built from the schematic {asked}{states}. The schematic itself is not in it, so the \
+                 ID cannot be compared with it."
+            );
+            Check::new(id, status, detail)
+        }
         Some(_) => Check::new(id, Status::Pass, format!("Built from the schematic asked for, {states}.")),
         None => Check::new(
             id,
@@ -269,6 +282,9 @@ pub(super) fn extensions(facts: &Facts, policy: &Policy) -> Check {
     }));
     if !waiting.is_empty() {
         return Check::new(id, Status::Warn, format!("Extensions: {list}. {}.", waiting.join("; ")));
+    }
+    if policy.required_extensions.is_empty() && facts.family != Family::Talos {
+        return Check::new(id, Status::Skip, "Images of this family have no such extensions, and none was asked for.");
     }
     if policy.required_extensions.is_empty() {
         return Check::new(id, Status::Skip, format!("No extension was asked for. The image has: {list}."));
@@ -314,8 +330,9 @@ fn parameter<'a>(cmdline: &'a str, name: &str) -> Vec<&'a str> {
 
 pub(super) fn cmdline(facts: &Facts, policy: &Policy) -> Check {
     let id = CheckId::Cmdline;
+    let talos = facts.family == Family::Talos;
     let (mut failures, mut warnings) = (Vec::new(), Vec::new());
-    for profile in &facts.profiles {
+    for profile in facts.profiles.iter().filter(|_| talos) {
         if let Some(what) = parameter(&profile.cmdline, WIPE).first() {
             if profile.index == 0 {
                 failures.push(format!(
@@ -331,7 +348,7 @@ pub(super) fn cmdline(facts: &Facts, policy: &Policy) -> Check {
         }
     }
     let default = facts.profiles.iter().find(|p| p.index == 0).map(|p| p.cmdline.as_str()).unwrap_or_default();
-    if parameter(default, HALT).iter().any(|value| *value != "0") {
+    if talos && parameter(default, HALT).iter().any(|value| *value != "0") {
         let arch = facts.arch.map_or("<arch>", |arch| arch.name());
         let id =
             policy.schematic_without_halt.as_ref().map(|id| format!(", whose ID is then {id}")).unwrap_or_default();
@@ -343,7 +360,7 @@ pub(super) fn cmdline(facts: &Facts, policy: &Policy) -> Check {
         if policy.refuse_halt { failures.push(text) } else { warnings.push(text) }
     }
     if let Some(old) = policy.installed.as_ref().and_then(|i| i.cmdline.as_deref()) {
-        for name in ["talos.platform", "console"] {
+        for name in ["talos.platform", "console", "root", "lockdown"] {
             let (old, new) = (parameter(old, name), parameter(default, name));
             if old != new {
                 let show = |values: &[&str]| if values.is_empty() { "not set".to_owned() } else { values.join(" ") };
@@ -354,7 +371,8 @@ pub(super) fn cmdline(facts: &Facts, policy: &Policy) -> Check {
     let status = match (failures.is_empty(), warnings.is_empty()) {
         (false, _) => Status::Fail,
         (true, false) => Status::Warn,
-        (true, true) => return Check::new(id, Status::Pass, "Nothing on the command lines halts or wipes."),
+        (true, true) if talos => return Check::new(id, Status::Pass, "Nothing on the command lines halts or wipes."),
+        (true, true) => return Check::new(id, Status::Pass, "Nothing on the command line is known to be in the way."),
     };
     failures.append(&mut warnings);
     Check::new(id, status, failures.join(" "))

@@ -21,8 +21,8 @@ pub struct Extension {
 pub struct Schematic {
     /// The ID that the layer states.
     pub id: String,
-    /// Whether the YAML in the layer hashes to this ID.
-    pub id_matches: bool,
+    /// Whether the YAML in the layer hashes to this ID; `None` when there is no YAML to compare it with.
+    pub id_matches: Option<bool>,
 }
 
 /// What became of one profile's signed PCR policy.
@@ -77,6 +77,8 @@ pub struct Facts {
     pub pe_problems: Vec<String>,
     /// What is wrong with the sections: missing ones, bad contents.
     pub section_problems: Vec<String>,
+    /// What is unusual about them, and has been trouble to some firmware.
+    pub section_warnings: Vec<String>,
     /// The architecture, if it is one that Talos is built for.
     pub arch: Option<Arch>,
     /// `VERSION_ID` of `.osrel`.

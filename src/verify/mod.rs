@@ -17,6 +17,7 @@ pub use facts::{Extension, Facts, Initrd, Profile, ProfilePcr, Schematic};
 
 use crate::pe::Arch;
 use crate::trust::{Anchor, Firmware, Sbat};
+use crate::uki::Family;
 use serde::Serialize;
 use std::time::SystemTime;
 
@@ -162,6 +163,8 @@ pub struct Signer {
 pub struct Report {
     /// Over all checks.
     pub verdict: Verdict,
+    /// Whose image it is.
+    pub family: Family,
     /// What was verified.
     pub image: ImageSummary,
     /// The signatures on it.
@@ -275,6 +278,7 @@ pub fn verify(facts: &Facts, policy: &Policy) -> Report {
     let failed = checks.iter().any(|c| c.status == Status::Fail);
     Report {
         verdict: if failed { Verdict::Reject } else { Verdict::Accept },
+        family: facts.family,
         image: ImageSummary {
             sha256: hex::encode(facts.sha256),
             bytes: facts.bytes,

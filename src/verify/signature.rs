@@ -2,10 +2,7 @@
 
 use super::{Check, CheckId, Facts, Policy, Signer, Status};
 use crate::authenticode::{self, Certificate, ImageDigest, Outcome, Signature};
-
-const UNSIGNED: &str = "The image is not signed: it has no certificate table, so it is a build without Secure Boot. Fetch \
-                        the factory's `metal-<arch>-secureboot-uki.efi` (or the secureboot ISO), or give \
-                        --allow-untrusted if the board runs without Secure Boot.";
+use crate::uki::Family;
 
 /// The signatures with what became of them under the policy's anchors.
 pub(super) struct Signed<'a> {
@@ -44,6 +41,22 @@ impl<'a> Signed<'a> {
         }
     }
 
+    fn talos(&self) -> bool {
+        self.facts.family == Family::Talos
+    }
+
+    fn unsigned(&self) -> String {
+        let way_out = if self.talos() {
+            "Fetch the factory's `metal-<arch>-secureboot-uki.efi` (or the secureboot ISO)"
+        } else {
+            "Sign it"
+        };
+        format!(
+            "The image is not signed: it has no certificate table, so it is a build without Secure Boot. {way_out}, or give \
+             --allow-untrusted if the board runs without Secure Boot."
+        )
+    }
+
     pub(super) fn digest(&self) -> Check {
         let id = CheckId::AuthenticodeDigest;
         let digest = match (&self.facts.digest, &self.facts.signatures) {
@@ -60,7 +73,7 @@ impl<'a> Signed<'a> {
                     "The image is not signed, and needs no signature: see the next check.",
                 );
             }
-            (Ok(_), Ok(signatures)) if signatures.is_empty() => return self.problem(id, UNSIGNED),
+            (Ok(_), Ok(signatures)) if signatures.is_empty() => return self.problem(id, self.unsigned()),
             (Ok(digest), Ok(_)) => digest,
         };
         let matching = self.outcomes.iter().filter(|o| o.digest_matches).count();
@@ -109,7 +122,7 @@ impl<'a> Signed<'a> {
         if let Err(why) = &self.facts.signatures {
             return self.problem(id, format!("The signatures cannot be read, and firmware refuses that: {why}."));
         }
-        let Some(first) = self.signatures.first() else { return self.problem(id, UNSIGNED) };
+        let Some(first) = self.signatures.first() else { return self.problem(id, self.unsigned()) };
         let Some((signature, index)) = self.trusted() else {
             return self.problem(id, self.why_nobody(first));
         };
@@ -136,15 +149,15 @@ impl<'a> Signed<'a> {
         if let Some(why) = self.outcomes.iter().find_map(|o| o.problem.as_ref()) {
             return format!("The signature by {signer} is wrong: {why}. Fetch the image again.");
         }
-        if self.policy.anchors.is_empty() {
-            return format!(
-                "The image says it is signed by {signer}, and there is nothing to hold that against. Give the signing \
-                 certificate with --cert (the factory serves it as /secureboot/signing-cert.pem), or --efivars to use \
-                 the firmware's db."
-            );
-        }
         if self.outcomes.iter().all(|o| !o.digest_matches) {
             return format!("The signature by {signer} was made for another image. Fetch the image again.");
+        }
+        if self.policy.anchors.is_empty() {
+            let where_from = if self.talos() { " (the factory serves it as /secureboot/signing-cert.pem)" } else { "" };
+            return format!(
+                "The image says it is signed by {signer}, and there is nothing to hold that against. Give the signing \
+                 certificate with --cert{where_from}, or --efivars to use the firmware's db."
+            );
         }
         let mut origins: Vec<_> = self.policy.anchors.iter().map(|a| a.origin.to_string()).collect();
         origins.dedup();
@@ -174,7 +187,13 @@ impl<'a> Signed<'a> {
             return None;
         }
         if self.firmware_accepts() == Some(false) {
-            return Some("Secure Boot is on and nothing in the firmware's db stands for the image".into());
+            // What is nearer to the cause comes first: keys do not help an image that was changed.
+            let changed = !self.signatures.is_empty() && self.outcomes.iter().all(|o| !o.digest_matches);
+            return Some(if changed {
+                "Secure Boot is on, and the image was changed after it was signed".into()
+            } else {
+                "Secure Boot is on and nothing in the firmware's db stands for the image".into()
+            });
         }
         let (dbx, digest) = (firmware.dbx.as_ref()?, self.facts.digest.as_ref().ok()?);
         let reasons = dbx.reasons(digest, &self.outcomes);

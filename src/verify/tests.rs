@@ -39,6 +39,7 @@ fn facts(file: &[u8]) -> Facts {
         family: crate::uki::Family::Talos,
         pe_problems: vec![],
         section_problems: vec![],
+        section_warnings: vec![],
         arch: Some(Arch::Arm64),
         version: Some("v1.12.4".into()),
         contradictions: vec![],
@@ -54,7 +55,7 @@ fn facts(file: &[u8]) -> Facts {
             by_hardware: 0,
         }],
         initrd: Initrd::Read("2 archives".into()),
-        schematic: Some(Schematic { id: ID.into(), id_matches: true }),
+        schematic: Some(Schematic { id: ID.into(), id_matches: Some(true) }),
         extensions: vec![Extension { name: "tailscale".into(), version: "1.90.6".into() }],
         waiting_services: vec![],
         damaged_images: vec![],
@@ -187,7 +188,13 @@ fn one_thing_wrong_is_one_check_that_says_so() {
             p.installed = None;
             p.require_pcr_key = true;
         }),
-        ("another hash", C::Schematic, Fail, |f, _| f.schematic.as_mut().unwrap().id_matches = false),
+        ("another hash", C::Schematic, Fail, |f, _| f.schematic.as_mut().unwrap().id_matches = Some(false)),
+        ("cannot be compared", C::Schematic, Warn, |f, _| f.schematic.as_mut().unwrap().id_matches = None),
+        ("cannot be compared", C::Schematic, Skip, |f, p| {
+            f.schematic.as_mut().unwrap().id_matches = None;
+            p.schematic = None;
+        }),
+        ("25 sections", C::Sections, Warn, |f, _| f.section_warnings.push("more than 25 sections".into())),
         ("was asked for", C::Schematic, Fail, |_, p| p.schematic = Some("00".into())),
         ("no schematic layer", C::Schematic, Fail, |f, _| f.schematic = None),
         ("no schematic layer", C::Schematic, Skip, |f, p| {

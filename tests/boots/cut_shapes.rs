@@ -112,8 +112,7 @@ pub(crate) fn shapes(systemd: &Systemd) -> Vec<Shape> {
 fn swap(medium: &Recorder, shape: &Shape, bytes: &Vec<u8>, target: Option<&str>) {
     let esp = Inventory::read(medium, shape.known_variables()).unwrap();
     let facts = uki::probe(bytes).unwrap();
-    let image =
-        NewImage { source: bytes, version: facts.version(), bytes_to_write: bytes.len() as u64, from_file: None };
+    let image = NewImage { source: bytes, facts: Some(&facts), bytes_to_write: bytes.len() as u64, from_file: None };
     let time = esp.stamp(NOW);
     let wishes = SwapWishes { target: target.map(str::to_owned), time, ..SwapWishes::default() };
     let plan = SwapPlan::make(&esp, &image, &wishes).unwrap();
@@ -131,7 +130,7 @@ fn restore(medium: &Recorder, shape: &Shape) {
     let name = backups(&esp).first().unwrap().0.clone();
     let file = esp.file(&name).unwrap();
     let bytes = esp.volume.file(&file.entry).unwrap();
-    let image = NewImage { source: &bytes, version: file.version(), bytes_to_write: 0, from_file: Some(&name) };
+    let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
     let time = esp.stamp(NOW);
     let target = Some(BackupName::parse(&name).unwrap().original);
     let plan = SwapPlan::make(&esp, &image, &SwapWishes { target, time, ..SwapWishes::default() }).unwrap();

@@ -260,11 +260,11 @@ impl Planned {
 
     /// The operation that the program's own planning arrives at.
     fn plan<S: ReadAt>(self, esp: &Inventory<S>, new: &Vec<u8>) -> Result<Surgery> {
-        let version = self.version();
         match self {
             Self::SameVersion | Self::NewVersion | Self::OlderVersion | Self::KeepingDuplicates => {
                 let bytes_to_write = new.len() as u64;
-                let image = NewImage { source: new, version: Some(version), bytes_to_write, from_file: None };
+                let facts = bootsurgeon::uki::probe(new)?;
+                let image = NewImage { source: new, facts: Some(&facts), bytes_to_write, from_file: None };
                 Ok(Surgery::Swap(SwapPlan::make(esp, &image, &self.wishes())?.order("swap", TIME)))
             }
             Self::Restore => {
@@ -272,7 +272,7 @@ impl Planned {
                 let file = esp.file(&name).ok_or_else(|| Error::refused("no backup"))?;
                 let source = esp.volume.file(&file.entry)?;
                 let image =
-                    NewImage { source: &source, version: file.version(), bytes_to_write: 0, from_file: Some(&name) };
+                    NewImage { source: &source, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
                 let plan = SwapPlan::make(esp, &image, &self.wishes())?;
                 Ok(Surgery::Restore(plan.order("restore", TIME), name))
             }

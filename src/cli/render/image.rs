@@ -79,6 +79,7 @@ fn uki_text(f: &mut Page, p: Paint, u: &UkiReport) -> fmt::Result {
         Some(value) => writeln!(f, "{name:14} {value}"),
         None => Ok(()),
     };
+    line("family", Some(u.family.name()))?;
     line("system", u.os.as_deref())?;
     line("version", u.version.as_deref())?;
     line("architecture", u.arch.map(|a| a.name()))?;

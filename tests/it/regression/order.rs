@@ -470,7 +470,8 @@ impl Esp {
         let esp = Inventory::read(&self.disk, self.variables.clone()).unwrap();
         let (image, time) = (image(version, 200), esp.stamp(STAMP.0));
         let wishes = SwapWishes { target: Some(target.to_owned()), time, ..SwapWishes::default() };
-        let new = NewImage { source: &image, version: Some(version), bytes_to_write: 1, from_file: None };
+        let facts = bootsurgeon::uki::probe(&image).unwrap();
+        let new = NewImage { source: &image, facts: Some(&facts), bytes_to_write: 1, from_file: None };
         let plan = SwapPlan::make(&esp, &new, &wishes).unwrap();
         let medium = Memory::new(self.disk.clone());
         let mut staging = Staging::begin(open_healthy(&medium).unwrap(), image.len() as u64).unwrap();
@@ -558,7 +559,7 @@ impl Esp {
                 let facts = bootsurgeon::uki::probe(image)?;
                 let new = NewImage {
                     source: image,
-                    version: facts.version(),
+                    facts: Some(&facts),
                     bytes_to_write: image.len() as u64,
                     from_file: None,
                 };
@@ -575,7 +576,7 @@ impl Esp {
                 let source = esp.volume.file(&file.entry)?;
                 comes(&read_vec(&source, 0, source.size() as usize).unwrap());
                 let image =
-                    NewImage { source: &source, version: file.version(), bytes_to_write: 0, from_file: Some(&name) };
+                    NewImage { source: &source, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
                 let wishes = SwapWishes { target: Some(parsed.original), time, ..SwapWishes::default() };
                 let plan = SwapPlan::make(&esp, &image, &wishes)?;
                 note(&plan);

@@ -2,7 +2,7 @@
 
 use crate::cli::Ran;
 use crate::makers::{DEFAULT_PATHS, Made, bz_image, certificate};
-use crate::support::{Lab, tool};
+use crate::support::{Lab, run_ok, tool, tools};
 use bootsurgeon::pcr::Bank;
 use bootsurgeon::testkit::squashfs;
 use bootsurgeon::testkit::uki::{cpio, extensions_yaml};
@@ -199,4 +199,179 @@ fn issue12_2_places_that_state_different_versions_are_a_contradiction() {
     expect(&lab, &Made::debian("6.12.1-arm64"), "version", "skip", "The image is 13");
     let other_arch = Made::debian("6.12.1-arm64").instead(".linux", bz_image("6.12.1-arm64"));
     contradicts(&other_arch, "headers say arm64, and the kernel in it is for amd64");
+}
+
+/// The words that only Talos' own images may bring up.
+const TALOS_WORDS: [&str; 5] = ["alos", "factory", "EPHEMERAL", "secureboot-uki", "ExtensionService"];
+
+#[test]
+fn issue15_4_whose_image_it_is_is_found_by_evidence() {
+    let lab = Lab::new();
+    let (extension, schematic) = layers();
+    let yaml = extensions_yaml(&[("tailscale", "1.90.6")], SCHEMATIC);
+    let talos = Made::talos("v1.12.4", &[("0.sqsh", &extension), ("1.sqsh", &schematic)], &yaml);
+    let debian = Made::debian("6.12.1-arm64");
+    // Somebody's own name for Talos changes nothing about its layers.
+    let renamed = talos.clone().instead(".osrel", *b"ID=acme\nNAME=Acme\nVERSION_ID=v1.12.4\n");
+    let lanzaboote = debian
+        .clone()
+        .instead(".linux", *b"\\EFI\\nixos\\kernel-6.12.efi")
+        .instead(".initrd", *b"\\EFI\\nixos\\initrd-6.12.efi")
+        .instead(".sdmagic", *b"")
+        .with(".linuxh", [1; 32])
+        .with(".initrdh", [2; 32]);
+    let unknown = debian.clone().without(".sdmagic");
+    for (made, family) in [
+        (&talos, "talos"),
+        (&renamed, "talos"),
+        (&debian, "systemd"),
+        (&lanzaboote, "lanzaboote"),
+        (&unknown, "unknown"),
+    ] {
+        let image = made.file(&lab, "image.efi");
+        assert_eq!(verify(&lab, &image).code(0).json()["family"], family);
+        assert_eq!(bootsurgeon!("inspect", image, "--json").code(0).json()["uki"]["family"], family);
+        let text = bootsurgeon!("verify", image, "--cert", certificate(&lab), "--efivars", "none").code(0).out;
+        for word in TALOS_WORDS {
+            assert!(family == "talos" || !text.contains(word), "{family} {word}: {text}");
+        }
+        assert!(bootsurgeon!("inspect", image).code(0).out.contains(&format!("family         {family}")));
+    }
+}
+
+/// A FAT image like the ESP of an arm64 machine with Debian, with these files in `EFI/Linux`.
+fn debian_esp(lab: &Lab, files: &[(&str, &Path)]) -> Option<std::path::PathBuf> {
+    if !tools(&["mkfs.vfat", "mmd", "mcopy"]) {
+        return None;
+    }
+    let esp = lab.path("esp.img");
+    std::fs::File::create(&esp).unwrap().set_len(128 << 20).unwrap();
+    let image = esp.to_str().unwrap();
+    run_ok("mkfs.vfat", &["-F", "32", "-s", "1", "-n", "ESP", image]);
+    run_ok("mmd", &["-i", image, "::/EFI", "::/EFI/Linux", "::/loader"]);
+    for (name, file) in files {
+        run_ok("mcopy", &["-i", image, file.to_str().unwrap(), &format!("::/EFI/Linux/{name}")]);
+    }
+    Some(esp)
+}
+
+#[test]
+fn issue15_4_kernels_of_one_debian_release_are_no_duplicates() {
+    let lab = Lab::new();
+    let names = ["4f5e-6.10.9-arm64.efi", "4f5e-6.11.7-arm64.efi", "4f5e-6.12.1-arm64.efi"];
+    let files: Vec<_> = names.iter().map(|n| Made::debian(&n[5..n.len() - 4]).file(&lab, n)).collect();
+    let listed: Vec<_> = names.iter().copied().zip(files.iter().map(std::path::PathBuf::as_path)).collect();
+    let Some(esp) = debian_esp(&lab, &listed) else { return };
+    let status = bootsurgeon!("status", esp, "--json").code(0).json();
+    assert!(status["files"].as_array().unwrap().iter().all(|f| f["duplicate_of"].is_null()), "{status:#}");
+    assert_eq!(status["boot"]["selected"], names[2]);
+
+    let new = Made::debian("6.12.2-arm64").file(&lab, "new.efi");
+    let args = crate::args!["swap", esp, new, "--cert", certificate(&lab), "--yes"];
+    let dry = crate::cli::run(&[&args[..], &crate::args!["--dry-run", "--json"]].concat()).code(0).json();
+    assert_eq!(dry["plan"]["target"], "4f5e-6.12.2-arm64.efi");
+    assert_eq!(dry["plan"]["disable"], serde_json::json!([]));
+    let ran = crate::cli::run(&args).code(0);
+    for word in TALOS_WORDS {
+        assert!(!ran.out.contains(word) && !ran.err.contains(word), "{word}: {}{}", ran.out, ran.err);
+    }
+    let status = bootsurgeon!("status", esp, "--json").code(0).json();
+    assert_eq!(status["boot"]["selected"], "4f5e-6.12.2-arm64.efi");
+    let menu = status["boot"]["menu"].as_array().unwrap();
+    assert_eq!(menu.len(), 3, "{status:#}");
+
+    // Nor does pruning take what a package manager put there; a copy of the same kernel goes.
+    let copy = Made::debian("6.12.2-arm64").with(".splash", *b"BM").file(&lab, "copy.efi");
+    run_ok("mcopy", &["-i", esp.to_str().unwrap(), copy.to_str().unwrap(), "::/EFI/Linux/4f5e-6.12.2-arm64~1.efi"]);
+    let pruned = bootsurgeon!("prune", esp, "--yes", "--json").code(0).json();
+    let renamed: Vec<_> = pruned["plan"]["renames"].as_array().unwrap().iter().map(|r| r["from"].clone()).collect();
+    assert_eq!(renamed, ["4f5e-6.12.2-arm64~1.efi"], "{pruned:#}");
+}
+
+#[test]
+fn issue15_5_a_schematic_without_its_text_cannot_be_compared() {
+    let lab = Lab::new();
+    let (extension, schematic) = layers();
+    let yaml = extensions_yaml(&[("tailscale", "1.90.6")], SCHEMATIC);
+    let yaml = &yaml[..yaml.find("      extraInfo").unwrap()];
+    let made = Made::talos("v1.12.4", &[("0.sqsh", &extension), ("1.sqsh", &schematic)], yaml);
+    expect(&lab, &made, "schematic", "skip", "cannot be compared");
+}
+
+#[test]
+fn r_particleos_64_more_than_25_sections_are_worth_a_warning() {
+    let lab = Lab::new();
+    let many = (0..20).fold(Made::debian("6.12.1-arm64"), |m, i| m.with(&format!(".dtb{i}"), *b"x"));
+    expect(&lab, &many, "sections", "warn", "28 sections");
+}
+
+#[test]
+fn r_talos_8097_changed_after_signing_comes_before_nothing_in_db() {
+    let lab = Lab::new();
+    let image = Made::debian("6.12.1-arm64").file(&lab, "image.efi");
+    let mut bytes = std::fs::read(&image).unwrap();
+    let at = bytes.windows(9).position(|w| w == b"root=UUID").unwrap();
+    bytes[at] = b'R';
+    std::fs::write(&image, bytes).unwrap();
+    let vars = crate::support::fixtures().join("efivars/secureboot-on");
+    let cert = certificate(&lab);
+    let report = bootsurgeon!("verify", image, "--cert", cert, "--efivars", vars, "--json").code(3).json();
+    let (status, detail) = check(&report, "authenticode-signer");
+    assert!(status == "fail" && detail.contains("made for another image"), "{detail}");
+    // With signature problems waved through, the firmware still has the last word, and says why.
+    let disk = lab.fixture("disk-512.img.zst");
+    let ran = bootsurgeon!("swap", disk, image, "--cert", cert, "--efivars", vars, "--allow-untrusted", "--yes");
+    ran.code(4).says(&["changed after it was signed"]);
+}
+
+#[test]
+fn issue15_5_an_iso_without_rock_ridge_holds_one_image() {
+    let lab = Lab::new();
+    if !tools(&["xorriso", "mkfs.vfat", "mmd", "mcopy"]) {
+        return;
+    }
+    let uki = Made::debian("6.12.1-arm64").file(&lab, "Debian-6.12.1-arm64.efi");
+    let tree = lab.path("tree");
+    std::fs::create_dir_all(tree.join("EFI/Linux")).unwrap();
+    std::fs::copy(&uki, tree.join("EFI/Linux/Debian-6.12.1-arm64.efi")).unwrap();
+    let fat = tree.join("efiboot.img");
+    std::fs::File::create(&fat).unwrap().set_len(8 << 20).unwrap();
+    let image = fat.to_str().unwrap();
+    run_ok("mkfs.vfat", &[image]);
+    run_ok("mmd", &["-i", image, "::/EFI", "::/EFI/Linux"]);
+    run_ok("mcopy", &["-i", image, uki.to_str().unwrap(), "::/EFI/Linux/Debian-6.12.1-arm64.efi"]);
+    let iso = lab.path("image.iso");
+    let options = ["-as", "mkisofs", "--norock", "-iso-level", "3", "-e", "efiboot.img", "-no-emul-boot", "-o"];
+    run_ok("xorriso", &[&options[..], &[iso.to_str().unwrap(), tree.to_str().unwrap()]].concat());
+    let found = bootsurgeon!("inspect", iso, "--json").code(0).json();
+    assert_eq!(found["ukis"].as_array().unwrap().len(), 1, "{found:#}");
+    let report = verify(&lab, &iso).code(0).json();
+    assert_eq!(check(&report, "iso-copies").0, "pass");
+    for name in ["Debian-6.12.1-arm64", "DEBIAN_6.EFI", "DEBIAN_6_12_1_ARM64.EFI"] {
+        let ran =
+            bootsurgeon!("verify", iso, "--uki", name, "--cert", certificate(&lab), "--efivars", "none", "--json");
+        assert!(ran.code == 0 || name == "DEBIAN_6.EFI", "{name}: {}", ran.err);
+    }
+    // Other bytes under another name are another image.
+    let other = Made::debian("6.12.2-arm64").file(&lab, "other.efi");
+    run_ok("mcopy", &["-o", "-i", image, other.to_str().unwrap(), "::/EFI/Linux/Debian-6.12.1-arm64.efi"]);
+    run_ok("xorriso", &[&options[..], &[iso.to_str().unwrap(), tree.to_str().unwrap()]].concat());
+    verify(&lab, &iso).fails(2, &["holds 2 UKIs"]);
+}
+
+#[test]
+fn issue15_7_a_change_of_lockdown_is_said() {
+    let lab = Lab::new();
+    let (extension, schematic) = layers();
+    let yaml = extensions_yaml(&[("tailscale", "1.90.6")], SCHEMATIC);
+    let plain = Made::talos("v1.12.4", &[("0.sqsh", &extension), ("1.sqsh", &schematic)], &yaml);
+    let locked = plain.clone().instead(".cmdline", *b"talos.platform=metal console=tty0 lockdown=confidentiality");
+    let (plain, locked) = (plain.file(&lab, "plain.efi"), locked.file(&lab, "locked.efi"));
+    let changes = bootsurgeon!("diff", plain, locked, "--json").code(0).json()["changes"].clone();
+    let change = changes.as_array().unwrap().iter().find(|c| c["what"] == "kernel lockdown of profile 0");
+    assert_eq!(change.unwrap()["new"], "confidentiality", "{changes:#}");
+    let Some(esp) = debian_esp(&lab, &[("Talos-v1.12.4.efi", &plain)]) else { return };
+    let ran = bootsurgeon!("swap", esp, locked, "--cert", certificate(&lab), "--dry-run", "--json");
+    let warnings = ran.code(0).json()["warnings"].clone();
+    assert!(warnings.to_string().contains("lockdown changes from not set to confidentiality"), "{warnings:#}");
 }

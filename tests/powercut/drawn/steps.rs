@@ -271,7 +271,7 @@ impl Step {
         let (target, keep_duplicates, keep_backups) = (target.clone(), *keep_duplicates, *keep_backups);
         let wishes = SwapWishes { target, keep_duplicates, keep_backups, time };
         let bytes_to_write = bytes.len() as u64;
-        let new = NewImage { source: bytes, version: facts.version(), bytes_to_write, from_file: None };
+        let new = NewImage { source: bytes, facts: Some(&facts), bytes_to_write, from_file: None };
         let early = if *once { None } else { Some(SwapPlan::make(&esp, &new, &wishes)?) };
         let is_there = |plan: &SwapPlan| {
             let Some(file) = esp.file(&plan.target) else { return Ok::<_, Error>(false) };
@@ -327,7 +327,7 @@ fn restore(medium: &dyn WriteAt, how: &How<'_>, backup: Option<&str>) -> Result<
     }
     let bytes = esp.volume.file(&file.entry)?;
     let time = esp.stamp(how.now());
-    let image = NewImage { source: &bytes, version: file.version(), bytes_to_write: 0, from_file: Some(&name) };
+    let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
     let wishes = SwapWishes { target: Some(parsed.original), keep_duplicates: false, keep_backups: None, time };
     let plan = SwapPlan::make(&esp, &image, &wishes)?;
     let sha256 = Some(hex::encode(Sha256::digest(read_all(&bytes)?)));
