@@ -1,6 +1,8 @@
 //! One X.509 certificate, as much of it as firmware looks at.
 
-use crate::{Error, Result};
+use super::dates::{end_before_1970, mended_certificate};
+use super::hash::Hash;
+use crate::{Code, Error, Result};
 use const_oid::db::rfc5912;
 use der::{Decode, Encode, Reader, oid::ObjectIdentifier};
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
@@ -28,24 +30,28 @@ impl Certificate {
         if der.len() > MAX_DER {
             return Err(Error::rejected(format!("a certificate of {} bytes", der.len())));
         }
+        let mended = mended_certificate(der);
         let bad = |e: der::Error| Error::rejected(format!("not an X.509 certificate in DER ({e})"));
-        let parsed = x509_cert::Certificate::from_der(der).map_err(bad)?;
-        Self::from_parsed(parsed, der)
+        let parsed = x509_cert::Certificate::from_der(&mended).map_err(bad)?;
+        Self::from_parsed(parsed, &mended, der)
     }
 
-    /// From a certificate that was parsed out of `source`. Signatures and revocation hashes are over the bytes that
-    /// stand there, so the parsed form has to encode to these very bytes.
-    pub(super) fn from_parsed(parsed: x509_cert::Certificate, source: &[u8]) -> Result<Self> {
+    /// From a certificate that was parsed out of `mended`. Signatures and revocation hashes are over the bytes that
+    /// stand in the original, so the parsed form has to encode to these very bytes, mended dates aside.
+    fn from_parsed(parsed: x509_cert::Certificate, mended: &[u8], der: &[u8]) -> Result<Self> {
         let bad = |e: der::Error| Error::rejected(format!("a certificate cannot be encoded ({e})"));
-        let der = parsed.to_der().map_err(bad)?;
+        let not_canonical = || {
+            let subject = &parsed.tbs_certificate.subject;
+            Error::rejected(format!("the certificate of {subject} is not in canonical DER"))
+        };
         let tbs = parsed.tbs_certificate.to_der().map_err(bad)?;
-        if memchr::memmem::find(source, &der).is_none() {
-            return Err(Error::rejected(format!(
-                "the certificate of {} is not in canonical DER",
-                parsed.tbs_certificate.subject
-            )));
+        if parsed.to_der().map_err(bad)? != mended {
+            return Err(not_canonical());
         }
-        Ok(Self { der, tbs, parsed })
+        // The same place in the original: its dates are as long as the mended ones.
+        let at = memchr::memmem::find(mended, &tbs).ok_or_else(not_canonical)?;
+        let tbs = der.get(at..at + tbs.len()).ok_or_else(not_canonical)?.to_vec();
+        Ok(Self { der: der.to_vec(), tbs, parsed })
     }
 
     /// The certificate in DER.
@@ -87,7 +93,8 @@ impl Certificate {
     /// The end of its validity as RFC 3339 in UTC. Shown, never enforced: firmware has no clock to trust.
     #[must_use]
     pub fn not_after(&self) -> String {
-        self.parsed.tbs_certificate.validity.not_after.to_date_time().to_string()
+        let usual = || self.parsed.tbs_certificate.validity.not_after.to_date_time().to_string();
+        end_before_1970(&self.der).unwrap_or_else(usual)
     }
 
     /// Whether its validity has ended at `now`.
@@ -103,20 +110,43 @@ impl Certificate {
         tbs.issuer == id.issuer && tbs.serial_number == id.serial_number
     }
 
-    /// Verifies an RSA PKCS#1 v1.5 signature with SHA-256 that the holder of this certificate made over `message`.
-    pub(super) fn verify_sha256(&self, message: &[u8], signature: &[u8]) -> Result<()> {
-        self.verify_rsa(&signature::RSA_PKCS1_2048_8192_SHA256, message, signature)
-    }
-
-    fn verify_rsa(&self, algorithm: &'static dyn VerificationAlgorithm, message: &[u8], sig: &[u8]) -> Result<()> {
+    /// Verifies a signature that the holder of this certificate made over `message`: RSA PKCS#1 v1.5, or ECDSA in DER.
+    ///
+    /// # Errors
+    /// [`Code::Unsupported`] for a key that is not supported here; [`Code::Malformed`] when the signature is wrong.
+    pub(super) fn verify(&self, hash: Hash, message: &[u8], sig: &[u8]) -> Result<()> {
         let spki = &self.parsed.tbs_certificate.subject_public_key_info;
-        if spki.algorithm.oid != rfc5912::RSA_ENCRYPTION {
-            return Err(Error::rejected(format!("the key of {} is not RSA", self.subject())));
-        }
         let key = spki.subject_public_key.as_bytes().unwrap_or_default();
-        UnparsedPublicKey::new(algorithm, key).verify(message, sig).map_err(|_| {
-            Error::rejected(format!("the RSA signature does not verify with the key of {}", self.subject()))
-        })
+        let unsupported = |what: String| {
+            Err(Error::new(Code::Unsupported, format!("{what} of {} is not supported here", self.subject())))
+        };
+        let algorithm: &'static dyn VerificationAlgorithm = match spki.algorithm.oid {
+            rfc5912::RSA_ENCRYPTION => match rsa_bits(key) {
+                Some(2048..=8192) | None => match hash {
+                    Hash::Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+                    Hash::Sha384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+                    Hash::Sha512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+                },
+                Some(bits) => return unsupported(format!("the RSA key of {bits} bits")),
+            },
+            rfc5912::ID_EC_PUBLIC_KEY => {
+                let curve = spki.algorithm.parameters.as_ref().and_then(|p| p.decode_as::<ObjectIdentifier>().ok());
+                match (curve, hash) {
+                    (Some(rfc5912::SECP_256_R_1), Hash::Sha256) => &signature::ECDSA_P256_SHA256_ASN1,
+                    (Some(rfc5912::SECP_256_R_1), Hash::Sha384) => &signature::ECDSA_P256_SHA384_ASN1,
+                    (Some(rfc5912::SECP_384_R_1), Hash::Sha256) => &signature::ECDSA_P384_SHA256_ASN1,
+                    (Some(rfc5912::SECP_384_R_1), Hash::Sha384) => &signature::ECDSA_P384_SHA384_ASN1,
+                    (Some(rfc5912::SECP_256_R_1 | rfc5912::SECP_384_R_1), Hash::Sha512) => {
+                        return unsupported("an ECDSA signature with SHA-512".into());
+                    }
+                    _ => return unsupported("the elliptic curve of the key".into()),
+                }
+            }
+            other => return unsupported(format!("the key (algorithm {other})")),
+        };
+        UnparsedPublicKey::new(algorithm, key)
+            .verify(message, sig)
+            .map_err(|_| Error::rejected(format!("the signature does not verify with the key of {}", self.subject())))
     }
 
     /// Whether `issuer` signed this certificate and may do so. `below` is the number of intermediate authorities
@@ -127,8 +157,8 @@ impl Certificate {
         tbs.issuer == issuer.parsed.tbs_certificate.subject
             && self.parsed.signature_algorithm == tbs.signature
             && issuer.may_issue(below)
-            && rsa_algorithm(self.parsed.signature_algorithm.oid).is_some_and(|algorithm| {
-                issuer.verify_rsa(algorithm, &self.tbs, self.parsed.signature.as_bytes().unwrap_or_default()).is_ok()
+            && signing_hash(self.parsed.signature_algorithm.oid).is_some_and(|hash| {
+                issuer.verify(hash, &self.tbs, self.parsed.signature.as_bytes().unwrap_or_default()).is_ok()
             })
     }
 
@@ -167,12 +197,12 @@ pub(crate) fn rsa_bits(key: &[u8]) -> Option<usize> {
     Some(8 * modulus.len() - modulus.first()?.leading_zeros() as usize)
 }
 
-/// The ways to sign a certificate that are verified here. SHA-1 is not among them, on purpose.
-fn rsa_algorithm(oid: ObjectIdentifier) -> Option<&'static dyn VerificationAlgorithm> {
+/// The hash of a way to sign a certificate. SHA-1 is not among them, on purpose.
+pub(super) fn signing_hash(oid: ObjectIdentifier) -> Option<Hash> {
     match oid {
-        rfc5912::SHA_256_WITH_RSA_ENCRYPTION => Some(&signature::RSA_PKCS1_2048_8192_SHA256),
-        rfc5912::SHA_384_WITH_RSA_ENCRYPTION => Some(&signature::RSA_PKCS1_2048_8192_SHA384),
-        rfc5912::SHA_512_WITH_RSA_ENCRYPTION => Some(&signature::RSA_PKCS1_2048_8192_SHA512),
+        rfc5912::SHA_256_WITH_RSA_ENCRYPTION | rfc5912::ECDSA_WITH_SHA_256 => Some(Hash::Sha256),
+        rfc5912::SHA_384_WITH_RSA_ENCRYPTION | rfc5912::ECDSA_WITH_SHA_384 => Some(Hash::Sha384),
+        rfc5912::SHA_512_WITH_RSA_ENCRYPTION | rfc5912::ECDSA_WITH_SHA_512 => Some(Hash::Sha512),
         _ => None,
     }
 }

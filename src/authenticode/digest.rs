@@ -6,10 +6,10 @@
 //! range begins before the end of the last section; this module hashes exactly that, too. Real signed binaries with a
 //! gap exist (Debian's fwupd for arm64).
 
+use super::hash::{Hash, Hasher};
 use crate::block::{Extent, Sink};
 use crate::pe::Head;
-use crate::{Error, Result};
-use sha2::{Digest, Sha256};
+use crate::{Code, Error, Result};
 use std::ops::Range;
 
 /// More certificate table than this is not read, in bytes. Shim with two signatures has 19 KiB.
@@ -30,6 +30,8 @@ pub struct ImageDigest {
     pub certificate_table: Vec<u8>,
     /// Bytes between sections that no signature covers. Nothing loads them either.
     pub gap_bytes: u64,
+    /// The same digest by other hashes, where signatures state them ([`DigestSink::with`]).
+    pub others: Vec<(Hash, Vec<u8>)>,
 }
 
 /// Takes the whole file once, in order, and computes its Authenticode digest.
@@ -48,7 +50,7 @@ pub struct DigestSink {
     file_bytes: u64,
     gap_bytes: u64,
     signed: bool,
-    hash: Sha256,
+    hash: Hasher,
     /// Started when the last section has gone by; hashing of `again` comes before the rest.
     rest: Option<Range<u64>>,
 }
@@ -60,6 +62,14 @@ impl DigestSink {
     /// [`crate::Kind::Rejected`] when the layout is one that firmware refuses, or hashes in a way that leaves parts of
     /// the image unhashed: overlapping sections, sections inside the headers, a certificate table over the sections.
     pub fn new(head: &Head) -> Result<Self> {
+        Self::with(head, Hash::Sha256)
+    }
+
+    /// As [`Self::new`], by another hash: for [`Self::finish_hash`].
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with(head: &Head, hash: Hash) -> Result<Self> {
         let headers = u64::from(head.size_of_headers);
         let bad = |at: u64, why: String| {
             Error::malformed("PE layout", at, why)
@@ -129,7 +139,7 @@ impl DigestSink {
             file_bytes: head.file_bytes,
             gap_bytes,
             signed: head.certificate_table.is_some(),
-            hash: Sha256::new(),
+            hash: Hasher::new(hash),
             rest: Some(rest),
         })
     }
@@ -139,19 +149,43 @@ impl DigestSink {
     /// # Errors
     /// [`crate::Kind::Rejected`] when fewer or more bytes came than the file has.
     pub fn finish(mut self) -> Result<ImageDigest> {
+        self.complete()?;
+        let unpadded = self.hash.clone().finish();
+        let padding = self.padding();
+        self.hash.update(&[0; 8][..padding]);
+        let sha256 = |hash: Vec<u8>| {
+            <[u8; 32]>::try_from(hash).map_err(|_| Error::new(Code::Bug, "the image digest is not a SHA-256"))
+        };
+        Ok(ImageDigest {
+            sha256: sha256(self.hash.finish())?,
+            unpadded: if padding > 0 { Some(sha256(unpadded)?) } else { None },
+            certificate_table: self.table_bytes,
+            gap_bytes: self.gap_bytes,
+            others: Vec::new(),
+        })
+    }
+
+    /// The digest by the hash that was chosen, as a signature must state it.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn finish_hash(mut self) -> Result<Vec<u8>> {
+        self.complete()?;
+        let padding = self.padding();
+        self.hash.update(&[0; 8][..padding]);
+        Ok(self.hash.finish())
+    }
+
+    fn complete(&mut self) -> Result<()> {
         if self.at != self.file_bytes {
             return Err(Error::rejected(format!("{} of {} bytes were hashed", self.at, self.file_bytes)));
         }
         self.start_rest();
-        let unpadded: [u8; 32] = self.hash.clone().finalize().into();
-        let padding = if self.signed { 0 } else { (8 - (self.file_bytes % 8) as usize) % 8 };
-        self.hash.update(&[0; 8][..padding]);
-        Ok(ImageDigest {
-            sha256: self.hash.finalize().into(),
-            unpadded: (padding > 0).then_some(unpadded),
-            certificate_table: self.table_bytes,
-            gap_bytes: self.gap_bytes,
-        })
+        Ok(())
+    }
+
+    fn padding(&self) -> usize {
+        if self.signed { 0 } else { (8 - (self.file_bytes % 8) as usize) % 8 }
     }
 
     /// All sections are behind us: what is hashed twice comes next, then the rest of the file.

@@ -1,14 +1,16 @@
 //! The signatures in a PE image's certificate table: parsing, and verification against trusted certificates.
 
 use super::Certificate;
-use crate::{Context, Error, Result};
+use super::certificate::signing_hash;
+use super::dates::mended_pkcs7;
+use super::hash::Hash;
+use crate::{Code, Context, Error, Result};
 use authenticode::{AuthenticodeSignature, SPC_INDIRECT_DATA_OBJID};
 use cms::{
     cert::CertificateChoices, content_info::ContentInfo, signed_data::SignedData, signed_data::SignerIdentifier,
 };
 use const_oid::{ObjectIdentifier, db::rfc5911, db::rfc5912};
 use der::{Decode, Encode, asn1::OctetStringRef};
-use sha2::{Digest, Sha256};
 
 /// `WIN_CERT_REVISION_2_0` and `WIN_CERT_TYPE_PKCS_SIGNED_DATA` (Microsoft PE/COFF, "The Attribute Certificate Table").
 const REVISION: u16 = 0x0200;
@@ -21,8 +23,12 @@ const MAX_CERTIFICATES: usize = 16;
 /// One Authenticode signature: what it states, and the certificates it came with. Nothing is verified yet.
 #[derive(Debug, Clone)]
 pub struct Signature {
-    /// The image digest it states, SHA-256.
-    pub digest: [u8; 32],
+    /// The image digest it states.
+    pub digest: Vec<u8>,
+    /// The hash that the image digest is made with; `None` for one that is not supported here.
+    pub digest_hash: Option<Hash>,
+    /// Why it cannot be verified here, although nothing is known to be wrong with it.
+    pub unsupported: Option<String>,
     /// The certificate of the signer, one of [`Self::certificates`].
     pub signer: Certificate,
     /// All embedded certificates, in the order of the PKCS#7 structure. They prove nothing by themselves.
@@ -30,9 +36,11 @@ pub struct Signature {
     /// The content octets whose hash the messageDigest attribute holds.
     content: Vec<u8>,
     message_digest: Vec<u8>,
-    /// DER SET OF the signed attributes: what the RSA signature is over.
+    /// DER SET OF the signed attributes: what the signature is over.
     attributes: Vec<u8>,
     signature: Vec<u8>,
+    /// The hash of the messageDigest attribute and of the signature.
+    hash: Hash,
 }
 
 /// What became of one signature.
@@ -40,8 +48,10 @@ pub struct Signature {
 pub struct Outcome {
     /// Whether it was made for this image.
     pub digest_matches: bool,
-    /// Why the signature itself is wrong (message digest, RSA), if it is.
+    /// Why the signature itself is wrong (message digest, RSA, ECDSA), if it is, or why that cannot be found out here.
     pub problem: Option<String>,
+    /// Whether [`Self::problem`] is that it is not supported here.
+    pub unsupported: bool,
     /// The signer and the embedded authorities above it, each proved by its signature: the signer first. Every
     /// certificate reachable is here, for revocation lists.
     pub chain: Vec<Certificate>,
@@ -111,21 +121,37 @@ impl Signature {
     /// [`crate::Kind::Rejected`], saying what is wrong.
     pub fn parse(pkcs7: &[u8]) -> Result<Self> {
         let bad = |why: String| Error::rejected(format!("not an Authenticode signature: {why}"));
-        let parsed = AuthenticodeSignature::from_bytes(pkcs7).map_err(|e| bad(e.to_string()))?;
+        let (mended, originals) = mended_pkcs7(pkcs7);
+        let parsed = AuthenticodeSignature::from_bytes(&mended).map_err(|e| bad(e.to_string()))?;
 
-        if parsed.digest_algorithm().oid != rfc5912::ID_SHA_256 {
-            return Err(bad(format!("the image digest is {}, not SHA-256", parsed.digest_algorithm().oid)));
+        let mut unsupported = None;
+        let mut not_here = |what: String| {
+            unsupported.get_or_insert_with(|| format!("{what} is not supported here"));
+        };
+        let digest = parsed.digest().to_vec();
+        let digest_oid = parsed.digest_algorithm().oid;
+        let digest_hash = Hash::from_oid(digest_oid);
+        match digest_hash {
+            None => not_here(format!("an image digest by the algorithm {digest_oid}")),
+            Some(hash) if digest.len() != hash.of(b"").len() => {
+                return Err(bad("the image digest has a wrong length".into()));
+            }
+            Some(_) => {}
         }
-        let digest = parsed.digest().try_into().map_err(|_| bad("the image digest has a wrong length".into()))?;
         let content = parsed.encapsulated_content().unwrap_or_default().to_vec();
 
         let info = parsed.signer_info();
-        if info.digest_alg.oid != rfc5912::ID_SHA_256 {
-            return Err(bad(format!("the signer's digest is {}, not SHA-256", info.digest_alg.oid)));
-        }
+        let hash = Hash::from_oid(info.digest_alg.oid).unwrap_or_else(|| {
+            not_here(format!("a signature with the hash {}", info.digest_alg.oid));
+            Hash::Sha256
+        });
         let by = info.signature_algorithm.oid;
-        if by != rfc5912::RSA_ENCRYPTION && by != rfc5912::SHA_256_WITH_RSA_ENCRYPTION {
-            return Err(bad(format!("the signature algorithm is {by}, not RSA with SHA-256")));
+        let fits = match by {
+            rfc5912::RSA_ENCRYPTION | rfc5912::ID_EC_PUBLIC_KEY => true,
+            other => signing_hash(other) == Some(hash),
+        };
+        if !fits {
+            not_here(format!("a signature by the algorithm {by}"));
         }
         let Some(signed) = &info.signed_attrs else {
             return Err(bad("it has no signed attributes".into()));
@@ -148,7 +174,7 @@ impl Signature {
             .to_vec();
         let attributes = signed.to_der().map_err(|e| bad(e.to_string()))?;
 
-        let certificates = embedded_certificates(pkcs7)?;
+        let certificates = embedded_certificates(&mended, &originals)?;
         let SignerIdentifier::IssuerAndSerialNumber(id) = &info.sid else {
             return Err(bad("the signer is not named by issuer and serial number".into()));
         };
@@ -157,6 +183,9 @@ impl Signature {
         })?;
         Ok(Self {
             digest,
+            digest_hash,
+            unsupported,
+            hash,
             signer,
             certificates,
             content,
@@ -168,10 +197,13 @@ impl Signature {
 
     /// Everything that can be verified without trusting anybody.
     fn check(&self) -> Result<()> {
-        if Sha256::digest(&self.content).as_slice() != self.message_digest {
+        if let Some(why) = &self.unsupported {
+            return Err(Error::new(Code::Unsupported, why.clone()));
+        }
+        if self.hash.of(&self.content) != self.message_digest {
             return Err(Error::rejected("the messageDigest attribute is not the hash of the signed content"));
         }
-        self.signer.verify_sha256(&self.attributes, &self.signature)
+        self.signer.verify(self.hash, &self.attributes, &self.signature)
     }
 
     /// The signer and every embedded certificate that a chain of signatures leads to, each with the number of
@@ -195,7 +227,8 @@ impl Signature {
 }
 
 /// The certificates of a PKCS#7 structure. `AuthenticodeSignature::certificates` panics when there are none.
-fn embedded_certificates(pkcs7: &[u8]) -> Result<Vec<Certificate>> {
+/// `originals` are the same certificates as they stand in the original.
+fn embedded_certificates(pkcs7: &[u8], originals: &[Vec<u8>]) -> Result<Vec<Certificate>> {
     let parse = || -> der::Result<SignedData> {
         let mut reader = der::SliceReader::new(pkcs7)?;
         let info = ContentInfo::decode(&mut reader)?;
@@ -206,12 +239,13 @@ fn embedded_certificates(pkcs7: &[u8]) -> Result<Vec<Certificate>> {
     if set.len() > MAX_CERTIFICATES {
         return Err(Error::rejected(format!("a signature with {} certificates", set.len())));
     }
-    set.into_iter()
-        .map(|choice| match choice {
-            CertificateChoices::Certificate(parsed) => Certificate::from_parsed(parsed, pkcs7),
-            CertificateChoices::Other(_) => Err(Error::rejected("a certificate that is not X.509")),
-        })
-        .collect()
+    if set.iter().any(|choice| matches!(choice, CertificateChoices::Other(_))) {
+        return Err(Error::rejected("a certificate that is not X.509"));
+    }
+    if set.len() != originals.len() {
+        return Err(Error::rejected("the certificates are not in canonical DER"));
+    }
+    originals.iter().map(|der| Certificate::from_der(der)).collect()
 }
 
 /// Verifies each signature against the image's digest and the trusted certificates. A trusted certificate may be the
@@ -219,15 +253,25 @@ fn embedded_certificates(pkcs7: &[u8]) -> Result<Vec<Certificate>> {
 /// expiry does.
 #[must_use]
 pub fn verify(signatures: &[Signature], image_digest: &[u8; 32], trusted: &[&Certificate]) -> Vec<Outcome> {
+    verify_by(signatures, &[(Hash::Sha256, image_digest)], trusted)
+}
+
+/// As [`verify`], with the image's digest by every hash that is at hand.
+#[must_use]
+pub fn verify_by(signatures: &[Signature], digests: &[(Hash, &[u8])], trusted: &[&Certificate]) -> Vec<Outcome> {
     signatures
         .iter()
         .map(|signature| {
             let chain = signature.chain();
             let anchor =
                 trusted.iter().position(|t| chain.iter().any(|(c, depth)| c == *t || c.is_issued_by(t, *depth)));
+            let problem = signature.check().err();
             Outcome {
-                digest_matches: signature.digest == *image_digest,
-                problem: signature.check().err().map(|e| e.message().to_owned()),
+                digest_matches: digests
+                    .iter()
+                    .any(|(hash, digest)| signature.digest_hash == Some(*hash) && signature.digest == *digest),
+                unsupported: problem.as_ref().is_some_and(|e| e.code() == Code::Unsupported),
+                problem: problem.map(|e| e.message().to_owned()),
                 chain: chain.into_iter().map(|(c, _)| c).collect(),
                 anchor,
             }

@@ -1,7 +1,7 @@
 //! One pass over a UKI for everything the tool wants to know of it, with room for more consumers (the swap's writer).
 
 use super::{Event, Ui};
-use crate::authenticode::{DigestSink, parse_table};
+use crate::authenticode::{DigestSink, Hash, Signature, parse_table};
 use crate::block::{Light, ReadAt, Sink, fan_out};
 use crate::pcr::{self, Bank, BankHashes, Measured, SectionHashes};
 use crate::pe::Head;
@@ -59,12 +59,15 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
         fan_out(source, 0, total, &mut sinks).while_doing(|| "reading the image")?;
     }
     let uki = analyser.finish()?;
-    let digest = digest.and_then(DigestSink::finish).map_err(|e| e.to_string());
+    let mut digest = digest.and_then(DigestSink::finish).map_err(|e| e.to_string());
     let signatures = match &digest {
         Ok(d) if d.certificate_table.is_empty() => Ok(Vec::new()),
         Ok(d) => parse_table(&d.certificate_table).map_err(|e| e.to_string()),
         Err(e) => Err(e.clone()),
     };
+    if let (Ok(digest), Ok(signatures)) = (&mut digest, &signatures) {
+        digest.others = other_digests(source, &uki.facts.head, signatures);
+    }
     let mut hashes = hashes.and_then(SectionHashes::finish);
     if let Ok(hashes) = &mut hashes {
         hash_signed_banks(&uki, source, banks, hashes);
@@ -102,6 +105,19 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
         unread_services,
     };
     Ok(Examined { uki: Some(uki), facts, pcr })
+}
+
+/// The image's digest by the hashes that signatures state beside SHA-256; of a remote image none, because its bytes have gone by.
+fn other_digests(source: &dyn ReadAt, head: &Head, signatures: &[Signature]) -> Vec<(Hash, Vec<u8>)> {
+    let stated: BTreeSet<Hash> =
+        signatures.iter().filter_map(|s| s.digest_hash).filter(|h| *h != Hash::Sha256).collect();
+    let stated = stated.into_iter().filter(|_| !source.is_remote());
+    let digest = |hash| {
+        let mut sink = DigestSink::with(head, hash).ok()?;
+        fan_out(source, 0, source.size(), &mut [&mut sink]).ok()?;
+        Some((hash, sink.finish_hash().ok()?))
+    };
+    stated.filter_map(digest).collect()
 }
 
 /// What became of the initrd.

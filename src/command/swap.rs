@@ -10,7 +10,7 @@ use super::remote::Remote;
 use super::trust::{TrustRequest, add_disk};
 use super::verify::{accepted, without_halt};
 use super::{DiskRequest, Event, ImageRequest, Ui, boot_variables, check_cancelled, now};
-use crate::authenticode::{DigestSink, parse_table};
+use crate::authenticode::{DigestSink, Hash, parse_table};
 use crate::block::{ReadAt, Sink, WriteAt, check_free, check_not_itself, fan_out, read_vec, sha256_of};
 use crate::disk::Target;
 use crate::efivars::EfiVars;
@@ -388,7 +388,8 @@ fn same_by_signature(installed: &dyn ReadAt, remote: &dyn ReadAt) -> Result<Opti
     let mut hash = uki::Sha256Sink::new();
     fan_out(installed, 0, installed.size(), &mut [&mut digest, &mut hash])?;
     let digest = digest.finish()?;
-    let signed = digest.gap_bytes == 0 && signatures.first().is_some_and(|s| s.digest == digest.sha256);
+    let signed = digest.gap_bytes == 0
+        && signatures.first().is_some_and(|s| s.digest_hash == Some(Hash::Sha256) && s.digest == digest.sha256);
     Ok(signed.then(|| hex::encode(hash.finish())))
 }
 

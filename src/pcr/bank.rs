@@ -1,7 +1,7 @@
 //! The hash algorithms of a TPM's PCR banks.
 
+use crate::authenticode::{Hash, Hasher};
 use serde::Serialize;
-use sha2::{Digest, Sha256, Sha384, Sha512};
 use std::fmt;
 
 /// A PCR bank. SHA-1 is left out: Talos signs none, and no policy should rest on it.
@@ -56,10 +56,18 @@ impl Bank {
         }
     }
 
+    pub(super) fn hasher(self) -> Hasher {
+        Hasher::new(match self {
+            Self::Sha256 => Hash::Sha256,
+            Self::Sha384 => Hash::Sha384,
+            Self::Sha512 => Hash::Sha512,
+        })
+    }
+
     /// The hash of `data`.
     #[must_use]
     pub fn hash(self, data: &[u8]) -> Vec<u8> {
-        let mut hasher = Hasher::new(self);
+        let mut hasher = self.hasher();
         hasher.update(data);
         hasher.finish()
     }
@@ -67,7 +75,7 @@ impl Bank {
     /// `TPM2_PCR_Extend`: the hash of the old value and a digest.
     #[must_use]
     pub fn extend(self, pcr: &[u8], digest: &[u8]) -> Vec<u8> {
-        let mut hasher = Hasher::new(self);
+        let mut hasher = self.hasher();
         hasher.update(pcr);
         hasher.update(digest);
         hasher.finish()
@@ -104,39 +112,5 @@ impl BankHashes {
     /// The other's banks beside these, for hashes that were taken by sinks of their own.
     pub fn merge(&mut self, other: Self) {
         self.0.extend(other.0);
-    }
-}
-
-/// A running hash of one bank.
-#[derive(Debug, Clone)]
-pub(super) enum Hasher {
-    Sha256(Sha256),
-    Sha384(Sha384),
-    Sha512(Sha512),
-}
-
-impl Hasher {
-    pub(super) fn new(bank: Bank) -> Self {
-        match bank {
-            Bank::Sha256 => Self::Sha256(Sha256::new()),
-            Bank::Sha384 => Self::Sha384(Sha384::new()),
-            Bank::Sha512 => Self::Sha512(Sha512::new()),
-        }
-    }
-
-    pub(super) fn update(&mut self, data: &[u8]) {
-        match self {
-            Self::Sha256(h) => h.update(data),
-            Self::Sha384(h) => h.update(data),
-            Self::Sha512(h) => h.update(data),
-        }
-    }
-
-    pub(super) fn finish(self) -> Vec<u8> {
-        match self {
-            Self::Sha256(h) => h.finalize().to_vec(),
-            Self::Sha384(h) => h.finalize().to_vec(),
-            Self::Sha512(h) => h.finalize().to_vec(),
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Which sections the stub measures for which profile, and their hashes in one pass.
 
-use super::bank::Hasher;
 use super::{Bank, BankHashes};
+use crate::authenticode::Hasher;
 use crate::block::Sink;
 use crate::pe::{Head, Profiles, Section};
 use crate::{Error, Result};
@@ -153,7 +153,7 @@ impl SectionHashes {
                 start: data.offset,
                 end: data.offset.saturating_add(data.bytes),
                 fill,
-                hashes: banks.iter().map(|bank| (*bank, Hasher::new(*bank))).collect(),
+                hashes: banks.iter().map(|bank| (*bank, bank.hasher())).collect(),
             });
         }
         if data_bytes > head.file_bytes {

@@ -1,7 +1,7 @@
 //! The checks that are about signatures: digest, signer, revocation.
 
 use super::{Check, CheckId, Facts, Policy, Signer, Status};
-use crate::authenticode::{self, Certificate, ImageDigest, Outcome, Signature};
+use crate::authenticode::{self, Certificate, Hash, ImageDigest, Outcome, Signature};
 use crate::uki::Family;
 
 /// The signatures with what became of them under the policy's anchors.
@@ -23,12 +23,12 @@ impl<'a> Signed<'a> {
     /// Without a digest of the image no signature matches it; their chains are still looked at.
     fn outcomes_with(&self, trusted: &[&Certificate]) -> Vec<Outcome> {
         match &self.facts.digest {
-            Ok(digest) => authenticode::verify(self.signatures, &digest.sha256, trusted),
-            Err(_) => {
-                let mut outcomes = authenticode::verify(self.signatures, &[0; 32], trusted);
-                outcomes.iter_mut().for_each(|o| o.digest_matches = false);
-                outcomes
+            Ok(digest) => {
+                let mut digests = vec![(Hash::Sha256, &digest.sha256[..])];
+                digests.extend(digest.others.iter().map(|(hash, digest)| (*hash, &digest[..])));
+                authenticode::verify_by(self.signatures, &digests, trusted)
             }
+            Err(_) => authenticode::verify_by(self.signatures, &[], trusted),
         }
     }
 
@@ -77,6 +77,11 @@ impl<'a> Signed<'a> {
             (Ok(digest), Ok(_)) => digest,
         };
         let matching = self.outcomes.iter().filter(|o| o.digest_matches).count();
+        if matching == 0
+            && let Some(what) = self.digest_not_computed(digest)
+        {
+            return self.problem(id, format!("Whether the image is what was signed is not known: {what}."));
+        }
         let hash = hex::encode(digest.sha256);
         if matching == 0 {
             return self.problem(
@@ -98,6 +103,20 @@ impl<'a> Signed<'a> {
             Status::Pass,
             format!("The Authenticode SHA-256 {hash} is the one signed ({matching} of {all} signatures).{gaps}"),
         )
+    }
+
+    /// Why no stated digest could be compared, if that is so.
+    fn digest_not_computed(&self, digest: &ImageDigest) -> Option<String> {
+        let computed = |hash: Hash| hash == Hash::Sha256 || digest.others.iter().any(|(h, _)| *h == hash);
+        let first = self.signatures.first()?;
+        if self.signatures.iter().any(|s| s.digest_hash.is_some_and(computed)) {
+            return None;
+        }
+        Some(match (first.digest_hash, &first.unsupported) {
+            (Some(hash), _) => format!("its {hash} was not computed, because the image was read from afar and once"),
+            (None, Some(why)) => why.clone(),
+            (None, None) => "its algorithm is not supported here".into(),
+        })
     }
 
     /// The trusted signature whose anchor comes first in the order of preference.
@@ -146,10 +165,16 @@ impl<'a> Signed<'a> {
 
     fn why_nobody(&self, first: &Signature) -> String {
         let signer = first.signer.subject();
+        if let Some(why) = self.outcomes.iter().filter(|o| o.unsupported).find_map(|o| o.problem.as_ref()) {
+            return format!(
+                "The signature by {signer} cannot be verified: {why}. Whether the board's firmware takes it is not known."
+            );
+        }
         if let Some(why) = self.outcomes.iter().find_map(|o| o.problem.as_ref()) {
             return format!("The signature by {signer} is wrong: {why}. Fetch the image again.");
         }
-        if self.outcomes.iter().all(|o| !o.digest_matches) {
+        let compared = self.facts.digest.as_ref().is_ok_and(|d| self.digest_not_computed(d).is_none());
+        if compared && self.outcomes.iter().all(|o| !o.digest_matches) {
             return format!("The signature by {signer} was made for another image. Fetch the image again.");
         }
         if self.policy.anchors.is_empty() {
@@ -188,7 +213,8 @@ impl<'a> Signed<'a> {
         }
         if self.firmware_accepts() == Some(false) {
             // What is nearer to the cause comes first: keys do not help an image that was changed.
-            let changed = !self.signatures.is_empty() && self.outcomes.iter().all(|o| !o.digest_matches);
+            let compared = self.facts.digest.as_ref().is_ok_and(|d| self.digest_not_computed(d).is_none());
+            let changed = compared && !self.signatures.is_empty() && self.outcomes.iter().all(|o| !o.digest_matches);
             return Some(if changed {
                 "Secure Boot is on, and the image was changed after it was signed".into()
             } else {

@@ -11,6 +11,7 @@ mod recovery;
 mod recovery_cli;
 mod secrets;
 mod servers;
+mod signatures;
 mod terminal;
 mod uki;
 mod variables;
