@@ -198,11 +198,18 @@ pub fn choose<'a>(found: &'a Found, uki: Option<&str>) -> Result<&'a Candidate> 
 
 fn in_iso(source: &Source, twins: bool) -> Result<Vec<Candidate>> {
     let mut iso = Iso::open(Arc::clone(source))?;
-    let mut found = Vec::new();
+    let (mut found, mut packed) = (Vec::new(), Vec::new());
     if let Some(folder) = iso.find(UKI_FOLDER)?.filter(|node| node.is_dir) {
         for node in iso.read_dir(&folder)? {
             if !node.is_dir && is_efi(&node.name) {
-                found.push(candidate(source, Some(node.name), "EFI/Linux in the ISO's tree", node.extents)?);
+                let mut file = candidate(source, Some(node.name), "EFI/Linux in the ISO's tree", node.extents)?;
+                if is_zisofs(&file.bytes)? {
+                    file.trouble =
+                        Some(format!("{}: it is compressed with zisofs, which is not unpacked here", file.place));
+                    packed.push(file);
+                } else {
+                    found.push(file);
+                }
             }
         }
     }
@@ -217,6 +224,11 @@ fn in_iso(source: &Source, twins: bool) -> Result<Vec<Candidate>> {
         };
         found.extend(in_fat(source, image.extent, &place)?);
     }
+    // Firmware boots the copy in the FAT image, which cannot be compressed.
+    packed.retain(|p| {
+        !found.iter().any(|f| same_name(f.name.as_deref().unwrap_or_default(), p.name.as_deref().unwrap_or_default()))
+    });
+    found.extend(packed);
     same_under_other_names(pair(found))
 }
 
@@ -277,6 +289,12 @@ fn pair(found: Vec<Candidate>) -> Vec<Candidate> {
         }
     }
     heads
+}
+
+/// Whether an ISO holds a file in the form that the kernel unpacks as it reads (zisofs, by mkzftree or xorriso).
+fn is_zisofs(file: &dyn ReadAt) -> Result<bool> {
+    const MAGIC: &[u8] = b"\x37\xE4\x53\x96\xC9\xDB\xD6\x07";
+    Ok(file.size() >= MAGIC.len() as u64 && read_vec(file, 0, MAGIC.len())? == MAGIC)
 }
 
 /// Without Rock Ridge a file in the tree has the short name that ISO 9660 allows, and another one in the FAT image: what has

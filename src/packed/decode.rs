@@ -1,7 +1,7 @@
 //! Unpacking within limits.
 
 use super::room::Sparse;
-use super::{BLOCK, MAX_BYTES, Packing, Watch, ZSTD, xz_index};
+use super::{BLOCK, MAX_BYTES, Packing, Watch, ZSTD, xz_dictionary, xz_index};
 use crate::block::{FileSource, ReadAt, read_vec};
 use crate::{Code, Error, Result};
 use liblzma::stream::{CONCATENATED, Stream};
@@ -10,7 +10,8 @@ use std::io::{self, BufReader, Read};
 /// The window a zstd frame may ask for: 32 MiB, the most of `zstd --ultra -20`. Talos' images (`zstd -18`) take 8 MiB; `--long`
 /// and `--ultra -22` ask for 128 MiB, which a small board does not have.
 const MAX_WINDOW_LOG: u32 = 25;
-/// What liblzma may take: enough for `xz -8` (32 MiB dictionary). Talos' images (`xz -0`) take 1 MiB; `xz -9` asks for 65 MiB.
+/// What liblzma may take: enough for `xz -8` (32 MiB dictionary). Talos' images (`xz -0`) take 1 MiB; `xz -9` asks for 65 MiB,
+/// of which no more is given than there is content.
 const MAX_XZ_MEMORY: u64 = 34 << 20;
 /// Packed bytes read at a time.
 const INPUT: usize = 256 * 1024;
@@ -37,7 +38,12 @@ pub(super) fn unpack_at_most(
     }
     // Only an xz file tells all: of a zstd file the first of several frames was seen.
     let most = claimed.filter(|_| packing == Packing::Xz).unwrap_or(limit);
-    let input = BufReader::with_capacity(INPUT, Input { inner: Cursor::new(source, 0, source.size()), watch });
+    let instead = match (packing, claimed) {
+        (Packing::Xz, Some(bytes)) => xz_dictionary::smaller(source, bytes)?,
+        _ => None,
+    };
+    let input = Input { inner: Cursor::new(source, 0, source.size()), instead, watch };
+    let input = BufReader::with_capacity(INPUT, input);
     let mut decoder: Box<dyn Read + '_> = match packing {
         Packing::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(input)?;
@@ -159,6 +165,8 @@ impl Read for Cursor<'_> {
 /// The packed bytes, for a decoder. Errors of the medium are marked as such, so that nobody takes them for its own.
 struct Input<'a> {
     inner: Cursor<'a>,
+    /// What is handed over in place of the bytes at an offset.
+    instead: Option<(u64, Vec<u8>)>,
     watch: Watch<'a>,
 }
 
@@ -166,6 +174,16 @@ impl Read for Input<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.watch.check()?;
         (self.watch.progress)(self.inner.at, self.inner.end);
-        self.inner.read(buf).map_err(|e| Error::from(e).with_code(Code::Io).while_doing("reading it").into())
+        let from = self.inner.at;
+        let medium = |e| io::Error::from(Error::from(e).with_code(Code::Io).while_doing("reading it"));
+        let n = self.inner.read(buf).map_err(medium)?;
+        if let Some((at, bytes)) = &self.instead {
+            let (start, end) = (from.max(*at), (from + n as u64).min(at + bytes.len() as u64));
+            if start < end {
+                let source = &bytes[(start - at) as usize..(end - at) as usize];
+                buf[(start - from) as usize..(end - from) as usize].copy_from_slice(source);
+            }
+        }
+        Ok(n)
     }
 }

@@ -12,6 +12,7 @@
 mod decode;
 mod encode;
 mod room;
+mod xz_dictionary;
 mod xz_index;
 
 pub use encode::pack;

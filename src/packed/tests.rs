@@ -138,18 +138,43 @@ fn bombs_are_refused_by_what_they_say() {
         let e = unpacked(&[ZSTD, &[0, window]].concat()).unwrap_err();
         assert!(e.to_string().contains(why), "{e}");
     }
-    // A dictionary of 64 MiB.
+    // A dictionary of 64 MiB, and so much to look for in it.
     let mut options = liblzma::stream::LzmaOptions::new_preset(0).unwrap();
     let mut filters = liblzma::stream::Filters::new();
     filters.lzma2(options.dict_size(64 << 20));
     let stream = liblzma::stream::Stream::new_stream_encoder(&filters, liblzma::stream::Check::Crc32).unwrap();
     let mut packed = Vec::new();
-    liblzma::read::XzEncoder::new_stream(&image()[..], stream).read_to_end(&mut packed).unwrap();
+    liblzma::read::XzEncoder::new_stream(&vec![7; 40 << 20][..], stream).read_to_end(&mut packed).unwrap();
     let e = unpacked(&packed).map(|b| b.len()).unwrap_err();
     assert!(e.to_string().contains("34 MiB is the limit"), "{e}");
     // So many streams that their indices alone would take a while.
     let e = unpacked(&xz(b"").repeat(70_000)).map(|b| b.len()).unwrap_err();
     assert!(e.to_string().contains("65536 xz streams"), "{e}");
+}
+
+#[test]
+fn a_dictionary_is_no_larger_than_what_is_in_the_file() {
+    let image = image();
+    for (dictionary, check) in [
+        (64 << 20, liblzma::stream::Check::Crc32),
+        (1 << 30, liblzma::stream::Check::Crc64),
+        (4096, liblzma::stream::Check::Sha256),
+    ] {
+        let mut options = liblzma::stream::LzmaOptions::new_preset(0).unwrap();
+        let mut filters = liblzma::stream::Filters::new();
+        filters.x86().lzma2(options.dict_size(dictionary));
+        let stream = liblzma::stream::Stream::new_stream_encoder(&filters, check).unwrap();
+        let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+        encoder.write_all(&image).unwrap();
+        let packed = encoder.finish().unwrap();
+        assert!(unpacked(&packed).unwrap() == image, "{dictionary}");
+        // What is damaged is damaged all the same.
+        for at in [12, 13, 14, 16, 20] {
+            let mut bad = packed.clone();
+            bad[at] ^= 0x10;
+            assert!(unpacked(&bad).is_err(), "{dictionary} {at}");
+        }
+    }
 }
 
 #[test]

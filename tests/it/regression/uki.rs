@@ -241,13 +241,19 @@ fn issue15_4_whose_image_it_is_is_found_by_evidence() {
 
 /// A FAT image like the ESP of an arm64 machine with Debian, with these files in `EFI/Linux`.
 fn debian_esp(lab: &Lab, files: &[(&str, &Path)]) -> Option<std::path::PathBuf> {
+    debian_esp_of(lab, 128, files)
+}
+
+/// The same of so many MiB; FAT32 where there are enough for it.
+fn debian_esp_of(lab: &Lab, mib: u64, files: &[(&str, &Path)]) -> Option<std::path::PathBuf> {
     if !tools(&["mkfs.vfat", "mmd", "mcopy"]) {
         return None;
     }
     let esp = lab.path("esp.img");
-    std::fs::File::create(&esp).unwrap().set_len(128 << 20).unwrap();
+    std::fs::File::create(&esp).unwrap().set_len(mib << 20).unwrap();
     let image = esp.to_str().unwrap();
-    run_ok("mkfs.vfat", &["-F", "32", "-s", "1", "-n", "ESP", image]);
+    let kind = if mib >= 64 { "32" } else { "16" };
+    run_ok("mkfs.vfat", &["-F", kind, "-s", "1", "-n", "ESP", image]);
     run_ok("mmd", &["-i", image, "::/EFI", "::/EFI/Linux", "::/loader"]);
     for (name, file) in files {
         run_ok("mcopy", &["-i", image, file.to_str().unwrap(), &format!("::/EFI/Linux/{name}")]);
@@ -374,4 +380,57 @@ fn issue15_7_a_change_of_lockdown_is_said() {
     let ran = bootsurgeon!("swap", esp, locked, "--cert", certificate(&lab), "--dry-run", "--json");
     let warnings = ran.code(0).json()["warnings"].clone();
     assert!(warnings.to_string().contains("lockdown changes from not set to confidentiality"), "{warnings:#}");
+}
+
+#[test]
+fn issue17_a_file_compressed_with_zisofs_is_not_taken_for_an_image() {
+    let lab = Lab::new();
+    if !tools(&["xorriso", "mkfs.vfat", "mmd", "mcopy"]) {
+        return;
+    }
+    let tree = lab.path("tree");
+    std::fs::create_dir_all(tree.join("EFI/Linux")).unwrap();
+    let made = Made::debian("6.12.1-arm64").with(".splash", vec![0; 300_000]);
+    let uki = made.file(&lab, "image.efi");
+    std::fs::copy(&uki, tree.join("EFI/Linux/Debian.efi")).unwrap();
+    let build = |name: &str, extra: &[&str]| {
+        let iso = lab.path(name);
+        let base = ["-outdev", iso.to_str().unwrap(), "-map", tree.to_str().unwrap(), "/"];
+        let filter = ["-set_filter_r", "--zisofs", "/EFI/Linux", "--"];
+        run_ok("xorriso", &[&base[..], extra, &filter].concat());
+        iso
+    };
+    let out = lab.path("out.efi");
+    let ran = bootsurgeon!("extract", build("alone.iso", &[]), "--out", out);
+    ran.fails(3, &["compressed with zisofs"]);
+    assert!(!out.exists());
+    // The copy that firmware boots is there as it is.
+    let fat = tree.join("efiboot.img");
+    std::fs::File::create(&fat).unwrap().set_len(8 << 20).unwrap();
+    let image = fat.to_str().unwrap();
+    run_ok("mkfs.vfat", &[image]);
+    run_ok("mmd", &["-i", image, "::/EFI", "::/EFI/Linux"]);
+    run_ok("mcopy", &["-i", image, uki.to_str().unwrap(), "::/EFI/Linux/Debian.efi"]);
+    let iso = build("both.iso", &["-boot_image", "any", "efi_path=/efiboot.img"]);
+    bootsurgeon!("extract", iso, "--out", out).code(0);
+    assert!(std::fs::read(&out).unwrap() == std::fs::read(&uki).unwrap());
+}
+
+#[test]
+fn issue17_a_small_image_packed_with_the_largest_dictionary_is_unpacked() {
+    let lab = Lab::new();
+    if !tools(&["xz", "mkfs.vfat"]) {
+        return;
+    }
+    let uki = Made::debian("6.12.1-arm64").file(&lab, "image.efi");
+    let Some(esp) = debian_esp_of(&lab, 24, &[("Debian.efi", &uki)]) else { return };
+    for options in [&["-9"][..], &["-9e"], &["-9", "--check=sha256"], &["--lzma2=preset=9,dict=1GiB"]] {
+        let packed = lab.path("esp.img.xz");
+        let done = Command::new("xz").args(options).args(["-c", "-T1"]).arg(&esp).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        std::fs::write(&packed, done.stdout).unwrap();
+        let found = bootsurgeon!("inspect", packed, "--json").code(0).json();
+        assert_eq!(found["packed"], "xz");
+        assert_eq!(found["ukis"][0]["name"], "Debian.efi", "{options:?}");
+    }
 }
