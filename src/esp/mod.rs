@@ -3,6 +3,7 @@
 //! Reads only. [`Inventory::read`] looks at headers and is quick; [`Inventory::examine`] also reads every image whole,
 //! for hashes and schematics.
 
+mod extras;
 mod names;
 
 pub use names::{BackupName, backup_of, disabled_of};
@@ -14,6 +15,7 @@ use crate::pe::Arch;
 use crate::surgery::{Interrupted, LINUX_DIR, LostClusters, interrupted, refuse_unhealthy};
 use crate::uki::{Family, Identity};
 use crate::{Code, Error, Kind, Result, uki};
+use extras::Extras;
 use serde::Serialize;
 use std::sync::{Mutex, PoisonError};
 
@@ -114,6 +116,7 @@ pub struct Inventory<S> {
     /// The files as systemd-boot sees them.
     linux: Vec<UkiFile>,
     surroundings: Surroundings,
+    extras: Vec<Extras>,
     /// The boot loader's version and machine type.
     rules: (LoaderVersion, u16),
     /// The first error of the medium that was taken for a broken or missing file.
@@ -161,6 +164,7 @@ impl<S: ReadAt> Inventory<S> {
             linux.push(seen);
         }
         let surroundings = Surroundings::read(&watched, damaged)?;
+        let extras = Extras::read(&watched, damaged)?;
         let unreadable =
             Mutex::new(watched.into_source().first_error.into_inner().unwrap_or_else(PoisonError::into_inner));
         let unknown = || boot::predict(&nothing(), &Variables::default());
@@ -176,6 +180,7 @@ impl<S: ReadAt> Inventory<S> {
             worlds,
             linux,
             surroundings,
+            extras,
             rules,
             unreadable,
         };
@@ -222,6 +227,9 @@ impl<S: ReadAt> Inventory<S> {
         if Surroundings::read(now, false)? != self.surroundings {
             return changed("what systemd-boot reads in loader/");
         }
+        if Extras::read(now, false)? != self.extras {
+            return changed("what lies beside an image for the stub to add");
+        }
         if find_loader(now)? != self.loader {
             return changed("the boot loader in EFI/BOOT");
         }
@@ -263,6 +271,12 @@ impl<S: ReadAt> Inventory<S> {
     #[must_use]
     pub fn rules(&self) -> (LoaderVersion, u16) {
         self.rules.clone()
+    }
+
+    /// The addons, credentials and extension images in `<name>.extra.d/`, which systemd's stub adds to the UKI of this name.
+    #[must_use]
+    pub fn companions_of(&self, name: &str) -> Vec<&str> {
+        Extras::of(&self.extras, name)
     }
 
     /// Whether systemd-boot lists a file of this name.

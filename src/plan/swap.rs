@@ -5,6 +5,7 @@ use super::{Rename, old_backups, refuse_long_names, steps};
 use crate::block::ReadAt;
 use crate::boot::{Prediction, Skip, UkiFile, roles};
 use crate::esp::{BackupName, EspFile, FileKind, Inventory, backup_of, disabled_of};
+use crate::fat::same_name;
 use crate::surgery::Order;
 use crate::uki::Facts;
 use crate::uki::cmdline::{WIPE, parameters, wipes};
@@ -174,6 +175,7 @@ impl SwapPlan {
         warnings.extend(lockdown(before.as_deref().and_then(|name| esp.file(name)), image.facts));
         warnings.extend(another_system(before.as_deref().and_then(|name| esp.file(name)), image.facts));
         warnings.extend(pinned_elsewhere(esp, &renames));
+        warnings.extend(companions(esp, &target));
         Ok(Ok(Self {
             bytes_to_write: image.bytes_to_write,
             boot_before: before,
@@ -259,6 +261,9 @@ fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &Swap
             return Err(Error::usage(format!("--target {target}: systemd-boot lists only names that end in .efi")));
         }
         crate::fat::check_long_name(target).map_err(|e| Error::usage(format!("--target: {e}")))?;
+        if image.from_file.is_none() {
+            refuse_to_leave_companions(esp, target)?;
+        }
         let mut names = vec![target.clone()];
         // A backup goes back under its own name. Where that cannot be done safely, the file that boots now gets its content:
         // a way back under another name is better than none.
@@ -273,6 +278,8 @@ fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &Swap
     if let Some(facts) = image.facts.filter(|_| !again) {
         names.extend(facts.usual_names(now.and_then(|f| Some((f.name(), f.facts.as_ref()?)))));
         names.retain(|name| crate::fat::check_long_name(name).is_ok());
+        // What lies beside the file that boots belongs to its name.
+        names.retain(|name| left_beside(esp, name).is_none());
     }
     // Whatever a stale variable pins, it pins a name: content under that name is what boots.
     names.extend(now.map(|f| f.name().to_owned()));
@@ -281,6 +288,43 @@ fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &Swap
         return Err(Error::usage("the image does not say what it is: name the file with --target"));
     }
     Ok(names)
+}
+
+/// The file that boots now, and what systemd's stub adds to it and would not add to an image called `target`.
+fn left_beside<'e, S: ReadAt>(esp: &'e Inventory<S>, target: &str) -> Option<(&'e str, Vec<&'e str>)> {
+    let now = esp.selected()?.name();
+    let there = esp.companions_of(target);
+    let mut left = esp.companions_of(now);
+    left.retain(|name| !there.iter().any(|other| same_name(name, other)));
+    (!left.is_empty()).then_some((now, left))
+}
+
+/// Refuses a name under which the image would start without the addons, credentials and extensions of the one that boots now.
+fn refuse_to_leave_companions<S: ReadAt>(esp: &Inventory<S>, target: &str) -> Result<()> {
+    let Some((now, left)) = left_beside(esp, target) else { return Ok(()) };
+    let why = format!(
+        "{now}.extra.d holds {}, which systemd's stub adds to {now} by its name: an image called {target} would start \
+         without them",
+        left.join(", ")
+    );
+    Err(Error::refused(why).advise(format!(
+        "leave out --target, so that the image gets the name {now}, or first copy that directory to {target}.extra.d"
+    )))
+}
+
+/// What the stub adds to the image by its name, and what of the image that boots now it does not.
+fn companions<S: ReadAt>(esp: &Inventory<S>, target: &str) -> Vec<String> {
+    let there = esp.companions_of(target);
+    let added = (!there.is_empty()).then(|| {
+        format!(
+            "{target}.extra.d holds {}: systemd's stub adds them to the image; they are not verified here",
+            there.join(", ")
+        )
+    });
+    let left = left_beside(esp, target).map(|(now, left)| {
+        format!("{now}.extra.d holds {}, which {now} starts with now and {target} will not", left.join(", "))
+    });
+    added.into_iter().chain(left).collect()
 }
 
 /// `EFI/Linux` as it will be: the image under its name, the files that go gone.

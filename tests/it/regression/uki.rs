@@ -434,3 +434,44 @@ fn issue17_a_small_image_packed_with_the_largest_dictionary_is_unpacked() {
         assert_eq!(found["ukis"][0]["name"], "Debian.efi", "{options:?}");
     }
 }
+
+/// systemd's stub looks beside the file it was started from, by that file's name.
+#[test]
+fn issue15_5_addons_are_not_left_behind_in_silence() {
+    let lab = Lab::new();
+    let old = Made::debian("6.12.1-arm64").file(&lab, "old.efi");
+    let new = Made::debian("6.12.2-arm64").file(&lab, "new.efi");
+    let (name, usual) = ("4f5e-6.12.1-arm64.efi", "4f5e-6.12.2-arm64.efi");
+    let Some(esp) = debian_esp_of(&lab, 24, &[(name, &old)]) else { return };
+    let image = esp.to_str().unwrap();
+    let beside = |uki: &str, file: &str| {
+        let directory = format!("::/EFI/Linux/{uki}.extra.d");
+        let _there_already = Command::new("mmd").args(["-D", "s", "-i", image, &directory]).output().unwrap();
+        run_ok("mcopy", &["-i", image, old.to_str().unwrap(), &format!("{directory}/{file}")]);
+    };
+    let swap = |more: &[&str]| {
+        let args = crate::args!["swap", esp, new, "--cert", certificate(&lab), "--yes", "--json"];
+        let more: Vec<std::ffi::OsString> = more.iter().map(Into::into).collect();
+        crate::cli::run(&[&args[..], &more].concat())
+    };
+    let plan = |more: &[&str]| swap(&[more, &["--dry-run"]].concat()).code(0).json();
+    // What the stub passes over is no addon.
+    beside(name, "README");
+    assert_eq!(plan(&[])["plan"]["target"], usual);
+    beside(name, "root.addon.efi");
+    // The usual name would lose it, and so would one that somebody chooses.
+    assert_eq!(plan(&[])["plan"]["target"], name);
+    for more in [&[][..], &["--dry-run"]] {
+        let ran = swap(&[&["--target", "other.efi"], more].concat());
+        ran.fails(4, &["root.addon.efi", "would start without them", "leave out --target"]);
+    }
+    // Copied first, as the refusal says, it is there under the new name.
+    beside("other.efi", "root.addon.efi");
+    let warnings = plan(&["--target", "other.efi"])["warnings"].to_string();
+    assert!(warnings.contains("other.efi.extra.d holds root.addon.efi"), "{warnings}");
+    let done = swap(&[]).code(0).json();
+    assert_eq!(done["plan"]["target"], name);
+    let warnings = done["warnings"].to_string();
+    assert!(warnings.contains("root.addon.efi: systemd's stub adds them to the image"), "{warnings}");
+    assert_eq!(bootsurgeon!("status", esp, "--json").code(0).json()["boot"]["selected"], name);
+}
