@@ -26,6 +26,36 @@ const SWAP: &str = "`bootsurgeon swap DISK --schematic ID --talos VERSION` (or `
 /// The classes, the more particular ones first: the first that fits is meant.
 pub const KNOWN_FAILURES: &[FailureClass] = &[
     FailureClass {
+        id: "sealed-to-another-state",
+        errno: None,
+        what: "the TPM's policy is not the one that the disk's key was sealed under",
+        meaning: "the state of Secure Boot or its keys (PCR 7), or the key that signs the image's PCR policies, is not the one of \
+                  the time when the disk was encrypted: a setting in the firmware, newly enrolled keys, or an image of another \
+                  maker. The data itself is still on the disk",
+        way_out: "if the image was changed last, `bootsurgeon restore DISK` puts the one before it back; if the firmware's settings \
+                  or keys were, set them back. `bootsurgeon diff OLD NEW` says whether the PCR key of two images differs",
+        signs: &[&["sealing policy digest does not match"]],
+    },
+    FailureClass {
+        id: "installer-not-for-secure-boot",
+        errno: Some("ENOENT (2)"),
+        what: "the installer image has no signed boot files",
+        meaning: "most often the machine started with Secure Boot's image, and the installer named for it is the plain one \
+                  (siderolabs/talos#10378)",
+        way_out: "in the machine configuration or the upgrade, name the installer for Secure Boot (installer-secureboot, or \
+                  metal-installer-secureboot, of the same schematic)",
+        signs: &[&[".efi.signed", "no such file"], &[".efi.signed", "file does not exist"]],
+    },
+    FailureClass {
+        id: "random-seed",
+        errno: None,
+        what: "the boot loader could not use loader/random-seed on the ESP",
+        meaning: "systemd-boot says so and boots on: the kernel has less randomness to begin with. Where it could not be read or \
+                  written, the file system may be damaged, full or write-protected",
+        way_out: "`bootsurgeon doctor DISK` says whether the file system is healthy and has room",
+        signs: &[&["random seed file"], &["file info for random seed"]],
+    },
+    FailureClass {
         id: "set-variable-unsupported",
         errno: Some("EINVAL (22) on the remount of efivarfs"),
         what: "the firmware does not support SetVariable at run time",
@@ -248,6 +278,17 @@ mod tests {
     #[test]
     fn lines_of_public_reports_find_their_class() {
         for (text, id) in [
+            (
+                "error opening encrypted volume: failed to unseal: sealing policy digest does not match",
+                "sealed-to-another-state",
+            ),
+            (
+                "failed to install bootloader: error copying /usr/install/amd64/vmlinuz.efi.signed -> \
+                 /boot/EFI/EFI/Linux/Talos-v1.9.2.efi: open /usr/install/amd64/vmlinuz.efi.signed: no such file or directory",
+                "installer-not-for-secure-boot",
+            ),
+            ("Failed to open random seed file: Volume Corrupt", "random-seed"),
+            ("Random seed file is too short.", "random-seed"),
             ("Firmware does not support SetVariableRT. Can not remount with rw", "set-variable-unsupported"),
             ("failed to remount /sys/firmware/efi/efivars: invalid argument", "set-variable-unsupported"),
             (
