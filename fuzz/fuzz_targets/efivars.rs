@@ -19,7 +19,13 @@ fuzz_target!(|data: &[u8]| {
     for entries in [parse_signature_lists(data), parse_auth(data)].into_iter().flatten() {
         let _ = certificates(&entries);
         let dbx: Dbx = entries.into_iter().collect();
-        let digest = ImageDigest { sha256: [0; 32], unpadded: None, certificate_table: Vec::new(), gap_bytes: 0 };
+        let digest = ImageDigest {
+            sha256: [0; 32],
+            unpadded: None,
+            certificate_table: Vec::new(),
+            gap_bytes: 0,
+            others: Vec::new(),
+        };
         let _ = (dbx.len(), dbx.reasons(&digest, &[]));
     }
 });

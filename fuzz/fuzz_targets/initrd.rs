@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(initrd) = read_initrd(data, &mut members) {
         assert_eq!(members.given, members.announced, "a member was cut short");
         if let Some(Ok(extensions)) = initrd.extensions_yaml.as_deref().map(Extensions::parse) {
-            let _ = (extensions.images().count(), extensions.schematic.is_some_and(|s| s.id_matches()));
+            let _ = (extensions.images().count(), extensions.schematic.is_some_and(|s| s.id_matches() == Some(true)));
         }
     }
     if let Ok(extensions) = Extensions::parse(data) {

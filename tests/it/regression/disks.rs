@@ -210,6 +210,9 @@ fn issue11_a_loop_device_over_the_same_file_by_another_name_is_seen() {
     let Some(_turn) = crate::loops::turn() else { return };
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
+    // Other tests work on copies of this disk at the same time, and without its name only the beginning tells it from them.
+    let file = std::fs::File::options().write(true).open(&disk).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"another beginning", 0).unwrap();
     let other = lab.path("other-name.img");
     std::fs::hard_link(&disk, &other).unwrap();
     let device = Loop::attach(&disk, &[]);
