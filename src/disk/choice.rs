@@ -79,8 +79,35 @@ pub(super) fn choose(table: &Table, source: &dyn ReadAt, choice: Option<&str>) -
     }
 }
 
-/// By which rules a partition is an ESP for others, where it is not one for all of them.
+/// What to know about the choice of this partition.
 fn about(table: &Table, p: &Partition) -> Vec<Note> {
+    let mut notes = esp_for_whom(table, p);
+    notes.extend(menu_of_two(table, p));
+    notes
+}
+
+/// systemd-boot has the images of ESP and XBOOTLDR in one menu; what is read here is one of them.
+fn menu_of_two(table: &Table, p: &Partition) -> Option<Note> {
+    let xbootldr = table.xbootldr()?;
+    let what = if xbootldr.number == p.number {
+        format!(
+            "{} is an XBOOTLDR partition: systemd-boot shows its images in one menu with those of the ESP, and only its own are part \
+             of what is said here",
+            p.name()
+        )
+    } else {
+        format!(
+            "{} is an XBOOTLDR partition: systemd-boot shows its images in the same menu, and they are not part of what is said here",
+            xbootldr.name()
+        )
+    };
+    let meaning =
+        "an image of the other partition that comes first in the menu, or that a setting names, starts instead";
+    Some(Note::new("xbootldr", what, meaning))
+}
+
+/// By which rules a partition is an ESP for others, where it is not one for all of them.
+fn esp_for_whom(table: &Table, p: &Partition) -> Vec<Note> {
     if p.is_xbootldr() {
         return Vec::new();
     }

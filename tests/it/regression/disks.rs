@@ -481,6 +481,10 @@ fn issue14_6_xbootldr_is_a_volume_of_its_own() {
     Gpt::edit(&disk, |table| table.kind(7, "bc13c2ff-59e6-4262-a352-b275fd6f7172"));
     let status = bootsurgeon!("status", disk, "--json").code(0).json();
     assert_eq!(status["disk"]["partition"]["number"], 1, "an ESP is not chosen by hand when there is only one");
+    let warnings = status["warnings"].to_string();
+    assert!(warnings.contains("partition 7") && warnings.contains("the same menu"), "{warnings}");
+    let plan = bootsurgeon!("swap", disk, uki(&lab, INSTALLER), "--dry-run", "--json").code(0).json();
+    assert!(plan["warnings"].to_string().contains("the same menu"), "{plan:#}");
     let status = bootsurgeon!("status", disk, "--partition", "7", "--json").code(0).json();
     assert_eq!(status["files"][0]["version"], "v1.12.3", "{status:#}");
     let ukis = bootsurgeon!("inspect", disk, "--json").code(0).json()["ukis"].clone();
