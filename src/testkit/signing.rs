@@ -14,7 +14,7 @@ use cms::content_info::{CmsVersion, ContentInfo};
 use cms::signed_data::{
     CertificateSet, EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos,
 };
-use const_oid::{ObjectIdentifier, db::rfc5911, db::rfc5912};
+use const_oid::{ObjectIdentifier, db::rfc4519, db::rfc5911, db::rfc5912};
 use der::asn1::{BitString, OctetString, SetOfVec, UtcTime};
 use der::pem::LineEnding;
 use der::{Any, DateTime, Decode, Encode, EncodePem, Tag};
@@ -22,11 +22,10 @@ use ring::rand::SystemRandom;
 use ring::signature::{KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair};
 use sha2::{Digest, Sha256};
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
-use std::str::FromStr;
-use x509_cert::attr::Attribute;
+use x509_cert::attr::{Attribute, AttributeTypeAndValue};
 use x509_cert::ext::AsExtension;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
-use x509_cert::name::Name;
+use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::time::{Time, Validity};
 
@@ -51,6 +50,16 @@ pub struct SigningKey {
     certificate: x509_cert::Certificate,
 }
 
+/// `CN=<name>`, whatever characters are in the name.
+fn common_name(name: &str) -> Encoding<Name> {
+    if name.is_empty() {
+        return Err("a certificate without a name".into());
+    }
+    let value = Any::new(Tag::Utf8String, name.as_bytes())?;
+    let attribute = AttributeTypeAndValue { oid: rfc4519::COMMON_NAME, value };
+    Ok(RdnSequence(vec![RelativeDistinguishedName(SetOfVec::try_from(vec![attribute])?)]))
+}
+
 fn failed(what: &str) -> impl FnOnce(&dyn std::fmt::Display) -> Error {
     move |e| Error::io(format!("{what}: {e}"))
 }
@@ -59,7 +68,7 @@ impl SigningKey {
     /// The test key with a certificate for `CN=<name>`. The same name gives the same certificate, byte for byte.
     ///
     /// # Errors
-    /// When `name` is no RFC 4514 value.
+    /// When `name` is empty or longer than DER can say.
     pub fn test(name: &str) -> Result<Self> {
         Self::new(TEST_KEY, name)
     }
@@ -76,7 +85,7 @@ impl SigningKey {
         let make = || -> Encoding<Self> {
             let (_, pkcs8) = der::pem::decode_vec(pem.as_bytes()).map_err(|e| e.to_string())?;
             let key = RsaKeyPair::from_pkcs8(&pkcs8).map_err(|e| e.to_string())?;
-            let certificate = self_signed(&key, &Name::from_str(&format!("CN={name}"))?)?;
+            let certificate = self_signed(&key, &common_name(name)?)?;
             Ok(Self { pem, key, certificate })
         };
         make().map_err(|e| failed("making a certificate")(&e))

@@ -7,6 +7,7 @@ mod files;
 mod house;
 mod order;
 mod output;
+mod readme;
 mod recovery;
 mod recovery_cli;
 mod secrets;
