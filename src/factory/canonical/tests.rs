@@ -1,4 +1,3 @@
-
 use super::*;
 
 /// Expected texts follow from the rules of the factory's YAML library: what a plain scalar would be read back as
