@@ -13,7 +13,7 @@ pub struct Counts {
     pub nested: usize,
     pub recoveries: usize,
     pub asked: Asked,
-    /// By step and sort of volume: states, and of them those given to other readers.
+    /// By step and sort of volume: states, and of them those that other readers saw.
     pub classes: BTreeMap<(&'static str, String), [usize; 2]>,
     /// States with a violation.
     pub bad: usize,
@@ -31,6 +31,15 @@ pub struct Asked {
     pub seven_zip: usize,
     pub fatfs: usize,
     pub mtools: usize,
+    /// By at least one of them.
+    pub by_anyone: usize,
+}
+
+impl Asked {
+    /// Readings, of all readers together.
+    pub fn all(&self) -> usize {
+        self.fsck + self.seven_zip + self.fatfs + self.mtools
+    }
 }
 
 /// A kind of violation.
@@ -67,6 +76,7 @@ impl Counts {
         self.asked.seven_zip += other.asked.seven_zip;
         self.asked.fatfs += other.asked.fatfs;
         self.asked.mtools += other.asked.mtools;
+        self.asked.by_anyone += other.asked.by_anyone;
         for (class, counts) in &other.classes {
             let sum = self.classes.entry(class.clone()).or_default();
             sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
@@ -94,11 +104,11 @@ impl Counts {
     fn grid(&self) -> String {
         let columns: BTreeSet<&String> = self.classes.keys().map(|(_, column)| column).collect();
         let rows: BTreeSet<&str> = self.classes.keys().map(|(row, _)| *row).collect();
-        let mut text = format!("  {:<18}", "states/seen by all");
+        let mut text = format!("  {:<21}", "states/seen by others");
         columns.iter().for_each(|c| text.push_str(&format!(" {c:>15}")));
         text.push('\n');
         for row in rows {
-            let _ = write!(text, "  {row:<18}");
+            let _ = write!(text, "  {row:<21}");
             for column in &columns {
                 let [states, seen] = self.classes.get(&(row, (*column).clone())).copied().unwrap_or_default();
                 let _ = write!(text, " {:>15}", format!("{states}/{seen}"));
@@ -124,6 +134,7 @@ impl Counts {
         row("states also read by 7-Zip", self.asked.seven_zip);
         row("states also read by the fatfs crate", self.asked.fatfs);
         row("states also read by mtools", self.asked.mtools);
+        row("states read by one of them or more", self.asked.by_anyone);
         row("states with a violation", self.bad);
         let _ =
             writeln!(text, "\n  {:<24} {:>9} {:>13} {:>9} {:>9}", "step", "done", "nothing to do", "refused", "states");

@@ -163,8 +163,9 @@ impl Exploration<'_> {
 
     /// The opinion of readers by other hands. `POWERCUT_KEEP=FOLDER` keeps what they disagree about.
     fn ask(&mut self, frame: &Frame, report: &Report, found: &mut Vec<Violation>) {
-        let sound = found.is_empty();
+        let (sound, earlier) = (found.is_empty(), self.counts.asked.all());
         self.ask_others(frame, report, found);
+        self.counts.asked.by_anyone += usize::from(self.counts.asked.all() > earlier);
         if sound
             && !found.is_empty()
             && let Ok(folder) = std::env::var("POWERCUT_KEEP")
