@@ -5,7 +5,7 @@ use super::layout::{Layout, Note, Refusal};
 use super::members;
 use super::table::{Partition, Table};
 use super::{busy, choice, device_number, sysfs};
-use crate::block::{Extent, FileSource, ReadAt, SurgeryFile, Window, WriteAt};
+use crate::block::{Extent, FileSource, ReadAt, SurgeryFile, Window, WriteAt, read_vec};
 use crate::packed::{Packing, Unpacked};
 use crate::{Code, Context, Error, Kind, Result, fat};
 use std::fs::File;
@@ -130,7 +130,7 @@ impl Target {
             if !fat::is_fat(source)? {
                 return match Packing::detect(source)? {
                     Some(packing) => Err(packing.unexpected()),
-                    None => Err(no_table(&layout)),
+                    None => Err(no_table(&layout, source)),
                 };
             }
             no_choice(choice)?;
@@ -149,7 +149,7 @@ impl Target {
         let layout = Layout::read(source, Some(sector_size))?;
         let Some(table) = layout.table.clone() else {
             if !fat::is_fat(source)? {
-                return Err(no_table(&layout));
+                return Err(no_table(&layout, source));
             }
             no_choice(choice)?;
             return Self::whole(path, Shape::PartitionDevice, sector_size).bare(layout, source)?.on_parent(&device);
@@ -424,7 +424,14 @@ fn no_choice(choice: Option<&str>) -> Result<()> {
     }
 }
 
-fn no_table(layout: &Layout) -> Error {
+fn no_table(layout: &Layout, source: &dyn ReadAt) -> Error {
+    // Something that calls itself a FAT has a reason of its own.
+    let begin = read_vec(source, 0, source.size().min(512) as usize).unwrap_or_default();
+    if fat::is_called_fat(&begin)
+        && let Err(why) = fat::Geometry::read(source)
+    {
+        return why.advise("this is no file system that firmware or an operating system can use: make a new one");
+    }
     let mut error = match layout.occupant {
         Some(occupant) => format!("there is no partition table here, but {occupant}"),
         None => "neither a partition table (GPT or MBR) nor a FAT file system is here".to_owned(),

@@ -5,7 +5,7 @@ use super::{Finding, Severity, upgrade};
 use crate::block::ReadAt;
 use crate::boot::MenuEntry;
 use crate::esp::{EspFile, FileKind, Inventory};
-use crate::fat::{Problem, ProblemClass, ProblemKind};
+use crate::fat::{Problem, ProblemClass, ProblemKind, Remedy};
 use crate::surgery::{Interrupted, RecordState};
 use crate::uki::cmdline;
 
@@ -73,12 +73,9 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
                 Severity::Problem,
                 "fat-damaged",
                 format!("the file system is damaged: {what}"),
-                "files may be lost or share their content; nothing is written here until it is mended",
+                meaning_of_damage(esp.health.remedy),
             )
-            .then(format!(
-                "save what can be read ({}), then `fsck.fat` on the unmounted partition from another system",
-                words.extract(esp.worlds[0].selected_file())
-            )),
+            .then(mending(esp.health.remedy, words, &words.extract(esp.worlds[0].selected_file()))),
         );
     }
     let alone = esp.interrupted.is_none() && !esp.health.is_damaged();
@@ -107,6 +104,30 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
         findings.push(Finding::new(Severity::Ok, "fat-healthy", "the file system is healthy", "as before every write"));
     }
     findings
+}
+
+fn meaning_of_damage(remedy: Remedy) -> &'static str {
+    match remedy {
+        Remedy::Recover => {
+            "firmware and most systems find no file here until it is put right; nothing else is written before"
+        }
+        _ => "files may be lost or share their content; nothing is written here until it is mended",
+    }
+}
+
+/// What puts a damaged file system right; `save`: the command that saves what boots.
+fn mending(remedy: Remedy, words: &DiskWords, save: &str) -> String {
+    match remedy {
+        Remedy::Recover => words.command("recover", ""),
+        Remedy::AskedFsck => format!(
+            "save what can be read ({save}), then `fsck.fat -r` on the unmounted partition from another system: it asks which \
+             copy of the boot sector is right"
+        ),
+        Remedy::Elsewhere => format!(
+            "save what can be read ({save}); then make a new file system on a medium, partition or image of the right size"
+        ),
+        _ => format!("save what can be read ({save}), then `fsck.fat` on the unmounted partition from another system"),
+    }
 }
 
 /// An operation that was interrupted, or what else has its record's name.

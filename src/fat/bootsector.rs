@@ -4,7 +4,7 @@
 //! FAT32 has a backup of the boot sector. On FAT12 and FAT16 the volume itself has to bear it out: tables stand where they
 //! should, and the directories are where their own entries say.
 
-use super::geometry::{FatKind, Geometry};
+use super::geometry::{BACKUP_SECTOR, FatKind, Geometry, is_fsinfo};
 use super::table::Table;
 use super::volume::Volume;
 use crate::block::{ReadAt, read_vec};
@@ -30,7 +30,10 @@ pub(super) enum Difference {
 
 /// Compares the boot sector with its backup.
 pub(super) fn difference<S: ReadAt>(volume: &Volume<S>) -> Result<Difference> {
-    let Some(backup) = volume.geometry().backup_boot_offset else { return Ok(Difference::None) };
+    let g = volume.geometry();
+    let Some(backup) = g.backup_boot_offset.filter(|_| g.lost_boot_sector.is_none()) else {
+        return Ok(Difference::None);
+    };
     let first = read_vec(volume.source(), 0, 512)?;
     let copy = read_vec(volume.source(), backup, 512)?;
     let differs = |at: &usize| first[*at] != copy[*at];
@@ -58,6 +61,73 @@ pub(super) fn looks_misread<S: ReadAt>(volume: &Volume<S>) -> Result<Option<Stri
     }))
 }
 
+/// Which copy of the boot sector is wrong and can be written over by the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootSectorCopy {
+    /// The boot sector itself.
+    First,
+    /// Its backup.
+    Backup,
+}
+
+/// A boot sector and a backup that differ in the shape of the volume, of which the volume bears out one alone.
+pub struct BootSectorRepair {
+    /// The copy that is wrong.
+    pub wrong: BootSectorCopy,
+    /// The shape by the other one.
+    pub geometry: Geometry,
+    /// What is wrong, for people.
+    pub why: String,
+}
+
+/// How the boot sector or its backup can be put right; `None` where they agree, where there is no backup, and where the volume
+/// bears out both or none of them.
+///
+/// # Errors
+/// What the source reports.
+pub fn boot_sector_repair<S: ReadAt>(volume: &Volume<S>) -> Result<Option<BootSectorRepair>> {
+    let (source, first) = (volume.source(), volume.geometry());
+    if let Some(why) = &first.lost_boot_sector {
+        let repair = BootSectorRepair { wrong: BootSectorCopy::First, geometry: first.clone(), why: why.clone() };
+        return Ok(is_borne_out(source, first)?.then_some(repair));
+    }
+    let (Difference::Shape(at), Some(place)) = (difference(volume)?, first.backup_boot_offset) else { return Ok(None) };
+    let backup = Geometry::parse(&read_vec(source, place, 512)?, source.size()).ok();
+    let by_backup = match &backup {
+        Some(backup) => is_borne_out(source, backup)?,
+        None => false,
+    };
+    let wrong = match (is_borne_out(source, first)?, by_backup) {
+        (true, false) => BootSectorCopy::Backup,
+        (false, true) => BootSectorCopy::First,
+        _ => return Ok(None),
+    };
+    let geometry = if wrong == BootSectorCopy::First { backup } else { Some(first.clone()) };
+    let name = if wrong == BootSectorCopy::First { "boot sector" } else { "backup" };
+    let why = format!("they differ at byte {at}, and the {name} does not fit what is on the volume");
+    Ok(geometry.map(|geometry| BootSectorRepair { wrong, geometry, why }))
+}
+
+/// Whether everything that a boot sector of FAT32 speaks of is where it says: the end of the volume, FSInfo, the backup, every
+/// copy of the allocation table, and a directory.
+fn is_borne_out<S: ReadAt>(source: &S, geometry: &Geometry) -> Result<bool> {
+    let usual = BACKUP_SECTOR * u64::from(geometry.sector_bytes);
+    let Some(fsinfo) = geometry.fsinfo_offset else { return Ok(false) };
+    if geometry.missing_bytes > 0
+        || geometry.backup_boot_offset != Some(usual)
+        || !is_fsinfo(&read_vec(source, fsinfo, 512)?)
+    {
+        return Ok(false);
+    }
+    for n in geometry.live_copies() {
+        let table = Table::read(source, geometry, n)?;
+        if !begins_as_one(geometry, &table) || !leads_to_a_directory(source, geometry, table)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Why the boot sector cannot be believed; `None` where the volume bears it out. Nothing is repaired by a boot sector that
 /// only claims where things are.
 ///
@@ -65,7 +135,7 @@ pub(super) fn looks_misread<S: ReadAt>(volume: &Volume<S>) -> Result<Option<Stri
 /// What the source reports; [`crate::Kind::Rejected`] when the root directory cannot be read.
 pub fn contradiction<S: ReadAt>(volume: &Volume<S>) -> Result<Option<String>> {
     let g = volume.geometry();
-    if g.backup_boot_offset.is_some() {
+    if g.backup_boot_offset.is_some() && g.lost_boot_sector.is_none() {
         return Ok(match difference(volume)? {
             Difference::Shape(at) => Some(format!("the boot sector and its backup differ at byte {at}")),
             Difference::None | Difference::Harmless(_) => None,
@@ -84,10 +154,13 @@ pub fn contradiction<S: ReadAt>(volume: &Volume<S>) -> Result<Option<String>> {
         if !begins_as_one(g, &table) {
             return Ok(Some(format!("copy {n} of the allocation table is not where the boot sector says")));
         }
-        borne_out |= leads_to_a_directory(volume, table)?;
+        borne_out |= leads_to_a_directory(volume.source(), g, table)?;
     }
-    let why =
-        "no directory is where the boot sector leads to, and there is no backup of the boot sector to compare it with";
+    let why = if g.lost_boot_sector.is_some() {
+        "the boot sector is lost, and no directory is where its backup leads to"
+    } else {
+        "no directory is where the boot sector leads to, and there is no backup of the boot sector to compare it with"
+    };
     Ok((!borne_out).then(|| why.to_owned()))
 }
 
@@ -105,17 +178,21 @@ fn begins_as_one(geometry: &Geometry, table: &Table) -> bool {
 
 /// Whether there is a directory in the root that says itself in which cluster it is. Only then is the data area where the
 /// boot sector says.
-fn leads_to_a_directory<S: ReadAt>(volume: &Volume<S>, table: Table) -> Result<bool> {
-    let by_this = Volume::with_table(volume.source(), volume.geometry().clone(), table);
+fn leads_to_a_directory<S: ReadAt>(source: &S, geometry: &Geometry, table: Table) -> Result<bool> {
+    let by_this = Volume::with_table(source, geometry.clone(), table);
     let root = match by_this.root() {
         Err(e) if e.kind() == Kind::Rejected => return Ok(false),
         root => root?,
     };
-    for entry in root.entries.iter().filter(|e| e.is_dir() && volume.geometry().is_valid(e.first_cluster)) {
-        let raw = read_vec(volume.source(), volume.geometry().cluster_offset(entry.first_cluster), 32)?;
+    for entry in root.entries.iter().filter(|e| e.is_dir() && geometry.is_valid(e.first_cluster)) {
+        let at = geometry.cluster_offset(entry.first_cluster);
+        if at + 32 > geometry.present_bytes() {
+            continue;
+        }
+        let raw = read_vec(source, at, 32)?;
         let own =
             u32::from(u16::from_le_bytes([raw[20], raw[21]])) << 16 | u32::from(u16::from_le_bytes([raw[26], raw[27]]));
-        let own = if volume.geometry().kind == FatKind::Fat32 { own } else { own & 0xFFFF };
+        let own = if geometry.kind == FatKind::Fat32 { own } else { own & 0xFFFF };
         if raw.starts_with(b".          ") && own == entry.first_cluster {
             return Ok(true);
         }

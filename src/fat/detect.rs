@@ -19,6 +19,13 @@ pub fn is_boot_sector(sector: &[u8]) -> bool {
         && is_media(b[21])
 }
 
+/// Whether these 512 bytes call themselves a FAT in words (`BS_FilSysType`), whatever their numbers say.
+#[must_use]
+pub fn is_called_fat(sector: &[u8]) -> bool {
+    let says = |at: usize| sector.get(at..at + 8).is_some_and(|name| name.starts_with(b"FAT"));
+    sector.get(510..512) == Some(&[0x55, 0xAA]) && (says(54) || says(82))
+}
+
 /// Whether a FAT volume begins here and is in use, as far as its allocation table tells: the first entry of every
 /// copy repeats the media byte of the boot sector. What writes a partition table over a volume destroys one of the
 /// two, or leaves the boot sector as a part of its boot code.

@@ -1,7 +1,8 @@
 //! The BIOS parameter block (BPB): where everything on the volume lies.
 
+use super::detect::is_boot_sector;
 use crate::block::{ReadAt, read_vec};
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 use serde::Serialize;
 
 /// The width of the entries of the allocation table.
@@ -65,7 +66,8 @@ pub enum Root {
     Chain(u32),
 }
 
-/// The shape of a volume. Every offset is in bytes from the start of the volume, and every area lies inside it.
+/// The shape of a volume. Every offset is in bytes from the start of the volume, and every area lies inside it; where the
+/// source is shorter than the volume, the tables are there all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Geometry {
     /// FAT12, FAT16 or FAT32.
@@ -96,6 +98,14 @@ pub struct Geometry {
     pub backup_boot_offset: Option<u64>,
     /// Total length of the volume as the BPB says.
     pub total_bytes: u64,
+    /// Bytes at the end of the volume that are not there: the partition or image is shorter than its file system. The
+    /// tables and the first cluster always are.
+    pub missing_bytes: u64,
+    /// Clusters at the end of the data area for which the allocation table has no entries. They are not among `clusters`,
+    /// as for Linux (`fat_fill_super`, fs/fat/inode.c).
+    pub unnumbered_clusters: u32,
+    /// Why the boot sector is no boot sector, where its backup was read in its place.
+    pub lost_boot_sector: Option<String>,
     /// Volume serial number, if the extended boot signature is there.
     pub serial: Option<u32>,
     /// Set in the BPB by Linux and Windows while mounted: byte 0x41 (FAT32) or 0x25, bit 0.
@@ -112,27 +122,84 @@ fn le32(b: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
 }
 
+/// `FSI_LeadSig` and `FSI_StrucSig`.
+pub(super) const FSINFO_LEAD: u32 = 0x4161_5252;
+pub(super) const FSINFO_STRUCT: u32 = 0x6141_7272;
+
+/// Whether 512 bytes are an FSInfo sector, by its three signatures.
+pub(super) fn is_fsinfo(raw: &[u8]) -> bool {
+    le32(raw, 0) == FSINFO_LEAD && le32(raw, 484) == FSINFO_STRUCT && raw[510..512] == [0x55, 0xAA]
+}
+
 /// Whether the source begins with a boot sector that [`Geometry::read`] would take for FAT.
 ///
 /// # Errors
 /// What the source reports.
 pub fn is_fat(source: &(impl ReadAt + ?Sized)) -> Result<bool> {
-    Ok(source.size() >= 512 && Geometry::parse(&read_vec(source, 0, 512)?, source.size()).is_ok())
+    match Geometry::read(source) {
+        Err(e) if e.kind() == Kind::Rejected => Ok(false),
+        geometry => geometry.map(|_| true),
+    }
 }
 
+/// FAT32 keeps the backup of its boot sector here, counted in sectors (`fatgen103`: "no value other than 6 is recommended").
+pub(super) const BACKUP_SECTOR: u64 = 6;
+
 impl Geometry {
-    /// Reads and checks the boot sector.
+    /// Reads and checks the boot sector, or where it is lost its backup.
     ///
     /// # Errors
-    /// [`crate::Kind::Rejected`] when it is not FAT or its areas do not fit together.
+    /// [`crate::Kind::Rejected`] when it is not FAT or its areas do not fit together; what the source reports.
     pub fn read(source: &(impl ReadAt + ?Sized)) -> Result<Self> {
         if source.size() < 512 {
             return Err(Error::rejected(format!("not a FAT volume: only {} bytes long", source.size())));
         }
-        Self::parse(&read_vec(source, 0, 512)?, source.size())
+        let first = read_vec(source, 0, 512)?;
+        match Self::parse(&first, source.size()) {
+            Err(lost) => match Self::of_backup(source, &first)? {
+                Some(geometry) => Ok(Self { lost_boot_sector: Some(lost.message().to_owned()), ..geometry }),
+                None => Err(lost),
+            },
+            geometry => geometry,
+        }
     }
 
-    fn parse(b: &[u8], available: u64) -> Result<Self> {
+    /// What the backup of a lost boot sector says, where enough else is left of the volume: FSInfo, and an allocation table
+    /// whose copies begin with the media byte. Other file systems and partition tables overwrite one of them, or leave their
+    /// mark in the first sector.
+    fn of_backup(source: &(impl ReadAt + ?Sized), first: &[u8]) -> Result<Option<Self>> {
+        let is_table = first[510..] == [0x55, 0xAA]
+            && first[446..510].chunks(16).all(|entry| entry[0] & 0x7F == 0)
+            && first[446..510].chunks(16).any(|entry| entry[4] != 0);
+        if is_table {
+            return Ok(None);
+        }
+        for sector in [512u64, 1024, 2048, 4096] {
+            let at = BACKUP_SECTOR * sector;
+            if at + sector > source.size() {
+                break;
+            }
+            let backup = read_vec(source, at, 512)?;
+            let Some(geometry) = is_boot_sector(&backup).then(|| Self::parse(&backup, source.size()).ok()).flatten()
+            else {
+                continue;
+            };
+            let of_itself = u64::from(geometry.sector_bytes) == sector && geometry.backup_boot_offset == Some(at);
+            let Some(fsinfo) = geometry.fsinfo_offset.filter(|_| of_itself) else { continue };
+            if !is_fsinfo(&read_vec(source, fsinfo, 512)?) {
+                continue;
+            }
+            let mut copies = 0..geometry.fats;
+            let begins =
+                |n| Ok::<_, Error>(read_vec(source, geometry.fat_copy_offset(n), 3)? == [backup[21], 0xFF, 0xFF]);
+            if copies.try_fold(true, |all, n| Ok::<_, Error>(all && begins(n)?))? {
+                return Ok(Some(geometry));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn parse(b: &[u8], available: u64) -> Result<Self> {
         let bad = |at: u64, why: String| Err(Error::malformed("FAT boot sector", at, why));
         if b[510..512] != [0x55, 0xAA] {
             return bad(510, "no 0x55 0xAA signature".into());
@@ -189,8 +256,13 @@ impl Geometry {
         if data_offset + u64::from(cluster_bytes) > total_bytes {
             return bad(32, format!("{total_sectors} sectors do not hold the tables, which end at byte {data_offset}"));
         }
-        if total_bytes > available {
-            return bad(32, format!("the volume is {total_bytes} bytes long, but only {available} are there"));
+        if data_offset + u64::from(cluster_bytes) > available {
+            return bad(
+                32,
+                format!(
+                    "the volume is {total_bytes} bytes long, its tables {data_offset}, but only {available} are there"
+                ),
+            );
         }
         let clusters = (total_bytes - data_offset) / u64::from(cluster_bytes);
         let kind = if fat32 {
@@ -209,10 +281,12 @@ impl Geometry {
         if clusters > limit {
             return bad(32, format!("{clusters} clusters are more than {} can number", kind.name()));
         }
-        if (clusters + 2) * entry_bits > fat_bytes * 8 {
+        let entries = fat_bytes * 8 / entry_bits;
+        if entries < 3 {
             return bad(22, format!("the allocation table has no room for {clusters} clusters"));
         }
-        let clusters = clusters as u32;
+        let unnumbered_clusters = clusters.saturating_sub(entries - 2) as u32;
+        let clusters = clusters as u32 - unnumbered_clusters;
 
         let (mut active_fat, mut mirrored) = (0, true);
         let (mut fsinfo_offset, mut backup_boot_offset) = (None, None);
@@ -258,6 +332,9 @@ impl Geometry {
             fsinfo_offset,
             backup_boot_offset,
             total_bytes,
+            missing_bytes: total_bytes.saturating_sub(available),
+            unnumbered_clusters,
+            lost_boot_sector: None,
             serial: (b[extended + 2] == 0x29).then(|| le32(b, extended + 3)),
             dirty_in_bpb: b[extended + 1] & 1 != 0,
             called: match &b[extended + 18..extended + 26] {
@@ -267,6 +344,12 @@ impl Geometry {
                 _ => None,
             },
         })
+    }
+
+    /// Bytes of the volume that are there.
+    #[must_use]
+    pub fn present_bytes(&self) -> u64 {
+        self.total_bytes - self.missing_bytes
     }
 
     /// Byte offset of a cluster, which must be valid.

@@ -196,6 +196,16 @@ impl Table {
         }
     }
 
+    /// Whether a chain runs into a cluster that is marked defective.
+    pub(super) fn meets_defective(&self, first: u32) -> bool {
+        let next = |at: &u32| match self.link(*at) {
+            Link::Next(next) if self.clusters().contains(&next) => Some(next),
+            _ => None,
+        };
+        let chain = std::iter::successors(Some(first).filter(|c| self.clusters().contains(c)), next);
+        chain.take(self.clusters as usize).any(|at| self.link(at) == Link::Bad)
+    }
+
     /// Whether the volume was unmounted cleanly and without I/O errors, as entry 1 says (FAT16 and FAT32).
     #[must_use]
     pub fn flags(&self) -> Flags {

@@ -93,6 +93,7 @@ impl<S: ReadAt> Volume<S> {
     fn directory_at(&self, first: u32) -> Result<Directory> {
         let runs = self.table.chain(first)?;
         let extents = self.extents_of(&runs);
+        self.all_there(&extents)?;
         let bytes: u64 = extents.iter().map(|e| e.bytes).sum();
         if bytes > MAX_DIRECTORY.max(u64::from(self.geometry.cluster_bytes)) {
             return Err(Error::rejected(format!("a directory of {bytes} bytes; the format allows {MAX_DIRECTORY}")));
@@ -156,6 +157,7 @@ impl<S: ReadAt> Volume<S> {
             )));
         }
         extents.retain(|e| e.bytes > 0);
+        self.all_there(&extents).while_doing(|| format!("reading {}", entry.name))?;
         Ok(extents)
     }
 
@@ -180,6 +182,18 @@ impl<S: ReadAt> Volume<S> {
             )));
         }
         Ok(Some(read_vec(&self.file(&entry)?, 0, entry.bytes as usize)?))
+    }
+
+    /// Refuses what lies behind the end of a source that is shorter than its volume.
+    fn all_there(&self, extents: &[Extent]) -> Result<()> {
+        let there = self.geometry.present_bytes();
+        match extents.iter().find(|e| e.offset + e.bytes > there) {
+            Some(e) => Err(Error::rejected(format!(
+                "it has bytes up to {} of the volume, and only {there} of the volume are there",
+                e.offset + e.bytes
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Where runs of clusters lie in the volume.

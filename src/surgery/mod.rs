@@ -31,7 +31,7 @@ pub use recover::{Recovery, RecoveryWishes, recover, recover_with, rehearse as r
 pub use staging::{Staged, Staging, room_for};
 
 use crate::block::WriteAt;
-use crate::fat::{Editor, Health, ProblemClass};
+use crate::fat::{Editor, Health, ProblemClass, Remedy};
 use crate::{Code, Error, Result};
 
 /// Where UKIs live on the ESP.
@@ -61,10 +61,16 @@ pub fn refuse_unhealthy(health: &Health) -> Result<()> {
     }
     let what: Vec<&str> =
         health.problems.iter().filter(|p| p.class != ProblemClass::Note).take(4).map(|p| p.what.as_str()).collect();
-    let advice = if health.is_damaged() {
-        "look at it with `doctor`; repair it with `fsck.fat` from another system before anything is written"
-    } else {
-        "run `recover` first: it takes these leftovers away"
+    let advice = match (health.is_damaged(), health.remedy) {
+        (false, _) => "run `recover` first: it takes these leftovers away",
+        (true, Remedy::Recover) => "run `recover` first: it puts the boot sector back",
+        (true, Remedy::AskedFsck) => {
+            "look at it with `doctor`; `fsck.fat -r` from another system asks which copy of the boot sector is right"
+        }
+        (true, Remedy::Elsewhere) => "look at it with `doctor`; nothing that writes to this volume puts it right",
+        (true, Remedy::Fsck) => {
+            "look at it with `doctor`; repair it with `fsck.fat` from another system before anything is written"
+        }
     };
     Err(Error::new(Code::Unhealthy, format!("the file system of the ESP is not healthy: {}", what.join("; ")))
         .advise(advice))

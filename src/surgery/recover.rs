@@ -12,7 +12,10 @@ use super::record::{Held, Record};
 use super::shadow::Shadow;
 use super::{INTENT_NAME, LINUX_DIR, discard};
 use crate::block::{ReadAt, WriteAt, sha256_of};
-use crate::fat::{Editor, Entry, Health, ProblemClass, ProblemKind, Volume, contradiction};
+use crate::fat::{
+    BootSectorCopy, BootSectorRepair, Editor, Entry, Geometry, Health, ProblemClass, ProblemKind, Table, Volume,
+    boot_sector_repair, contradiction,
+};
 use crate::{Code, Error, Kind, Result};
 use serde::Serialize;
 
@@ -83,14 +86,32 @@ pub fn recover_with(medium: &dyn WriteAt, wishes: &RecoveryWishes) -> Result<Rec
 
 fn run(medium: &dyn WriteAt, wishes: &RecoveryWishes) -> Result<Recovery> {
     let mut done = Recovery::default();
-    let volume = Volume::open(medium)?;
-    if let Some(why) = contradiction(&volume)? {
-        return Err(beyond_recovery(&why));
+    let mut volume = Volume::open(medium)?;
+    let repair = boot_sector_repair(&volume)?;
+    match &repair {
+        Some(repair) => {
+            let table = Table::read(&medium, &repair.geometry, repair.geometry.active_fat)?;
+            volume = Volume::with_table(medium, repair.geometry.clone(), table);
+        }
+        None => {
+            if let Some(why) = contradiction(&volume)? {
+                return Err(beyond_recovery(&why));
+            }
+        }
     }
     // Before the first write: what is not ours to end stays as it is, to the last bit. Where the root directory or the record
     // cannot be read whole by this copy of the table, another one may be right.
     let found = interrupted(&volume).or_else(|e| if e.kind() == Kind::Rejected { Ok(None) } else { Err(e) })?;
     refuse_foreign(found.filter(|f| f.state != RecordState::Damaged).as_ref(), wishes)?;
+    if let Some(BootSectorRepair { wrong, why, .. }) = repair {
+        let editor = Editor::of_volume(volume)?;
+        editor.restore_boot_sector(wrong)?;
+        editor.barrier()?;
+        done.actions.push(match wrong {
+            BootSectorCopy::First => format!("restored the boot sector from its backup ({why})"),
+            BootSectorCopy::Backup => format!("wrote the backup of the boot sector anew ({why})"),
+        });
+    }
     choose_table(medium, &mut done)?;
     let mut editor = Editor::open(medium)?;
     let found = interrupted(&editor.volume()?)?;
@@ -351,11 +372,26 @@ fn clean(editor: &mut Editor<'_>, record: Option<&Record>, done: &mut Recovery) 
         editor.barrier()?;
         done.actions.push(format!("cleared {slots} orphaned name slots in /{}", path.trim_start_matches('/')));
     }
+    for dot in &health.wrong_dots {
+        editor.set_first_cluster(&dot.path, dot.slot, dot.cluster)?;
+        editor.barrier()?;
+        let name = if dot.slot == 0 { "." } else { ".." };
+        done.actions.push(format!("pointed {name:?} in {} at cluster {}", dot.path, dot.cluster));
+    }
     let freed = free_ours(editor, record, done)?;
-    if health.fsinfo_stale || freed > 0 {
+    if health.fsinfo_lost && fsinfo_has_its_place(editor.geometry()) {
+        editor.rebuild_fsinfo()?;
+        editor.barrier()?;
+        done.actions.push("wrote a new FSInfo sector: the old one had no valid signatures".into());
+    } else if health.fsinfo_stale || freed > 0 {
         write_fsinfo(editor, done)?;
     }
     Ok(())
+}
+
+/// Whether the boot sector's backup bears out where FSInfo is, and it is not where the backup stands.
+fn fsinfo_has_its_place(geometry: &Geometry) -> bool {
+    geometry.backup_boot_offset.is_some_and(|backup| geometry.fsinfo_offset.is_some_and(|fsinfo| fsinfo != backup))
 }
 
 fn write_fsinfo(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {

@@ -6,7 +6,10 @@
 
 use crate::support::{Lab, fixtures, tool};
 use bootsurgeon::block::{Memory, WriteAt};
-use bootsurgeon::fat::{Directory, Editor, Entry, FatKind, Geometry, Health, ProblemClass, Root, Stamp, Volume};
+use bootsurgeon::fat::{
+    Directory, Editor, Entry, FatKind, Geometry, Health, ProblemClass, Remedy, Root, Stamp, Volume,
+};
+use bootsurgeon::surgery::recover;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -15,7 +18,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 /// What fsck.fat says and `Health` does not count against a volume: (part of fsck.fat's line, why not).
-const FSCK_ALONE: [(&str, &str); 11] = [
+const FSCK_ALONE: [(&str, &str); 15] = [
     ("out of range", "of lost chains, which are a note; in a file's chain it is damage, whatever is listed here"),
     ("Reclaim", "a note: lost chains may be the last copy of a file, and are kept until somebody decides"),
     ("Dirty bit is set", "a note: Linux sets it on every mount; with all else in order nothing is wrong"),
@@ -25,6 +28,10 @@ const FSCK_ALONE: [(&str, &str); 11] = [
     ("Created backup of boot sector", "continuation of the line above"),
     ("Free cluster summary", "a note: no reader depends on FSInfo, and the next operation writes it anew"),
     ("Filesystem is FAT32 according to", "a note: FAT32 with few clusters is what Talos makes of a small ESP"),
+    ("FSINFO sector has bad magic number(s)", "a note: readers that find no signatures count for themselves"),
+    ("Invalid '.' entry in the first slot", "a note where it has no cluster; in every other case it is damage"),
+    ("Invalid '..' entry in the second slot", "a note where it leads to the root; in every other case it is damage"),
+    ("space for", "a note: Linux and this program leave clusters alone that the table has no entries for"),
     ("label", "the labels of boot sector and root directory may differ or be two; nobody boots by them"),
     ("Is a dot with no 8.3 name flag set", "a convention of dosfstools about a byte that nobody reads in `.`"),
 ];
@@ -392,8 +399,10 @@ fn cases() -> Vec<Case> {
         case("directory with a size", any, |i| i.set_size("EMPTY", 512), Damage),
         case("directory without a cluster", any, |i| i.set_first("EMPTY", 0), Damage),
         case("`.` of another directory", any, |i| { let at = i.slot("EMPTY", 0); i.put(at + 26, &[2, 0]); }, Damage),
+        case("`.` of no cluster", any, |i| { let at = i.slot("EMPTY", 0); i.put(at + 26, &[0, 0]); }, Note),
         case("`..` of another directory", any, |i| { let at = i.slot("EFI/Linux", 1); i.put(at + 26, &[9, 0]); }, Damage),
-        case("`..` to the root by its cluster", fat32, |i| { let at = i.slot("EFI", 1); i.put(at + 26, &[2, 0]); }, Damage),
+        case("`..` of no cluster", any, |i| { let at = i.slot("EFI/Linux", 1); i.put(at + 26, &[0, 0]); }, Note),
+        case("`..` to the root by its cluster", fat32, |i| { let at = i.slot("EFI", 1); i.put(at + 26, &[2, 0]); }, Note),
         case("`.` renamed", any, |i| { let at = i.slot("EMPTY", 0); i.put(at, b"X"); }, Damage),
         case("`..` renamed", any, |i| { let at = i.slot("EMPTY", 1); i.put(at, b"XX"); }, Damage),
         case("`.` deleted", any, |i| { let at = i.slot("EMPTY", 0); i.put(at, &[0xE5]); }, Damage),
@@ -436,33 +445,64 @@ fn cases() -> Vec<Case> {
         // FSInfo, boot sector.
         case("FSInfo wrong", fsinfo, |i| { let at = i.geometry.fsinfo_offset.unwrap(); i.put(at + 488, &[7, 0, 0, 0]); }, Note),
         case("FSInfo unknown", fsinfo, |i| { let at = i.geometry.fsinfo_offset.unwrap(); i.put(at + 488, &[0xFF; 4]); }, Note),
-        case("FSInfo without signature", fsinfo, |i| { let at = i.geometry.fsinfo_offset.unwrap(); i.put(at, &[0; 4]); }, Damage),
-        case("FSInfo without second signature", fsinfo, |i| { let at = i.geometry.fsinfo_offset.unwrap(); i.put(at + 484, &[0; 4]); }, Damage),
-        case("FSInfo without end signature", fsinfo, |i| { let at = i.geometry.fsinfo_offset.unwrap(); i.put(at + 510, &[0; 2]); }, Damage),
+        case("FSInfo without signature", fsinfo, |i| { let at = i.geometry.fsinfo_offset.unwrap(); i.put(at, &[0; 4]); }, Note),
+        case("FSInfo without second signature", fsinfo, |i| { let at = i.geometry.fsinfo_offset.unwrap(); i.put(at + 484, &[0; 4]); }, Note),
+        case("FSInfo without end signature", fsinfo, |i| { let at = i.geometry.fsinfo_offset.unwrap(); i.put(at + 510, &[0; 2]); }, Note),
         case("no FSInfo", fat32, |i| i.put(48, &[0; 2]), Damage),
         case("FSInfo outside", fat32, |i| i.put(48, &[0xF0; 2]), Damage),
         case("dirty in the boot sector", any, |i| { let at = if i.is_fat32() { 65 } else { 37 }; i.put(at, &[1]); }, Note),
         case("I/O errors in the boot sector", any, |i| { let at = if i.is_fat32() { 65 } else { 37 }; i.put(at, &[2]); }, Clean),
         case("boot sector and backup differ in the serial number", fat32, |i| i.put(67, &[0x55]), Note),
         case("boot sector and backup differ in the place of FSInfo", fat32, |i| i.put(48, &[2]), Damage),
+        case("boot sector of a smaller volume", fat32, smaller, Damage),
         case("no backup boot sector", fat32, |i| i.put(50, &[0; 2]), Note),
-        case("no sectors per cluster", any, |i| i.put(13, &[0]), Unreadable),
-        case("three sectors per cluster", any, |i| i.put(13, &[3]), Unreadable),
-        case("no bytes per sector", any, |i| i.put(11, &[0, 0]), Unreadable),
-        case("no reserved sectors", any, |i| i.put(14, &[0, 0]), Unreadable),
-        case("no tables", any, |i| i.put(16, &[0]), Unreadable),
-        case("three tables", any, |i| i.put(16, &[3]), Unreadable),
-        case("table of no sectors", any, |i| { i.put(22, &[0; 2]); i.put(36, &[0; 4]); }, Unreadable),
-        case("table too small", any, |i| { let at = if i.is_fat32() { 36 } else { 22 }; i.put(at, &[1, 0]); }, Unreadable),
-        case("no sectors", any, |i| { i.put(19, &[0; 2]); i.put(32, &[0; 4]); }, Unreadable),
-        case("more sectors than there are", any, |i| { i.put(19, &[0; 2]); i.put(32, &[0, 0, 2, 0]); }, Unreadable),
+        case("no sectors per cluster", small, |i| i.put(13, &[0]), Unreadable),
+        case("no sectors per cluster", fat32, |i| i.put(13, &[0]), Damage),
+        case("three sectors per cluster", small, |i| i.put(13, &[3]), Unreadable),
+        case("three sectors per cluster", fat32, |i| i.put(13, &[3]), Damage),
+        case("no bytes per sector", small, |i| i.put(11, &[0, 0]), Unreadable),
+        case("no bytes per sector", fat32, |i| i.put(11, &[0, 0]), Damage),
+        case("no reserved sectors", small, |i| i.put(14, &[0, 0]), Unreadable),
+        case("no reserved sectors", fat32, |i| i.put(14, &[0, 0]), Damage),
+        case("no tables", small, |i| i.put(16, &[0]), Unreadable),
+        case("no tables", fat32, |i| i.put(16, &[0]), Damage),
+        case("three tables", small, |i| i.put(16, &[3]), Unreadable),
+        case("three tables", fat32, |i| i.put(16, &[3]), Damage),
+        case("table of no sectors", small, |i| { i.put(22, &[0; 2]); i.put(36, &[0; 4]); }, Unreadable),
+        case("table of no sectors", fat32, |i| { i.put(22, &[0; 2]); i.put(36, &[0; 4]); }, Damage),
+        case("table too small", any, |i| { let at = if i.is_fat32() { 36 } else { 22 }; i.put(at, &[1, 0]); }, Damage),
+        case("no sectors", small, |i| { i.put(19, &[0; 2]); i.put(32, &[0; 4]); }, Unreadable),
+        case("no sectors", fat32, |i| { i.put(19, &[0; 2]); i.put(32, &[0; 4]); }, Damage),
+        case("more sectors than there are", any, |i| {
+            let n = (i.geometry.total_bytes / u64::from(i.geometry.sector_bytes)) as u32 + 64;
+            i.put(19, &[0; 2]); i.put(32, &n.to_le_bytes());
+        }, Damage),
+        case("`..` of no cluster, and lost clusters", any, |i| {
+            let at = i.slot("EFI/Linux", 1); i.put(at + 26, &[0, 0]);
+            let c = i.free_cluster(); let e = i.end_mark(); i.set_all(c, e);
+        }, Damage),
+
+        case("no boot sector", small, |i| i.put(0, &[0; 512]), Unreadable),
+        case("no boot sector", fat32, |i| i.put(0, &[0; 512]), Damage),
+        case("noise for a boot sector", fat32, |i| i.put(0, &[0xA7; 512]), Damage),
+        case("no boot sector, and no FSInfo", fat32, |i| {
+            let at = i.geometry.fsinfo_offset.unwrap(); i.put(0, &[0; 512]); i.put(at, &[0; 4]);
+        }, Unreadable),
+        case("no boot sector, and another table", fat32, |i| { i.put(0, &[0; 512]); i.set_all(0, 0); }, Unreadable),
         case("no root entries", small, |i| i.put(17, &[0; 2]), Unreadable),
-        case("root directory in cluster 0", fat32, |i| i.put(44, &[0; 4]), Unreadable),
-        case("root directory in cluster 1", fat32, |i| i.put(44, &[1, 0, 0, 0]), Unreadable),
-        case("root directory past the end", fat32, |i| i.put(44, &[0, 0, 0xFF, 0]), Unreadable),
+        case("root directory in cluster 0", fat32, |i| i.put(44, &[0; 4]), Damage),
+        case("root directory in cluster 1", fat32, |i| i.put(44, &[1, 0, 0, 0]), Damage),
+        case("root directory past the end", fat32, |i| i.put(44, &[0, 0, 0xFF, 0]), Damage),
         case("root directory in a free cluster", fat32, |i| { let c = i.free_cluster(); i.put(44, &c.to_le_bytes()); }, Unreadable),
         case("root directory in a loop", fat32, |i| i.set_all(2, 2), Unreadable),
     ]
+}
+
+/// The boot sector speaks of a smaller volume. Nothing on it tells that the backup is right.
+fn smaller(image: &mut Image) {
+    let n = (image.geometry.total_bytes / u64::from(image.geometry.sector_bytes)) as u32 - 64;
+    image.put(19, &[0; 2]);
+    image.put(32, &n.to_le_bytes());
 }
 
 /// The free count as it is, so that a case is about one thing.
@@ -504,6 +544,68 @@ fn each_class_of_damage_is_judged_as_fsck_judges_it() {
     }
     println!("{count} damaged volumes, {} classes", cases().len());
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+// ---- what is recommended ----------------------------------------------------------------------------------------
+
+/// Whether a volume is better than before.
+fn mended(bytes: &[u8], before: &Health) -> Result<(), String> {
+    let damage = |h: &Health| h.problems.iter().filter(|p| p.class == ProblemClass::Damage).count() + h.unlisted;
+    match Volume::open(bytes).and_then(|v| Health::check(&v)) {
+        Ok(after) if damage(&after) < damage(before) => Ok(()),
+        Ok(after) => Err(format!("{:?} before, {:?} after", before.problems, after.problems)),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+#[test]
+fn issue14_9_what_is_recommended_for_damage_makes_it_better() {
+    if !tool("fsck.fat") || !tool("mkfs.vfat") {
+        return;
+    }
+    let (mut wrong, mut seen) = (Vec::new(), std::collections::BTreeMap::<String, usize>::new());
+    for mut image in images() {
+        for case in cases().iter().filter(|c| c.expected == Verdict::Damage && (c.fits)(&image)).collect::<Vec<_>>() {
+            (case.damage)(&mut image);
+            if let Ok(health) = Volume::open(&image.bytes).and_then(|v| Health::check(&v)) {
+                *seen.entry(format!("{:?}", health.remedy)).or_default() += 1;
+                let outcome = match health.remedy {
+                    Remedy::Recover => {
+                        let medium = Memory::new(image.bytes.clone());
+                        recover(&medium).map_err(|e| e.to_string()).and_then(|_| mended(&medium.into_bytes(), &health))
+                    }
+                    Remedy::Fsck => by_fsck(&image, &["-a"]).and_then(|b| mended(&b, &health)),
+                    Remedy::AskedFsck => by_fsck(&image, &["-r"]).and_then(|b| mended(&b, &health)),
+                    // A new file system.
+                    _ => match by_fsck(&image, &["-a"]).and_then(|b| mended(&b, &health)) {
+                        Ok(()) => Err("fsck.fat does help".to_owned()),
+                        Err(_) => Ok(()),
+                    },
+                };
+                if let Err(why) = outcome {
+                    wrong.push(format!("{}, {}: {:?}: {why}", image.name, case.name, health.remedy));
+                }
+            }
+            image.revert();
+        }
+    }
+    println!("{seen:?}");
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// What fsck.fat makes of a volume, in two runs: what it does in the first may leave something for the second.
+fn by_fsck(image: &Image, args: &[&str]) -> Result<Vec<u8>, String> {
+    let lab = Lab::new();
+    let path = lab.path("volume.img");
+    std::fs::write(&path, &image.bytes).unwrap();
+    // The answers: the second copy of the boot sector is right; correct the free count; write the changes.
+    let script = format!("printf '2\\n1\\n1\\n' | timeout 20 fsck.fat {} {}", args.join(" "), path.display());
+    let _ = crate::support::run("sh", &["-c", &script]);
+    let output = crate::support::run("sh", &["-c", &script]);
+    match output.status.code() {
+        Some(0 | 1) => Ok(std::fs::read(&path).unwrap()),
+        code => Err(format!("{code:?}: {}", String::from_utf8_lossy(&output.stdout))),
+    }
 }
 
 // ---- random damage ------------------------------------------------------------------------------------------------
@@ -615,7 +717,7 @@ fn damage_stops_what_writes_and_not_what_reads() {
             },
             &["Talos-v1.12.4", "cluster"],
         ),
-        ("boot sector", |i| i.put(48, &[2]), &["boot sector and its backup differ at byte 48"]),
+        ("boot sector", smaller, &["boot sector and its backup differ at byte"]),
         ("size", |i| i.set_size("loader/loader.conf", 70_000), &["/loader/loader.conf", "70000 bytes"]),
         (
             "loop",

@@ -16,3 +16,4 @@ mod signatures;
 mod terminal;
 mod uki;
 mod variables;
+mod volumes;

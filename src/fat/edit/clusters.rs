@@ -1,6 +1,7 @@
 //! Clusters and the allocation table: reserving, writing, linking, freeing.
 
-use super::super::health::{FSINFO_LEAD, FSINFO_STRUCT};
+use super::super::bootsector::BootSectorCopy;
+use super::super::geometry::{FSINFO_LEAD, FSINFO_STRUCT};
 use super::super::table::{Link, Run};
 use super::Editor;
 use crate::block::read_vec;
@@ -165,6 +166,39 @@ impl Editor<'_> {
         Ok(())
     }
 
+    /// Writes a whole FSInfo sector in the place of one that has no valid signatures.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    pub fn rebuild_fsinfo(&self) -> Result<()> {
+        let Some(at) = self.geometry.fsinfo_offset else { return Ok(()) };
+        let base = at / self.unit * self.unit;
+        let mut sector = read_vec(self.medium, base, self.unit as usize)?;
+        let info = &mut sector[(at - base) as usize..][..512];
+        info.fill(0);
+        info[..4].copy_from_slice(&FSINFO_LEAD.to_le_bytes());
+        info[484..488].copy_from_slice(&FSINFO_STRUCT.to_le_bytes());
+        info[488..492].copy_from_slice(&self.table.free_clusters().to_le_bytes());
+        // `FSI_Nxt_Free`: not known.
+        info[492..496].fill(0xFF);
+        info[510..].copy_from_slice(&[0x55, 0xAA]);
+        self.write(&sector, base)
+    }
+
+    /// Writes one copy of the boot sector over the other, which is wrong.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    pub fn restore_boot_sector(&self, wrong: BootSectorCopy) -> Result<()> {
+        let Some(backup) = self.geometry.backup_boot_offset else { return Ok(()) };
+        let (from, to) = match wrong {
+            BootSectorCopy::First => (backup, 0),
+            BootSectorCopy::Backup => (0, backup),
+        };
+        let sector = read_vec(self.medium, from, self.geometry.sector_bytes as usize)?;
+        self.write(&sector, to)
+    }
+
     /// Writes the free count and the next-free hint to FSInfo, if the volume has it.
     ///
     /// # Errors
@@ -175,7 +209,7 @@ impl Editor<'_> {
         let mut sector = read_vec(self.medium, base, self.unit as usize)?;
         let info = &mut sector[(at - base) as usize..];
         if info[..4] != FSINFO_LEAD.to_le_bytes() || info[484..488] != FSINFO_STRUCT.to_le_bytes() {
-            return Ok(()); // the health check has said so; inventing a sector is not this tool's business
+            return Ok(()); // the health check has said so; `rebuild_fsinfo` is for `recover`
         }
         let free = self.table.free_clusters().to_le_bytes();
         let mut next = [info[492], info[493], info[494], info[495]];

@@ -1,6 +1,7 @@
 //! Directory entries: creating, renaming, removing and exchanging them, each by writes of whole sectors.
 
 use super::super::dir::{Attributes, Directory, Entry, SLOT, Slot};
+use super::super::geometry::FatKind;
 use super::super::name::{alias, check_long_name, exact_short, long_slots};
 use super::super::table::{Link, Run};
 use super::{Content, Editor, Stamp};
@@ -202,6 +203,23 @@ impl Editor<'_> {
         let sector = self.sector_of(&directory, entry.short_slot());
         let mut bytes = self.read_sector(&directory, &sector)?;
         set_content(&mut bytes, entry.short_slot() - sector.start, content);
+        self.write_sector(&directory, &sector, &bytes)
+    }
+
+    /// Makes the entry in a slot begin at another cluster, in one write; its size and times stay.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    pub fn set_first_cluster(&self, path: &str, slot: Slot, cluster: u32) -> Result<()> {
+        let directory = self.directory(path)?;
+        let sector = self.sector_of(&directory, slot);
+        let mut bytes = self.read_sector(&directory, &sector)?;
+        let entry = &mut bytes[(slot - sector.start) * SLOT..][..SLOT];
+        let [a, b, c, d] = cluster.to_le_bytes();
+        entry[26..28].copy_from_slice(&[a, b]);
+        if self.geometry.kind == FatKind::Fat32 {
+            entry[20..22].copy_from_slice(&[c, d]);
+        }
         self.write_sector(&directory, &sector, &bytes)
     }
 

@@ -39,7 +39,15 @@ impl<'m> Editor<'m> {
     /// # Errors
     /// As [`Volume::open`]; [`crate::Kind::Unsafe`] when the medium's sectors are larger than the volume's.
     pub fn open(medium: &'m dyn WriteAt) -> Result<Self> {
-        let volume = Volume::open(medium)?;
+        Self::of_volume(Volume::open(medium)?)
+    }
+
+    /// As [`Self::open`], for a volume whose shape is known otherwise than from its boot sector.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of_volume(volume: Volume<&'m dyn WriteAt>) -> Result<Self> {
+        let medium = *volume.source();
         let unit = medium.sector_size();
         let geometry = volume.geometry().clone();
         if unit < 512 || geometry.sector_bytes % unit != 0 {

@@ -34,9 +34,10 @@ impl<'b> Overlay<'b> {
     }
 
     fn flip(&self, bit: usize) {
-        let mut sector = read_vec(self, 0, 512).unwrap();
-        sector[bit / 8] ^= 1 << (bit % 8);
-        self.written.lock().unwrap().insert(0, sector.try_into().unwrap());
+        let at = (bit / 8 / 512 * 512) as u64;
+        let mut sector = read_vec(self, at, 512).unwrap();
+        sector[bit / 8 % 512] ^= 1 << (bit % 8);
+        self.written.lock().unwrap().insert(at, sector.try_into().unwrap());
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -182,11 +183,13 @@ fn issue11_6_no_single_wrong_bit_in_the_boot_sector_costs_a_file() {
             let expected = files(&sound);
             let geometry = Volume::open(&bytes).unwrap().geometry().clone();
             let (mut went_on, mut refused) = (0, 0);
-            for bit in 0..512 * 8 {
+            // Of the backup the numbers, some bits of each.
+            let backup = geometry.backup_boot_offset.map(|at| at as usize * 8..(at as usize + 54) * 8);
+            for bit in (0..512 * 8).chain(backup.into_iter().flatten().step_by(3)) {
                 let medium = Overlay::new(&bytes);
                 medium.flip(bit);
                 // Boot code and the like: nobody looks, so the outcome is that of the sound volume. A few are tried.
-                if bit % 61 != 0 && Volume::open(&medium).is_ok_and(|v| *v.geometry() == geometry) {
+                if bit < 512 * 8 && bit % 61 != 0 && Volume::open(&medium).is_ok_and(|v| *v.geometry() == geometry) {
                     continue;
                 }
                 match recover(&medium) {
@@ -207,6 +210,58 @@ fn issue11_6_no_single_wrong_bit_in_the_boot_sector_costs_a_file() {
             assert!(went_on > 0 && refused > 0, "{name}, {state}: {went_on} {refused}");
         }
     }
+}
+
+/// Whatever the boot sector became: `recover` puts back everything or writes nothing, and may be cut at any write.
+#[test]
+fn issue14_7_a_boot_sector_of_any_noise_costs_no_file() {
+    let volume = with_files(&std::fs::read(Lab::new().fixture("fat/fat32-few-clusters.img.zst")).unwrap());
+    let bytes = interrupted(&volume);
+    let sound = Overlay::new(&bytes);
+    recover(&sound).unwrap();
+    let expected = files(&sound);
+    let mut seed = 14u32;
+    let mut random = move |n: usize| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as usize % n
+    };
+    let (mut restored, mut refused) = (0, 0);
+    for round in 0..24 {
+        let mut damaged = bytes.clone();
+        let copy = if random(8) == 0 { 6 * 512 } else { 0 };
+        for _ in 0..=random(5) {
+            let longest = [1, 4, 30, 512][random(4)];
+            let (start, length) = (random(90), 1 + random(longest));
+            let value = random(256) as u8;
+            let noise = random(2) == 0;
+            for at in start..(start + length).min(512) {
+                damaged[copy + at] = if noise { random(256) as u8 } else { value };
+            }
+        }
+        let medium = Overlay::new(&damaged);
+        if recover(&medium).is_err() {
+            refused += 1;
+            assert!(
+                medium.written.lock().unwrap().is_empty(),
+                "round {round}: it was refused, and something was written"
+            );
+            continue;
+        }
+        restored += 1;
+        assert!(files(&medium) == expected, "round {round}: files are lost or changed");
+        assert!(Health::check(&Volume::open(&medium).unwrap()).unwrap().is_healthy(), "round {round}");
+        let writes = medium.written.lock().unwrap().len();
+        for cut in (0..writes).step_by(writes / 4 + 1) {
+            let medium = Overlay::cut_after(&damaged, cut);
+            let _ = recover(&medium);
+            let after = medium.to_bytes();
+            let again = Overlay::new(&after);
+            recover(&again).unwrap_or_else(|e| panic!("round {round}, cut after {cut}: {e}"));
+            assert!(files(&again) == expected, "round {round}, cut after {cut}: files are lost or changed");
+        }
+    }
+    println!("{restored} restored, {refused} refused");
+    assert!(restored > 12, "{restored} {refused}");
 }
 
 // ---- names that hold something else since ---------------------------------------------------------------------------

@@ -213,10 +213,10 @@ fn issue11_a_backup_boot_sector_that_differs_in_nothing_that_matters_does_not_re
         let status = bootsurgeon!("status", disk, "--json").code(0).json();
         assert_eq!(status["esp"]["healthy"], true, "{what}: {status:#}");
     }
-    // The shape of the volume does matter.
+    // The shape of the volume does matter. What is on this one fits a smaller one as well.
     let (disk, image) = disk(&lab, "disk.img");
-    crate::cli::patch(&disk, ESP + 48, &[2, 0]);
+    crate::cli::patch(&disk, ESP + 32, &[0, 0x70]);
     for ran in writing(&disk, &image) {
-        let _ = ran.fails(4, &["boot sector and its backup differ at byte 48"]);
+        let _ = ran.fails(4, &["boot sector and its backup differ at byte"]);
     }
 }

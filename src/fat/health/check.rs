@@ -1,14 +1,14 @@
-//! A read-only check of the whole volume, in the terms of `fsck.fat`. Every command that writes runs it first.
+//! The walk over the volume that finds what is wrong.
 
-use super::bootsector::{Difference, difference, looks_misread};
-use super::dir::{Directory, Entry};
-use super::geometry::{FatKind, Root};
-use super::name::folded;
-use super::table::{Link, Run, Table};
-use super::volume::Volume;
+use super::super::bootsector::{Difference, boot_sector_repair, difference, looks_misread};
+use super::super::dir::{Directory, Entry};
+use super::super::geometry::{FatKind, Root, is_fsinfo};
+use super::super::name::folded;
+use super::super::table::{Link, Run, Table};
+use super::super::volume::Volume;
+use super::{Health, Problem, ProblemClass, ProblemKind, Remedy, WrongDot};
 use crate::block::{ReadAt, read_vec};
 use crate::{Kind, Result};
-use serde::Serialize;
 use std::fmt::Display;
 
 /// More problems than this are counted but not listed.
@@ -16,127 +16,7 @@ const MAX_LISTED: usize = 64;
 /// Directories nested deeper than this are refused; firmware gives up far earlier.
 const MAX_DEPTH: usize = 64;
 
-/// What a problem means for surgery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ProblemClass {
-    /// Something a file depends on is wrong: writing is refused.
-    Damage,
-    /// What an interrupted operation leaves behind; no file depends on it, and `recover` takes it away.
-    Leftover,
-    /// Worth knowing; nothing depends on it.
-    Note,
-}
-
-/// What sort of thing is wrong. Code decides by this, never by the words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum ProblemKind {
-    /// The boot sector contradicts its backup, or what it leads to.
-    BootSector,
-    /// The boot sector's backup differs in what no reader goes by, or there is none.
-    BackupBootSector,
-    /// A FAT32 with fewer clusters than FAT32 has.
-    FewClusters,
-    /// The allocation table does not begin as one.
-    Media,
-    /// The copies of the allocation table differ.
-    TableCopies,
-    /// A file's or directory's chain is broken, or does not fit its size.
-    Chain,
-    /// A cluster with two owners.
-    Shared,
-    /// A directory that breaks the rules of its format.
-    Directory,
-    /// A name that breaks the rules, or stands twice in a directory.
-    Name,
-    /// Long-name slots that belong to no entry.
-    OrphanSlots,
-    /// Clusters that are allocated and belong to no file.
-    LostClusters,
-    /// The FSInfo sector.
-    FsInfo,
-    /// The dirty flag.
-    Dirty,
-    /// The flag for errors of the medium.
-    IoErrors,
-}
-
-/// One finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// What it means for surgery.
-    pub class: ProblemClass,
-    /// What sort of thing it is.
-    pub kind: ProblemKind,
-    /// What is wrong and where, for people.
-    pub what: String,
-}
-
-/// The state of a volume.
-#[derive(Debug, Clone)]
-pub struct Health {
-    /// What was found, worst first, at most 64 entries.
-    pub problems: Vec<Problem>,
-    /// How many more there were.
-    pub unlisted: usize,
-    /// Clusters that are allocated and belong to no file or directory.
-    pub lost: Vec<Run>,
-    /// Free clusters, counted.
-    pub free_clusters: u32,
-    /// Directories with long-name slots that belong to no entry: path and number of slots.
-    pub orphan_slots: Vec<(String, usize)>,
-    /// Clusters whose entries differ between the copies of the allocation table.
-    pub differing: Vec<u32>,
-    /// Whether FSInfo says something else than the allocation table.
-    pub fsinfo_stale: bool,
-    /// Marked as not cleanly unmounted.
-    pub dirty: bool,
-}
-
-impl Health {
-    /// Whether nothing stands in the way of writing.
-    #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.worst() != Some(ProblemClass::Damage) && !self.has_leftovers()
-    }
-
-    /// Whether something that a file depends on is wrong.
-    #[must_use]
-    pub fn is_damaged(&self) -> bool {
-        self.worst() == Some(ProblemClass::Damage)
-    }
-
-    /// Whether there is something for `recover` to take away.
-    #[must_use]
-    pub fn has_leftovers(&self) -> bool {
-        self.problems.iter().any(|p| p.class == ProblemClass::Leftover)
-    }
-
-    fn worst(&self) -> Option<ProblemClass> {
-        self.problems.first().map(|p| p.class)
-    }
-
-    /// Checks a volume.
-    ///
-    /// # Errors
-    /// What the source reports; [`crate::Kind::Rejected`] only when the root directory cannot be read at all.
-    pub fn check<S: ReadAt>(volume: &Volume<S>) -> Result<Self> {
-        let mut check = Check::new(volume);
-        check.boot_sectors()?;
-        check.tree()?;
-        check.shared_owners()?;
-        check.lost_clusters();
-        check.table_copies()?;
-        check.media();
-        check.fsinfo()?;
-        check.flags();
-        Ok(check.finish())
-    }
-}
-
-struct Check<'v, S> {
+pub(super) struct Check<'v, S> {
     volume: &'v Volume<S>,
     problems: Vec<Problem>,
     unlisted: usize,
@@ -149,11 +29,14 @@ struct Check<'v, S> {
     differing: Vec<u32>,
     free_clusters: u32,
     fsinfo_stale: bool,
+    fsinfo_lost: bool,
+    wrong_dots: Vec<WrongDot>,
     dirty: bool,
+    remedy: Remedy,
 }
 
 impl<'v, S: ReadAt> Check<'v, S> {
-    fn new(volume: &'v Volume<S>) -> Self {
+    pub(super) fn new(volume: &'v Volume<S>) -> Self {
         Self {
             volume,
             problems: Vec::new(),
@@ -165,7 +48,10 @@ impl<'v, S: ReadAt> Check<'v, S> {
             differing: Vec::new(),
             free_clusters: 0,
             fsinfo_stale: false,
+            fsinfo_lost: false,
+            wrong_dots: Vec::new(),
             dirty: false,
+            remedy: Remedy::Fsck,
         }
     }
 
@@ -213,7 +99,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
         alone
     }
 
-    fn boot_sectors(&mut self) -> Result<()> {
+    pub(super) fn boot_sectors(&mut self) -> Result<()> {
         let g = self.volume.geometry();
         if g.kind == FatKind::Fat32 && g.clusters < 65_525 {
             self.found(
@@ -228,6 +114,34 @@ impl<'v, S: ReadAt> Check<'v, S> {
         if g.kind == FatKind::Fat32 && g.backup_boot_offset.is_none() {
             self.found(ProblemClass::Note, ProblemKind::BackupBootSector, "there is no backup of the boot sector");
         }
+        if g.unnumbered_clusters > 0 {
+            self.found(
+                ProblemClass::Note,
+                ProblemKind::ShortTable,
+                format_args!(
+                    "the allocation table has no entries for the last {} clusters: they are not used",
+                    g.unnumbered_clusters
+                ),
+            );
+        }
+        if g.missing_bytes > 0 {
+            self.remedy = Remedy::Elsewhere;
+            self.damage(
+                ProblemKind::CutOff,
+                format_args!(
+                    "the file system is {} bytes long, and what it lies on ends {} bytes earlier",
+                    g.total_bytes, g.missing_bytes
+                ),
+            );
+        }
+        let repair = boot_sector_repair(self.volume)?;
+        if let Some(why) = &g.lost_boot_sector {
+            self.remedy = if repair.is_some() { Remedy::Recover } else { Remedy::Elsewhere };
+            self.damage(
+                ProblemKind::BootSector,
+                format_args!("the boot sector is lost ({why}); the volume is read by its backup"),
+            );
+        }
         match difference(self.volume)? {
             Difference::None => {}
             Difference::Harmless(at) => self.found(
@@ -236,6 +150,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
                 format_args!("the boot sector and its backup differ at byte {at}, in nothing that files are found by"),
             ),
             Difference::Shape(at) => {
+                self.remedy = if repair.is_some() { Remedy::Recover } else { Remedy::AskedFsck };
                 self.damage(
                     ProblemKind::BootSector,
                     format_args!("the boot sector and its backup differ at byte {at}"),
@@ -243,13 +158,14 @@ impl<'v, S: ReadAt> Check<'v, S> {
             }
         }
         if let Some(why) = looks_misread(self.volume)? {
+            self.remedy = Remedy::Elsewhere;
             self.damage(ProblemKind::BootSector, why);
         }
         Ok(())
     }
 
     /// Walks every directory, without recursion: the depth is the attacker's choice.
-    fn tree(&mut self) -> Result<()> {
+    pub(super) fn tree(&mut self) -> Result<()> {
         let root = self.volume.root()?;
         let root_cluster = match self.volume.geometry().root {
             Root::Chain(first) => first,
@@ -277,6 +193,9 @@ impl<'v, S: ReadAt> Check<'v, S> {
                         Err(e) => self.damage(ProblemKind::Chain, format_args!("{path}: {}", e.message())),
                         Ok(d) => {
                             if entry.bytes != 0 {
+                                if d.slot(0)[0] != b'.' {
+                                    self.remedy = Remedy::Elsewhere; // a file's bytes
+                                }
                                 self.damage(
                                     ProblemKind::Directory,
                                     format_args!("{path}: a directory with a size ({} bytes)", entry.bytes),
@@ -297,17 +216,8 @@ impl<'v, S: ReadAt> Check<'v, S> {
         let shown = if path.is_empty() { "/" } else { path };
         if !path.is_empty() {
             let parent = if parent == root { 0 } else { parent };
-            for (i, (name, cluster)) in [(&b".          ", own), (&b"..         ", parent)].into_iter().enumerate() {
-                let fits = d.entries.get(i).is_some_and(|e| {
-                    e.short_slot() == i && e.short == **name && e.is_dir() && e.first_cluster == cluster
-                });
-                if !fits {
-                    let name = String::from_utf8_lossy(&name[..]).trim_end().to_owned();
-                    self.damage(
-                        ProblemKind::Directory,
-                        format_args!("{shown}: slot {i} is not a proper {name:?} entry"),
-                    );
-                }
+            for (slot, (name, cluster)) in [(b".          ", own), (b"..         ", parent)].into_iter().enumerate() {
+                self.dot(path, d, slot, *name, cluster);
             }
         }
         if !d.orphans.is_empty() {
@@ -324,6 +234,10 @@ impl<'v, S: ReadAt> Check<'v, S> {
             let label = slot[0] != 0xE5 && slot[11] & 0x08 != 0 && slot[11] & 0x3F != 0x0F;
             if label && slot[20..22].iter().chain(&slot[26..32]).any(|b| *b != 0) {
                 let name = String::from_utf8_lossy(&slot[..11]).trim_end().to_owned();
+                // In a directory that is none, `fsck.fat` finds other things to mend.
+                if path.is_empty() || d.slot(0)[0] == b'.' {
+                    self.remedy = Remedy::Elsewhere;
+                }
                 self.damage(
                     ProblemKind::Directory,
                     format_args!("{shown}: {name:?} is marked as a volume label but has a cluster or a size"),
@@ -357,6 +271,36 @@ impl<'v, S: ReadAt> Check<'v, S> {
         }
     }
 
+    /// The entry `.` or `..` of a directory. One that leads to another directory may be right, and the entry that led here
+    /// wrong: that is damage. One that leads to the root, or nowhere, is what careless programs write.
+    fn dot(&mut self, path: &str, d: &Directory, slot: usize, name: [u8; 11], cluster: u32) {
+        let root = match self.volume.geometry().root {
+            Root::Chain(first) if slot == 1 => first,
+            _ => 0,
+        };
+        let shown = String::from_utf8_lossy(&name).trim_end().to_owned();
+        let entry = d.entries.get(slot).filter(|e| e.short_slot() == slot && e.short == name && e.is_dir());
+        match entry.map(|e| e.first_cluster) {
+            Some(right) if right == cluster => {}
+            Some(wrong) if wrong == 0 || wrong == root => {
+                self.found(
+                    ProblemClass::Note,
+                    ProblemKind::DotEntries,
+                    format_args!(
+                        "{path}: {shown:?} leads to cluster {wrong} instead of {cluster}; nothing is found by it"
+                    ),
+                );
+                self.wrong_dots.push(WrongDot { path: path.to_owned(), slot, cluster });
+            }
+            _ => {
+                self.damage(
+                    ProblemKind::Directory,
+                    format_args!("{path}: slot {slot} is not a proper {shown:?} entry"),
+                );
+            }
+        }
+    }
+
     fn file(&mut self, path: &str, entry: &Entry) {
         if entry.first_cluster == 0 {
             if entry.bytes != 0 {
@@ -369,8 +313,18 @@ impl<'v, S: ReadAt> Check<'v, S> {
         }
         let runs = match self.volume.table().chain(entry.first_cluster) {
             Ok(runs) => runs,
-            Err(e) => return self.damage(ProblemKind::Chain, format_args!("{path}: {}", e.message())),
+            Err(e) => {
+                if self.volume.table().meets_defective(entry.first_cluster) {
+                    self.remedy = Remedy::Elsewhere;
+                }
+                return self.damage(ProblemKind::Chain, format_args!("{path}: {}", e.message()));
+            }
         };
+        let g = self.volume.geometry();
+        let end = |r: &Run| g.cluster_offset(r.first) + u64::from(r.count) * u64::from(g.cluster_bytes);
+        if g.missing_bytes > 0 && runs.iter().any(|r| end(r) > g.present_bytes()) {
+            self.damage(ProblemKind::Chain, format_args!("{path}: its end lies behind the end of what is there"));
+        }
         let have: u64 = runs.iter().map(|r| u64::from(r.count)).sum();
         let need = self.volume.geometry().clusters_for(u64::from(entry.bytes));
         if have != need {
@@ -383,7 +337,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
     }
 
     /// Names the first owner of every cluster that two claim.
-    fn shared_owners(&mut self) -> Result<()> {
+    pub(super) fn shared_owners(&mut self) -> Result<()> {
         for (cluster, second) in std::mem::take(&mut self.shared) {
             let first = owner_of(self.volume, cluster, &second)?.unwrap_or_else(|| "itself".into());
             self.damage(ProblemKind::Shared, format_args!("{second} shares cluster {cluster} with {first}"));
@@ -394,7 +348,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
         Ok(())
     }
 
-    fn lost_clusters(&mut self) {
+    pub(super) fn lost_clusters(&mut self) {
         let table = self.volume.table();
         let mut lost: Vec<Run> = Vec::new();
         let mut count = 0u64;
@@ -412,6 +366,12 @@ impl<'v, S: ReadAt> Check<'v, S> {
                 }
             }
         }
+        if count > 0 && !self.wrong_dots.is_empty() {
+            self.damage(
+                ProblemKind::DotEntries,
+                "entries \".\" or \"..\" lead elsewhere while clusters are lost: a directory may stand in the place of another",
+            );
+        }
         if count > 0 {
             let bytes = count * u64::from(self.volume.geometry().cluster_bytes);
             self.found(
@@ -425,7 +385,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
         self.lost = lost;
     }
 
-    fn table_copies(&mut self) -> Result<()> {
+    pub(super) fn table_copies(&mut self) -> Result<()> {
         let g = self.volume.geometry();
         let (mut in_files, mut elsewhere) = (0usize, 0usize);
         for n in g.live_copies().skip(1) {
@@ -459,15 +419,16 @@ impl<'v, S: ReadAt> Check<'v, S> {
         Ok(())
     }
 
-    fn fsinfo(&mut self) -> Result<()> {
+    pub(super) fn fsinfo(&mut self) -> Result<()> {
         let Some(at) = self.volume.geometry().fsinfo_offset else { return Ok(()) };
         let raw = read_vec(self.volume.source(), at, 512)?;
-        let field = |at: usize| u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
-        if field(0) != FSINFO_LEAD || field(484) != FSINFO_STRUCT || raw[510..512] != [0x55, 0xAA] {
-            self.damage(ProblemKind::FsInfo, "the FSInfo sector has no valid signatures");
+        if !is_fsinfo(&raw) {
+            self.fsinfo_lost = true;
+            // Readers that find no signatures count the free clusters themselves, as Linux and EDK II do.
+            self.found(ProblemClass::Note, ProblemKind::FsInfo, "the FSInfo sector has no valid signatures");
             return Ok(());
         }
-        let free = field(488);
+        let free = u32::from_le_bytes([raw[488], raw[489], raw[490], raw[491]]);
         if free != self.free_clusters {
             self.fsinfo_stale = true;
             let said = if free == u32::MAX { "does not say".into() } else { format!("says {free}") };
@@ -483,10 +444,14 @@ impl<'v, S: ReadAt> Check<'v, S> {
 
     /// Entry 0 holds the media byte, all other bits set. Where it does not, this is no allocation table: the boot sector
     /// points elsewhere, or the table was overwritten.
-    fn media(&mut self) {
+    pub(super) fn media(&mut self) {
         let (entry, kind) = (self.volume.table().raw(0), self.volume.geometry().kind);
         let rest = kind.mask() & !0x0F;
         if entry & rest != rest {
+            // `fsck.fat` goes by another copy where one begins as a table should.
+            if !self.differing.contains(&0) {
+                self.remedy = Remedy::Elsewhere;
+            }
             self.damage(
                 ProblemKind::Media,
                 format_args!("the allocation table begins with {entry:#x}, which is no media byte"),
@@ -494,18 +459,19 @@ impl<'v, S: ReadAt> Check<'v, S> {
         }
     }
 
-    fn flags(&mut self) {
+    pub(super) fn flags(&mut self) {
         let flags = self.volume.table().flags();
         self.dirty = flags.dirty || self.volume.geometry().dirty_in_bpb;
         if self.dirty {
             self.found(ProblemClass::Note, ProblemKind::Dirty, "the volume was not unmounted cleanly (dirty flag)");
         }
         if flags.io_errors {
+            self.remedy = Remedy::Elsewhere;
             self.damage(ProblemKind::IoErrors, "an operating system has marked the medium as having I/O errors");
         }
     }
 
-    fn finish(mut self) -> Health {
+    pub(super) fn finish(mut self) -> Health {
         self.problems.sort_by_key(|p| match p.class {
             ProblemClass::Damage => 0,
             ProblemClass::Leftover => 1,
@@ -519,14 +485,13 @@ impl<'v, S: ReadAt> Check<'v, S> {
             orphan_slots: self.orphan_slots,
             differing: self.differing,
             fsinfo_stale: self.fsinfo_stale,
+            fsinfo_lost: self.fsinfo_lost,
+            wrong_dots: self.wrong_dots,
             dirty: self.dirty,
+            remedy: self.remedy,
         }
     }
 }
-
-/// `FSI_LeadSig` and `FSI_StrucSig`.
-pub(super) const FSINFO_LEAD: u32 = 0x4161_5252;
-pub(super) const FSINFO_STRUCT: u32 = 0x6141_7272;
 
 /// The path, other than `not`, of the file or directory that a cluster belongs to.
 fn owner_of<S: ReadAt>(volume: &Volume<S>, cluster: u32, not: &str) -> Result<Option<String>> {
