@@ -68,6 +68,7 @@ pub mod surgery;
 pub mod testkit;
 pub mod trust;
 pub mod uki;
+mod units;
 pub mod verify;
 
 pub use error::{Code, Context, Error, Kind, Result};

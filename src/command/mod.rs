@@ -21,6 +21,7 @@ mod recover;
 #[cfg_attr(not(feature = "net"), path = "offline.rs")]
 mod remote;
 mod restore;
+mod room;
 mod schematic;
 mod status;
 mod swap;

@@ -1,10 +1,12 @@
 //! `prune`: duplicates, broken entries and stale versions out of the boot menu.
 
 use super::change::{Change, confirm_on_medium, refuse_changed};
+use super::room::advise_room;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
+use crate::block::ReadAt;
 use crate::disk::Target;
-use crate::esp::Inventory;
+use crate::esp::{FileKind, Inventory};
 use crate::plan::{PrunePlan, PruneWishes};
 use crate::surgery::open_healthy;
 use serde::Serialize;
@@ -61,12 +63,13 @@ impl Prune {
             return Ok(self.report(plan, false));
         }
         let tidying = plan.tidying(time);
-        tidying.rehearse(esp.volume.source(), target.sector_size)?;
+        tidying
+            .rehearse(esp.volume.source(), target.sector_size)
+            .map_err(|e| advise_room(e, &esp, 0, &self.disk.words(target, esp.arch())))?;
         if self.change.dry_run {
             return Ok(self.report(plan, false));
         }
-        let count = plan.renames.len() + plan.delete.len();
-        self.change.confirm(ui, &format!("Take {count} files out of the way on {}?", target.path.display()))?;
+        self.change.confirm(ui, &question(&plan, &esp, target))?;
         let opened = target.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
         refuse_changed(&esp, &editor.volume()?, &vars)?;
@@ -83,4 +86,21 @@ impl Prune {
     fn report(&self, plan: PrunePlan, committed: bool) -> PruneReport {
         PruneReport { plan, committed, out: self.change.written() }
     }
+}
+
+/// Names every file and every loss.
+fn question<S: ReadAt>(plan: &PrunePlan, esp: &Inventory<S>, target: &Target) -> String {
+    let renamed = plan.renames.iter().map(|r| r.from.as_str()).collect::<Vec<_>>().join(", ");
+    let is_backup = |name: &String| esp.file(name).is_some_and(|f| f.kind == FileKind::Backup);
+    let deleted =
+        plan.delete.iter().map(|name| if is_backup(name) { format!("{name} (a backup)") } else { name.clone() });
+    let backups = esp.files.iter().filter(|f| f.kind == FileKind::Backup).count();
+    let last = backups > 0 && plan.delete.iter().filter(|name| is_backup(name)).count() == backups;
+    let parts = [
+        (!renamed.is_empty()).then(|| format!("disable {renamed}")),
+        (!plan.delete.is_empty()).then(|| format!("delete for good {}", deleted.collect::<Vec<_>>().join(", "))),
+        last.then(|| "keep no backup".to_owned()),
+    ];
+    let what = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
+    format!("On {}: {what}?", target.path.display())
 }

@@ -3,6 +3,7 @@
 use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::examine::examine;
 use super::next::{After, NextStep};
+use super::room::advise_room;
 use super::swap::rejected;
 use super::trust::{TrustRequest, add_disk};
 use super::verify::accepted;
@@ -146,7 +147,9 @@ impl Restore {
             next: Vec::new(),
         };
         let order = plan.order("restore", time);
-        order.rehearse_restore(esp.volume.source(), target.sector_size, &name)?;
+        order
+            .rehearse_restore(esp.volume.source(), target.sector_size, &name)
+            .map_err(|e| advise_room(e, &esp, 0, &self.disk.words(target, esp.arch())))?;
         if self.change.dry_run {
             return Ok(done(plan, false));
         }

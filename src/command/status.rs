@@ -1,6 +1,6 @@
 //! `status`: the ESP as it is, and what boots.
 
-use super::{DiskRequest, Event, Ui, boot_variables};
+use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
 use crate::block::ReadAt;
 use crate::boot::{MenuMode, Prediction, Roles};
@@ -11,6 +11,7 @@ use crate::esp::{EspFile, FileKind, Inventory};
 use crate::fat::{FatKind, ProblemClass};
 use crate::packed::Packing;
 use crate::pe::Arch;
+use crate::plan::room_for_one_more;
 use crate::surgery::LostChain;
 use serde::Serialize;
 
@@ -172,7 +173,8 @@ pub fn status(request: &Status, ui: &dyn Ui) -> Result<StatusReport> {
     warnings.extend(unreadable);
     warnings.extend(inventory.worlds[0].warnings.iter().cloned());
     let words = request.words(&target, inventory.arch());
-    let view = EspView { esp: &inventory, words, variables_known: vars.unavailable().is_none() };
+    let room = room_for_one_more(&inventory, inventory.stamp(now()))?;
+    let view = EspView { esp: &inventory, words, variables_known: vars.unavailable().is_none(), room };
     let mut findings = examine_esp(&view);
     crate::doctor::sort(&mut findings);
     Ok(report(&target, &inventory, vars.origin(), warnings, findings))

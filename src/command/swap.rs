@@ -7,6 +7,7 @@ use super::from_factory::FactoryImage;
 use super::image::OpenImage;
 use super::next::{After, NextStep};
 use super::remote::Remote;
+use super::room::advise_room;
 use super::trust::{TrustRequest, add_disk};
 use super::verify::{accepted, without_halt};
 use super::{DiskRequest, Event, ImageRequest, Ui, boot_variables, check_cancelled, now};
@@ -160,9 +161,12 @@ impl Swap {
             ImageSource::Factory(from) => self.open_from_factory(from, &mut policy, ui)?,
         };
         let candidate = opened.uki()?;
+        let candidate_bytes = candidate.bytes.size();
         let job = Job { swap: self, target, esp: &esp, vars: &vars, policy, candidate, time: esp.stamp(now()), ui };
-        let mut report =
-            if opened.is_sequential() { job.stage_and_plan()? } else { job.plan_and_stage(opened.remote.is_some())? };
+        let done =
+            if opened.is_sequential() { job.stage_and_plan() } else { job.plan_and_stage(opened.remote.is_some()) };
+        let words = self.disk.words(target, esp.arch());
+        let mut report = done.map_err(|e| advise_room(e, &esp, candidate_bytes, &words))?;
         report.wire_bytes = opened.remote.as_ref().map(Remote::wire_bytes);
         warnings.extend(report.plan.warnings.iter().cloned());
         report.warnings = warnings;

@@ -4,10 +4,11 @@ use super::words::DiskWords;
 use super::{Finding, Severity, upgrade};
 use crate::block::ReadAt;
 use crate::boot::MenuEntry;
-use crate::esp::{EspFile, FileKind, Inventory};
+use crate::esp::{EspFile, FileKind, Inventory, Room};
 use crate::fat::{Problem, ProblemClass, ProblemKind, Remedy};
 use crate::surgery::{Interrupted, RecordState};
 use crate::uki::cmdline;
+use crate::units::size;
 
 /// More findings of one kind than this are summed up.
 const MAX_SAME: usize = 8;
@@ -20,6 +21,8 @@ pub struct EspView<'a, S> {
     pub words: DiskWords,
     /// Whether the board's EFI variables could be looked at. Without them a pin that works looks like none.
     pub variables_known: bool,
+    /// Where one more image does not fit: what takes the room, and what makes it.
+    pub room: Option<Room>,
 }
 
 /// What is the matter with an ESP: file system, boot loader, menu, upgrades, room. The order is that of looking; the
@@ -369,21 +372,16 @@ fn running<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
 
 /// Whether another image of the same size fits.
 fn room<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
-    let esp = view.esp;
-    let largest = esp.files.iter().filter(|f| f.kind == FileKind::Uki).map(|f| u64::from(f.entry.bytes)).max()?;
-    let cluster = u64::from(esp.volume.geometry().cluster_bytes).max(1);
-    // An image, its intent record and a directory cluster.
-    let needed = largest.next_multiple_of(cluster).saturating_add(2 * cluster);
-    let free = esp.volume.free_bytes();
-    (free < needed).then(|| {
-        Finding::new(
-            Severity::Warning,
-            "no-room",
-            format!("{free} bytes are free, and one more image of {largest} bytes does not fit"),
-            "a swap writes the new image beside the old one before anything changes",
-        )
-        .then(view.words.command("prune", "--delete --keep-backups 1"))
-    })
+    let room = view.room.as_ref()?;
+    let what = format!(
+        "{} are free, and one more image needs {}; what takes the room: {}",
+        size(room.free_bytes),
+        size(room.needed_bytes),
+        room.largest_in_words()
+    );
+    let meaning = "a swap writes the new image beside the old one before anything changes";
+    let advice = room.advice(|command, options| view.words.command(command, options));
+    Some(Finding::new(Severity::Warning, "no-room", what, meaning).then(advice))
 }
 
 fn trouble(file: &EspFile) -> &str {

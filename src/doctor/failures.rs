@@ -86,8 +86,8 @@ pub const KNOWN_FAILURES: &[FailureClass] = &[
         errno: Some("ENOSPC (28)"),
         what: "the ESP is full",
         meaning: "images of earlier versions, duplicates or backups take the room that the new image needs",
-        way_out: "`bootsurgeon status DISK` shows what takes the room; `bootsurgeon prune DISK --delete --keep-backups 1` makes \
-                  room without touching what runs or starts next",
+        way_out: "`bootsurgeon status DISK` says what takes the room, and which command makes room without touching \
+                  what runs or starts next",
         signs: &[&["no space left"], &["enospc"]],
     },
     FailureClass {

@@ -5,8 +5,10 @@
 
 mod extras;
 mod names;
+mod room;
 
 pub use names::{BackupName, backup_of, disabled_of};
+pub use room::{Room, WayToRoom};
 
 use crate::block::{Pieces, ReadAt, sha256_of};
 use crate::boot::{self, Esp, Loader, LoaderVersion, OtherLoaders, Prediction, Type1File, UkiFile, Variables};

@@ -22,6 +22,7 @@ mod geometry;
 mod health;
 mod name;
 mod table;
+mod usage;
 mod volume;
 
 pub use bootsector::{BootSectorCopy, BootSectorRepair, boot_sector_repair, contradiction};
@@ -33,4 +34,5 @@ pub use health::{Health, Problem, ProblemClass, ProblemKind, Remedy, WrongDot};
 pub(crate) use name::same_name;
 pub use name::{NameError, check_long_name, slots_of};
 pub use table::{Link, Run, Table};
+pub use usage::{Usage, usage};
 pub use volume::Volume;

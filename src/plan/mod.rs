@@ -7,10 +7,12 @@
 //! A plan reads an inventory and asks [`crate::boot`]; [`crate::surgery`] carries out the operation it gives.
 
 mod prune;
+mod room;
 mod states;
 mod swap;
 
 pub use prune::{PrunePlan, PruneWishes};
+pub use room::{beside, room, room_for_one_more};
 pub use swap::{NewImage, SwapPlan, SwapWishes};
 
 use crate::block::ReadAt;

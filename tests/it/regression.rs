@@ -10,6 +10,7 @@ mod output;
 mod readme;
 mod recovery;
 mod recovery_cli;
+mod room;
 mod secrets;
 mod servers;
 mod signatures;

@@ -3,7 +3,7 @@
 use super::super::examine::examine;
 use super::super::status::report;
 use super::super::trust::{TrustRequest, add_disk};
-use super::super::{StatusReport, Ui};
+use super::super::{StatusReport, Ui, now};
 use super::Place;
 use crate::Result;
 use crate::block::ReadAt;
@@ -13,6 +13,7 @@ use crate::doctor::{DiskWords, EspPlace, EspView, Finding, Severity, examine_esp
 use crate::efivars::EfiVars;
 use crate::esp::{FileKind, Inventory};
 use crate::pcr::Bank;
+use crate::plan::room_for_one_more;
 use crate::verify::{CheckId, Status as CheckStatus, verify};
 
 /// An ESP that was read.
@@ -35,7 +36,8 @@ impl Examined {
         let mut esp = Inventory::read(target.open()?, variables.clone())?;
         esp.examine()?;
         let words = request.words(&target, esp.arch());
-        let view = EspView { esp: &esp, words: words.clone(), variables_known: vars.unavailable().is_none() };
+        let room = room_for_one_more(&esp, esp.stamp(now()))?;
+        let view = EspView { esp: &esp, words: words.clone(), variables_known: vars.unavailable().is_none(), room };
         let mut found = examine_esp(&view);
         found.extend(verified(&view, vars, ui)?);
         let mut found: Vec<Finding> = found.into_iter().map(|f| f.of(name)).collect();
