@@ -5,6 +5,7 @@
 //!
 //! | part | job |
 //! | --- | --- |
+//! | [`crash`] | every image that a power cut can leave of any function over a block device |
 //! | [`factory`] | a local Image Factory with every bad behaviour of real servers on demand |
 //! | [`signing`] | keys, certificates, and PE images signed as Talos' imager does it |
 //! | [`uki`] | PE images of sections, initrds, `extensions.yaml` |
@@ -14,6 +15,7 @@
 //! | [`skipped`] | what tests could not be run, said and counted |
 //! | [`media`] | a node's disk and a Secure Boot ISO |
 
+pub mod crash;
 pub mod factory;
 pub mod fat;
 #[cfg(test)]

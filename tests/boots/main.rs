@@ -10,27 +10,18 @@
 //! - `BOOTSURGEON_BOOTS_VERSIONS`: only these versions, or those that begin like this: `257,262.1`.
 #![allow(clippy::unwrap_used)]
 
-// Shared with the power-cut harness.
-#[path = "../powercut/crash.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod crash;
 mod cut_shapes;
 mod cuts;
-#[path = "../powercut/frame.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod frame;
 mod job;
 mod lab;
 mod machine;
 mod matrix;
 mod nvram;
-#[path = "../powercut/recorder.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod recorder;
 mod states;
 mod volume;
 
 use bootsurgeon::pe::Arch;
+use bootsurgeon::testkit::crash::{self, frame, recorder};
 use machine::Machine;
 use std::io::Write;
 

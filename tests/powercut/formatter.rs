@@ -1,6 +1,6 @@
 //! A formatter for the harness: volumes made down to the slot and the cluster, by nobody's code but this.
 
-use crate::frame::{Frame, Random};
+use crate::crash::{Frame, Random};
 use crate::geometry::Width;
 use crate::volumes::Shape;
 use std::collections::BTreeMap;

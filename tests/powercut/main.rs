@@ -9,10 +9,8 @@
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod checker;
-mod crash;
 mod drawn;
 mod formatter;
-mod frame;
 mod geometry;
 mod invariants;
 mod matrix;
@@ -21,10 +19,11 @@ mod naive;
 mod operations;
 mod readers;
 mod real;
-mod recorder;
 mod reference;
 #[cfg(test)]
 mod selftest;
 mod tally;
 mod traced;
 mod volumes;
+
+use bootsurgeon::testkit::crash::{self, frame, recorder};

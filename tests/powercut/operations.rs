@@ -2,7 +2,7 @@
 
 use crate::checker::{Checker, Report};
 use crate::crash::{self, Cut, Kind, Limits};
-use crate::frame::{Frame, Random};
+use crate::crash::{Frame, Random};
 use crate::invariants::{CommitWatch, Expectation, Phase, Violation};
 use crate::readers;
 use crate::recorder::{Access, Event, Fault, How, Recorder, Recording};
@@ -446,7 +446,7 @@ impl<'a> Run<'a> {
 
     fn cut_recovery(&mut self, frame: &mut Frame, events: &[Event], phase: Option<Phase>, at: &str) {
         let is_data = self.scenario.volume.data_sectors();
-        let seed = self.random.next();
+        let seed = self.random.next_u64();
         let limits = Limits { complete: 1 << crash::COMPLETE_WRITES, sampled: 6, torn: 0, seed };
         crash::enumerate(frame, events, &is_data, limits, &mut |frame, cut| {
             if self.enough() {

@@ -1,8 +1,9 @@
 //! The parts of the harness against other readers, and against themselves.
 
 use crate::checker::{Checker, Content, Problem};
+use crate::crash::frame::sector;
 use crate::crash::{self, Cut, Kind, Limits};
-use crate::frame::{Frame, Random, sector};
+use crate::crash::{Frame, Random};
 use crate::geometry::Width;
 use crate::matrix;
 use crate::readers;
@@ -157,7 +158,7 @@ fn a_remembering_checker_says_the_same_as_a_fresh_one() {
             let mut bytes = frame.get(n).bytes.to_vec();
             for _ in 0..=random.below(4) {
                 let at = random.below(bytes.len());
-                bytes[at] = random.next() as u8;
+                bytes[at] = random.next_u64() as u8;
             }
             let old = frame.set(n, sector(&bytes));
             let (a, b) = (remembering.check(&frame), Checker::default().check(&frame));

@@ -1,8 +1,8 @@
 //! Volumes to operate on, made without any formatter but this one, down to the slot: where the target's name lies in
 //! its directory and which clusters are free decides which way an operation has to go.
 
+use crate::crash::{Frame, Random};
 use crate::formatter::{Formatter, ROOT_SLOTS, first_cluster};
-use crate::frame::{Frame, Random};
 use crate::geometry::{Geometry, Width};
 use bootsurgeon::pe::Arch;
 use bootsurgeon::testkit::uki::Builder;

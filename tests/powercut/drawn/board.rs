@@ -1,8 +1,8 @@
 //! A board by lot: the volume's shape, what is in its boot menu, and what its firmware's variables say.
 
 use super::images::{Image, VERSIONS, loader};
+use crate::crash::{Frame, Random};
 use crate::formatter::{ARCHIVE, Formatter, READ_ONLY};
-use crate::frame::{Frame, Random};
 use crate::geometry::{Geometry, Width};
 use crate::volumes::{Room, Shape};
 use bootsurgeon::boot::{Type1File, Variables};
@@ -43,7 +43,7 @@ impl Board {
         let mut f = Formatter::new(shape);
         let mut oddities = Vec::new();
         if random.chance(60) {
-            f.scatter(Random::new(random.next()));
+            f.scatter(Random::new(random.next_u64()));
         }
         for directory in ["EFI", "EFI/BOOT", LINUX, "loader", "loader/entries", "loader/keys"] {
             f.directory(directory);

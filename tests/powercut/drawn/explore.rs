@@ -5,7 +5,7 @@ use super::counts::Counts;
 use super::promises::{Moved, Promise};
 use crate::checker::{Checker, Content, Problem, Report};
 use crate::crash::{self, Cut, Kind, Limits};
-use crate::frame::{Frame, Random};
+use crate::crash::{Frame, Random};
 use crate::geometry::Geometry;
 use crate::invariants::{CommitWatch, Phase, Violation, violation};
 use crate::readers;
@@ -56,7 +56,12 @@ impl Exploration<'_> {
     }
 
     fn limits(&mut self) -> Limits {
-        Limits { complete: 1 << crash::COMPLETE_WRITES, sampled: self.depth.sampled, torn: 0, seed: self.random.next() }
+        Limits {
+            complete: 1 << crash::COMPLETE_WRITES,
+            sampled: self.depth.sampled,
+            torn: 0,
+            seed: self.random.next_u64(),
+        }
     }
 
     fn one_cut(&mut self, frame: &mut Frame, cut: Cut, watches: &mut [CommitWatch]) {

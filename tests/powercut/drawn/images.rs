@@ -1,6 +1,6 @@
 //! Images for drawn menus: a few sectors each, and real enough for the boot prediction to tell them apart.
 
-use crate::frame::Random;
+use crate::crash::Random;
 use bootsurgeon::pe::Arch;
 use bootsurgeon::testkit::uki::Builder;
 

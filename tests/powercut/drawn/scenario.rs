@@ -8,8 +8,8 @@ use super::starts::{Images, Oracle, Start};
 use super::steps::{Done, How, Step, Tampering};
 use crate::checker::{Checker, Content, Report};
 use crate::crash::{self, Limits};
+use crate::crash::{Frame, Random};
 use crate::formatter::first_cluster;
-use crate::frame::{Frame, Random};
 use crate::invariants::{Violation, violation};
 use crate::recorder::{Event, Recorder};
 use bootsurgeon::Kind;
@@ -247,7 +247,7 @@ impl<'c> Scenario<'c> {
             readable_by_all: board.shape.is_read_by_all(),
             depth,
             checker: &mut self.checker,
-            random: Random::new(self.random.next()),
+            random: Random::new(self.random.next_u64()),
             counts: self.counts,
             asked,
             data,
@@ -318,7 +318,7 @@ impl<'c> Scenario<'c> {
     /// One of the states that a power cut can leave.
     fn any_state(&mut self, board: &Board, frame: &mut Frame, events: &[Event]) -> Frame {
         let is_data = data_sectors(board, &self.checker.check(frame), frame);
-        let limits = Limits { complete: 4096, sampled: 8, torn: 0, seed: self.random.next() };
+        let limits = Limits { complete: 4096, sampled: 8, torn: 0, seed: self.random.next_u64() };
         let (mut seen, mut chosen) = (0, frame.clone());
         let random = &mut self.random;
         crash::enumerate(frame, events, &is_data, limits, &mut |frame, _| {

@@ -2,7 +2,7 @@
 
 use super::board::{LINUX, longest};
 use super::images::{Image, VERSIONS};
-use crate::frame::Random;
+use crate::crash::Random;
 use bootsurgeon::block::{ReadAt, Sink, WriteAt};
 use bootsurgeon::boot::Variables;
 use bootsurgeon::esp::{BackupName, Inventory};

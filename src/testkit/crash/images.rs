@@ -4,8 +4,9 @@
 //! order, each or none of them, only the writes of one sector keep their order; what was written before a barrier is
 //! there. Torn sectors are outside the model and are asked for separately.
 
-use crate::frame::{Frame, Random, Sector, sector};
-use crate::recorder::Event;
+use super::frame::{Frame, Sector, sector};
+use super::random::Random;
+use super::recorder::Event;
 use std::collections::{BTreeMap, HashSet};
 
 /// How many states to build.
@@ -17,10 +18,11 @@ pub struct Limits {
     pub sampled: usize,
     /// Torn states in all.
     pub torn: usize,
+    /// Of the samples.
     pub seed: u64,
 }
 
-/// The specification's bound for complete enumeration: 16 sector writes.
+/// An epoch of more metadata writes than this is sampled.
 pub const COMPLETE_WRITES: usize = 16;
 
 /// An epoch of so few writes is enumerated completely, data or not.
@@ -36,12 +38,18 @@ pub enum Kind {
     /// One of a seeded sample.
     Sampled,
     /// The sector write after so many whole ones stops after `at` bytes.
-    Torn { after: usize, at: usize },
+    Torn {
+        /// Whole sector writes before it.
+        after: usize,
+        /// Bytes of it that were written.
+        at: usize,
+    },
 }
 
 /// One power cut.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
+    /// Where the state comes from.
     pub kind: Kind,
     /// Barriers that had returned.
     pub epoch: usize,
@@ -281,6 +289,7 @@ fn torn(
 }
 
 /// How many epochs are enumerated completely (their metadata), and how many sampled.
+#[must_use]
 pub fn epochs(events: &[Event], is_data: &dyn Fn(u64) -> bool, limits: Limits) -> (usize, usize) {
     let (mut complete, mut sampled) = (0, 0);
     for span in events.split(|e| matches!(e, Event::Barrier)) {

@@ -1,28 +1,36 @@
 //! A medium in memory that remembers every sector write and barrier, and fails where it is told to.
 
-use crate::frame::{Frame, Sector, sector};
-use bootsurgeon::block::{ReadAt, WriteAt};
+use super::frame::{Frame, Sector, sector};
+use crate::block::{ReadAt, WriteAt};
 use std::io;
 use std::sync::{Mutex, MutexGuard};
 
 /// What reached the medium, in program order.
 #[derive(Clone)]
 pub enum Event {
+    /// A sector was written.
     Write {
+        /// Its number.
         sector: u64,
+        /// What it holds now.
         data: Sector,
         /// What the sector held before.
         before: Sector,
     },
+    /// Everything before is on the medium.
     Barrier,
+    /// What is read next comes from the medium.
     DropCaches,
 }
 
 /// A kind of access that can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
+    /// A read.
     Read,
+    /// A write.
     Write,
+    /// A barrier.
     Barrier,
 }
 
@@ -40,30 +48,40 @@ pub enum How {
 /// One failure to inject: the `nth` (from 0) access of its kind.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
+    /// The kind of access.
     pub on: Access,
+    /// Which of them, from 0.
     pub nth: u64,
+    /// What happens.
     pub how: How,
 }
 
 /// How often each kind of access was asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Reads.
     pub reads: u64,
+    /// Writes, each of any number of sectors.
     pub writes: u64,
+    /// Barriers.
     pub barriers: u64,
 }
 
 /// What a run did: the medium at its end and the way there.
 pub struct Recording {
+    /// The medium at the end.
     pub frame: Frame,
+    /// What reached it, in order.
     pub events: Vec<Event>,
+    /// What was asked for.
     pub counts: Counts,
     /// A write that was not whole sectors inside the medium: a bug of the code under test, refused by the recorder.
     pub misuse: Option<String>,
 }
 
 impl Recording {
-    /// The medium as it was before the run.
+    /// The medium as it was before the run, and what reached it.
+    #[must_use]
     pub fn rewind(self) -> (Frame, Vec<Event>) {
         let mut frame = self.frame;
         for event in self.events.iter().rev() {
@@ -74,7 +92,8 @@ impl Recording {
         (frame, self.events)
     }
 
-    /// Whether a sector holds other bytes than before the run.
+    /// Whether anything was written.
+    #[must_use]
     pub fn wrote(&self) -> bool {
         self.events.iter().any(|e| matches!(e, Event::Write { .. }))
     }
@@ -94,10 +113,14 @@ struct Inner {
 }
 
 impl Recorder {
+    /// A medium that works.
+    #[must_use]
     pub fn new(frame: Frame) -> Self {
         Self::build(frame, None)
     }
 
+    /// A medium that fails once.
+    #[must_use]
     pub fn with_fault(frame: Frame, fault: Fault) -> Self {
         Self::build(frame, Some(fault))
     }
@@ -108,6 +131,8 @@ impl Recorder {
         Self { size, sector_size, inner: Mutex::new(Inner { recording, fault, gone: false }) }
     }
 
+    /// What was done to it.
+    #[must_use]
     pub fn into_recording(self) -> Recording {
         self.inner.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).recording
     }

@@ -1,6 +1,6 @@
 //! The bytes of a medium at one moment, as shared sectors: setting, undoing and comparing states costs a few pointers.
 
-use bootsurgeon::block::ReadAt;
+use crate::block::ReadAt;
 use sha2::{Digest, Sha256};
 use std::io;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 pub struct SectorData {
     /// The first 16 bytes of the SHA-256 of `bytes`.
     pub id: u128,
+    /// The bytes.
     pub bytes: Box<[u8]>,
 }
 
@@ -17,11 +18,13 @@ pub struct SectorData {
 pub type Sector = Arc<SectorData>;
 
 /// A sector holding `bytes`.
+#[must_use]
 pub fn sector(bytes: &[u8]) -> Sector {
     Arc::new(SectorData { id: digest(bytes), bytes: bytes.into() })
 }
 
 /// The first 16 bytes of the SHA-256 of `bytes`.
+#[must_use]
 pub fn digest(bytes: &[u8]) -> u128 {
     let mut head = [0; 16];
     head.copy_from_slice(&Sha256::digest(bytes)[..16]);
@@ -38,6 +41,10 @@ pub struct Frame {
 
 impl Frame {
     /// A medium of `sector_size`-byte sectors holding `bytes`.
+    ///
+    /// # Panics
+    /// When `bytes` are not whole sectors.
+    #[must_use]
     pub fn new(bytes: &[u8], sector_size: usize) -> Self {
         assert!(bytes.len().is_multiple_of(sector_size), "an image of whole sectors");
         let blank = vec![0; sector_size];
@@ -47,19 +54,31 @@ impl Frame {
         Self { sector_size, sectors: bytes.chunks_exact(sector_size).map(share).collect(), key: 0 }
     }
 
+    /// Bytes of a logical sector.
+    #[must_use]
     pub fn sector_size(&self) -> usize {
         self.sector_size
     }
 
+    /// Number of sectors.
+    #[must_use]
     pub fn sector_count(&self) -> u64 {
         self.sectors.len() as u64
     }
 
+    /// The nth sector.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[must_use]
     pub fn get(&self, n: u64) -> &Sector {
         &self.sectors[n as usize]
     }
 
     /// Replaces a sector and returns what was there.
+    ///
+    /// # Panics
+    /// When there are not so many.
     pub fn set(&mut self, n: u64, new: Sector) -> Sector {
         let place = &mut self.sectors[n as usize];
         if place.id != new.id {
@@ -69,15 +88,19 @@ impl Frame {
     }
 
     /// Equal for two states descending from one frame when they hold the same bytes (up to a collision of 128 bits).
+    #[must_use]
     pub fn key(&self) -> u128 {
         self.key
     }
 
     /// As [`Self::key`], whatever these sectors hold. Each is named once.
+    #[must_use]
     pub fn key_without(&self, sectors: impl Iterator<Item = u64>) -> u128 {
         sectors.fold(self.key, |key, n| key.wrapping_sub(mix(n, self.get(n).id)))
     }
 
+    /// All bytes.
+    #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.sectors.len() * self.sector_size);
         for s in &self.sectors {
@@ -87,6 +110,9 @@ impl Frame {
     }
 
     /// Writes the image to `file`, which is empty: sectors of zeros stay holes.
+    ///
+    /// # Errors
+    /// What the file reports.
     pub fn write_sparse(&self, file: &std::fs::File) -> io::Result<()> {
         use std::os::unix::fs::FileExt;
         file.set_len(self.size())?;
@@ -127,43 +153,4 @@ fn mix(n: u64, id: u128) -> u128 {
     let x = id.wrapping_add(u128::from(n).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835));
     let x = (x ^ (x >> 64)).wrapping_mul(0xD6E8_FEB8_6659_FD93_2545_F491_4F6C_DD1D);
     x ^ (x >> 61)
-}
-
-/// A small seeded generator (SplitMix64): every run can be repeated from its seed.
-#[derive(Clone)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`, which is not 0.
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    /// True in so many of a hundred cases.
-    pub fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    /// One of them.
-    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())].clone()
-    }
-
-    pub fn bytes(&mut self, n: usize) -> Vec<u8> {
-        let mut bytes: Vec<u8> =
-            std::iter::repeat_with(|| self.next().to_le_bytes()).take(n.div_ceil(8)).flatten().collect();
-        bytes.truncate(n);
-        bytes
-    }
 }
