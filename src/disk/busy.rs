@@ -58,10 +58,32 @@ fn processes() -> impl Iterator<Item = PathBuf> {
     all.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().bytes().all(|b| b.is_ascii_digit())))
 }
 
+/// A loop device over a file or block device.
+pub(super) struct OverIt {
+    /// `/dev/loop7`.
+    pub(super) device: String,
+    /// Whether it is known to be over this file. Where its own file is not to be found, length and beginning agree.
+    pub(super) known: bool,
+}
+
+impl OverIt {
+    /// `attached to /dev/loop7`, or that it may be.
+    pub(super) fn in_words(&self) -> String {
+        if self.known {
+            format!("attached to {}", self.device)
+        } else {
+            format!(
+                "perhaps attached to {0} (the file of {0} is not to be found under its name; length and beginning are the same)",
+                self.device
+            )
+        }
+    }
+}
+
 /// The loop device that a file or block device is attached to, if any: the kernel does not count that as a claim, but
 /// what is written behind its back is not seen there. Files are told apart by device and inode: a hard link or a bind
 /// mount is the same file under another name.
-pub(super) fn loop_device_over(node: &Path) -> Option<String> {
+pub(super) fn loop_device_over(node: &Path) -> Option<OverIt> {
     let node = std::fs::canonicalize(node).ok()?;
     let number = device_number(&node);
     let file = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
@@ -71,11 +93,11 @@ pub(super) fn loop_device_over(node: &Path) -> Option<String> {
         let backing = std::fs::read_to_string(dev.join("loop/backing_file")).ok()?;
         let backing = Path::new(backing.trim_end());
         let device = Path::new("/dev").join(dev.file_name().unwrap_or_default());
-        let same = backing == node
+        let known = backing == node
             || number.is_some() && device_number(backing) == number
-            || ours.is_some() && file(backing) == ours
-            || number.is_none() && file(backing).is_none() && may_be_over(&dev, &device, &node);
-        same.then(|| device.display().to_string())
+            || ours.is_some() && file(backing) == ours;
+        let may_be = || number.is_none() && file(backing).is_none() && may_be_over(&dev, &device, &node);
+        (known || may_be()).then(|| OverIt { device: device.display().to_string(), known })
     })
 }
 

@@ -294,7 +294,7 @@ impl Target {
             return Vec::new();
         }
         let mut all = busy::holders(&self.node);
-        all.extend(busy::loop_device_over(&self.node).map(|device| format!("attached to {device}")));
+        all.extend(busy::loop_device_over(&self.node).map(|over| over.in_words()));
         all
     }
 
@@ -366,11 +366,12 @@ impl Target {
         self.check_writable()?;
         let lock = self.disk.as_deref().map(lock_disk).transpose()?;
         let nodes = [Some(self.node.as_path()), self.disk.as_deref()];
-        if let Some((node, user)) =
-            nodes.iter().flatten().find_map(|node| busy::loop_device_over(node).map(|user| (node, user)))
+        if let Some((node, over)) =
+            nodes.iter().flatten().find_map(|node| busy::loop_device_over(node).map(|over| (node, over)))
         {
-            return Err(Error::refused(format!("{} is attached to {user}", node.display()))
-                .advise(format!("work on {user} itself, or detach it with `losetup -d {user}`")));
+            let device = &over.device;
+            return Err(Error::refused(format!("{} is {}", node.display(), over.in_words()))
+                .advise(format!("work on {device} itself, or detach it with `losetup -d {device}`")));
         }
         if device_number(&self.node).is_some() && sysfs::Device::of(&self.node)?.is_write_protected() {
             return Err(Error::refused(format!(
