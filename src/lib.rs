@@ -14,6 +14,7 @@
 //! | [`esp`] | what is on the ESP and what part each file plays | reads |
 //! | [`fat`] | the file system of the ESP | reads; ordered sector writes for surgery |
 //! | [`boot`] | which file systemd-boot starts, and why | nothing: pure |
+//! | [`bootpath`] | the way of the boot from the firmware to that file | nothing: pure |
 //! | [`plan`] | what a swap, restore or prune will do, held against the prediction | nothing: pure |
 //! | [`doctor`] | what is wrong with firmware, variables and ESPs, what it means, the next command | reads |
 //! | [`pod`] | Kubernetes manifests that run the program on nodes | nothing: pure; the environment of its own pods |
@@ -42,6 +43,7 @@
 pub mod authenticode;
 pub mod block;
 pub mod boot;
+pub mod bootpath;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod command;

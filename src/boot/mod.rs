@@ -30,7 +30,7 @@ mod tests;
 pub use config::MenuMode;
 pub use entry::{EntryKind, MenuEntry};
 pub use predict::{Prediction, predict, worlds};
-pub use probe::{Loader, Profile, Skip, UkiFile};
+pub use probe::{Loader, Profile, Reading, Skip, UkiFile};
 pub use roles::{Roles, roles};
 pub use text::{lenient_string, variable_string};
 pub use version::LoaderVersion;

@@ -43,16 +43,39 @@ pub struct Prediction {
 }
 
 impl Prediction {
+    /// Before anything is known.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            loader: LoaderVersion::assumed(),
+            menu: Vec::new(),
+            selected: None,
+            reason: String::new(),
+            fallback: None,
+            marked: None,
+            load_options: None,
+            renamed_to: None,
+            mode: MenuMode::Hidden,
+            enrolls_keys: false,
+            warnings: Vec::new(),
+        }
+    }
+
     /// The entry that starts without a key press.
     #[must_use]
     pub fn selected_entry(&self) -> Option<&MenuEntry> {
         self.menu.get(self.selected?)
     }
 
-    /// The file in `\EFI\Linux` that is started, with its case.
+    /// The file in `\EFI\Linux` of the ESP that is started, with its case.
     #[must_use]
     pub fn selected_file(&self) -> Option<&str> {
-        self.selected_entry()?.file.as_deref()
+        self.selected_file_on(false)
+    }
+
+    /// The file in `\EFI\Linux` that is started, if it is on that one of the two partitions.
+    #[must_use]
+    pub fn selected_file_on(&self, xbootldr: bool) -> Option<&str> {
+        self.selected_entry().filter(|e| e.xbootldr == xbootldr)?.file.as_deref()
     }
 }
 
@@ -272,7 +295,7 @@ fn warn_of_unlisted(esp: &Esp<'_>, warnings: &mut Vec<String>) {
                 continue;
             }
         }
-        for (number, skip) in &file.lost {
+        for (number, skip) in file.lost_for(&esp.loader) {
             warnings.push(format!("profile {number} of {} is not listed: it {skip}", file.name));
         }
     }

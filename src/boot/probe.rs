@@ -28,6 +28,19 @@ pub struct UkiFile {
     pub content: Result<Vec<Profile>, Skip>,
     /// Profiles that are there but cannot become entries, although others of the file can.
     pub lost: Vec<(u32, Skip)>,
+    /// The same for other versions of systemd-boot that may run.
+    pub others: Vec<Reading>,
+}
+
+/// What another version of systemd-boot reads of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// That version.
+    pub loader: LoaderVersion,
+    /// As [`UkiFile::content`].
+    pub content: Result<Vec<Profile>, Skip>,
+    /// As [`UkiFile::lost`].
+    pub lost: Vec<(u32, Skip)>,
 }
 
 /// What systemd-boot knows of one profile of a UKI.
@@ -112,14 +125,23 @@ impl UkiFile {
     pub fn probe(name: &str, source: &dyn ReadAt, loader: &LoaderVersion, machine: u16) -> Self {
         let mut lost = Vec::new();
         let content = read_profiles(source, loader, machine, &mut lost);
-        Self { name: name.to_owned(), is_dir: false, read_only: false, content, lost }
+        Self { name: name.to_owned(), is_dir: false, read_only: false, content, lost, others: Vec::new() }
+    }
+
+    /// Adds what another version of systemd-boot would read of the same file.
+    #[must_use]
+    pub fn and_for(mut self, source: &dyn ReadAt, loader: &LoaderVersion, machine: u16) -> Self {
+        let mut lost = Vec::new();
+        let content = read_profiles(source, loader, machine, &mut lost);
+        self.others.push(Reading { loader: loader.clone(), content, lost });
+        self
     }
 
     /// A directory, which systemd-boot passes over whatever its name.
     #[must_use]
     pub fn directory(name: &str) -> Self {
         let content = Err(Skip::Directory);
-        Self { name: name.to_owned(), is_dir: true, read_only: false, content, lost: Vec::new() }
+        Self { name: name.to_owned(), is_dir: true, read_only: false, content, lost: Vec::new(), others: Vec::new() }
     }
 
     /// The profiles that systemd-boot lists of it.
@@ -133,7 +155,13 @@ impl UkiFile {
         if let Some(skip) = refused(&self.name, b".efi", loader) {
             return Err(skip);
         }
-        self.content.as_deref().map_err(Clone::clone)
+        let content = self.others.iter().find(|o| o.loader == *loader).map_or(&self.content, |o| &o.content);
+        content.as_deref().map_err(Clone::clone)
+    }
+
+    /// Profiles that are there but cannot become entries of this version.
+    pub(super) fn lost_for(&self, loader: &LoaderVersion) -> &[(u32, Skip)] {
+        self.others.iter().find(|o| o.loader == *loader).map_or(&self.lost, |o| &o.lost)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use super::{CopyOut, Ui, boot_variables, check_cancelled};
 use crate::block::{ReadAt, WriteAt};
-use crate::boot::{Prediction, Variables};
+use crate::boot::Prediction;
 use crate::efivars::EfiVars;
 use crate::esp::Inventory;
 use crate::fat::Volume;
 use crate::surgery::{ContentRef, Operation};
 use crate::{Error, Kind, Result};
+use std::sync::Arc;
 
 /// How a change is to be made.
 #[derive(Debug, Clone, Default)]
@@ -64,15 +65,15 @@ pub(super) fn refuse_changed<S: ReadAt, N: ReadAt>(esp: &Inventory<S>, now: &Vol
 ///
 /// # Errors
 /// [`Kind::Io`] when it is not what the plan promised; what the medium reports.
-pub(super) fn confirm_on_medium(
+pub(super) fn confirm_on_medium<S: ReadAt>(
     medium: &dyn WriteAt,
     operation: &Operation,
-    variables: &Variables,
+    before: &Inventory<S>,
     boot: [Option<&str>; 2],
 ) -> Result<()> {
     let look = || -> Result<()> {
         medium.drop_caches()?;
-        let esp = Inventory::read(medium, variables.clone())?;
+        let esp = Inventory::read_in(medium, before.variables.clone(), Arc::clone(&before.context))?;
         esp.refuse_unreadable()?;
         let holds = |name: &str, content: &ContentRef| {
             esp.file(name).is_some_and(|f| f.entry.first_cluster == content.cluster && f.entry.bytes == content.bytes)

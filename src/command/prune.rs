@@ -53,7 +53,7 @@ impl Prune {
         for warning in target.warnings.iter().chain(&unreadable) {
             ui.event(Event::Warning(warning.clone()));
         }
-        let esp = Inventory::read(target.open()?, variables)?;
+        let esp = Inventory::read_in(target.open()?, variables, self.disk.context(target, &vars, None))?;
         esp.refuse_unsafe()?;
         let time = esp.stamp(now());
         let wishes =
@@ -77,7 +77,7 @@ impl Prune {
         confirm_on_medium(
             opened.medium(),
             &outcome.operation,
-            &esp.variables,
+            &esp,
             plan.starts_then.each_ref().map(Option::as_deref),
         )?;
         Ok(self.report(plan, true))

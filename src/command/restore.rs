@@ -12,7 +12,7 @@ use crate::block::ReadAt;
 use crate::disk::Target;
 use crate::esp::{BackupName, Inventory};
 use crate::pcr::Bank;
-use crate::plan::{NewImage, SwapPlan, SwapWishes, backups, latest_backup};
+use crate::plan::{NewImage, SwapPlan, SwapWishes, backups, latest_backup, refuse_unreached};
 use crate::surgery::{ContentRef, open_healthy};
 use crate::verify::{Check, verify};
 use crate::{Error, Result};
@@ -76,7 +76,8 @@ pub struct BackupReport {
 /// As [`Inventory::read`].
 pub fn list_backups(disk: &DiskRequest, ui: &dyn Ui) -> Result<Vec<BackupReport>> {
     let target = disk.find(ui)?;
-    let esp = Inventory::read(target.open()?, boot_variables(&disk.efivars(&target)).0)?;
+    let vars = disk.efivars(&target);
+    let esp = Inventory::read_in(target.open()?, boot_variables(&vars).0, disk.context(&target, &vars, None))?;
     let report = |(name, b): (String, BackupName)| {
         let file = esp.file(&name);
         BackupReport {
@@ -109,9 +110,11 @@ impl Restore {
         let vars = self.disk.efivars(target);
         let (variables, mut warnings) = boot_variables(&vars);
         warnings.extend(target.warnings.iter().cloned());
-        let esp = Inventory::read(target.open()?, variables)?;
+        let context = self.disk.context(target, &vars, self.trust.arch);
+        let esp = Inventory::read_in(target.open()?, variables, context)?;
         esp.refuse_unsafe()?;
         warnings.extend(esp.lost.warning());
+        warnings.extend(refuse_unreached(&esp)?);
         let (name, original) = self.choose(&esp)?;
         let Some(file) = esp.file(&name) else { return Err(Error::usage(format!("there is no file {name}"))) };
         let bytes = esp.volume.file(&file.entry)?;
@@ -160,7 +163,7 @@ impl Restore {
         let entry = &file.entry;
         let verified = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
         let outcome = order.restore(editor, &name, verified)?;
-        confirm_on_medium(opened.medium(), &outcome.operation, &esp.variables, [plan.boot_after.as_deref(); 2])?;
+        confirm_on_medium(opened.medium(), &outcome.operation, &esp, [plan.boot_after.as_deref(); 2])?;
         let after = After {
             target,
             on_a_copy: self.change.out.is_some(),

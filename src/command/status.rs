@@ -4,10 +4,11 @@ use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
 use crate::block::ReadAt;
 use crate::boot::{MenuMode, Prediction, Roles};
+use crate::bootpath::{Step, World};
 use crate::disk::Target;
 use crate::doctor::{DiskWords, EspView, Finding, examine_esp};
 use crate::efivars::Origin;
-use crate::esp::{EspFile, FileKind, Inventory};
+use crate::esp::{EspFile, FileKind, Inventory, Runs};
 use crate::fat::{FatKind, ProblemClass};
 use crate::packed::Packing;
 use crate::pe::Arch;
@@ -31,6 +32,11 @@ pub struct StatusReport {
     pub boot: BootReport,
     /// An operation that did not finish.
     pub interrupted: Option<String>,
+    /// The way of the boot at the next start, step by step.
+    pub way: Vec<Step>,
+    /// What makes the way another one, or unsure: boot options that lead nowhere or where nothing can be looked at, a start
+    /// without variables.
+    pub way_notes: Vec<String>,
     /// The boot loader.
     pub loader: Option<LoaderReport>,
     /// Where the EFI variables come from that the prediction goes by.
@@ -120,8 +126,12 @@ pub struct FileReport {
 pub struct BootReport {
     /// Entry ids in menu order.
     pub menu: Vec<String>,
-    /// The file that is started.
+    /// The file that is started: its name where it lies in `EFI/Linux`, else its path; `null` where that is no UKI.
     pub selected: Option<String>,
+    /// What is started, in words.
+    pub starts: String,
+    /// Whether the menu is on the way of the boot; else it is what a systemd-boot in `EFI/BOOT` would show.
+    pub is_on_the_way: bool,
     /// Why that one.
     pub reason: String,
     /// The menu with titles.
@@ -167,7 +177,8 @@ pub fn status(request: &Status, ui: &dyn Ui) -> Result<StatusReport> {
     let vars = request.efivars(&target);
     let (variables, unreadable) = boot_variables(&vars);
     ui.event(Event::Step("reading the ESP".into()));
-    let mut inventory = Inventory::read(target.open()?, variables)?;
+    let context = request.context(&target, &vars, None);
+    let mut inventory = Inventory::read_in(target.open()?, variables, context)?;
     inventory.examine()?;
     let mut warnings = target.warnings.clone();
     warnings.extend(unreadable);
@@ -205,6 +216,8 @@ pub(super) fn report<S: ReadAt>(
         esp: esp_report(esp),
         files: esp.files.iter().map(FileReport::of).collect(),
         boot: boot_report(esp),
+        way: esp.steps(World::Next),
+        way_notes: way_notes(esp),
         interrupted: esp.interrupted.as_ref().filter(|i| i.is_operation()).map(ToString::to_string),
         loader: esp.loader.as_ref().map(|(path, known)| LoaderReport {
             path: path.clone(),
@@ -263,16 +276,86 @@ impl FileReport {
     }
 }
 
+/// Boot options that lead nowhere, doubts, and the ways of other worlds where they end elsewhere.
+fn way_notes<S: ReadAt>(esp: &Inventory<S>) -> Vec<String> {
+    let way = esp.way(World::Next);
+    let mut notes: Vec<String> = way.passed_over.iter().map(|why| format!("passed over: {why}")).collect();
+    notes.extend(way.in_doubt.iter().map(|why| format!("perhaps before that: {why}")));
+    let (now, _) = esp.runs(World::Next);
+    for (world, when) in [(World::Later, "at the start after the next one"), (World::Reset, "without EFI variables")] {
+        let (then, _) = esp.runs(world);
+        if then != now || esp.way(world).end != way.end {
+            notes.push(format!("{when}: {}", in_words(esp, &then)));
+        }
+    }
+    notes
+}
+
+fn in_words<S: ReadAt>(esp: &Inventory<S>, runs: &Runs) -> String {
+    match runs {
+        Runs::Image { at, profile: 0 } => esp.describe_place(at),
+        Runs::Image { at, profile } => format!("profile {profile} of {}", esp.describe_place(at)),
+        Runs::Other(what) => what.clone(),
+        Runs::Nothing(why) => format!("nothing: {why}"),
+        Runs::Unknown(why) => format!("not known: {why}"),
+        Runs::Enrolment => "keys are enrolled".to_owned(),
+    }
+}
+
+/// What is started, in few words.
+fn starts(runs: &Runs, selected: Option<&str>) -> String {
+    match (selected, runs) {
+        (Some(file), _) => file.to_owned(),
+        (None, Runs::Other(what)) => what.clone(),
+        (None, Runs::Enrolment) => "the enrolment of Secure Boot keys".to_owned(),
+        (None, Runs::Unknown(_)) => "something that is not known".to_owned(),
+        (None, Runs::Nothing(_) | Runs::Image { .. }) => "nothing".to_owned(),
+    }
+}
+
+/// The file that runs: its name where it lies in `EFI/Linux`, else its path.
+fn selected<S: ReadAt>(esp: &Inventory<S>, world: World, prediction: &Prediction) -> (Option<String>, String) {
+    let (runs, by_menu) = esp.runs(world);
+    let reason = match (&runs, &by_menu) {
+        (_, Some(by_menu)) => by_menu.reason.clone(),
+        (_, None) => esp.way(world).steps.first().map_or_else(String::new, |step| step.why.clone()),
+    };
+    match runs {
+        Runs::Image { at, .. } => {
+            let name = at.path.rsplit('\\').next().unwrap_or_default().to_owned();
+            let is_linux = at.path.to_ascii_lowercase().starts_with("\\efi\\linux\\");
+            (Some(if is_linux { name } else { at.path.trim_start_matches('\\').replace('\\', "/") }), reason)
+        }
+        Runs::Enrolment => (None, reason),
+        // A program that is not known may hand over to systemd-boot: then this is what it shows.
+        Runs::Unknown(why) if by_menu.is_none() => (
+            prediction.selected_file().map(str::to_owned),
+            format!("if systemd-boot comes next: {} ({why})", prediction.reason),
+        ),
+        Runs::Other(what) | Runs::Nothing(what) | Runs::Unknown(what) => {
+            (None, if by_menu.is_some() { reason } else { what })
+        }
+    }
+}
+
 fn boot_report<S: ReadAt>(esp: &Inventory<S>) -> BootReport {
     let [now, reset]: &[Prediction; 2] = &esp.worlds;
     let danger = |entry: &crate::boot::MenuEntry| {
         let cmdline = entry.options.as_deref()?;
         crate::uki::cmdline::wipes(cmdline).map(|what| format!("wipes {what}"))
     };
+    let (selected, reason) = selected(esp, World::Next, now);
+    let is_on_the_way = esp.is_read(World::Next);
+    let mut roles = crate::boot::roles(now, &esp.variables);
+    if !is_on_the_way && !matches!(esp.runs(World::Next).0, Runs::Unknown(_)) {
+        (roles.selected, roles.fallback) = (None, None);
+    }
     BootReport {
+        starts: starts(&esp.runs(World::Next).0, selected.as_deref()),
+        is_on_the_way,
         menu: now.menu.iter().map(|e| e.id.clone()).collect(),
-        selected: now.selected_file().map(str::to_owned),
-        reason: now.reason.clone(),
+        selected,
+        reason,
         entries: now
             .menu
             .iter()
@@ -285,7 +368,7 @@ fn boot_report<S: ReadAt>(esp: &Inventory<S>) -> BootReport {
             })
             .collect(),
         mode: now.mode,
-        selected_without_variables: reset.selected_file().map(str::to_owned),
-        roles: crate::boot::roles(now, &esp.variables),
+        selected_without_variables: self::selected(esp, World::Reset, reset).0,
+        roles,
     }
 }

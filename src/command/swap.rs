@@ -20,7 +20,7 @@ use crate::factory::is_url;
 use crate::image::Candidate;
 use crate::pcr::Bank;
 use crate::pe::Head;
-use crate::plan::{NewImage, SwapPlan, SwapWishes};
+use crate::plan::{NewImage, SwapPlan, SwapWishes, refuse_unreached};
 use crate::surgery::{Staged, Staging, open_healthy};
 use crate::uki::Family;
 use crate::verify::{Check, CheckId, Policy, Report, Status, verify};
@@ -145,9 +145,11 @@ impl Swap {
         let vars = self.disk.efivars(target);
         let (variables, mut warnings) = boot_variables(&vars);
         warnings.extend(target.warnings.iter().cloned());
-        let esp = Inventory::read(target.open()?, variables)?;
+        let context = self.disk.context(target, &vars, self.trust.arch);
+        let esp = Inventory::read_in(target.open()?, variables, context)?;
         esp.refuse_unsafe()?;
         warnings.extend(esp.lost.warning());
+        warnings.extend(refuse_unreached(&esp)?);
 
         let mut policy = self.trust.policy(&vars, ui)?;
         policy.firmware_is_the_boards = self.disk.variables_are_the_boards(target);
@@ -303,7 +305,7 @@ impl<S: ReadAt> Job<'_, S> {
         check_cancelled(self.ui)?;
         self.ui.event(Event::Step("committing".into()));
         let done = staged.commit(&plan.order("swap", self.time))?;
-        confirm_on_medium(medium, &done.operation, &self.esp.variables, [plan.boot_after.as_deref(); 2])?;
+        confirm_on_medium(medium, &done.operation, self.esp, [plan.boot_after.as_deref(); 2])?;
         let sha256 = judged.image.sha256.clone();
         let after = After {
             target: self.target,

@@ -113,8 +113,9 @@ fn installed(facts: &uki::Facts) -> InstalledFacts {
 /// As [`Inventory::read`].
 pub(super) fn add_installed(policy: &mut Policy, disk: &DiskRequest, ui: &dyn Ui) -> Result<()> {
     let target = disk.find(ui)?;
-    let (variables, _) = super::boot_variables(&disk.efivars(&target));
-    let esp = Inventory::read(target.open()?, variables)?;
+    let vars = disk.efivars(&target);
+    let (variables, _) = super::boot_variables(&vars);
+    let esp = Inventory::read_in(target.open()?, variables, disk.context(&target, &vars, policy.arch))?;
     add_disk(policy, &esp, ui)
 }
 

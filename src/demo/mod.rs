@@ -92,7 +92,7 @@ impl Outcome {
 #[serde(untagged)]
 pub enum Answer {
     /// Of `status`.
-    Status(StatusReport),
+    Status(Box<StatusReport>),
     /// Of `fetch`.
     Fetch(FetchReport),
     /// Of `verify`.

@@ -232,7 +232,7 @@ impl<'a> Session<'a> {
         judge: impl FnOnce(&mut Self, &StatusReport, &mut Proofs) -> Result<()>,
     ) -> Result<bool> {
         let plan = Plan { title, command: format!("bootsurgeon status {}", path(&self.world.disk)), expected: 0 };
-        let run = |w: &World, ui: &dyn Ui| status(&w.disk_request(), ui).map(Answer::Status);
+        let run = |w: &World, ui: &dyn Ui| status(&w.disk_request(), ui).map(Box::new).map(Answer::Status);
         self.step(plan, run, |s, outcome, proofs| {
             if let Some(Answer::Status(report)) = outcome.answer() {
                 proof(proofs, "the file system is healthy", report.esp.healthy && report.interrupted.is_none());

@@ -4,7 +4,8 @@ use super::words::DiskWords;
 use super::{Finding, Severity, upgrade};
 use crate::block::ReadAt;
 use crate::boot::MenuEntry;
-use crate::esp::{EspFile, FileKind, Inventory, Room};
+use crate::bootpath::{ProgramKind, World};
+use crate::esp::{EspFile, FileKind, Inventory, Room, Runs};
 use crate::fat::{Problem, ProblemClass, ProblemKind, Remedy};
 use crate::surgery::{Interrupted, RecordState};
 use crate::uki::cmdline;
@@ -193,12 +194,19 @@ fn lost<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
 }
 
 fn loader<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
+    let known = |path: &str| view.esp.program(&path.replace('/', "\\")).ok().flatten();
     match &view.esp.loader {
         Some((_, Some(_))) => None,
+        // It leads to systemd-boot, or is an image itself.
+        Some(_) if view.esp.is_read(World::Next) || matches!(view.esp.runs(World::Next).0, Runs::Image { .. }) => None,
         Some((path, None)) => {
+            let program = known(path).filter(|p| p.kind != ProgramKind::Unknown);
             let other = "GRUB (older installations of Talos, and some single-board computers), shim, or a boot loader of another \
                          system";
-            let what = format!("{path} is no systemd-boot that is known");
+            let what = match program {
+                Some(program) => format!("{path} is {program}"),
+                None => format!("{path} is no boot loader that is known"),
+            };
             let new = |meaning| Finding::new(Severity::Warning, "not-systemd-boot", what, meaning);
             Some(if boots_by_other_means(view) {
                 new(format!(
@@ -222,6 +230,9 @@ fn boots_by_other_means<S: ReadAt>(view: &EspView<'_, S>) -> bool {
 
 fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     let (esp, words) = (view.esp, &view.words);
+    if let Some(findings) = starts_by_other_means(view) {
+        return findings;
+    }
     let now = &esp.worlds[0];
     let Some(entry) = now.selected_entry() else {
         if now.enrolls_keys || boots_by_other_means(view) {
@@ -288,6 +299,34 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// The findings where the way of the boot does not come by the menu of a systemd-boot here.
+fn starts_by_other_means<S: ReadAt>(view: &EspView<'_, S>) -> Option<Vec<Finding>> {
+    let esp = view.esp;
+    let (runs, by_menu) = esp.runs(World::Next);
+    if by_menu.is_some() {
+        return None;
+    }
+    let images = esp.files.iter().any(|f| f.kind == FileKind::Uki);
+    let meaning = "a swap changes what systemd-boot starts, and is refused as long as something else starts";
+    let finding = match runs {
+        Runs::Image { at, .. } => Finding::new(
+            Severity::Ok,
+            "starts",
+            format!("the firmware starts {} itself", esp.describe_place(&at)),
+            "without a boot menu",
+        ),
+        Runs::Other(what) if images => Finding::new(
+            Severity::Warning,
+            "images-not-started",
+            format!("the images in EFI/Linux are not started: the board starts {what}"),
+            meaning,
+        ),
+        Runs::Other(_) | Runs::Nothing(_) => return Some(Vec::new()), // said of the boot loader, and where ESPs are compared
+        Runs::Unknown(_) | Runs::Enrolment => return None,
+    };
+    Some(vec![finding])
 }
 
 fn wipes(entry: &MenuEntry) -> String {

@@ -7,7 +7,6 @@
 //! | [`Machine`] | `/proc/mounts`, `/sys/firmware/efi`, the disks in `/sys/block`, the kernel's log |
 //! | [`firmware`] | Secure Boot, efivarfs, whether variables can be set at run time, as far as reading tells |
 //! | [`decode_variables`] | the variables of systemd-boot and its stub |
-//! | [`BootOptions`] | `Boot####` and `BootOrder` |
 //! | [`examine_esp`] | an ESP: what starts, half-done upgrades, stale pins, damage, space |
 //! | [`what_starts`], [`several_esps`] | which ESP the firmware turns to, and where it might be the wrong one |
 //! | [`explain`] | a line of text that `talosctl` or the console showed |
@@ -15,7 +14,6 @@
 mod esp;
 mod failures;
 mod firmware;
-mod load_option;
 mod machine;
 mod start;
 mod upgrade;
@@ -25,7 +23,6 @@ mod words;
 pub use esp::{EspView, examine_esp};
 pub use failures::{FailureClass, KNOWN_FAILURES, explain, in_log};
 pub use firmware::{FirmwareFacts, SetVariable, firmware};
-pub use load_option::{BootOption, BootOptions, BootTarget, FirmwareStart};
 pub use machine::{Machine, Mount};
 pub use start::{EspPlace, several_esps, what_starts};
 pub use variables::{DecodedVariable, decode as decode_variables};

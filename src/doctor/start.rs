@@ -1,7 +1,8 @@
-//! Which ESP the firmware turns to: `Boot####` held against the ESPs that are there, and where it may be the wrong one.
+//! Which ESP the firmware turns to: its way held against the ESPs that are there, and where it may be the wrong one.
 
-use super::load_option::{BootOptions, FirmwareStart};
 use super::{Finding, Severity};
+use crate::bootpath::{BootOptions, FirmwareStart, StepKind, Way};
+use crate::disk::PartUuid;
 use crate::pe::Arch;
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ pub struct EspPlace {
     /// For people: the disk and the partition.
     pub name: String,
     /// Its PARTUUID, where a partition table tells it.
-    pub partuuid: Option<Uuid>,
+    pub partuuid: Option<PartUuid>,
     /// The removable-media loader that is there: `EFI/BOOT/BOOTAA64.EFI`.
     pub loader: Option<String>,
     /// Whether there are images in `EFI/Linux`.
@@ -24,9 +25,9 @@ pub struct EspPlace {
 }
 
 /// What the firmware starts, in a sentence, and what is wrong with its list. `options` are held against the ESPs already
-/// ([`BootOptions::check`]); without variables they are empty.
+/// ([`BootOptions::check`]); without variables they are empty. `way` is the one of the next start.
 #[must_use]
-pub fn what_starts(options: &BootOptions, esps: &[EspPlace]) -> (String, Vec<Finding>) {
+pub fn what_starts(way: &Way, options: &BootOptions, esps: &[EspPlace]) -> (String, Vec<Finding>) {
     let mut findings = Vec::new();
     for option in options.options.iter().filter(|o| o.problem.is_some()).take(MAX_SAME) {
         let problem = option.problem.as_deref().unwrap_or_default();
@@ -51,37 +52,15 @@ pub fn what_starts(options: &BootOptions, esps: &[EspPlace]) -> (String, Vec<Fin
             "the firmware ignores what it cannot read",
         ));
     }
-    let first = esps.iter().find(|e| e.loader.is_some());
-    let removable = || {
-        match first {
-        Some(e) => format!("{} on {}", e.loader.as_deref().unwrap_or_default(), e.name),
-        None => "nothing that is known: no ESP here has EFI/BOOT/BOOT<ARCH>.EFI; most firmwares try the network and end in their \
-                 setup or a shell"
-            .to_owned(),
-    }
-    };
-    let sentence = match options.start() {
-        FirmwareStart::Option(name) => {
-            let option = options.options.iter().find(|o| o.name == name);
-            let (text, path) = option.map_or(("", ""), |o| (o.description.as_str(), o.target.path.as_str()));
-            format!("{name} ({text:?}): {path}")
-        }
-        FirmwareStart::Unknown(name) => {
-            let option = options.options.iter().find(|o| o.name == name);
-            let text = option.map_or("", |o| o.description.as_str());
-            let why = option.map_or("", |o| o.target.path.as_str());
-            format!("{name} ({text:?}) first, which cannot be followed from here ({why}); then {}", removable())
-        }
-        FirmwareStart::RemovableMedia => removable(),
-    };
-    let started = options.start();
+    let sentence = sentence(way);
+    let started = &way.by;
     for esp in esps.iter().filter(|e| e.loader.is_none() && e.has_images) {
         let wanted = format!("EFI/BOOT/{}", esp.arch.unwrap_or(Arch::Arm64).removable_loader());
         let by_option = options
             .options
             .iter()
             .find(|o| o.problem.is_none() && o.target.partuuid.is_some() && o.target.partuuid == esp.partuuid);
-        let (severity, meaning) = match (by_option, &started) {
+        let (severity, meaning) = match (by_option, started) {
             (Some(o), FirmwareStart::Option(name)) if *name == o.name => (
                 Severity::Warning,
                 format!(
@@ -109,6 +88,33 @@ pub fn what_starts(options: &BootOptions, esps: &[EspPlace]) -> (String, Vec<Fin
         );
     }
     (sentence, findings)
+}
+
+/// `Boot0001 ("Talos Linux UKI"): EFI/BOOT/BOOTAA64.EFI on node/dev/sda`.
+fn sentence(way: &Way) -> String {
+    let place = way.steps.first().and_then(|step| step.place.clone());
+    let what = way.steps.first().map_or("nothing", |step| step.what.as_str());
+    let start = match (&way.by, place) {
+        (FirmwareStart::Option(_), Some(place)) => format!("{what}: {place}"),
+        (FirmwareStart::RemovableMedia, Some(place)) => place,
+        _ => "nothing that is known: no ESP here has EFI/BOOT/BOOT<ARCH>.EFI; most firmwares try the network and end in their setup \
+              or a shell"
+            .to_owned(),
+    };
+    let programs: Vec<&str> =
+        way.steps.iter().filter(|step| step.step == StepKind::Program).map(|step| step.what.as_str()).collect();
+    let start = match programs.as_slice() {
+        [] => start,
+        [only] if only.starts_with("systemd-boot") => start,
+        several => format!("{start}, which is {}", several.join(", which starts ")),
+    };
+    match way.in_doubt.as_slice() {
+        [] => start,
+        doubts => format!(
+            "perhaps something else first, which cannot be followed from here: {}; then {start}",
+            doubts.join("; ")
+        ),
+    }
 }
 
 /// More than one ESP that something could start from, and signs that the wrong one does. `booted_from` is
@@ -151,7 +157,7 @@ pub fn several_esps(esps: &[EspPlace], booted_from: Option<Uuid>, complete: bool
         }
     }
     let Some(booted) = booted_from else { return findings };
-    match esps.iter().find(|e| e.partuuid == Some(booted)) {
+    match esps.iter().find(|e| e.partuuid == Some(PartUuid::Gpt(booted))) {
         Some(e) if !e.has_images && esps.iter().any(|o| o.has_images) => findings.push(
             Finding::new(
                 Severity::Problem,
@@ -190,7 +196,7 @@ mod tests {
     fn esp(name: &str, partuuid: Uuid, loader: bool, has_images: bool) -> EspPlace {
         EspPlace {
             name: name.into(),
-            partuuid: Some(partuuid),
+            partuuid: Some(PartUuid::Gpt(partuuid)),
             loader: loader.then(|| "EFI/BOOT/BOOTAA64.EFI".into()),
             has_images,
             arch: Some(Arch::Arm64),
@@ -215,12 +221,22 @@ mod tests {
 
     #[test]
     fn without_a_loader_the_firmware_goes_elsewhere() {
+        let way = |by, what: &str, place: Option<&str>| Way {
+            steps: vec![crate::bootpath::Step::firmware(what, place)],
+            end: crate::bootpath::End::Nothing(String::new()),
+            in_doubt: Vec::new(),
+            passed_over: Vec::new(),
+            by,
+        };
         let options = BootOptions::default();
-        let (says, findings) = what_starts(&options, &[esp("sda 1", A, false, true)]);
+        let nothing = way(FirmwareStart::Nothing, "nothing", None);
+        let (says, findings) = what_starts(&nothing, &options, &[esp("sda 1", A, false, true)]);
         assert!(says.starts_with("nothing that is known"), "{says}");
         assert_eq!((findings[0].id, findings[0].severity), ("no-boot-loader", Severity::Problem));
-        let (says, findings) = what_starts(&options, &[esp("sda 1", A, true, true)]);
-        assert_eq!(says, "EFI/BOOT/BOOTAA64.EFI on sda 1");
+        let place = "EFI/BOOT/BOOTAA64.EFI on sda 1";
+        let removable = way(FirmwareStart::RemovableMedia, "the removable-media path", Some(place));
+        let (says, findings) = what_starts(&removable, &options, &[esp("sda 1", A, true, true)]);
+        assert_eq!(says, place);
         assert!(findings.is_empty());
     }
 }

@@ -28,7 +28,9 @@ fn again<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
     let starts = esp.selected()?;
     let ours = again_number(starts.name()).unwrap_or(0);
     let siblings = || {
-        let same = |f: &&EspFile| f.kind == FileKind::Uki && f.version().is_some() && f.version() == starts.version();
+        let same = |f: &&EspFile| {
+            f.kind == FileKind::Uki && !f.is_foreign && f.version().is_some() && f.version() == starts.version()
+        };
         esp.files.iter().filter(same).filter_map(|f| Some((again_number(f.name())?, f)))
     };
     let (_, newest) = siblings().filter(|(n, _)| *n > ours).max_by_key(|(n, _)| *n)?;

@@ -219,6 +219,12 @@ impl EfiVars {
         self.read("RTStorageVolatile", U_BOOT).is_ok_and(|v| v.is_some())
     }
 
+    /// Whether the firmware is U-Boot.
+    #[must_use]
+    pub fn is_uboot(&self) -> bool {
+        self.store().is_some_and(|s| s.format == StoreFormat::UBoot) || self.lost_at_restart()
+    }
+
     /// Where they come from.
     #[must_use]
     pub fn origin(&self) -> Origin {

@@ -24,7 +24,8 @@ pub(super) struct Extras {
 impl Extras {
     /// Those of every name in `EFI/Linux`. A directory that cannot be read is an error unless the volume is `damaged`.
     pub(super) fn read<S: ReadAt>(volume: &Volume<S>, damaged: bool) -> Result<Vec<Self>> {
-        let list = |path: &str| super::as_far_as_it_goes(volume.list(path), damaged).map(Option::unwrap_or_default);
+        let list =
+            |path: &str| super::read::as_far_as_it_goes(volume.list(path), damaged).map(Option::unwrap_or_default);
         let mut all = Vec::new();
         let named = |name: &str| name.to_ascii_lowercase().ends_with(".efi.extra.d");
         for directory in list(LINUX_DIR)?.into_iter().filter(|e| e.is_dir() && named(&e.name)).take(MAX) {

@@ -3,28 +3,33 @@
 //! Reads only. [`Inventory::read`] looks at headers and is quick; [`Inventory::examine`] also reads every image whole,
 //! for hashes and schematics.
 
+mod context;
 mod extras;
 mod names;
+mod predict;
+mod read;
 mod room;
+mod runs;
 
+pub use context::{Context, OtherVolume};
 pub use names::{BackupName, backup_of, disabled_of};
 pub use room::{Room, WayToRoom};
+pub use runs::Runs;
 
-use crate::block::{Pieces, ReadAt, sha256_of};
-use crate::boot::{self, Esp, Loader, LoaderVersion, OtherLoaders, Prediction, Type1File, UkiFile, Variables};
-use crate::fat::{Entry, Health, Volume, same_name};
+use crate::block::{ReadAt, sha256_of};
+use crate::boot::{Loader, OtherLoaders, Prediction, Type1File, UkiFile, Variables};
+use crate::bootpath::Way;
+use crate::fat::{Entry, Health, Volume};
 use crate::pe::Arch;
 use crate::surgery::{Interrupted, LINUX_DIR, LostClusters, interrupted, refuse_unhealthy};
 use crate::uki::{Family, Identity};
-use crate::{Code, Error, Kind, Result, uki};
+use crate::{Code, Error, Result, uki};
 use extras::Extras;
+pub(crate) use predict::linux_file;
+use predict::{Companion, Rules};
+use read::{Watch, as_far_as_it_goes, board_arch, describe, find_loader, has_loader, type1_files, unhealthy};
 use serde::Serialize;
-use std::sync::{Mutex, PoisonError};
-
-/// More Type #1 entries than any loader would show.
-const MAX_TYPE1: usize = 1024;
-/// `loader.conf` and Type #1 entries are short texts.
-const MAX_TEXT: u32 = 64 * 1024;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The year 2100, in seconds since 1970 UTC: a number beyond it is no time of a swap.
 pub(crate) const END_OF_TIME: u64 = 4_102_444_800;
@@ -56,6 +61,8 @@ pub struct EspFile {
     pub facts: Option<uki::Facts>,
     /// Why it is broken.
     pub trouble: Option<String>,
+    /// It is for another architecture whose boot loader is on this ESP, too: another board starts it.
+    pub is_foreign: bool,
     /// The file in the menu that it doubles: the same system of the same version, kernel and architecture
     /// ([`uki::Identity`]).
     pub duplicate_of: Option<String>,
@@ -113,14 +120,21 @@ pub struct Inventory<S> {
     pub loader: Option<(String, Option<Loader>)>,
     /// The EFI variables, as far as they could be read.
     pub variables: Variables,
-    /// What the board starts with these variables, and with none (NVRAM reset).
+    /// What lies around the volume.
+    pub context: Arc<Context>,
+    /// What systemd-boot starts with these variables, and with none (NVRAM reset). Whether the way of the boot comes by it
+    /// at all, [`Self::way`] tells.
     pub worlds: [Prediction; 2],
+    /// The ways of the boot, in the order of `WORLDS`.
+    ways: [Way; 3],
     /// The files as systemd-boot sees them.
     linux: Vec<UkiFile>,
     surroundings: Surroundings,
     extras: Vec<Extras>,
-    /// The boot loader's version and machine type.
-    rules: (LoaderVersion, u16),
+    /// What systemd-boot reads on the Extended Boot Loader Partition.
+    companion: Option<Companion>,
+    /// The systemd-boots of these ways.
+    rules: [Rules; 3],
     /// The first error of the medium that was taken for a broken or missing file.
     unreadable: Mutex<Option<String>>,
 }
@@ -135,11 +149,19 @@ struct Surroundings {
 }
 
 impl<S: ReadAt> Inventory<S> {
-    /// Reads an ESP. A damaged volume is read as far as it goes: `health` tells.
+    /// Reads an ESP of which nothing else is known. A damaged volume is read as far as it goes: `health` tells.
     ///
     /// # Errors
-    /// [`Kind::Unsafe`] when the volume cannot be opened or its root directory not read.
+    /// [`crate::Kind::Unsafe`] when the volume cannot be opened or its root directory not read.
     pub fn read(source: S, variables: Variables) -> Result<Self> {
+        Self::read_in(source, variables, Arc::default())
+    }
+
+    /// Reads an ESP in its surroundings.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_in(source: S, variables: Variables, context: Arc<Context>) -> Result<Self> {
         let volume = Volume::open(source).map_err(unhealthy)?;
         let health = Health::check(&volume).map_err(unhealthy)?;
         let interrupted = interrupted(&volume)?;
@@ -149,28 +171,26 @@ impl<S: ReadAt> Inventory<S> {
         // What cannot be read looks like what is not there; whoever decides by it has to know.
         let watch = Watch { source: volume.source(), first_error: Mutex::default() };
         let watched = Volume::with_table(watch, volume.geometry().clone(), volume.table().clone());
-        let loader = as_far_as_it_goes(find_loader(&watched), damaged)?;
-        let rules = rules(&watched, loader.as_ref())?;
-        let (version, machine) = rules.clone();
+        let arch = board_arch(&watched, &context);
+        let loader = as_far_as_it_goes(find_loader(&watched, arch), damaged)?;
+        let ways = predict::ways(&watched, &context);
+        let rules = ways.each_ref().map(|way| Rules::of(way, &watched, context.this(), arch));
+        let others: Vec<Arch> = Arch::ALL.into_iter().filter(|a| *a != arch && has_loader(&watched, *a)).collect();
         let mut files = Vec::new();
         let mut linux = Vec::new();
         for entry in as_far_as_it_goes(watched.list(LINUX_DIR), damaged)?.unwrap_or_default() {
-            let seen = if entry.is_dir() {
-                UkiFile::directory(&entry.name)
-            } else {
-                probe(&watched, &entry, &version, machine)
-            };
+            let seen = predict::seen(&watched, &entry, &rules);
             if !entry.is_dir() {
-                files.push(describe(&watched, entry, &seen, &version));
+                files.push(describe(&watched, entry, &seen, &rules[0].version, &others));
             }
             linux.push(seen);
         }
         let surroundings = Surroundings::read(&watched, damaged)?;
         let extras = Extras::read(&watched, damaged)?;
+        let companion = context.xbootldr().map(|x| Companion::read(x, &rules)).transpose()?;
         let unreadable =
             Mutex::new(watched.into_source().first_error.into_inner().unwrap_or_else(PoisonError::into_inner));
-        let unknown = || boot::predict(&nothing(), &Variables::default());
-        let worlds = [unknown(), unknown()];
+        let unknown = || Prediction::unknown();
         let mut inventory = Self {
             volume,
             health,
@@ -179,10 +199,13 @@ impl<S: ReadAt> Inventory<S> {
             files,
             loader,
             variables,
-            worlds,
+            context,
+            worlds: [unknown(), unknown()],
+            ways,
             linux,
             surroundings,
             extras,
+            companion,
             rules,
             unreadable,
         };
@@ -232,8 +255,15 @@ impl<S: ReadAt> Inventory<S> {
         if Extras::read(now, false)? != self.extras {
             return changed("what lies beside an image for the stub to add");
         }
-        if find_loader(now)? != self.loader {
+        if find_loader(now, board_arch(now, &self.context))? != self.loader {
             return changed("the boot loader in EFI/BOOT");
+        }
+        if predict::ways(now, &self.context) != self.ways {
+            return changed("what the firmware starts");
+        }
+        let companion = self.context.xbootldr().map(|x| Companion::read(x, &self.rules)).transpose()?;
+        if companion != self.companion {
+            return changed("the Extended Boot Loader Partition");
         }
         Ok(())
     }
@@ -269,85 +299,10 @@ impl<S: ReadAt> Inventory<S> {
         }
     }
 
-    /// The boot loader's rules and machine type that predictions are made for.
-    #[must_use]
-    pub fn rules(&self) -> (LoaderVersion, u16) {
-        self.rules.clone()
-    }
-
     /// The addons, credentials and extension images in `<name>.extra.d/`, which systemd's stub adds to the UKI of this name.
     #[must_use]
     pub fn companions_of(&self, name: &str) -> Vec<&str> {
         Extras::of(&self.extras, name)
-    }
-
-    /// Whether systemd-boot lists a file of this name.
-    #[must_use]
-    pub fn lists(&self, name: &str) -> bool {
-        self.linux.iter().any(|f| f.name == name && f.listed(&self.worlds[0].loader).is_ok())
-    }
-
-    /// The files of `EFI/Linux` as systemd-boot sees them, in on-disk order.
-    #[must_use]
-    pub fn as_seen(&self) -> &[UkiFile] {
-        &self.linux
-    }
-
-    /// What the board would start if `EFI/Linux` held these files: with the variables as they are, and with none.
-    pub fn predict(&self, linux: &[UkiFile]) -> [Prediction; 2] {
-        self.with_esp(linux, |esp| boot::worlds(esp, &self.variables))
-    }
-
-    /// Every boot that a plan has to hold for, and its name: as [`Self::predict`], and where a one-shot variable is set, the
-    /// boot after the one that uses it up.
-    pub fn futures(&self, linux: &[UkiFile]) -> Vec<(Prediction, &'static str)> {
-        self.with_esp(linux, |esp| {
-            let [now, reset] = boot::worlds(esp, &self.variables);
-            let mut all = vec![(now, "with the EFI variables as they are"), (reset, "without EFI variables")];
-            if self.variables.oneshot.is_some() {
-                let later = boot::predict(esp, &self.variables.after_one_boot());
-                all.push((later, "once the one-shot variable is used up"));
-            }
-            all
-        })
-    }
-
-    fn with_esp<T>(&self, linux: &[UkiFile], then: impl FnOnce(&Esp<'_>) -> T) -> T {
-        let find = |path: &str| match self.volume.find(&path.replace('\\', "/")) {
-            Ok(found) => found,
-            Err(e) => {
-                if e.kind() == Kind::Io {
-                    self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| e.to_string());
-                }
-                None
-            }
-        };
-        // A Type #1 entry may name a file of the directory that is looked at as it would be.
-        let there = |name: &str| linux.iter().any(|f| same_name(&f.name, name));
-        let exists = |path: &str| match (linux_file(path), find(path)) {
-            (None, found) => found.is_some(),
-            // By its short name, perhaps.
-            (Some(_), Some(entry)) => there(&entry.name),
-            (Some(name), None) => there(name),
-        };
-        let (loader, machine) = self.rules();
-        let s = &self.surroundings;
-        let esp = Esp {
-            loader,
-            machine,
-            loader_path: self
-                .loader
-                .as_ref()
-                .map_or_else(String::new, |(path, _)| format!("\\{}", path.replace('/', "\\"))),
-            linux: linux.to_vec(),
-            type1: s.type1.clone(),
-            loader_conf: s.loader_conf.clone(),
-            key_dirs: s.key_dirs.clone(),
-            others: s.others,
-            exists: &exists,
-            xbootldr: None,
-        };
-        then(&esp)
     }
 
     /// The time for names of backups: `now`, and on a board without a clock one second after the newest backup, so that
@@ -366,11 +321,12 @@ impl<S: ReadAt> Inventory<S> {
         self.files.iter().find(|f| f.name() == name)
     }
 
-    /// The architecture of the board, as its boot loader tells, else its images.
+    /// The architecture of the board, as it is known or its boot loader tells, else its images.
     #[must_use]
     pub fn arch(&self) -> Option<Arch> {
         let loader = self.loader.as_ref().and_then(|(_, l)| Arch::from_machine(l.as_ref()?.machine));
-        loader.or_else(|| self.files.iter().find_map(EspFile::arch))
+        let asked = self.context.arch.filter(|arch| has_loader(&self.volume, *arch));
+        asked.or(loader).or_else(|| self.files.iter().find_map(EspFile::arch))
     }
 
     /// The file of this name, by FAT's rules.
@@ -406,162 +362,8 @@ impl<S: ReadAt> Inventory<S> {
     }
 }
 
-impl Surroundings {
-    fn read<S: ReadAt>(volume: &Volume<S>, damaged: bool) -> Result<Self> {
-        let text = |path: &str| as_far_as_it_goes(volume.read_small(path, MAX_TEXT), damaged);
-        let list = |path: &str| Ok::<_, Error>(as_far_as_it_goes(volume.list(path), damaged)?.unwrap_or_default());
-        let mut type1 = Vec::new();
-        for e in list("loader/entries")?.into_iter().take(MAX_TYPE1) {
-            let text = if e.is_dir() { None } else { text(&format!("loader/entries/{}", e.name))? };
-            type1.push(Type1File { is_dir: e.is_dir(), text: text.unwrap_or_default(), name: e.name });
-        }
-        let keys = list("loader/keys")?;
-        let there = |path: &str| volume.find(path).ok().flatten().is_some();
-        Ok(Self {
-            type1,
-            loader_conf: text("loader/loader.conf")?,
-            key_dirs: keys.into_iter().filter(Entry::is_dir).map(|e| e.name).collect(),
-            others: OtherLoaders {
-                macos: there("System/Library/CoreServices/boot.efi"),
-                windows: there("EFI/Microsoft/Boot/bootmgfw.efi"),
-                efi_shell: there("shellx64.efi") || there("shellaa64.efi"),
-                default_loader: false,
-            },
-        })
-    }
-}
-
-/// On a damaged volume, what cannot be read counts as not there: firmware fails on it too, and nothing is decided by it,
-/// because a damaged volume is not written. On a sound one it stays an error.
-fn as_far_as_it_goes<T>(read: Result<Option<T>>, damaged: bool) -> Result<Option<T>> {
-    match read {
-        Err(e) if damaged && e.kind() == Kind::Rejected => Ok(None),
-        read => read,
-    }
-}
-
-/// The name of the file, if a path of a Type #1 entry leads into `EFI/Linux`.
-pub(crate) fn linux_file(path: &str) -> Option<&str> {
-    let mut parts = path.split(['\\', '/']).filter(|part| !part.is_empty());
-    let named = |part: Option<&str>, name: &str| part.is_some_and(|part| part.eq_ignore_ascii_case(name));
-    let inside = named(parts.next(), "EFI") && named(parts.next(), "Linux");
-    let name = parts.next()?;
-    (inside && parts.next().is_none()).then_some(name)
-}
-
-/// A volume that is no FAT at all, or without a root directory: it is the ESP that is bad, not an image.
-fn unhealthy(e: Error) -> Error {
-    if e.kind() != Kind::Rejected {
-        return e;
-    }
-    e.while_doing("the file system of the ESP is not healthy")
-        .with_code(Code::Unhealthy)
-        .advise("make an image of the partition first, then repair it with `fsck.fat` from another system")
-}
-
 /// The refusal to decide by what the medium did not give.
 fn unreadable(why: &str) -> Error {
     Error::new(Code::Medium, format!("the medium does not give what is on it: {why}"))
         .advise("nothing was changed; try again, and do not trust a medium that goes on failing")
-}
-
-/// The removable-media loader, which is what Talos installs.
-fn find_loader<S: ReadAt>(volume: &Volume<S>) -> Result<Option<(String, Option<Loader>)>> {
-    for arch in [Arch::Arm64, Arch::Amd64] {
-        let path = format!("EFI/BOOT/{}", arch.removable_loader());
-        if let Some(entry) = volume.find(&path)?.filter(|e| !e.is_dir()) {
-            let loader = volume.file(&entry).ok().and_then(|bytes| Loader::probe(&bytes));
-            return Ok(Some((path, loader)));
-        }
-    }
-    Ok(None)
-}
-
-/// The version and machine type to predict by: the loader's; without one the first image tells the machine.
-fn rules<S: ReadAt>(volume: &Volume<S>, loader: Option<&(String, Option<Loader>)>) -> Result<(LoaderVersion, u16)> {
-    if let Some((path, known)) = loader {
-        if let Some(l) = known {
-            return Ok((l.version.clone(), l.machine));
-        }
-        let machine = if path.ends_with(Arch::Arm64.removable_loader()) { 0xAA64 } else { 0x8664 };
-        return Ok((LoaderVersion::assumed(), machine));
-    }
-    // A directory that cannot be read tells nothing; who lists it for its own sake finds out.
-    for entry in volume.list(LINUX_DIR).ok().flatten().unwrap_or_default() {
-        if let Some(arch) = volume.file(&entry).ok().and_then(|f| crate::pe::Head::read(&f).ok()).map(|h| h.machine) {
-            return Ok((LoaderVersion::assumed(), arch));
-        }
-    }
-    Ok((LoaderVersion::assumed(), 0xAA64))
-}
-
-/// A file as systemd-boot sees it. A broken chain reads as an empty file: firmware would fail there too.
-fn probe<S: ReadAt>(volume: &Volume<S>, entry: &Entry, version: &LoaderVersion, machine: u16) -> UkiFile {
-    let mut seen = match volume.file(entry) {
-        Ok(bytes) => UkiFile::probe(&entry.name, &bytes, version, machine),
-        Err(_) => UkiFile::probe(&entry.name, &Vec::new(), version, machine),
-    };
-    seen.read_only = entry.attributes.is_read_only();
-    seen
-}
-
-fn describe<S: ReadAt>(volume: &Volume<S>, entry: Entry, seen: &UkiFile, loader: &LoaderVersion) -> EspFile {
-    let bytes: Result<Pieces<&S>> = volume.file(&entry);
-    let facts = bytes.and_then(|b| uki::probe(&b));
-    let mut trouble = None;
-    let named_efi = entry.name.to_ascii_lowercase().ends_with(".efi");
-    let kind = match BackupName::parse(&entry.name) {
-        Some(BackupName { disabled: false, .. }) => FileKind::Backup,
-        Some(BackupName { disabled: true, .. }) => FileKind::Disabled,
-        None if !named_efi => FileKind::Other,
-        None => {
-            trouble = match (seen.listed(loader), &facts) {
-                (Err(skip), _) => Some(skip.to_string()),
-                (Ok(_), Err(e)) => Some(e.to_string()),
-                (Ok(_), Ok(facts)) if facts.extent(".linux").is_none() => Some("has no kernel (.linux section)".into()),
-                (Ok(_), Ok(_)) => None,
-            };
-            if trouble.is_some() { FileKind::Broken } else { FileKind::Uki }
-        }
-    };
-    EspFile { kind, entry, facts: facts.ok(), trouble, duplicate_of: None, sha256: None, schematic: None }
-}
-
-/// A source that remembers the first failure of the medium, for code that takes a failure for a broken file.
-struct Watch<'s, S> {
-    source: &'s S,
-    first_error: Mutex<Option<String>>,
-}
-
-impl<S: ReadAt> ReadAt for Watch<'_, S> {
-    fn size(&self) -> u64 {
-        self.source.size()
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-        let result = self.source.read_exact_at(buf, offset);
-        // A range that does not exist is the file system's mistake.
-        if let Err(e) = &result
-            && e.kind() != std::io::ErrorKind::UnexpectedEof
-        {
-            let mut first = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
-            first.get_or_insert_with(|| format!("byte {offset} of the ESP: {e}"));
-        }
-        result
-    }
-}
-
-fn nothing() -> Esp<'static> {
-    Esp {
-        loader: LoaderVersion::assumed(),
-        machine: 0,
-        loader_path: String::new(),
-        linux: Vec::new(),
-        type1: Vec::new(),
-        loader_conf: None,
-        key_dirs: Vec::new(),
-        others: OtherLoaders::default(),
-        exists: &|_| false,
-        xbootldr: None,
-    }
 }

@@ -41,6 +41,18 @@ impl Arch {
         }
     }
 
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Arm64, Self::Amd64];
+
+    /// The COFF machine type.
+    #[must_use]
+    pub const fn machine(self) -> u16 {
+        match self {
+            Self::Arm64 => 0xAA64,
+            Self::Amd64 => 0x8664,
+        }
+    }
+
     /// The name that Talos and the Image Factory use.
     #[must_use]
     pub const fn name(self) -> &'static str {

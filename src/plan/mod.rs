@@ -7,11 +7,13 @@
 //! A plan reads an inventory and asks [`crate::boot`]; [`crate::surgery`] carries out the operation it gives.
 
 mod prune;
+mod reach;
 mod room;
 mod states;
 mod swap;
 
 pub use prune::{PrunePlan, PruneWishes};
+pub use reach::refuse_unreached;
 pub use room::{beside, room, room_for_one_more};
 pub use swap::{NewImage, SwapPlan, SwapWishes};
 

@@ -72,7 +72,13 @@ impl PrunePlan {
         hold(starts(0), "starts next");
         hold(starts(1), "starts if the EFI variables are lost");
         hold(roles.running_file.as_deref(), "was started at the last boot");
-        hold(starts(2), "starts once the one-shot variable is used up");
+        hold(starts(2), "starts once what is set for one start is used up");
+        for (name, option) in esp.named_by_options() {
+            hold(Some(&name), &format!("{option} of the firmware starts it itself"));
+        }
+        for file in esp.files.iter().filter(|f| f.is_foreign) {
+            hold(Some(file.name()), "for another architecture, whose boot loader is here as well");
+        }
         if !wishes.no_fallback {
             let kept = [starts(0), starts(1)].into_iter().flatten();
             let kept_versions: Vec<&str> = kept.filter_map(|n| esp.file(n)?.version()).collect();

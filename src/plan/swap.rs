@@ -110,9 +110,11 @@ impl SwapPlan {
                 let identity = f.identity();
                 let same = identity.is_some() && (identity == new || identity == old);
                 let listed_but_dead = f.kind == FileKind::Broken && esp.lists(f.name());
-                f.kind == FileKind::Uki && same || listed_but_dead
+                f.kind == FileKind::Uki && !f.is_foreign && same || listed_but_dead
             };
+            let named = esp.named_by_options();
             let others = esp.files.iter().filter(|f| f.name() != target && Some(f.name()) != retired.as_deref());
+            let others = others.filter(|f| !named.iter().any(|(name, _)| name == f.name()));
             disable.extend(others.filter(doubles).map(|f| f.name().to_owned()));
         }
 
@@ -176,6 +178,10 @@ impl SwapPlan {
         warnings.extend(another_system(before.as_deref().and_then(|name| esp.file(name)), image.facts));
         warnings.extend(pinned_elsewhere(esp, &renames));
         warnings.extend(companions(esp, &target));
+        let named = esp.named_by_options().into_iter().filter(|(name, _)| renames.iter().any(|r| r.from == *name));
+        warnings.extend(named.map(|(name, option)| {
+            format!("{option} of the firmware names {name}, which gets another name: that option then leads nowhere")
+        }));
         Ok(Ok(Self {
             bytes_to_write: image.bytes_to_write,
             boot_before: before,
@@ -334,8 +340,7 @@ fn arranged<S: ReadAt>(
     target: &str,
     gone: impl Fn(&str) -> bool,
 ) -> Result<Vec<UkiFile>> {
-    let (loader, machine) = esp.rules();
-    let new = UkiFile::probe(target, image.source, &loader, machine);
+    let new = esp.probe(target, image.source);
     // Every other entry would win over an image that cannot be read, and leave the menu for it.
     if let Err(Skip::Unreadable(why)) = &new.content {
         return Err(Error::io(format!("the new image cannot be read: {why}")));

@@ -93,6 +93,21 @@ fn two_esps_are_listed_and_one_is_chosen() {
     let lab = Lab::new();
     let disk = lab.fixture("disk-two-esps.img.zst");
     let image = uki(&lab, INSTALLER);
+    let second = 38 * 1024 * 1024;
+    if !tool("mcopy") {
+        return;
+    }
+    // Nobody would start what is put where no boot loader is.
+    let hash = sha256(&disk);
+    for partition in ["1", "7"] {
+        let refused = bootsurgeon!("swap", disk, image, "--yes", "--partition", partition);
+        refused.fails(4, &["EFI/BOOT/BOOTAA64.EFI", "nothing starts"]);
+    }
+    assert_eq!(sha256(&disk), hash);
+    let loader = Builder::new(Arch::Arm64).section(".sdmagic", "#### LoaderInfo: systemd-boot 257.9 ####").build();
+    for offset in [ESP, second] {
+        put(&disk, offset, "EFI/BOOT/BOOTAA64.EFI", &loader);
+    }
     let hash = sha256(&disk);
     let list = ["2 EFI System Partitions", "0001-4c11-8e55-0123456789ab", "0007-4c11-8e55-0123456789ab", "--partition"];
     bootsurgeon!("swap", disk, image, "--yes").fails(2, &list);
@@ -103,7 +118,6 @@ fn two_esps_are_listed_and_one_is_chosen() {
     assert_eq!(sha256(&disk), hash);
 
     // There is no db on these ESPs; the installed UKI's signer is trusted.
-    let second = 38 * 1024 * 1024;
     let partuuid = "D1E6A7B4-0007-4C11-8E55-0123456789AB";
     let report = bootsurgeon!("swap", disk, image, "--yes", "--json", "--partition", partuuid).code(0).json();
     assert_eq!(report["plan"]["boot_after"], "Talos-v1.12.4.efi");
@@ -112,13 +126,11 @@ fn two_esps_are_listed_and_one_is_chosen() {
     fsck_clean(&disk, ESP);
     fsck_clean(&disk, second);
     gpt_clean(&disk);
-    if tool("mcopy") {
-        for offset in [ESP, second] {
-            assert!(files(&disk, offset)[TARGET] == std::fs::read(&image).unwrap(), "the ESP at {offset}");
-        }
-        let second = files(&disk, second);
-        assert!(second[only(&second, "EFI/Linux/Talos-v1.12.3.efi.")] == uki_bytes(&lab, OTHER_VERSION));
+    for offset in [ESP, second] {
+        assert!(files(&disk, offset)[TARGET] == std::fs::read(&image).unwrap(), "the ESP at {offset}");
     }
+    let second = files(&disk, second);
+    assert!(second[only(&second, "EFI/Linux/Talos-v1.12.3.efi.")] == uki_bytes(&lab, OTHER_VERSION));
 }
 
 #[test]

@@ -18,3 +18,4 @@ mod terminal;
 mod uki;
 mod variables;
 mod volumes;
+mod way;

@@ -2,8 +2,9 @@
 
 use super::status::bar;
 use super::{Page, Paint, Render, size};
+use crate::bootpath::BootOptions;
 use crate::command::DoctorReport;
-use crate::doctor::{BootOptions, Finding, FirmwareFacts, SetVariable, Severity};
+use crate::doctor::{Finding, FirmwareFacts, SetVariable, Severity};
 use crate::efivars::OriginKind;
 use std::fmt;
 
@@ -44,9 +45,7 @@ impl Render for DoctorReport {
                 .loader
                 .as_ref()
                 .map_or("no boot loader", |l| l.systemd_boot.as_deref().unwrap_or("another boot loader"));
-            let verb = if esp.loader.is_some() { "starts" } else { "would start" };
-            let starts =
-                esp.boot.selected.as_deref().map_or_else(|| format!("{verb} nothing"), |name| format!("{verb} {name}"));
+            let starts = format!("starts {}", esp.boot.starts);
             writeln!(f, "  {}{part}", esp.disk.path)?;
             writeln!(
                 f,

@@ -3,6 +3,7 @@
 use super::doctor::findings;
 use super::{Page, Paint, Render, size};
 use crate::boot::MenuMode;
+use crate::bootpath::{Certainty, Step, StepKind};
 use crate::command::{EntryReport, FileReport, StatusReport};
 use crate::doctor::Severity;
 use crate::efivars::OriginKind;
@@ -34,13 +35,7 @@ impl Render for StatusReport {
         for note in &e.notes {
             writeln!(f, "      {} {note}", p.faint("note:"))?;
         }
-        match &self.loader {
-            Some(l) => {
-                let what = l.systemd_boot.as_ref().map_or("not a systemd-boot that is known".to_owned(), Clone::clone);
-                writeln!(f, "Boot  {}, {what}", l.path)?;
-            }
-            None => writeln!(f, "Boot  {}", p.bad("no boot loader in EFI/BOOT: the firmware finds nothing to start"))?,
-        }
+        writeln!(f, "Boot  {}", self.way_in_short(p))?;
         if let (OriginKind::UBoot | OriginKind::Edk2, Some(place)) = (self.variables.kind, &self.variables.place) {
             writeln!(f, "Vars  {place}: {}", self.variables.why)?;
         }
@@ -60,7 +55,11 @@ impl Render for StatusReport {
             MenuMode::Countdown(seconds) => format!("the line with -> starts after {seconds} s"),
             MenuMode::Waits => "it waits until somebody presses a key".to_owned(),
         };
-        let mode = if self.boot.entries.is_empty() { String::new() } else { format!("  {}", p.faint(mode)) };
+        let mode = match (self.boot.entries.is_empty(), self.boot.is_on_the_way) {
+            (true, _) => String::new(),
+            (false, true) => format!("  {}", p.faint(mode)),
+            (false, false) => format!("  {}", p.warn("not on the way of the boot: what systemd-boot would show here")),
+        };
         writeln!(f)?;
         writeln!(f, "{}{mode}", p.strong("Boot menu"))?;
         if self.boot.entries.is_empty() {
@@ -74,7 +73,10 @@ impl Render for StatusReport {
         writeln!(f)?;
         match &self.boot.selected {
             Some(name) => writeln!(f, "Starts {}: {}", p.good(name), self.boot.reason)?,
-            None => writeln!(f, "{}: {}", p.bad("Starts nothing"), self.boot.reason)?,
+            None => writeln!(f, "{}: {}", p.bad(format!("Starts {}", self.boot.starts)), self.boot.reason)?,
+        }
+        if !self.is_ordinary() {
+            self.way_step_by_step(f, p)?;
         }
         if self.boot.selected_without_variables != self.boot.selected {
             writeln!(
@@ -96,6 +98,65 @@ impl Render for StatusReport {
 }
 
 impl StatusReport {
+    /// Nothing about the way of the boot is worth more than a line: firmware, systemd-boot, an image in `EFI/Linux`.
+    fn is_ordinary(&self) -> bool {
+        let kinds: Vec<StepKind> = self.way.iter().map(|s| s.step).collect();
+        let plain = [StepKind::Firmware, StepKind::Program, StepKind::Menu, StepKind::Image, StepKind::Kernel];
+        let in_linux = |s: &Step| s.place.as_deref().is_some_and(|place| place.starts_with("EFI/Linux/"));
+        kinds == plain
+            && self.way_notes.is_empty()
+            && self.way.iter().all(|s| s.certainty != Certainty::Unknown)
+            && self.way.iter().filter(|s| s.step == StepKind::Image).all(in_linux)
+    }
+
+    /// `firmware -> systemd-boot 257.9 (EFI/BOOT/BOOTAA64.EFI) -> Talos-v1.12.4.efi`
+    fn way_in_short(&self, p: Paint) -> String {
+        let mut words = vec!["firmware".to_owned()];
+        for step in &self.way {
+            match (step.step, &step.place) {
+                (StepKind::Program, Some(place)) => {
+                    let path = place.split_once(" on ").map_or(place.as_str(), |(path, _)| path);
+                    words.push(format!("{} ({path})", step.what));
+                }
+                (StepKind::Program | StepKind::Image, _) => words.push(step.what.clone()),
+                (StepKind::Firmware | StepKind::Menu | StepKind::Kernel, _) => {}
+            }
+        }
+        match self.way.last().map(|s| s.step) {
+            Some(StepKind::Kernel | StepKind::Image) => {}
+            _ => words.push(p.bad(&self.boot.starts)),
+        }
+        words.join(" -> ")
+    }
+
+    fn way_step_by_step(&self, f: &mut Page, p: Paint) -> fmt::Result {
+        writeln!(f)?;
+        writeln!(f, "{}", p.strong("Way of the boot"))?;
+        for step in &self.way {
+            let kind = match step.step {
+                StepKind::Firmware => "firmware",
+                StepKind::Program => "program",
+                StepKind::Menu => "menu",
+                StepKind::Image => "image",
+                StepKind::Kernel => "kernel",
+            };
+            let place = step.place.as_ref().map_or(String::new(), |place| format!(", {place}"));
+            let what = format!("{}{place}", step.what);
+            let what = if step.certainty == Certainty::Unknown { p.warn(what) } else { what };
+            writeln!(f, "  {kind:8}  {what}")?;
+            let sure = match step.certainty {
+                Certainty::Known => "",
+                Certainty::Default => "by default: ",
+                Certainty::Unknown => "not certain: ",
+            };
+            writeln!(f, "            {}", p.faint(format!("{sure}{}", step.why)))?;
+        }
+        for note in &self.way_notes {
+            writeln!(f, "  {} {note}", p.warn("note:"))?;
+        }
+        Ok(())
+    }
+
     /// The parts a line of the menu plays, in words; its id where the title does not show it.
     fn entry_parts(&self, i: usize, entry: &EntryReport, p: Paint) -> String {
         let roles = &self.boot.roles;

@@ -33,7 +33,8 @@ impl Examined {
         ui: &dyn Ui,
     ) -> Result<(Self, StatusReport)> {
         let (request, target) = (&place.request, place.find()?);
-        let mut esp = Inventory::read(target.open()?, variables.clone())?;
+        let context = request.context(&target, vars, None);
+        let mut esp = Inventory::read_in(target.open()?, variables.clone(), context)?;
         esp.examine()?;
         let words = request.words(&target, esp.arch());
         let room = room_for_one_more(&esp, esp.stamp(now()))?;
@@ -61,7 +62,7 @@ impl Examined {
         let status = report(&target, &esp, vars.origin(), warnings, found);
         let place = EspPlace {
             name: name.to_owned(),
-            partuuid: target.partition.as_ref().and_then(|p| p.partuuid.guid()),
+            partuuid: target.partition.as_ref().map(|p| p.partuuid),
             loader: esp.loader.as_ref().map(|(path, _)| path.clone()),
             has_images: esp.files.iter().any(|f| f.kind == FileKind::Uki),
             arch: esp.arch(),

@@ -9,9 +9,10 @@ use self::places::{Place, name_of};
 use super::{Event, StatusReport, Ui, VariablesChoice, boot_variables, check_cancelled};
 use crate::Result;
 use crate::boot::lenient_string;
+use crate::bootpath::BootOptions;
 use crate::doctor::{
-    BootOptions, DecodedVariable, EspPlace, Finding, FirmwareFacts, Machine, Severity, decode_variables, explain,
-    firmware, several_esps, sort,
+    DecodedVariable, EspPlace, Finding, FirmwareFacts, Machine, Severity, decode_variables, explain, firmware,
+    several_esps, sort,
 };
 use crate::efivars::LOADER;
 use serde::Serialize;

@@ -1,11 +1,54 @@
 //! The boot options, held against the ESPs that were read.
 
 use super::Examined;
-use crate::doctor::{BootOptions, DecodedVariable, EspPlace, Finding, Severity, what_starts};
+use crate::bootpath::{BootOptions, Located, Program, Volume, Volumes, Way, World};
+use crate::disk::PartUuid;
+use crate::doctor::{DecodedVariable, EspPlace, Finding, Severity, what_starts};
 use crate::efivars::EfiVars;
-use uuid::Uuid;
+use crate::pe::Arch;
 
-/// Decodes the boot options and holds them against the ESPs.
+/// Every ESP that was read, as firmware sees them.
+struct AllEsps<'e> {
+    examined: &'e [Examined],
+    list: Vec<Volume>,
+    complete: bool,
+    is_uboot: bool,
+}
+
+impl Volumes for AllEsps<'_> {
+    fn list(&self) -> &[Volume] {
+        &self.list
+    }
+
+    fn has_partition(&self, _: PartUuid) -> bool {
+        false
+    }
+
+    fn complete(&self) -> bool {
+        self.complete
+    }
+
+    fn arch(&self) -> Arch {
+        self.examined.iter().find_map(|e| e.place.arch).unwrap_or(Arch::Arm64)
+    }
+
+    fn is_uboot(&self) -> bool {
+        self.is_uboot
+    }
+
+    fn program(&self, at: &Located) -> Result<Option<Program>, String> {
+        self.examined.get(at.volume).map_or(Ok(None), |e| e.esp.program(&at.path))
+    }
+
+    fn is_file(&self, at: &Located) -> bool {
+        let path = at.path.replace('\\', "/");
+        self.examined.get(at.volume).is_some_and(|e| {
+            e.esp.volume.find(path.trim_start_matches('/')).ok().flatten().is_some_and(|entry| !entry.is_dir())
+        })
+    }
+}
+
+/// Decodes the boot options, holds them against the ESPs, and says what the firmware starts.
 pub(super) fn boot_options(
     vars: &EfiVars,
     examined: &[Examined],
@@ -13,17 +56,12 @@ pub(super) fn boot_options(
     findings: &mut Vec<Finding>,
 ) -> (BootOptions, String) {
     let mut options = BootOptions::read(vars);
-    let look = |partuuid: Uuid, file: Option<&str>| {
-        let on = examined.iter().find(|e| e.place.partuuid == Some(partuuid))?;
-        Some(match file {
-            Some(file) => on.esp.volume.find(&file.replace('\\', "/")).ok().flatten().is_some_and(|e| !e.is_dir()),
-            // A path that ends at the partition means its removable-media loader (UEFI specification, 3.1.2).
-            None => on.place.loader.is_some(),
-        })
-    };
-    options.check(complete, look);
+    let list = examined.iter().map(|e| Volume { name: e.place.name.clone(), partuuid: e.place.partuuid, place: None });
+    let esps = AllEsps { examined, list: list.collect(), complete, is_uboot: vars.is_uboot() };
+    options.check(&esps);
+    let way = Way::follow(&options, World::Next, &esps);
     let places: Vec<EspPlace> = examined.iter().map(|e| e.place.clone()).collect();
-    let (sentence, found) = what_starts(&options, &places);
+    let (sentence, found) = what_starts(&way, &options, &places);
     findings.extend(found);
     (options, sentence)
 }

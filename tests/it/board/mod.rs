@@ -117,6 +117,11 @@ impl Board {
         });
     }
 
+    /// A directory, and those above it.
+    pub fn directory(&self, disk: &str, path: &str) {
+        self.edit(disk, |editor| editor.make_directories(path, STAMP).unwrap());
+    }
+
     /// The second file gets the first one's clusters, as damaged file systems have it.
     pub fn cross_link(&self, disk: &str, one: &str, other: &str) {
         self.edit(disk, |editor| {

@@ -3,8 +3,11 @@
 //! Formats: UEFI specification 2.10, section 3.1.3 "Load Options" (EFI_LOAD_OPTION) and chapter 10 (device paths). Own
 //! code: a hundred lines, by value and with every length checked, where crates bring a firmware's worth of types.
 
-use super::plain;
+use super::World;
+use super::firmware::{Leads, Located, Volumes, leads};
+use crate::disk::PartUuid;
 use crate::efivars::{EfiVars, GLOBAL};
+use crate::harmless::harmless;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -12,23 +15,61 @@ use uuid::Uuid;
 const ACTIVE: u32 = 1;
 /// `LOAD_OPTION_HIDDEN`.
 const HIDDEN: u32 = 8;
+/// `LOAD_OPTION_CATEGORY`; other categories than 0 (boot) are not started by themselves.
+const CATEGORY: u32 = 0x1F00;
 /// More nodes of one device path than this are not decoded.
 const MAX_NODES: usize = 64;
 /// More options than this no firmware's menu could show.
 const MAX_OPTIONS: usize = 1024;
 /// Longer texts are cut, in characters.
 const MAX_TEXT: usize = 512;
+/// Longer LoadOptions are not kept, in bytes.
+const MAX_OPTIONAL: usize = 4096;
 
 /// Where a boot option leads, as far as this tool follows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct BootTarget {
     /// The whole device path in words: `HD(1,GPT,…)/\EFI\BOOT\BOOTAA64.EFI`.
     pub path: String,
-    /// The GPT partition it is on.
-    #[serde(serialize_with = "as_text")]
-    pub partuuid: Option<Uuid>,
+    /// The partition it is on.
+    pub partuuid: Option<PartUuid>,
     /// The file on that partition.
     pub file: Option<String>,
+    /// The partition's node, if there is one.
+    #[serde(skip)]
+    pub hard_drive: Option<HardDrive>,
+    /// What sort of place the path begins at.
+    #[serde(skip)]
+    pub lead: Lead,
+}
+
+/// A Hard Drive Media node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HardDrive {
+    /// The partition's number.
+    pub number: u32,
+    /// Its first sector.
+    pub start: u64,
+    /// Its length in sectors.
+    pub sectors: u64,
+    /// What it is recognised by; `None` where the node holds nothing of that sort.
+    pub partuuid: Option<PartUuid>,
+}
+
+/// What sort of place a device path leads to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Lead {
+    /// A file on any volume: the path begins with the file.
+    File,
+    /// A device, by where it is attached.
+    Device,
+    /// The network.
+    Network,
+    /// A part of the firmware itself.
+    Firmware,
+    /// Anything else.
+    #[default]
+    Other,
 }
 
 /// A `Boot####` variable.
@@ -40,6 +81,8 @@ pub struct BootOption {
     pub number: u16,
     /// The firmware may start it by itself.
     pub active: bool,
+    /// It is a system to start, and no application for somebody to choose.
+    pub is_system: bool,
     /// It is not shown in the firmware's menu.
     pub hidden: bool,
     /// The text of the firmware's menu.
@@ -48,6 +91,9 @@ pub struct BootOption {
     pub target: BootTarget,
     /// Bytes that the image gets as LoadOptions.
     pub optional_bytes: usize,
+    /// These bytes, up to 4096 of them.
+    #[serde(skip)]
+    pub optional: Vec<u8>,
     /// Its place in BootOrder, from 0.
     pub place: Option<usize>,
     /// Whether its file is there, once held against the partitions that are known; `null` where that cannot be told.
@@ -69,25 +115,16 @@ pub struct BootOptions {
     pub current: Option<u16>,
     /// Variables that cannot be decoded, and numbers in BootOrder without a variable.
     pub broken: Vec<String>,
-}
-
-/// What the firmware starts, as far as its variables and the known partitions tell.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FirmwareStart {
-    /// This option.
-    Option(String),
-    /// No option leads to a file: the removable-media path of the first ESP that has it.
-    RemovableMedia,
-    /// This option, which leads somewhere that cannot be looked at from here: network, firmware volume, another disk.
-    Unknown(String),
+    /// The firmware's variables could be looked at.
+    #[serde(skip)]
+    pub known: bool,
 }
 
 impl BootOptions {
     /// Reads them. What cannot be read is named in `broken`.
     #[must_use]
     pub fn read(vars: &EfiVars) -> Self {
-        let mut all = Self::default();
+        let mut all = Self { known: vars.unavailable().is_none(), ..Self::default() };
         let number = |name: &str| vars.read(name, GLOBAL).ok().flatten().and_then(|v| le16(&v.data).first().copied());
         all.next = number("BootNext");
         all.current = number("BootCurrent");
@@ -108,7 +145,7 @@ impl BootOptions {
             };
             match decoded {
                 Ok(option) => all.options.push(option),
-                Err(why) => all.broken.push(plain(&format!("{name}: {why}"))),
+                Err(why) => all.broken.push(harmless(&format!("{name}: {why}")).into_owned()),
             }
         }
         let order = all.order.clone().unwrap_or_default();
@@ -125,30 +162,36 @@ impl BootOptions {
         all
     }
 
-    /// Holds every option against the partitions that are known. `look` answers for a PARTUUID and a file: `None` when
-    /// the partition is not known, else whether the file is there. `complete`: every disk of the machine was looked at.
-    pub fn check(&mut self, complete: bool, look: impl Fn(Uuid, Option<&str>) -> Option<bool>) {
-        for option in &mut self.options {
-            let Some(partuuid) = option.target.partuuid else { continue };
-            let file = option.target.file.as_deref();
-            (option.found, option.problem) = match look(partuuid, file) {
-                Some(true) => (Some(true), None),
-                Some(false) => (Some(false), Some(format!("{} is not on that partition", file.unwrap_or("a loader")))),
-                None if complete => (Some(false), Some(format!("no disk of this machine has an ESP {partuuid}"))),
-                None => (None, None),
-            };
-        }
+    /// The options that the firmware tries in a world, in its order, and whether it does so for one start only.
+    pub(super) fn tried(&self, world: World) -> impl Iterator<Item = (&BootOption, bool)> {
+        let (next, order) = match world {
+            World::Next => (self.next, true),
+            World::Later => (None, true),
+            World::Reset => (None, false),
+        };
+        let next = self.options.iter().filter(move |o| Some(o.number) == next).map(|o| (o, true));
+        let ordered = self.options.iter().filter(move |o| order && o.place.is_some() && o.active && o.is_system);
+        next.chain(ordered.map(|o| (o, false)))
     }
 
-    /// What the firmware starts: BootNext, then BootOrder, passing over what is inactive or leads nowhere.
+    /// The files that options lead to, whether they are in BootOrder or not, with the options' names.
     #[must_use]
-    pub fn start(&self) -> FirmwareStart {
-        let next = self.options.iter().filter(|o| Some(o.number) == self.next);
-        let ordered = self.options.iter().filter(|o| o.place.is_some() && o.active);
-        match next.chain(ordered).find(|o| o.problem.is_none()) {
-            None => FirmwareStart::RemovableMedia,
-            Some(o) if o.found == Some(true) => FirmwareStart::Option(o.name.clone()),
-            Some(o) => FirmwareStart::Unknown(o.name.clone()),
+    pub fn files(&self, volumes: &dyn Volumes) -> Vec<(String, Located)> {
+        let file = |option: &BootOption| match leads(option, volumes) {
+            Leads::To(at, _) => Some((option.name.clone(), at)),
+            Leads::Nowhere(_) | Leads::Elsewhere(_) => None,
+        };
+        self.options.iter().filter_map(file).collect()
+    }
+
+    /// Holds every option against the volumes, for reports.
+    pub fn check(&mut self, volumes: &dyn Volumes) {
+        for option in &mut self.options {
+            (option.found, option.problem) = match leads(option, volumes) {
+                Leads::To(..) => (Some(true), None),
+                Leads::Nowhere(why) => (Some(false), Some(why)),
+                Leads::Elsewhere(_) => (None, None),
+            };
         }
     }
 }
@@ -173,10 +216,12 @@ impl BootOption {
             name: format!("Boot{number:04X}"),
             number,
             active: attributes & ACTIVE != 0,
+            is_system: attributes & CATEGORY == 0,
             hidden: attributes & HIDDEN != 0,
             description: shown(&units[..end]),
             target: BootTarget::decode(path)?,
             optional_bytes: optional.len(),
+            optional: optional[..optional.len().min(MAX_OPTIONAL)].to_vec(),
             place: None,
             found: None,
             problem: None,
@@ -189,7 +234,7 @@ impl BootTarget {
     fn decode(mut path: &[u8]) -> Result<Self, String> {
         let mut target = Self::default();
         let mut words: Vec<String> = Vec::new();
-        for _ in 0..MAX_NODES {
+        for place in 0..MAX_NODES {
             let Some((&[kind, subkind, low, high], _)) = path.split_first_chunk::<4>() else { break };
             let bytes = usize::from(u16::from_le_bytes([low, high]));
             let (node, rest) = path
@@ -198,6 +243,9 @@ impl BootTarget {
                 .ok_or("its device path has a node of impossible length")?;
             path = rest;
             let data = node.get(4..).unwrap_or_default();
+            if let Some(lead) = lead_of(kind, subkind, place == 0) {
+                target.lead = lead;
+            }
             match (kind, subkind) {
                 (0x7F, _) => break,
                 (4, 1) => words.push(target.hard_drive(data)),
@@ -216,17 +264,34 @@ impl BootTarget {
 
     /// A Hard Drive Media node: partition number, start, size, signature, format of the table, kind of signature.
     fn hard_drive(&mut self, data: &[u8]) -> String {
+        let u64_at = |at: usize| data.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b));
         let number = data.first_chunk::<4>().map_or(0, |n| u32::from_le_bytes(*n));
-        match (data.get(20..36), data.get(36), data.get(37)) {
+        let (text, partuuid) = match (data.get(20..36), data.get(36), data.get(37)) {
             (Some(guid), Some(2), Some(2)) => {
                 // GUIDs stand in mixed byte order (UEFI specification, appendix A).
                 let uuid = Uuid::from_slice_le(guid).unwrap_or_default();
-                self.partuuid = Some(uuid);
-                format!("HD({number},GPT,{uuid})")
+                (format!("HD({number},GPT,{uuid})"), Some(PartUuid::Gpt(uuid)))
             }
-            (_, Some(1), _) => format!("HD({number},MBR)"),
-            _ => format!("HD({number})"),
-        }
+            (Some(&[a, b, c, d, ..]), Some(1), Some(1)) => {
+                let signature = u32::from_le_bytes([a, b, c, d]);
+                (format!("HD({number},MBR,0x{signature:08x})"), Some(PartUuid::Mbr { signature, number }))
+            }
+            _ => (format!("HD({number})"), None),
+        };
+        self.partuuid = partuuid;
+        self.hard_drive = Some(HardDrive { number, start: u64_at(4), sectors: u64_at(12), partuuid });
+        text
+    }
+}
+
+/// What a node says about where the path leads; the last one that says something counts.
+fn lead_of(kind: u8, subkind: u8, is_first: bool) -> Option<Lead> {
+    match (kind, subkind) {
+        (4, 4) if is_first => Some(Lead::File),
+        (3, 11..=13 | 24) => Some(Lead::Network),
+        (4, 6 | 7) => Some(Lead::Firmware),
+        (3, 1 | 2 | 5 | 15 | 16 | 18 | 22 | 23 | 26 | 29) | (4, 2) => Some(Lead::Device),
+        _ => None,
     }
 }
 
@@ -262,12 +327,8 @@ fn option_number(name: &str) -> Option<u16> {
     (digits.len() == 4 && digits.bytes().all(upper)).then(|| u16::from_str_radix(digits, 16).ok())?
 }
 
-fn as_text<S: serde::Serializer>(uuid: &Option<Uuid>, s: S) -> Result<S::Ok, S::Error> {
-    uuid.map(|u| u.to_string()).serialize(s)
-}
-
 fn shown(units: &[u16]) -> String {
-    plain(&String::from_utf16_lossy(&units[..units.len().min(MAX_TEXT)]))
+    harmless(&String::from_utf16_lossy(&units[..units.len().min(MAX_TEXT)])).into_owned()
 }
 
 fn le16(data: &[u8]) -> Vec<u16> {
@@ -309,7 +370,7 @@ mod tests {
     fn a_talos_entry_is_decoded() {
         let o = BootOption::decode(1, &talos(ESP, "\\EFI\\BOOT\\BOOTAA64.EFI")).unwrap();
         assert_eq!((o.name.as_str(), o.active, o.description.as_str()), ("Boot0001", true, "Talos Linux UKI"));
-        assert_eq!(o.target.partuuid, Some(ESP));
+        assert_eq!(o.target.partuuid, Some(PartUuid::Gpt(ESP)));
         assert_eq!(o.target.file.as_deref(), Some("\\EFI\\BOOT\\BOOTAA64.EFI"));
         assert_eq!(o.target.path, format!("HD(1,GPT,{ESP})/\\EFI\\BOOT\\BOOTAA64.EFI"));
     }
@@ -349,35 +410,5 @@ mod tests {
         ] {
             assert!(BootOption::decode(0, data).unwrap_err().contains(why), "{data:?}");
         }
-    }
-
-    #[test]
-    fn the_firmware_takes_the_first_that_leads_somewhere() {
-        let other = uuid::uuid!("d1e6a7b4-0002-4c11-8e55-0123456789ab");
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, data: &[u8]| {
-            let path = dir.path().join(format!("{name}-8be4df61-93ca-11d2-aa0d-00e098032b8c"));
-            std::fs::write(path, [&[7, 0, 0, 0], data].concat()).unwrap();
-        };
-        write("BootOrder", &[9, 0, 3, 0, 2, 0, 1, 0]);
-        write("Boot0001", &talos(ESP, "\\EFI\\BOOT\\BOOTAA64.EFI"));
-        write("Boot0002", &talos(ESP, "\\gone.efi"));
-        write("Boot0003", &talos(other, "\\EFI\\BOOT\\BOOTAA64.EFI"));
-        write("Boot000F", &[1]);
-        write("BootCurrent", &[1, 0]);
-        let mut all = BootOptions::read(&EfiVars::open(Some(dir.path())));
-        assert_eq!(all.options.iter().map(|o| o.number).collect::<Vec<_>>(), [3, 2, 1]);
-        assert_eq!(all.current, Some(1));
-        assert_eq!(all.broken.len(), 2, "{:?}", all.broken);
-        all.check(true, |uuid, file| (uuid == ESP).then(|| file == Some("\\EFI\\BOOT\\BOOTAA64.EFI")));
-        assert_eq!(all.start(), FirmwareStart::Option("Boot0001".into()));
-        assert!(all.options[0].problem.as_deref().unwrap().contains("no disk"));
-        assert!(all.options[1].problem.as_deref().unwrap().contains("gone.efi"));
-        all.check(true, |_, _| Some(false));
-        assert_eq!(all.start(), FirmwareStart::RemovableMedia);
-        // Another disk that was not looked at: neither there nor missing.
-        all.check(false, |uuid, _| (uuid == ESP).then_some(false));
-        assert_eq!(all.start(), FirmwareStart::Unknown("Boot0003".into()));
-        assert_eq!(all.options[0].problem, None);
     }
 }

@@ -1,0 +1,230 @@
+//! What the firmware's boot manager starts: BootNext, then BootOrder, then the removable-media path (UEFI specification
+//! 2.10, 3.1.1 to 3.1.3 and 3.5.1.1; the boot managers of EDK II and of U-Boot).
+
+use super::load_option::{BootOption, BootOptions, HardDrive, Lead};
+use super::program::Program;
+use super::{Certainty, Step, StepKind, World};
+use crate::disk::PartUuid;
+use crate::pe::Arch;
+
+/// A FAT volume that firmware can start programs from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// For people: `partition 1`.
+    pub name: String,
+    /// What boot options name it by; `None` for a file system without a partition table.
+    pub partuuid: Option<PartUuid>,
+    /// Its number, first sector and sectors, where a table tells.
+    pub place: Option<(u32, u64, u64)>,
+}
+
+/// A file on one of the volumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The volume's place in [`Volumes::list`].
+    pub volume: usize,
+    /// From its root, with backslashes.
+    pub path: String,
+}
+
+impl Located {
+    /// `EFI/BOOT/BOOTAA64.EFI on partition 1`.
+    #[must_use]
+    pub fn describe(&self, volumes: &dyn Volumes) -> String {
+        let path = self.path.trim_start_matches('\\').replace('\\', "/");
+        match volumes.list().get(self.volume).map(|v| v.name.as_str()).filter(|name| !name.is_empty()) {
+            Some(name) => format!("{path} on {name}"),
+            None => path,
+        }
+    }
+}
+
+/// The volumes that can be looked at, and what is known of the machine.
+pub trait Volumes {
+    /// The volumes, in the order in which firmware meets them.
+    fn list(&self) -> &[Volume];
+
+    /// Whether a partition is there, readable or not.
+    fn has_partition(&self, partuuid: PartUuid) -> bool;
+
+    /// Whether these are all the volumes of the machine.
+    fn complete(&self) -> bool;
+
+    /// The architecture of the machine.
+    fn arch(&self) -> Arch;
+
+    /// Whether the firmware is U-Boot, which takes a partition to be another one when its place or length has changed.
+    fn is_uboot(&self) -> bool;
+
+    /// The program at a place; `None` when there is no such file.
+    ///
+    /// # Errors
+    /// Why the file there is no EFI program.
+    fn program(&self, at: &Located) -> Result<Option<Program>, String>;
+
+    /// Whether there is a file, whatever is in it.
+    fn is_file(&self, at: &Located) -> bool;
+}
+
+/// What the firmware starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Started {
+    /// The step of the way.
+    pub(super) step: Step,
+    /// The program; `None` when there is none to be seen.
+    pub(super) program: Option<Located>,
+    /// By which means.
+    pub(super) by: FirmwareStart,
+    /// What the program gets as LoadOptions.
+    pub(super) optional: Vec<u8>,
+    /// Boot options that come first and lead where nothing can be looked at.
+    pub(super) in_doubt: Vec<String>,
+    /// Boot options that are passed over, and why.
+    pub(super) passed_over: Vec<String>,
+}
+
+/// By which means the firmware found a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirmwareStart {
+    /// A boot option of this name.
+    Option(String),
+    /// The removable-media path.
+    RemovableMedia,
+    /// None.
+    Nothing,
+}
+
+/// Where a boot option leads.
+pub(super) enum Leads {
+    To(Located, Certainty),
+    /// Nowhere: the firmware passes over it.
+    Nowhere(String),
+    /// Where nothing can be looked at from here.
+    Elsewhere(String),
+}
+
+/// `\EFI\BOOT\BOOTAA64.EFI`.
+#[must_use]
+pub fn removable_path(arch: Arch) -> String {
+    format!("\\EFI\\BOOT\\{}", arch.removable_loader())
+}
+
+/// What the firmware starts in one of the worlds.
+pub(super) fn start(options: &BootOptions, world: World, volumes: &dyn Volumes) -> Started {
+    let (mut in_doubt, mut passed_over) = (Vec::new(), Vec::new());
+    for (option, once) in options.tried(world) {
+        let name = format!("{} ({:?})", option.name, option.description);
+        match leads(option, volumes) {
+            Leads::Nowhere(why) => passed_over.push(format!("{name}: {why}")),
+            Leads::Elsewhere(why) => in_doubt.push(format!("{name} {why}")),
+            Leads::To(at, certainty) => {
+                let mut why = match (once, passed_over.len()) {
+                    (true, _) => "BootNext, for one start".to_owned(),
+                    (false, 0) => "first in BootOrder".to_owned(),
+                    (false, n) => format!("first in BootOrder that leads to a file, after {n} that lead nowhere"),
+                };
+                let certainty = doubt(&mut why, &in_doubt, certainty);
+                let step =
+                    Step { step: StepKind::Firmware, what: name, place: Some(at.describe(volumes)), why, certainty };
+                let by = FirmwareStart::Option(option.name.clone());
+                return Started {
+                    step,
+                    program: Some(at),
+                    by,
+                    optional: option.optional.clone(),
+                    in_doubt,
+                    passed_over,
+                };
+            }
+        }
+    }
+    let path = removable_path(volumes.arch());
+    let found =
+        (0..volumes.list().len()).map(|volume| Located { volume, path: path.clone() }).find(|at| volumes.is_file(at));
+    let reason = match (world, options.known, passed_over.is_empty()) {
+        (World::Reset, ..) => "without variables the firmware takes the removable-media path",
+        (_, false, _) => "no boot option is known, and then the firmware takes the removable-media path",
+        (_, true, true) => "there is no boot option, and then the firmware takes the removable-media path",
+        (_, true, false) => "no boot option leads to a file, and then the firmware takes the removable-media path",
+    };
+    let mut why = match found {
+        Some(_) => reason.to_owned(),
+        None => format!("{reason}; {} is on no volume here", path.trim_start_matches('\\').replace('\\', "/")),
+    };
+    let certainty = doubt(&mut why, &in_doubt, Certainty::Default);
+    let step = Step {
+        step: StepKind::Firmware,
+        what: if found.is_some() { "the removable-media path" } else { "nothing" }.to_owned(),
+        place: found.as_ref().map(|at| at.describe(volumes)),
+        why,
+        certainty,
+    };
+    let by = if found.is_some() { FirmwareStart::RemovableMedia } else { FirmwareStart::Nothing };
+    Started { step, program: found, by, optional: Vec::new(), in_doubt, passed_over }
+}
+
+/// What comes first and cannot be looked at makes everything behind it unsure.
+fn doubt(why: &mut String, in_doubt: &[String], certainty: Certainty) -> Certainty {
+    if in_doubt.is_empty() {
+        return certainty;
+    }
+    *why = format!("{why}; but before it {}", in_doubt.join("; and "));
+    Certainty::Unknown
+}
+
+/// Where a boot option leads, as far as that can be seen.
+pub(super) fn leads(option: &BootOption, volumes: &dyn Volumes) -> Leads {
+    let target = &option.target;
+    let path = target.file.as_ref().map_or_else(|| removable_path(volumes.arch()), |file| rooted(file));
+    if let Some(drive) = &target.hard_drive {
+        let Some(partuuid) = drive.partuuid else {
+            return Leads::Elsewhere(format!("names a partition without saying of which disk ({})", target.path));
+        };
+        let is_meant = |v: &Volume| v.partuuid == Some(partuuid) && (!volumes.is_uboot() || is_in_place(v, drive));
+        return match volumes.list().iter().position(is_meant) {
+            Some(volume) => {
+                let at = Located { volume, path };
+                if volumes.is_file(&at) {
+                    Leads::To(at, Certainty::Known)
+                } else {
+                    Leads::Nowhere(format!("there is no {}", at.describe(volumes)))
+                }
+            }
+            None if volumes.list().iter().any(|v| v.partuuid == Some(partuuid)) => Leads::Nowhere(format!(
+                "partition {partuuid} has moved since, and U-Boot then takes it for another one"
+            )),
+            None if volumes.has_partition(partuuid) => {
+                Leads::Nowhere(format!("partition {partuuid} holds no FAT volume that can be read"))
+            }
+            None if volumes.complete() => Leads::Nowhere(format!("no disk of this machine has partition {partuuid}")),
+            None => Leads::Elsewhere(format!(
+                "names partition {partuuid}, which is not here: another disk, or one that is gone"
+            )),
+        };
+    }
+    match target.lead {
+        Lead::File => {
+            let places = (0..volumes.list().len()).map(|volume| Located { volume, path: path.clone() });
+            match places.into_iter().find(|at| volumes.is_file(at)) {
+                Some(at) => Leads::To(at, Certainty::Default),
+                None if volumes.complete() => Leads::Nowhere(format!("no volume has {path}")),
+                None => Leads::Elsewhere(format!("names {path} on any volume, and none here has it")),
+            }
+        }
+        Lead::Device => Leads::Elsewhere(format!("names a device by where it is attached ({})", target.path)),
+        Lead::Network => Leads::Elsewhere(format!("leads to the network ({})", target.path)),
+        Lead::Firmware => Leads::Elsewhere(format!("starts a part of the firmware ({})", target.path)),
+        Lead::Other => Leads::Elsewhere(format!("leads where it cannot be followed ({})", target.path)),
+    }
+}
+
+/// Whether a node and a partition agree in number, place and length.
+fn is_in_place(volume: &Volume, drive: &HardDrive) -> bool {
+    volume.place.is_none_or(|place| place == (drive.number, drive.start, drive.sectors))
+}
+
+/// With a backslash in front, and no other separators.
+fn rooted(file: &str) -> String {
+    let path = file.replace('/', "\\");
+    if path.starts_with('\\') { path } else { format!("\\{path}") }
+}

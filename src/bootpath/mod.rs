@@ -1,0 +1,230 @@
+//! The way of the boot: from the firmware to the file that runs.
+//!
+//! What a board starts is decided in several places, one after the other. Each is a [`Step`] with what is chosen there, why,
+//! and how sure that is:
+//!
+//! | step | decides | by |
+//! | --- | --- | --- |
+//! | `firmware` | which program, on which partition | BootNext, BootOrder and `Boot####` ([`BootOptions`]); else the removable-media path of the architecture |
+//! | `program` | what that program is | its sections and its SBAT data ([`Program`]), never its name |
+//! | `menu` | which entry | systemd-boot's own rules ([`crate::boot`]) |
+//! | `image` | which file | the entry |
+//! | `kernel` | with which command line | the image, and addons beside it |
+//!
+//! A program that is not known ends the way: what it starts cannot be told from here. The way can end in something that is
+//! no UKI (GRUB, a kernel with its initrd), or in nothing.
+//!
+//! Pure: facts come through [`Volumes`], and nothing here knows where they are from.
+
+mod firmware;
+mod load_option;
+mod program;
+
+#[cfg(test)]
+mod tests;
+
+pub use firmware::{FirmwareStart, Located, Volume, Volumes, removable_path};
+pub use load_option::{BootOption, BootOptions, BootTarget, HardDrive, Lead};
+pub use program::{Program, ProgramKind};
+
+use serde::Serialize;
+
+/// How sure a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Certainty {
+    /// Something says so that was read: a variable, a file.
+    Known,
+    /// Nothing says otherwise, and this is what happens then.
+    Default,
+    /// It cannot be known from here, and the reason is said.
+    Unknown,
+}
+
+/// The places where something is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepKind {
+    /// The firmware's boot manager.
+    Firmware,
+    /// A program that the firmware or another program starts.
+    Program,
+    /// The menu of systemd-boot.
+    Menu,
+    /// The file that is started last.
+    Image,
+    /// The kernel in it.
+    Kernel,
+}
+
+/// A step of the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Step {
+    /// Where the decision is made.
+    pub step: StepKind,
+    /// What is chosen.
+    pub what: String,
+    /// Where that is: a path, and on which partition.
+    #[serde(rename = "where")]
+    pub place: Option<String>,
+    /// Why that one.
+    pub why: String,
+    /// How sure it is.
+    pub certainty: Certainty,
+}
+
+impl Step {
+    #[cfg(test)]
+    pub(crate) fn firmware(what: &str, place: Option<&str>) -> Self {
+        let place = place.map(str::to_owned);
+        Self {
+            step: StepKind::Firmware,
+            what: what.to_owned(),
+            place,
+            why: String::new(),
+            certainty: Certainty::Default,
+        }
+    }
+}
+
+/// The variables under which the way is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum World {
+    /// The next start: BootNext and the one-shot variables count.
+    Next,
+    /// The starts after it: what is meant for one start is used up.
+    Later,
+    /// A start without any variable: NVRAM was reset.
+    Reset,
+}
+
+/// What the way ends in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// A UKI on one of the volumes.
+    Uki(Located),
+    /// The menu of a systemd-boot; which of its entries is for [`crate::boot`] to say.
+    Menu {
+        /// The systemd-boot.
+        loader: crate::boot::Loader,
+        /// Where it lies: its volume is the one whose `EFI/Linux` it reads.
+        at: Located,
+    },
+    /// Something else, and what.
+    Other(String),
+    /// Nothing starts, and why.
+    Nothing(String),
+    /// It cannot be told from here, and why.
+    Unknown(String),
+}
+
+/// The way up to the program that chooses a system, or is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// Its steps, in order.
+    pub steps: Vec<Step>,
+    /// What it ends in.
+    pub end: End,
+    /// Why something outside of these volumes may start instead: boot options that come first and lead where nothing can be
+    /// looked at.
+    pub in_doubt: Vec<String>,
+    /// Boot options that are passed over, and why.
+    pub passed_over: Vec<String>,
+    /// By which means the firmware came to the first program.
+    pub by: FirmwareStart,
+}
+
+impl Way {
+    /// Follows the way from the firmware over the programs it starts.
+    #[must_use]
+    pub fn follow(options: &BootOptions, world: World, volumes: &dyn Volumes) -> Self {
+        let started = firmware::start(options, world, volumes);
+        let mut way = Self {
+            steps: vec![started.step],
+            end: End::Nothing(String::new()),
+            in_doubt: started.in_doubt,
+            passed_over: started.passed_over,
+            by: started.by,
+        };
+        way.end = match started.program {
+            Some(at) => way.programs(at, &started.optional, volumes),
+            None => End::Nothing(way.steps[0].why.clone()),
+        };
+        way
+    }
+
+    /// The program there, and what it starts.
+    fn programs(&mut self, at: Located, optional: &[u8], volumes: &dyn Volumes) -> End {
+        let program = match volumes.program(&at) {
+            Ok(Some(program)) => program,
+            Ok(None) => return End::Nothing(format!("{} is not there", at.path)),
+            Err(why) => return self.unreadable(&at, volumes, why),
+        };
+        self.steps.push(Step {
+            step: StepKind::Program,
+            what: program.to_string(),
+            place: Some(at.describe(volumes)),
+            why: program.evidence.clone(),
+            certainty: if program.kind == ProgramKind::Unknown { Certainty::Unknown } else { Certainty::Known },
+        });
+        match program.kind {
+            ProgramKind::SystemdBoot(loader) => End::Menu { loader, at },
+            ProgramKind::Uki => End::Uki(at),
+            ProgramKind::Shim => self.second_stage(&at, optional, volumes),
+            ProgramKind::Unknown => End::Unknown(format!("{} is no boot loader that is known", at.path)),
+            _ => End::Other(program.to_string()),
+        }
+    }
+
+    fn unreadable(&mut self, at: &Located, volumes: &dyn Volumes, why: String) -> End {
+        self.steps.push(Step {
+            step: StepKind::Program,
+            what: "a file that is no EFI program".to_owned(),
+            place: Some(at.describe(volumes)),
+            why: why.clone(),
+            certainty: Certainty::Known,
+        });
+        End::Nothing(format!("{} is no EFI program: {why}", at.path))
+    }
+
+    /// What shim starts: the file named in its options, else `grub<arch>.efi` beside it, whatever that is; and from
+    /// `EFI/BOOT` first of all the program that makes boot options anew, if it is there (shim's README.fallback).
+    fn second_stage(&mut self, shim: &Located, optional: &[u8], volumes: &dyn Volumes) -> End {
+        let (dir, name) = shim.path.rsplit_once('\\').unwrap_or(("", &shim.path));
+        let suffix = volumes.arch().removable_loader().trim_start_matches("BOOT").to_ascii_lowercase();
+        let beside = |file: String| Located { volume: shim.volume, path: format!("{dir}\\{file}") };
+        let fallback = beside(format!("fb{suffix}"));
+        let is_removable = name.eq_ignore_ascii_case(volumes.arch().removable_loader());
+        if is_removable && volumes.program(&fallback).is_ok_and(|p| p.is_some()) {
+            let why = format!(
+                "{} makes boot options out of the BOOT*.CSV files it finds and starts one of them",
+                fallback.path
+            );
+            self.steps.push(Step {
+                step: StepKind::Program,
+                what: "shim's fallback".to_owned(),
+                place: Some(fallback.describe(volumes)),
+                why: "shim starts it when it was started from EFI/BOOT".to_owned(),
+                certainty: Certainty::Known,
+            });
+            return End::Unknown(why);
+        }
+        let named: Vec<u16> = optional.as_chunks::<2>().0.iter().map(|u| u16::from_le_bytes(*u)).collect();
+        let named = String::from_utf16_lossy(&named);
+        let named = named.trim_matches(['\0', ' ']);
+        let next = match named {
+            "" => beside(format!("grub{suffix}")),
+            path if path.starts_with('\\') => Located { volume: shim.volume, path: path.to_owned() },
+            file => beside(file.to_owned()),
+        };
+        match volumes.program(&next) {
+            Ok(Some(program)) if program.kind == ProgramKind::Shim => {
+                End::Unknown(format!("{} is another shim", next.path))
+            }
+            Ok(Some(_)) => self.programs(next, &[], volumes),
+            Ok(None) => End::Nothing(format!("shim starts {}, which is not there", next.path)),
+            Err(why) => self.unreadable(&next, volumes, why),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What lies around the volume whose files are looked at: the firmware's boot options, the other volumes of its disk.
+
+use super::board_arch;
+use crate::block::ReadAt;
+use crate::bootpath::{BootOptions, Located, Program, Volume, Volumes};
+use crate::disk::PartUuid;
+use crate::fat;
+use crate::pe::Arch;
+
+/// Another volume of the disk, for reading.
+pub type OtherVolume = fat::Volume<Box<dyn ReadAt>>;
+
+/// What is known around an ESP.
+#[derive(Default)]
+pub struct Context {
+    /// The firmware's boot options.
+    pub options: BootOptions,
+    /// Whether the firmware is U-Boot.
+    pub is_uboot: bool,
+    /// The architecture of the machine, where it is known.
+    pub arch: Option<Arch>,
+    /// The volumes in the order in which firmware meets them; none where nothing is known of a disk.
+    volumes: Vec<(Volume, Option<OtherVolume>)>,
+    /// The volume's place among them that the inventory is of.
+    this: usize,
+    /// The place of the Extended Boot Loader Partition.
+    xbootldr: Option<usize>,
+    /// Partitions that are there, readable or not.
+    partitions: Vec<PartUuid>,
+}
+
+impl Context {
+    /// Without anything about a disk.
+    #[must_use]
+    pub fn new(options: BootOptions) -> Self {
+        Self { options, ..Self::default() }
+    }
+
+    /// Adds the volume that the inventory is of.
+    pub fn add_this(&mut self, volume: Volume) {
+        self.this = self.volumes.len();
+        self.partitions.extend(volume.partuuid);
+        self.volumes.push((volume, None));
+    }
+
+    /// Adds another volume of the disk.
+    pub fn add(&mut self, volume: Volume, files: OtherVolume, is_xbootldr: bool) {
+        if is_xbootldr {
+            self.xbootldr = Some(self.volumes.len());
+        }
+        self.partitions.extend(volume.partuuid);
+        self.volumes.push((volume, Some(files)));
+    }
+
+    /// Adds a partition that holds no volume that firmware could read.
+    pub fn add_unreadable(&mut self, partuuid: PartUuid) {
+        self.partitions.push(partuuid);
+    }
+
+    /// Whether anything is known of the disk that the volume is on.
+    #[must_use]
+    pub fn knows_disk(&self) -> bool {
+        !self.volumes.is_empty()
+    }
+
+    /// The volume's place that the inventory is of.
+    pub(super) fn this(&self) -> usize {
+        self.this
+    }
+
+    /// The Extended Boot Loader Partition beside the volume.
+    pub(super) fn xbootldr(&self) -> Option<&OtherVolume> {
+        self.volumes.get(self.xbootldr?)?.1.as_ref()
+    }
+
+    /// The place of the Extended Boot Loader Partition.
+    pub(super) fn xbootldr_place(&self) -> Option<usize> {
+        self.xbootldr
+    }
+
+    /// Another volume by its place.
+    pub(super) fn other(&self, volume: usize) -> Option<&OtherVolume> {
+        self.volumes.get(volume)?.1.as_ref()
+    }
+
+    /// For people: the name of one of the volumes.
+    #[must_use]
+    pub fn name(&self, volume: usize) -> &str {
+        self.volumes.get(volume).map_or("", |(v, _)| &v.name)
+    }
+}
+
+/// The volumes as the way of the boot asks for them.
+pub(super) struct View<'a, S> {
+    own: &'a fat::Volume<S>,
+    context: &'a Context,
+    list: Vec<Volume>,
+    arch: Arch,
+}
+
+impl<'a, S: ReadAt> View<'a, S> {
+    pub(super) fn new(own: &'a fat::Volume<S>, context: &'a Context) -> Self {
+        let mut list: Vec<Volume> = context.volumes.iter().map(|(volume, _)| volume.clone()).collect();
+        if list.is_empty() {
+            list.push(Volume { name: String::new(), partuuid: None, place: None });
+        }
+        Self { own, context, list, arch: board_arch(own, context) }
+    }
+
+    /// Does something with the files of a volume.
+    fn on<T>(
+        &self,
+        at: &Located,
+        own: impl FnOnce(&fat::Volume<S>) -> T,
+        other: impl FnOnce(&OtherVolume) -> T,
+    ) -> Option<T> {
+        if at.volume == self.context.this {
+            return Some(own(self.own));
+        }
+        self.context.volumes.get(at.volume)?.1.as_ref().map(other)
+    }
+}
+
+impl<S: ReadAt> Volumes for View<'_, S> {
+    fn list(&self) -> &[Volume] {
+        &self.list
+    }
+
+    fn has_partition(&self, partuuid: PartUuid) -> bool {
+        self.context.partitions.contains(&partuuid)
+    }
+
+    fn complete(&self) -> bool {
+        false
+    }
+
+    fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    fn is_uboot(&self) -> bool {
+        self.context.is_uboot
+    }
+
+    fn program(&self, at: &Located) -> Result<Option<Program>, String> {
+        self.on(at, |own| program(own, &at.path), |other| program(other, &at.path)).unwrap_or(Ok(None))
+    }
+
+    fn is_file(&self, at: &Located) -> bool {
+        self.on(at, |own| is_file(own, &at.path), |other| is_file(other, &at.path)).unwrap_or(false)
+    }
+}
+
+fn slashes(path: &str) -> String {
+    path.trim_start_matches('\\').replace('\\', "/")
+}
+
+fn is_file<S: ReadAt>(volume: &fat::Volume<S>, path: &str) -> bool {
+    volume.find(&slashes(path)).ok().flatten().is_some_and(|e| !e.is_dir())
+}
+
+/// The program in a file; a chain that is broken is no program.
+pub(super) fn program<S: ReadAt>(volume: &fat::Volume<S>, path: &str) -> Result<Option<Program>, String> {
+    let Some(entry) = volume.find(&slashes(path)).map_err(|e| e.to_string())?.filter(|e| !e.is_dir()) else {
+        return Ok(None);
+    };
+    Program::recognise(&volume.file(&entry).map_err(|e| e.to_string())?).map(Some)
+}

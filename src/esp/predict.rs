@@ -1,0 +1,215 @@
+//! What the board starts from an ESP: the way there, and systemd-boot's menu under the rules of the systemd-boot that runs.
+
+use super::context::{OtherVolume, View, program};
+use super::{Inventory, Surroundings, as_far_as_it_goes, type1_files};
+use crate::block::ReadAt;
+use crate::boot::{self, Esp, LoaderVersion, Prediction, Type1File, UkiFile, Variables, Xbootldr};
+use crate::bootpath::{End, ProgramKind, Way, World, removable_path};
+use crate::fat::{Entry, Volume, same_name};
+use crate::pe::Arch;
+use crate::surgery::LINUX_DIR;
+use crate::{Kind, Result};
+use std::sync::PoisonError;
+
+/// The worlds, in the order of [`Inventory::ways`].
+pub(super) const WORLDS: [World; 3] = [World::Next, World::Later, World::Reset];
+
+/// The systemd-boot that runs in one world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rules {
+    pub(super) version: LoaderVersion,
+    pub(super) machine: u16,
+    /// Where it lies: `\EFI\BOOT\BOOTAA64.EFI`; empty where none is known.
+    path: String,
+}
+
+impl Rules {
+    /// Those of the world whose way is given. Where the way comes by no systemd-boot of this volume, those of the one in
+    /// `EFI/BOOT`, and without that those of a version that is assumed: then the menu is what a systemd-boot there would show.
+    pub(super) fn of<S: ReadAt>(way: &Way, volume: &Volume<S>, this: usize, arch: Arch) -> Self {
+        if let End::Menu { loader, at } = &way.end
+            && at.volume == this
+        {
+            return Self { version: loader.version.clone(), machine: loader.machine, path: at.path.clone() };
+        }
+        let path = removable_path(arch);
+        let found = program(volume, &path).ok().flatten();
+        let machine = found.as_ref().map_or(arch.machine(), |p| p.machine);
+        let is_there = found.is_some() || volume.find(&path.replace('\\', "/")).ok().flatten().is_some();
+        let version = match found.map(|p| p.kind) {
+            Some(ProgramKind::SystemdBoot(loader)) => loader.version,
+            _ => LoaderVersion::assumed(),
+        };
+        Self { version, machine, path: if is_there { path } else { String::new() } }
+    }
+}
+
+/// The images and entries of the Extended Boot Loader Partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Companion {
+    linux: Vec<UkiFile>,
+    type1: Vec<Type1File>,
+}
+
+impl Companion {
+    /// Reads them. A partition that is damaged is read as far as it goes.
+    pub(super) fn read(volume: &OtherVolume, rules: &[Rules]) -> Result<Self> {
+        let list = as_far_as_it_goes(volume.list(LINUX_DIR), true)?.unwrap_or_default();
+        let linux = list.iter().map(|entry| seen(volume, entry, rules)).collect();
+        Ok(Self { linux, type1: type1_files(volume, true)? })
+    }
+}
+
+/// A file as the systemd-boots that may run see it. A broken chain reads as an empty file: firmware would fail there too.
+pub(super) fn seen<S: ReadAt>(volume: &Volume<S>, entry: &Entry, rules: &[Rules]) -> UkiFile {
+    if entry.is_dir() {
+        return UkiFile::directory(&entry.name);
+    }
+    let mut seen = match volume.file(entry) {
+        Ok(bytes) => probe(&entry.name, &bytes, rules),
+        Err(_) => probe(&entry.name, &Vec::new(), rules),
+    };
+    seen.read_only = entry.attributes.is_read_only();
+    seen
+}
+
+fn probe(name: &str, source: &dyn ReadAt, rules: &[Rules]) -> UkiFile {
+    let Some((first, others)) = rules.split_first() else { return UkiFile::directory(name) };
+    let mut known = vec![&first.version];
+    let mut seen = UkiFile::probe(name, source, &first.version, first.machine);
+    for other in others {
+        if !known.contains(&&other.version) {
+            known.push(&other.version);
+            seen = seen.and_for(source, &other.version, other.machine);
+        }
+    }
+    seen
+}
+
+impl<S: ReadAt> Inventory<S> {
+    /// The boot loader's rules and machine type that predictions for the next start are made for.
+    #[must_use]
+    pub fn rules(&self) -> (LoaderVersion, u16) {
+        (self.rules[0].version.clone(), self.rules[0].machine)
+    }
+
+    /// A new file in `EFI/Linux` as the systemd-boots that may run would see it.
+    #[must_use]
+    pub fn probe(&self, name: &str, source: &dyn ReadAt) -> UkiFile {
+        probe(name, source, &self.rules)
+    }
+
+    /// Whether systemd-boot lists a file of this name.
+    #[must_use]
+    pub fn lists(&self, name: &str) -> bool {
+        self.linux.iter().any(|f| f.name == name && f.listed(&self.worlds[0].loader).is_ok())
+    }
+
+    /// The files of `EFI/Linux` as systemd-boot sees them, in on-disk order.
+    #[must_use]
+    pub fn as_seen(&self) -> &[UkiFile] {
+        &self.linux
+    }
+
+    /// The way of the boot in a world, up to the program that chooses a system.
+    #[must_use]
+    pub fn way(&self, world: World) -> &Way {
+        &self.ways[place(world)]
+    }
+
+    /// Whether the way of a world comes by a systemd-boot that reads this volume.
+    #[must_use]
+    pub fn is_read(&self, world: World) -> bool {
+        matches!(&self.way(world).end, End::Menu { at, .. } if at.volume == self.context.this())
+    }
+
+    /// What systemd-boot would start if `EFI/Linux` held these files: with the variables as they are, and with none.
+    pub fn predict(&self, linux: &[UkiFile]) -> [Prediction; 2] {
+        [self.predict_in(World::Next, linux), self.predict_in(World::Reset, linux)]
+    }
+
+    /// Every boot that a plan has to hold for, and its name: as [`Self::predict`], and where something is set for one start
+    /// only, the boot after the one that uses it up.
+    pub fn futures(&self, linux: &[UkiFile]) -> Vec<(Prediction, &'static str)> {
+        let [now, reset] = self.predict(linux);
+        let mut all = vec![(now, "with the EFI variables as they are"), (reset, "without EFI variables")];
+        if self.variables.oneshot.is_some() {
+            all.push((self.predict_in(World::Later, linux), "once the one-shot variable is used up"));
+        } else if self.rules[place(World::Next)] != self.rules[place(World::Later)] {
+            all.push((self.predict_in(World::Later, linux), "once BootNext is used up"));
+        }
+        all
+    }
+
+    /// What the systemd-boot of one world shows and starts.
+    pub(super) fn predict_in(&self, world: World, linux: &[UkiFile]) -> Prediction {
+        let remember = |found: Result<Option<Entry>>| match found {
+            Ok(found) => found,
+            Err(e) => {
+                if e.kind() == Kind::Io {
+                    self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| e.to_string());
+                }
+                None
+            }
+        };
+        // A Type #1 entry may name a file of the directory that is looked at as it would be.
+        let held = |name: &str| linux.iter().any(|f| same_name(&f.name, name));
+        let here = |path: &str| match (linux_file(path), remember(self.volume.find(&path.replace('\\', "/")))) {
+            (None, found) => found.is_some(),
+            // By its short name, perhaps.
+            (Some(_), Some(entry)) => held(&entry.name),
+            (Some(name), None) => held(name),
+        };
+        let there =
+            |path: &str| self.context.xbootldr().is_some_and(|x| remember(x.find(&path.replace('\\', "/"))).is_some());
+        let rules = &self.rules[place(world)];
+        let s: &Surroundings = &self.surroundings;
+        let xbootldr = self.companion.as_ref().map(|c| Xbootldr {
+            linux: c.linux.clone(),
+            type1: c.type1.clone(),
+            exists: &there,
+        });
+        let esp = Esp {
+            loader: rules.version.clone(),
+            machine: rules.machine,
+            loader_path: rules.path.clone(),
+            linux: linux.to_vec(),
+            type1: s.type1.clone(),
+            loader_conf: s.loader_conf.clone(),
+            key_dirs: s.key_dirs.clone(),
+            others: s.others,
+            exists: &here,
+            xbootldr,
+        };
+        let variables: Variables = match world {
+            World::Next => self.variables.clone(),
+            World::Later => self.variables.after_one_boot(),
+            World::Reset => self.variables.reset(),
+        };
+        boot::predict(&esp, &variables)
+    }
+}
+
+/// The name of the file, if a path of a Type #1 entry leads into `EFI/Linux`.
+pub(crate) fn linux_file(path: &str) -> Option<&str> {
+    let mut parts = path.split(['\\', '/']).filter(|part| !part.is_empty());
+    let named = |part: Option<&str>, name: &str| part.is_some_and(|part| part.eq_ignore_ascii_case(name));
+    let inside = named(parts.next(), "EFI") && named(parts.next(), "Linux");
+    let name = parts.next()?;
+    (inside && parts.next().is_none()).then_some(name)
+}
+
+/// The ways of all worlds.
+pub(super) fn ways<S: ReadAt>(volume: &Volume<S>, context: &super::Context) -> [Way; 3] {
+    let view = View::new(volume, context);
+    WORLDS.map(|world| Way::follow(&context.options, world, &view))
+}
+
+/// The place of a world in lists of them.
+fn place(world: World) -> usize {
+    match world {
+        World::Next => 0,
+        World::Later => 1,
+        World::Reset => 2,
+    }
+}

@@ -1,0 +1,164 @@
+//! Reading an ESP: what its files are, and what cannot be read.
+
+use super::{BackupName, Context, EspFile, FileKind, Surroundings};
+use crate::block::{Pieces, ReadAt};
+use crate::boot::{Loader, LoaderVersion, OtherLoaders, Skip, Type1File, UkiFile};
+use crate::fat::{Entry, Volume};
+use crate::pe::{Arch, Head};
+use crate::surgery::LINUX_DIR;
+use crate::{Code, Error, Kind, Result, uki};
+use std::sync::{Mutex, PoisonError};
+
+/// More Type #1 entries than any loader would show.
+const MAX_TYPE1: usize = 1024;
+/// `loader.conf` and Type #1 entries are short texts.
+const MAX_TEXT: u32 = 64 * 1024;
+
+impl Surroundings {
+    pub(super) fn read<S: ReadAt>(volume: &Volume<S>, damaged: bool) -> Result<Self> {
+        let keys = as_far_as_it_goes(volume.list("loader/keys"), damaged)?.unwrap_or_default();
+        let there = |path: &str| volume.find(path).ok().flatten().is_some();
+        Ok(Self {
+            type1: type1_files(volume, damaged)?,
+            loader_conf: as_far_as_it_goes(volume.read_small("loader/loader.conf", MAX_TEXT), damaged)?,
+            key_dirs: keys.into_iter().filter(Entry::is_dir).map(|e| e.name).collect(),
+            others: OtherLoaders {
+                macos: there("System/Library/CoreServices/boot.efi"),
+                windows: there("EFI/Microsoft/Boot/bootmgfw.efi"),
+                efi_shell: there("shellx64.efi") || there("shellaa64.efi"),
+                default_loader: false,
+            },
+        })
+    }
+}
+
+/// The files of `loader/entries`.
+pub(super) fn type1_files<S: ReadAt>(volume: &Volume<S>, damaged: bool) -> Result<Vec<Type1File>> {
+    let mut type1 = Vec::new();
+    for e in as_far_as_it_goes(volume.list("loader/entries"), damaged)?.unwrap_or_default().into_iter().take(MAX_TYPE1)
+    {
+        let text = if e.is_dir() {
+            None
+        } else {
+            as_far_as_it_goes(volume.read_small(&format!("loader/entries/{}", e.name), MAX_TEXT), damaged)?
+        };
+        type1.push(Type1File { is_dir: e.is_dir(), text: text.unwrap_or_default(), name: e.name });
+    }
+    Ok(type1)
+}
+
+/// On a damaged volume, what cannot be read counts as not there: firmware fails on it too, and nothing is decided by it,
+/// because a damaged volume is not written. On a sound one it stays an error.
+pub(super) fn as_far_as_it_goes<T>(read: Result<Option<T>>, damaged: bool) -> Result<Option<T>> {
+    match read {
+        Err(e) if damaged && e.kind() == Kind::Rejected => Ok(None),
+        read => read,
+    }
+}
+
+/// A volume that is no FAT at all, or without a root directory: it is the ESP that is bad, not an image.
+pub(super) fn unhealthy(e: Error) -> Error {
+    if e.kind() != Kind::Rejected {
+        return e;
+    }
+    e.while_doing("the file system of the ESP is not healthy")
+        .with_code(Code::Unhealthy)
+        .advise("make an image of the partition first, then repair it with `fsck.fat` from another system")
+}
+
+/// The architecture that a volume is for, as its removable-media loader tells, and where there are several or none, its
+/// images.
+fn find_arch<S: ReadAt>(volume: &Volume<S>) -> Arch {
+    let loaders: Vec<Arch> = [Arch::Arm64, Arch::Amd64].into_iter().filter(|arch| has_loader(volume, *arch)).collect();
+    if let [only] = loaders[..] {
+        return only;
+    }
+    // A directory that cannot be read tells nothing; who lists it for its own sake finds out.
+    let images = volume.list(LINUX_DIR).ok().flatten().unwrap_or_default();
+    let arch = |entry: &Entry| Head::read(&volume.file(entry).ok()?).ok()?.arch();
+    images.iter().filter(|e| !e.is_dir()).find_map(arch).or_else(|| loaders.first().copied()).unwrap_or(Arch::Arm64)
+}
+
+/// The architecture of the board: the one that was asked for, if a loader for it is here; else as the volume tells.
+pub(super) fn board_arch<S: ReadAt>(volume: &Volume<S>, context: &Context) -> Arch {
+    context.arch.filter(|arch| has_loader(volume, *arch)).unwrap_or_else(|| find_arch(volume))
+}
+
+/// Whether there is a removable-media loader for an architecture.
+pub(super) fn has_loader<S: ReadAt>(volume: &Volume<S>, arch: Arch) -> bool {
+    let path = format!("EFI/BOOT/{}", arch.removable_loader());
+    volume.find(&path).ok().flatten().is_some_and(|e| !e.is_dir())
+}
+
+/// The removable-media loader of an architecture, which is what Talos installs.
+pub(super) fn find_loader<S: ReadAt>(volume: &Volume<S>, arch: Arch) -> Result<Option<(String, Option<Loader>)>> {
+    let path = format!("EFI/BOOT/{}", arch.removable_loader());
+    let Some(entry) = volume.find(&path)?.filter(|e| !e.is_dir()) else { return Ok(None) };
+    let loader = volume.file(&entry).ok().and_then(|bytes| Loader::probe(&bytes));
+    Ok(Some((path, loader)))
+}
+
+/// What a file is. `others` are the architectures, beside the board's own, that have a loader on this ESP.
+pub(super) fn describe<S: ReadAt>(
+    volume: &Volume<S>,
+    entry: Entry,
+    seen: &UkiFile,
+    loader: &LoaderVersion,
+    others: &[Arch],
+) -> EspFile {
+    let bytes: Result<Pieces<&S>> = volume.file(&entry);
+    let facts = bytes.and_then(|b| uki::probe(&b));
+    let mut trouble = None;
+    let mut is_foreign = false;
+    let named_efi = entry.name.to_ascii_lowercase().ends_with(".efi");
+    let kind = match BackupName::parse(&entry.name) {
+        Some(BackupName { disabled: false, .. }) => FileKind::Backup,
+        Some(BackupName { disabled: true, .. }) => FileKind::Disabled,
+        None if !named_efi => FileKind::Other,
+        None => {
+            let no_kernel = |facts: &uki::Facts| {
+                facts.extent(".linux").is_none().then(|| "has no kernel (.linux section)".to_owned())
+            };
+            trouble = match (seen.listed(loader), &facts) {
+                // Another board's, whose loader is here as well.
+                (Err(Skip::OtherMachine(machine)), Ok(facts)) if is_of(machine, others) => {
+                    is_foreign = true;
+                    no_kernel(facts)
+                }
+                (Err(skip), _) => Some(skip.to_string()),
+                (Ok(_), Err(e)) => Some(e.to_string()),
+                (Ok(_), Ok(facts)) => no_kernel(facts),
+            };
+            if trouble.is_some() { FileKind::Broken } else { FileKind::Uki }
+        }
+    };
+    EspFile { kind, entry, facts: facts.ok(), trouble, is_foreign, duplicate_of: None, sha256: None, schematic: None }
+}
+
+fn is_of(machine: u16, archs: &[Arch]) -> bool {
+    Arch::from_machine(machine).is_some_and(|arch| archs.contains(&arch))
+}
+
+/// A source that remembers the first failure of the medium, for code that takes a failure for a broken file.
+pub(super) struct Watch<'s, S> {
+    pub(super) source: &'s S,
+    pub(super) first_error: Mutex<Option<String>>,
+}
+
+impl<S: ReadAt> ReadAt for Watch<'_, S> {
+    fn size(&self) -> u64 {
+        self.source.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let result = self.source.read_exact_at(buf, offset);
+        // A range that does not exist is the file system's mistake.
+        if let Err(e) = &result
+            && e.kind() != std::io::ErrorKind::UnexpectedEof
+        {
+            let mut first = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert_with(|| format!("byte {offset} of the ESP: {e}"));
+        }
+        result
+    }
+}

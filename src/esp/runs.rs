@@ -1,0 +1,266 @@
+//! What runs in the end, and the whole way there in steps.
+
+use super::context::{OtherVolume, View, program};
+use super::{EspFile, Inventory};
+use crate::block::ReadAt;
+use crate::boot::{EntryKind, MenuEntry, Prediction};
+use crate::bootpath::{Certainty, End, Located, Program, ProgramKind, Step, StepKind, World};
+use crate::fat::Volume;
+use crate::uki;
+
+/// Longer command lines are cut, in characters.
+const MAX_CMDLINE: usize = 2048;
+/// More addons are counted and not named.
+const MAX_NAMED: usize = 8;
+
+/// What runs when the board starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Runs {
+    /// A UKI.
+    Image {
+        /// Where it lies, in [`super::Context`]'s numbers.
+        at: Located,
+        /// The profile of it; 0 is the system itself.
+        profile: u32,
+    },
+    /// Something that is no UKI, and what.
+    Other(String),
+    /// Nothing that is here, and why.
+    Nothing(String),
+    /// It cannot be told, and why.
+    Unknown(String),
+    /// Secure Boot keys are enrolled, and the board starts again.
+    Enrolment,
+}
+
+impl<S: ReadAt> Inventory<S> {
+    /// What runs in a world, and the prediction for it where systemd-boot's menu is on the way.
+    #[must_use]
+    pub fn runs(&self, world: World) -> (Runs, Option<Prediction>) {
+        match &self.way(world).end {
+            End::Menu { at, .. } if at.volume == self.context.this() => {
+                let prediction = match world {
+                    World::Next => self.worlds[0].clone(),
+                    World::Reset => self.worlds[1].clone(),
+                    World::Later => self.predict_in(world, self.as_seen()),
+                };
+                (self.runs_by_menu(&prediction), Some(prediction))
+            }
+            End::Menu { loader, at } => {
+                let on = self.context.name(at.volume);
+                (Runs::Other(format!("{} on {on}, which reads the images of that partition", loader.version)), None)
+            }
+            End::Uki(at) => (Runs::Image { at: at.clone(), profile: 0 }, None),
+            End::Other(what) => (Runs::Other(what.clone()), None),
+            End::Nothing(why) => (Runs::Nothing(why.clone()), None),
+            End::Unknown(why) => (Runs::Unknown(why.clone()), None),
+        }
+    }
+
+    fn runs_by_menu(&self, prediction: &Prediction) -> Runs {
+        if prediction.enrolls_keys {
+            return Runs::Enrolment;
+        }
+        let Some(entry) = prediction.selected_entry() else { return Runs::Nothing(prediction.reason.clone()) };
+        let Some(path) = &entry.path else {
+            return match entry.kind {
+                EntryKind::Type1 => Runs::Unknown(format!("{} is fetched from the network", entry.id)),
+                _ => Runs::Other(format!("{} ({})", entry.title, entry.id)),
+            };
+        };
+        let at = Located { volume: self.volume_of(entry), path: path.clone() };
+        if entry.kind == EntryKind::Uki {
+            return Runs::Image { at, profile: entry.profile };
+        }
+        match self.program_at(&at) {
+            Ok(Some(Program { kind: ProgramKind::Uki, .. })) => Runs::Image { at, profile: entry.profile },
+            Ok(Some(Program { kind: ProgramKind::Kernel, .. })) => {
+                Runs::Other(format!("the kernel {} with its initrd (entry {})", path.replace('\\', "/"), entry.id))
+            }
+            Ok(Some(program)) => Runs::Other(format!("{program}, {} (entry {})", path.replace('\\', "/"), entry.id)),
+            Ok(None) => Runs::Nothing(format!("{path} is not there")),
+            Err(why) => Runs::Nothing(format!("{path} is no EFI program: {why}")),
+        }
+    }
+
+    /// The volume that an entry's file is on.
+    fn volume_of(&self, entry: &MenuEntry) -> usize {
+        let xbootldr = if entry.xbootldr { self.context.xbootldr_place() } else { None };
+        xbootldr.unwrap_or(self.context.this())
+    }
+
+    /// The program at a path of this volume; `None` when there is no such file.
+    ///
+    /// # Errors
+    /// Why the file there is no EFI program.
+    pub fn program(&self, path: &str) -> Result<Option<Program>, String> {
+        program(&self.volume, path)
+    }
+
+    fn program_at(&self, at: &Located) -> Result<Option<Program>, String> {
+        self.on(at, |own| program(own, &at.path), |other| program(other, &at.path)).unwrap_or(Ok(None))
+    }
+
+    fn on<T>(
+        &self,
+        at: &Located,
+        own: impl FnOnce(&Volume<S>) -> T,
+        other: impl FnOnce(&OtherVolume) -> T,
+    ) -> Option<T> {
+        if at.volume == self.context.this() {
+            Some(own(&self.volume))
+        } else {
+            self.context.other(at.volume).map(other)
+        }
+    }
+
+    /// A file's name if it lies in `EFI/Linux` of this volume.
+    #[must_use]
+    pub fn in_linux<'p>(&self, at: &'p Located) -> Option<&'p str> {
+        let (dir, name) = at.path.rsplit_once('\\')?;
+        (at.volume == self.context.this() && dir.eq_ignore_ascii_case("\\EFI\\Linux")).then_some(name)
+    }
+
+    /// The files of `EFI/Linux` that boot options of the firmware name, each with the option's name.
+    #[must_use]
+    pub fn named_by_options(&self) -> Vec<(String, String)> {
+        let view = View::new(&self.volume, &self.context);
+        let named = self.context.options.files(&view).into_iter();
+        named.filter_map(|(option, at)| Some((self.file(self.in_linux(&at)?)?.name().to_owned(), option))).collect()
+    }
+
+    /// `EFI/Linux/Talos-v1.12.4.efi`, and on which partition where that is not this one.
+    #[must_use]
+    pub fn describe_place(&self, at: &Located) -> String {
+        let path = at.path.trim_start_matches('\\').replace('\\', "/");
+        match self.context.name(at.volume) {
+            "" => path,
+            name => format!("{path} on {name}"),
+        }
+    }
+
+    /// The whole way in a world, from the firmware to the kernel.
+    #[must_use]
+    pub fn steps(&self, world: World) -> Vec<Step> {
+        let mut steps = self.way(world).steps.clone();
+        let (runs, prediction) = self.runs(world);
+        if let Some(prediction) = &prediction {
+            steps.push(self.menu_step(prediction));
+        }
+        match &runs {
+            Runs::Image { at, profile } => {
+                let (step, cmdline) = self.image_step(at);
+                steps.push(step);
+                let entry = prediction.as_ref().and_then(Prediction::selected_entry);
+                let handed = prediction.as_ref().and_then(|p| p.load_options.clone());
+                steps.push(self.kernel_step(at, *profile, entry, handed, cmdline));
+            }
+            Runs::Other(what) | Runs::Unknown(what) if prediction.is_some() => steps.push(Step {
+                step: StepKind::Image,
+                what: what.clone(),
+                place: None,
+                why: "the entry says so".to_owned(),
+                certainty: if matches!(runs, Runs::Unknown(_)) { Certainty::Unknown } else { Certainty::Known },
+            }),
+            _ => {}
+        }
+        steps
+    }
+
+    fn menu_step(&self, prediction: &Prediction) -> Step {
+        let entry = prediction.selected_entry();
+        let place = entry.map(|e| {
+            let dir = if e.kind == EntryKind::Uki { "EFI/Linux" } else { "loader/entries" };
+            match self.context.name(self.volume_of(e)) {
+                "" => dir.to_owned(),
+                name => format!("{dir} on {name}"),
+            }
+        });
+        Step {
+            step: StepKind::Menu,
+            what: match (prediction.enrolls_keys, entry) {
+                (true, _) => "enrolment of Secure Boot keys".to_owned(),
+                (false, Some(e)) => e.id.clone(),
+                (false, None) => "nothing".to_owned(),
+            },
+            place: place.filter(|_| !prediction.enrolls_keys),
+            why: prediction.reason.clone(),
+            certainty: Certainty::Known,
+        }
+    }
+
+    /// The step of a UKI, and the command line in it.
+    fn image_step(&self, at: &Located) -> (Step, Option<String>) {
+        let name = at.path.rsplit('\\').next().unwrap_or_default();
+        let own = self.in_linux(at).and_then(|name| self.file(name));
+        let path = at.path.trim_start_matches('\\').replace('\\', "/");
+        let look = |facts: Result<uki::Facts, String>| facts;
+        let facts = match own.map(|f: &EspFile| f.facts.clone()) {
+            Some(Some(facts)) => Ok(facts),
+            _ => look(self.on(at, |v| probe(v, &path), |v| probe(v, &path)).unwrap_or(Err("it is not there".into()))),
+        };
+        let (words, why, cmdline) = match &facts {
+            Ok(facts) => {
+                let words: Vec<String> = [facts.version().map(str::to_owned), facts.arch.map(|a| a.name().to_owned())]
+                    .into_iter()
+                    .flatten()
+                    .collect();
+                let words = if words.is_empty() { String::new() } else { format!(" ({})", words.join(" ")) };
+                (words, "a UKI: kernel, initrd and command line in one".to_owned(), facts.cmdline().map(str::to_owned))
+            }
+            Err(why) => (String::new(), format!("it would not start: {why}"), None),
+        };
+        let step = Step {
+            step: StepKind::Image,
+            what: format!("{name}{words}"),
+            place: Some(self.describe_place(at)),
+            why,
+            certainty: Certainty::Known,
+        };
+        (step, cmdline)
+    }
+
+    fn kernel_step(
+        &self,
+        at: &Located,
+        profile: u32,
+        entry: Option<&MenuEntry>,
+        handed: Option<String>,
+        cmdline: Option<String>,
+    ) -> Step {
+        let own = entry.filter(|e| e.kind == EntryKind::Uki).and_then(|e| e.options.clone()).or(cmdline);
+        let addons = self.addons(at);
+        let mut why = match profile {
+            0 => "the image's own command line".to_owned(),
+            n => format!("the command line of the image's profile {n}"),
+        };
+        if let Some(handed) = handed.filter(|h| !h.starts_with('@')) {
+            why = format!("{why}; the boot loader hands over {handed:?}, which counts unless Secure Boot is on");
+        }
+        let certainty = if addons.is_empty() { Certainty::Known } else { Certainty::Unknown };
+        if !addons.is_empty() {
+            let named = addons.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ");
+            why = format!("{why}; {} addons may add to it: {named}", addons.len());
+        }
+        let text: String = own.unwrap_or_default().chars().take(MAX_CMDLINE).collect();
+        let what = if text.is_empty() { "no command line".to_owned() } else { text };
+        Step { step: StepKind::Kernel, what, place: None, why, certainty }
+    }
+
+    /// The addons that the stub of a UKI looks at: `<uki>.extra.d` beside it and `loader/addons` (systemd-stub(7)).
+    fn addons(&self, at: &Located) -> Vec<String> {
+        let path = at.path.trim_start_matches('\\').replace('\\', "/");
+        let dirs = [format!("{path}.extra.d"), "loader/addons".to_owned()];
+        let list = |dir: &String| {
+            let all = self.on(at, |v| v.list(dir).ok().flatten(), |v| v.list(dir).ok().flatten()).flatten();
+            let is_addon = |name: &str| name.to_ascii_lowercase().ends_with(".addon.efi");
+            all.unwrap_or_default().into_iter().map(|e| e.name).filter(|name| is_addon(name)).collect::<Vec<_>>()
+        };
+        dirs.iter().flat_map(list).collect()
+    }
+}
+
+fn probe<S: ReadAt>(volume: &Volume<S>, path: &str) -> Result<uki::Facts, String> {
+    let entry = volume.find(path).map_err(|e| e.to_string())?.ok_or("it is not there")?;
+    uki::probe(&volume.file(&entry).map_err(|e| e.to_string())?).map_err(|e| e.to_string())
+}

@@ -1,0 +1,89 @@
+//! Whether the way of the boot comes by the files that a plan would change at all.
+
+use crate::block::ReadAt;
+use crate::bootpath::{End, World};
+use crate::esp::Inventory;
+use crate::{Code, Error, Result};
+
+/// Refuses to change what nobody reads: the board starts something else, and would afterwards. Returns what somebody should
+/// know where the way is unsure, or another one for one start or without variables.
+///
+/// # Errors
+/// [`Code::WouldNotBoot`], with what starts instead and what could be done.
+pub fn refuse_unreached<S: ReadAt>(esp: &Inventory<S>) -> Result<Vec<String>> {
+    let lasting = esp.way(World::Later);
+    if !esp.context.knows_disk() && matches!(lasting.end, End::Nothing(_)) && esp.loader.is_none() {
+        // A file system by itself: what lies around it elsewhere may start from here.
+        return Ok(vec![
+            "no boot loader is on this volume: whether the one of another partition starts these images cannot be told from here"
+                .to_owned(),
+        ]);
+    }
+    if !esp.is_read(World::Later) {
+        let (what, advice) = instead(esp, &lasting.end);
+        let doubt = match lasting.in_doubt.as_slice() {
+            [] => String::new(),
+            doubts => format!(" (before that, {})", doubts.join("; ")),
+        };
+        return Err(Error::new(
+            Code::WouldNotBoot,
+            format!("the board does not start the images in EFI/Linux of this partition: {what}{doubt}"),
+        )
+        .advise(advice));
+    }
+    let mut warnings = Vec::new();
+    for doubt in &lasting.in_doubt {
+        warnings.push(format!(
+            "whether the board starts from here is not certain: {doubt}. What is said here holds for a start from this partition"
+        ));
+    }
+    if !esp.is_read(World::Next) {
+        let (what, _) = instead(esp, &esp.way(World::Next).end);
+        warnings.push(format!("the next start is another one: BootNext is set, and {what}"));
+    }
+    if !esp.is_read(World::Reset) {
+        let (what, _) = instead(esp, &esp.way(World::Reset).end);
+        warnings.push(format!(
+            "without EFI variables the board would not start from here, before and after the change: {what}"
+        ));
+    }
+    Ok(warnings)
+}
+
+/// What happens instead, and what could be done.
+fn instead<S: ReadAt>(esp: &Inventory<S>, end: &End) -> (String, String) {
+    let loader =
+        esp.arch().map_or("EFI/BOOT/BOOT<ARCH>.EFI".to_owned(), |a| format!("EFI/BOOT/{}", a.removable_loader()));
+    let look = "`status` shows the way of the boot step by step";
+    match end {
+        End::Menu { loader, at } => (
+            format!(
+                "the firmware starts {} in {}, which reads the images of that partition",
+                loader.version,
+                esp.describe_place(at)
+            ),
+            format!("name that partition with --partition, or let the firmware start this one; {look}"),
+        ),
+        End::Uki(at) => (
+            format!("the firmware starts the image {} itself, without a boot menu", esp.describe_place(at)),
+            format!("that file would have to be replaced; {look}"),
+        ),
+        End::Other(what) => (
+            format!("it starts {what}, and what that starts lies elsewhere"),
+            format!(
+                "change what {what} starts by its own means (`talosctl upgrade` does where Talos was installed with it); or install \
+                 systemd-boot as {loader} and let the firmware start it; {look}"
+            ),
+        ),
+        End::Nothing(why) => (
+            format!("nothing starts here: {why}"),
+            format!(
+                "put systemd-boot at {loader}: it is there on the Secure Boot ISO of the same Talos version; {look}"
+            ),
+        ),
+        End::Unknown(why) => (
+            format!("what starts cannot be told: {why}"),
+            format!("if systemd-boot should start here, put it at {loader}; {look}"),
+        ),
+    }
+}

@@ -1,0 +1,245 @@
+//! The way of the boot: what the firmware starts, what that starts, and what a swap makes of it.
+
+use super::variables::{text, uboot_file};
+use crate::board::{Board, ESP_A, ESP_B, boot_option, uki};
+use crate::support::sha256;
+use bootsurgeon::efivars::GLOBAL;
+use bootsurgeon::pe::Arch;
+use bootsurgeon::testkit::uki::Builder;
+use serde_json::Value;
+
+const GRUB: &str = "sbat,1,SBAT Version,sbat,1,https://x\ngrub,4,Free Software Foundation,grub,2.12,https://y\n";
+const SHIM: &str = "sbat,1,SBAT Version,sbat,1,https://x\nshim,4,UEFI shim,shim,15.8,https://y\n";
+
+fn program(section: &str, data: &str, arch: Arch) -> Vec<u8> {
+    Builder::new(arch).section(".text", vec![0xC3; 512]).section(section, data).build()
+}
+
+fn grub() -> Vec<u8> {
+    program(".sbat", GRUB, Arch::Arm64)
+}
+
+fn shim() -> Vec<u8> {
+    Builder::new(Arch::Arm64).section(".sbat", SHIM).section(".vendor_cert", "certificate").build()
+}
+
+fn systemd_boot(version: &str, arch: Arch) -> Vec<u8> {
+    program(".sdmagic", &format!("#### LoaderInfo: systemd-boot {version} ####"), arch)
+}
+
+fn status(board: &Board, disk: &str) -> Value {
+    board.json(&["status", disk, "--efivars", "vars", "--json"])
+}
+
+/// What `status` says to people.
+fn said(board: &Board, disk: &str) -> String {
+    String::from_utf8(board.run(&["status", disk, "--efivars", "vars"]).stdout).unwrap()
+}
+
+fn steps(report: &Value, step: &str) -> Vec<String> {
+    let all = report["way"].as_array().unwrap().iter().filter(|s| s["step"] == step);
+    all.map(|s| format!("{} @ {}", s["what"].as_str().unwrap(), s["where"].as_str().unwrap_or("-"))).collect()
+}
+
+/// Asserts that a swap is refused with 4 and this code, with the same words in a dry run, and changes nothing.
+fn refused(board: &Board, disk: &str, words: &str) {
+    let new = board.lab.fixture("talos-v1.12.4-arm64-uki.efi.zst");
+    let before = sha256(&board.lab.path(disk));
+    let mut messages = Vec::new();
+    for how in ["--dry-run", "--yes"] {
+        let args = ["swap", disk, new.to_str().unwrap(), "--efivars", "vars", "--allow-untrusted", "--json", how];
+        let out = board.run(&args);
+        assert_eq!(out.status.code(), Some(4), "{how}: {}", String::from_utf8_lossy(&out.stdout));
+        let error: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(error["error"]["code"], "would-not-boot", "{error}");
+        messages.push(error["error"]["message"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(messages[0], messages[1]);
+    assert!(messages[0].contains(words), "{}", messages[0]);
+    assert_eq!(sha256(&board.lab.path(disk)), before);
+}
+
+/// siderolabs/talos#11885: GRUB is in EFI/BOOT, and an image in EFI/Linux is one that nobody reads.
+#[test]
+fn rtalos_11885_grub_starts_and_a_swap_is_refused_in_a_dry_run_too() {
+    let board = Board::new();
+    let disk = board.disk("nvme0n1", ESP_A);
+    board.replace(&disk, "EFI/BOOT", "BOOTAA64.EFI", &grub());
+    let report = status(&board, &disk);
+    assert_eq!(steps(&report, "program"), ["GRUB 2.12 @ EFI/BOOT/BOOTAA64.EFI on partition 1"]);
+    assert_eq!((&report["boot"]["selected"], &report["boot"]["starts"]), (&Value::Null, &"GRUB 2.12".into()));
+    assert!(said(&board, &disk).contains("Starts GRUB 2.12"));
+    refused(&board, &disk, "GRUB 2.12");
+    let doctor = board.json(&["doctor", &disk, "--efivars", "vars", "--json"]);
+    assert!(doctor["firmware_starts"].as_str().unwrap().contains("GRUB 2.12"), "{doctor}");
+}
+
+/// siderolabs/omni#1192: shim, and GRUB behind it under the name that shim starts.
+#[test]
+fn romni_1192_shim_and_what_it_starts() {
+    let board = Board::new();
+    let disk = board.disk("nvme0n1", ESP_A);
+    let loader = systemd_boot("257.9", Arch::Arm64);
+    board.replace(&disk, "EFI/BOOT", "BOOTAA64.EFI", &shim());
+    refused(&board, &disk, "grubaa64.efi");
+    board.replace(&disk, "EFI/BOOT", "grubaa64.efi", &grub());
+    assert_eq!(steps(&status(&board, &disk), "program").len(), 2);
+    refused(&board, &disk, "GRUB 2.12");
+    // systemd-boot under that name is what it says it is.
+    board.replace(&disk, "EFI/BOOT", "grubaa64.efi", &loader);
+    let report = status(&board, &disk);
+    assert_eq!(report["boot"]["selected"], "Talos-v1.12.4.efi");
+    assert!(said(&board, &disk).contains("firmware -> shim 15.8 (EFI/BOOT/BOOTAA64.EFI) -> systemd-boot 257.9"));
+    let new = board.lab.fixture("talos-v1.12.4-arm64-uki.efi.zst");
+    let swap = ["swap", &disk, new.to_str().unwrap(), "--efivars", "vars", "--allow-untrusted", "--json", "--dry-run"];
+    assert_eq!(board.json(&swap)["plan"]["boot_after"], "Talos-v1.12.4.efi");
+}
+
+/// cozystack/boot-to-talos#16 and siderolabs/talos#12505: nothing in EFI/BOOT, and no boot option that leads to a loader.
+#[test]
+fn rboot_to_talos_16_without_a_boot_loader_nothing_starts() {
+    let board = Board::new();
+    let disk = board.disk("nvme0n1", ESP_A);
+    board.remove_from(&disk, "EFI/BOOT", "BOOTAA64.EFI");
+    let report = status(&board, &disk);
+    assert_eq!((&report["boot"]["selected"], &report["boot"]["starts"]), (&Value::Null, &"nothing".into()));
+    refused(&board, &disk, "EFI/BOOT/BOOTAA64.EFI");
+    board.global("BootOrder", 7, &[1, 0]);
+    board.global("Boot0001", 7, &boot_option("Talos", ESP_A, "\\EFI\\BOOT\\BOOTAA64.EFI"));
+    refused(&board, &disk, "no boot option leads to a file");
+}
+
+/// NixOS/nixpkgs#341357: the boot option starts a systemd-boot elsewhere, and it has other rules than the one in EFI/BOOT.
+#[test]
+fn rnixpkgs_341357_the_boot_option_decides_which_systemd_boot_runs() {
+    let board = Board::new();
+    let disk = board.disk("nvme0n1", ESP_A);
+    board.directory(&disk, "EFI/systemd");
+    board.replace(&disk, "EFI/systemd", "systemd-bootaa64.efi", &systemd_boot("262", Arch::Arm64));
+    // Without its closing NUL 257 reads one character less and ignores the pin; 262 does not.
+    let pin: Vec<u8> = "Talos-v1.12.4~1.efi".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    board.variable("LoaderEntryDefault", "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f", 7, &pin);
+    assert_eq!(status(&board, &disk)["boot"]["selected"], "Talos-v1.12.4.efi");
+    board.global("BootOrder", 7, &[1, 0]);
+    board.global("Boot0001", 7, &boot_option("Linux Boot Manager", ESP_A, "\\EFI\\systemd\\systemd-bootaa64.efi"));
+    let report = status(&board, &disk);
+    assert_eq!(steps(&report, "program"), ["systemd-boot 262 @ EFI/systemd/systemd-bootaa64.efi on partition 1"]);
+    assert_eq!(report["boot"]["selected"], "Talos-v1.12.4~1.efi", "{report}");
+    // The other world has the other one.
+    assert_eq!(report["boot"]["selected_without_variables"], "Talos-v1.12.4.efi");
+    // BootNext is for one start.
+    board.global("BootNext", 7, &[2, 0]);
+    board.global("Boot0002", 7, &boot_option("old", ESP_A, ""));
+    let report = status(&board, &disk);
+    assert_eq!(report["boot"]["selected"], "Talos-v1.12.4.efi");
+    assert!(report["way_notes"].to_string().contains("after the next one: EFI/Linux/Talos-v1.12.4~1.efi"), "{report}");
+}
+
+/// ostreedev/ostree#2753: a boot option starts a UKI itself; what systemd-boot would do is of no interest then.
+#[test]
+fn rostree_2753_a_boot_option_starts_an_image_itself() {
+    let board = Board::new();
+    let disk = board.disk("nvme0n1", ESP_A);
+    board.global("BootOrder", 7, &[1, 0]);
+    board.global("Boot0001", 7, &boot_option("Talos", ESP_A, "\\EFI\\Linux\\Talos-v1.12.4~1.efi"));
+    let report = status(&board, &disk);
+    assert_eq!(report["boot"]["selected"], "Talos-v1.12.4~1.efi");
+    assert!(steps(&report, "menu").is_empty());
+    assert!(said(&board, &disk).contains("Starts Talos-v1.12.4~1.efi"));
+    refused(&board, &disk, "Talos-v1.12.4~1.efi");
+    // The partition is on no disk here: nothing is known, and it is said.
+    board.global("Boot0001", 7, &boot_option("Talos", ESP_B, "\\EFI\\Linux\\Talos-v1.12.4~1.efi"));
+    let report = status(&board, &disk);
+    assert_eq!(report["boot"]["selected"], "Talos-v1.12.4.efi");
+    assert_eq!(report["way"][0]["certainty"], "unknown");
+    let new = board.lab.fixture("talos-v1.12.4-arm64-uki.efi.zst");
+    let swap = ["swap", &disk, new.to_str().unwrap(), "--efivars", "vars", "--allow-untrusted", "--json", "--dry-run"];
+    assert!(board.json(&swap)["warnings"].to_string().contains("not certain"));
+}
+
+/// No boot loader at all: the image is what the firmware takes from the removable-media path.
+#[test]
+fn issue13_a_uki_as_the_removable_loader_starts() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    board.replace(&disk, "EFI/BOOT", "BOOTAA64.EFI", &uki(&board.lab, "talos-v1.12.3-arm64-installer"));
+    let report = board.json(&["status", &disk, "--json"]);
+    assert_eq!(report["boot"]["selected"], "EFI/BOOT/BOOTAA64.EFI");
+    assert_eq!(steps(&report, "image"), ["BOOTAA64.EFI (v1.12.3 arm64) @ EFI/BOOT/BOOTAA64.EFI on partition 1"]);
+    assert!(report["findings"].to_string().contains("starts EFI/BOOT/BOOTAA64.EFI"), "{report}");
+}
+
+/// A Type #1 entry that names a UKI elsewhere is what starts, and no "nothing".
+#[test]
+fn issue13_a_selected_type_1_entry_is_shown_with_its_file() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    board.directory(&disk, "EFI/kairos");
+    board.directory(&disk, "loader/entries");
+    board.replace(&disk, "EFI/kairos", "active.efi", &uki(&board.lab, "talos-v1.12.3-arm64-installer"));
+    board.replace(
+        &disk,
+        "loader/entries",
+        "active.conf",
+        b"title Kairos\nefi /EFI/kairos/active.efi\nversion 9\nsort-key a\n",
+    );
+    let report = board.json(&["status", &disk, "--json"]);
+    assert_eq!(report["boot"]["selected"], "EFI/kairos/active.efi", "{report}");
+    let said = String::from_utf8(board.run(&["status", &disk]).stdout).unwrap();
+    assert!(said.contains("Starts EFI/kairos/active.efi") && !said.contains("Starts nothing"), "{said}");
+    // A kernel with its initrd is no UKI.
+    let mut kernel = Builder::new(Arch::Arm64).section(".text", vec![0; 4096]).build();
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    board.replace(&disk, "EFI/kairos", "vmlinuz", &kernel);
+    board.replace(
+        &disk,
+        "loader/entries",
+        "active.conf",
+        b"title x\nlinux /EFI/kairos/vmlinuz\nversion 9\nsort-key a\n",
+    );
+    let report = board.json(&["status", &disk, "--json"]);
+    assert_eq!(report["boot"]["selected"], Value::Null);
+    assert!(report["boot"]["starts"].as_str().unwrap().contains("kernel /EFI/kairos/vmlinuz"), "{report}");
+}
+
+/// Two boards share one ESP: each has its loader, and what is of the other is left alone.
+#[test]
+fn issue13_two_architectures_on_one_esp() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    board.replace(&disk, "EFI/BOOT", "BOOTX64.EFI", &systemd_boot("257.9", Arch::Amd64));
+    board.replace(&disk, "EFI/Linux", "Talos-amd64.efi", &uki(&board.lab, "talos-v1.12.4-amd64-uki"));
+    let plan = board.json(&["prune", &disk, "--dry-run", "--json"]);
+    assert!(!plan["plan"]["renames"].to_string().contains("amd64"), "{plan}");
+    let new = board.lab.fixture("talos-v1.12.4-arm64-uki.efi.zst");
+    let swap = ["swap", &disk, new.to_str().unwrap(), "--allow-untrusted", "--json", "--dry-run"];
+    assert!(!board.json(&swap)["plan"]["renames"].to_string().contains("amd64"));
+    // The other board's loader, when its architecture is said.
+    let new = board.lab.fixture("talos-v1.12.4-amd64-uki.efi.zst");
+    let swap = ["swap", &disk, new.to_str().unwrap(), "--arch", "amd64", "--allow-untrusted", "--json", "--dry-run"];
+    let report = board.json(&swap);
+    assert_eq!(report["plan"]["boot_before"], "Talos-amd64.efi", "{report}");
+    assert!(!report["plan"]["renames"].to_string().contains("Talos-v1.12.4"), "{report}");
+}
+
+/// U-Boot keeps boot options in its file, too.
+#[test]
+fn rebbr_143_boot_options_come_from_the_file_as_well() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    board.directory(&disk, "EFI/systemd");
+    board.replace(&disk, "EFI/systemd", "systemd-bootaa64.efi", &systemd_boot("262", Arch::Arm64));
+    let mut option = boot_option("systemd", ESP_A, "\\EFI\\systemd\\systemd-bootaa64.efi");
+    // U-Boot wants number, place and length of the partition as they are.
+    let at = 4 + 2 + text("systemd").len() + 4;
+    option[at + 4..at + 12].copy_from_slice(&2048_u64.to_le_bytes());
+    option[at + 12..at + 20].copy_from_slice(&98_304_u64.to_le_bytes());
+    let file = uboot_file(&[("Boot0001", GLOBAL, &option), ("BootOrder", GLOBAL, &[1, 0])]);
+    board.replace(&disk, "", "ubootefi.var", &file);
+    let report = board.json(&["status", &disk, "--json"]);
+    assert_eq!(
+        steps(&report, "program"),
+        ["systemd-boot 262 @ EFI/systemd/systemd-bootaa64.efi on partition 1"],
+        "{report}"
+    );
+}
