@@ -39,16 +39,31 @@ impl Located {
     }
 }
 
+/// A partition that is none of the volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unseen<'a> {
+    /// It holds no file system.
+    Empty,
+    /// What firmware finds on it is not known, and why.
+    Unknown(&'a str),
+}
+
 /// The volumes that can be looked at, and what is known of the machine.
 pub trait Volumes {
     /// The volumes, in the order in which firmware meets them.
     fn list(&self) -> &[Volume];
 
-    /// Whether a partition is there, readable or not.
-    fn has_partition(&self, partuuid: PartUuid) -> bool;
+    /// A partition that is there and is none of the volumes.
+    fn unseen(&self, partuuid: PartUuid) -> Option<Unseen<'_>>;
 
     /// Whether these are all the volumes of the machine.
     fn complete(&self) -> bool;
+
+    /// The volume that somebody asks about, if it is one: where nothing decides between it and others, the way is that of
+    /// a start from it.
+    fn this(&self) -> Option<usize> {
+        None
+    }
 
     /// The architecture of the machine.
     fn arch(&self) -> Arch;
@@ -139,8 +154,7 @@ pub(super) fn start(options: &BootOptions, world: World, volumes: &dyn Volumes) 
         }
     }
     let path = removable_path(volumes.arch());
-    let found =
-        (0..volumes.list().len()).map(|volume| Located { volume, path: path.clone() }).find(|at| volumes.is_file(at));
+    let found = removable(&path, volumes, &mut in_doubt);
     let reason = match (world, options.known, passed_over.is_empty()) {
         (World::Reset, ..) => "without variables the firmware takes the removable-media path",
         (_, false, _) => "no boot option is known, and then the firmware takes the removable-media path",
@@ -161,6 +175,21 @@ pub(super) fn start(options: &BootOptions, world: World, volumes: &dyn Volumes) 
     };
     let by = if found.is_some() { FirmwareStart::RemovableMedia } else { FirmwareStart::Nothing };
     Started { step, program: found, by, optional: Vec::new(), in_doubt, passed_over }
+}
+
+/// The removable-media path on the first volume that has it. Which of several partitions comes first is for the firmware to
+/// say: of a volume that is asked about, the start from it is looked at, and the others are doubts.
+fn removable(path: &str, volumes: &dyn Volumes, in_doubt: &mut Vec<String>) -> Option<Located> {
+    let all = (0..volumes.list().len()).map(|volume| Located { volume, path: path.to_owned() });
+    let mut all: Vec<Located> = all.filter(|at| volumes.is_file(at)).collect();
+    let Some(own) = all.iter().position(|at| Some(at.volume) == volumes.this()) else { return all.into_iter().next() };
+    let own = all.remove(own);
+    in_doubt.extend(
+        all.iter().map(|at| {
+            format!("{}: whether the firmware takes that partition first is not known", at.describe(volumes))
+        }),
+    );
+    Some(own)
 }
 
 /// What comes first and cannot be looked at makes everything behind it unsure.
@@ -193,9 +222,10 @@ pub(super) fn leads(option: &BootOption, volumes: &dyn Volumes) -> Leads {
             None if volumes.list().iter().any(|v| v.partuuid == Some(partuuid)) => Leads::Nowhere(format!(
                 "partition {partuuid} has moved since, and U-Boot then takes it for another one"
             )),
-            None if volumes.has_partition(partuuid) => {
-                Leads::Nowhere(format!("partition {partuuid} holds no FAT volume that can be read"))
-            }
+            None if let Some(unseen) = volumes.unseen(partuuid) => match unseen {
+                Unseen::Empty => Leads::Nowhere(format!("partition {partuuid} holds no file system that is known")),
+                Unseen::Unknown(why) => Leads::Elsewhere(format!("names partition {partuuid}, and {why}")),
+            },
             None if volumes.complete() => Leads::Nowhere(format!("no disk of this machine has partition {partuuid}")),
             None => Leads::Elsewhere(format!(
                 "names partition {partuuid}, which is not here: another disk, or one that is gone"

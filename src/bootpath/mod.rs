@@ -23,7 +23,7 @@ mod program;
 #[cfg(test)]
 mod tests;
 
-pub use firmware::{FirmwareStart, Located, Volume, Volumes, removable_path};
+pub use firmware::{FirmwareStart, Located, Unseen, Volume, Volumes, removable_path};
 pub use load_option::{BootOption, BootOptions, BootTarget, HardDrive, Lead};
 pub use program::{Program, ProgramKind};
 

@@ -1,11 +1,13 @@
 //! The disk a command works on, and the EFI variables that go with it.
 
 use super::variables::{MachineTree, VariablesChoice};
+use crate::block::{ReadAt, read_vec};
 use crate::bootpath::{BootOptions, Volume};
-use crate::disk::{Shape, Target};
+use crate::disk::{Partition, Shape, Target};
 use crate::efivars::EfiVars;
-use crate::esp::Context;
+use crate::esp::{Context, OtherVolume};
 use crate::pe::Arch;
+use crate::{Error, Result, disk, fat};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -41,13 +43,37 @@ impl DiskRequest {
         let mut context = Context::new(BootOptions::read(vars));
         context.is_uboot = vars.is_uboot();
         context.arch = arch;
-        let Some(partition) = &target.partition else { return Arc::new(context) };
+        let Some(this) = &target.partition else { return Arc::new(context) };
         let sector = u64::from(target.sector_size.max(1));
-        context.add_this(Volume {
-            name: format!("partition {}", partition.number),
-            partuuid: Some(partition.partuuid),
-            place: Some((partition.number, partition.extent.offset / sector, partition.extent.bytes / sector)),
-        });
+        let volume = |p: &Partition| Volume {
+            name: format!("partition {}", p.number),
+            partuuid: Some(p.partuuid),
+            place: Some((p.number, p.extent.offset / sector, p.extent.bytes / sector)),
+        };
+        context.is_xbootldr = this.kind.is_xbootldr();
+        let xbootldr = target.xbootldr().map(|p| p.number);
+        for p in target.table().map_or(std::slice::from_ref(this), |table| &table.partitions) {
+            if p.number == this.number {
+                context.add_this(volume(p));
+                continue;
+            }
+            let is_xbootldr = xbootldr == Some(p.number);
+            let unknown = match holds(target, p) {
+                Ok(Holds::Fat(files)) => {
+                    context.add(volume(p), *files, is_xbootldr);
+                    continue;
+                }
+                Ok(Holds::Other(what)) => {
+                    Some(format!("{} holds {what}: whether the firmware reads that is not known", p.name()))
+                }
+                Ok(Holds::Nothing) => None,
+                Err(why) => Some(format!("{} cannot be read: {why}", p.name())),
+            };
+            if is_xbootldr {
+                context.xbootldr_trouble.clone_from(&unknown);
+            }
+            context.add_unseen(p.partuuid, unknown);
+        }
         Arc::new(context)
     }
 
@@ -57,6 +83,46 @@ impl DiskRequest {
     pub fn variables_are_the_boards(&self, target: &Target) -> bool {
         self.efivars.is_named() || is_device(target)
     }
+}
+
+/// What another partition of the disk holds, as far as firmware is concerned.
+enum Holds {
+    Fat(Box<OtherVolume>),
+    /// Another file system, with an article. U-Boot reads ext4 and btrfs, and systemd-boot loads drivers for others.
+    Other(&'static str),
+    Nothing,
+}
+
+fn holds(target: &Target, partition: &Partition) -> Result<Holds> {
+    let source = target.open_partition(partition)?;
+    if !fat::is_fat(&source)? {
+        if let Some(other) = disk::file_system(&source)? {
+            return Ok(Holds::Other(other));
+        }
+        if !begins_as_fat(&source)? {
+            return Ok(Holds::Nothing);
+        }
+    }
+    // One that is damaged is no partition without files: that it cannot be opened is an error. Whether a firmware reads what is
+    // read here from a backup, or as far as it is there, is not known.
+    let volume = fat::Volume::open(source)?;
+    let geometry = volume.geometry();
+    if let Some(why) = &geometry.lost_boot_sector {
+        return Err(Error::rejected(format!("its boot sector is damaged: {why}")));
+    }
+    if geometry.missing_bytes > 0 {
+        return Err(Error::rejected(format!("its file system is {} bytes longer than it", geometry.missing_bytes)));
+    }
+    Ok(Holds::Fat(Box::new(volume)))
+}
+
+/// Whether the first sector has the jump and the signature of a boot sector.
+fn begins_as_fat(source: &dyn ReadAt) -> Result<bool> {
+    if source.size() < 512 {
+        return Ok(false);
+    }
+    let sector = read_vec(source, 0, 512)?;
+    Ok(matches!(sector[0], 0xEB | 0xE9) && sector[510..] == [0x55, 0xAA])
 }
 
 fn is_device(target: &Target) -> bool {

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::block::ReadAt;
 use crate::disk::Target;
 use crate::esp::{FileKind, Inventory};
-use crate::plan::{PrunePlan, PruneWishes};
+use crate::plan::{PrunePlan, PruneWishes, refuse_xbootldr};
 use crate::surgery::open_healthy;
 use serde::Serialize;
 
@@ -55,6 +55,7 @@ impl Prune {
         }
         let esp = Inventory::read_in(target.open()?, variables, self.disk.context(target, &vars, None))?;
         esp.refuse_unsafe()?;
+        refuse_xbootldr(&esp)?;
         let time = esp.stamp(now());
         let wishes =
             PruneWishes { delete: self.delete, keep_backups: self.keep_backups, no_fallback: self.no_fallback, time };

@@ -313,7 +313,7 @@ fn starts(runs: &Runs, selected: Option<&str>) -> String {
     }
 }
 
-/// The file that runs: its name where it lies in `EFI/Linux`, else its path.
+/// The file that runs: its name where it lies in `EFI/Linux`, else its path, with the partition where that is another.
 fn selected<S: ReadAt>(esp: &Inventory<S>, world: World, prediction: &Prediction) -> (Option<String>, String) {
     let (runs, by_menu) = esp.runs(world);
     let reason = match (&runs, &by_menu) {
@@ -321,6 +321,7 @@ fn selected<S: ReadAt>(esp: &Inventory<S>, world: World, prediction: &Prediction
         (_, None) => esp.way(world).steps.first().map_or_else(String::new, |step| step.why.clone()),
     };
     match runs {
+        Runs::Image { at, .. } if !esp.is_here(&at) => (Some(esp.describe_place(&at)), reason),
         Runs::Image { at, .. } => {
             let name = at.path.rsplit('\\').next().unwrap_or_default().to_owned();
             let is_linux = at.path.to_ascii_lowercase().starts_with("\\efi\\linux\\");

@@ -50,7 +50,7 @@ pub(super) fn choose(table: &Table, source: &dyn ReadAt, choice: Option<&str>) -
     let esps = esps(table, source)?;
     let Some(wanted) = choice else {
         return match esps.as_slice() {
-            [one] => Ok(((*one).clone(), about(table, one))),
+            [one] => Ok(((*one).clone(), esp_for_whom(table, one))),
             [] => Err(no_esp(table)),
             several => Err(Error::usage(format!("{} EFI System Partitions: {}", several.len(), list(several)))
                 .advise("choose one with --partition NUMBER, LABEL or PARTUUID")),
@@ -69,7 +69,7 @@ pub(super) fn choose(table: &Table, source: &dyn ReadAt, choice: Option<&str>) -
                     there_are()
                 )));
             }
-            Ok(((*one).clone(), about(table, one)))
+            Ok(((*one).clone(), esp_for_whom(table, one)))
         }
         ([], []) => Err(Error::usage(format!("no partition is {wanted:?}; there are: {}", there_are()))),
         ([], several) | (several, _) => {
@@ -77,33 +77,6 @@ pub(super) fn choose(table: &Table, source: &dyn ReadAt, choice: Option<&str>) -
                 .advise("choose one by its number or PARTUUID"))
         }
     }
-}
-
-/// What to know about the choice of this partition.
-fn about(table: &Table, p: &Partition) -> Vec<Note> {
-    let mut notes = esp_for_whom(table, p);
-    notes.extend(menu_of_two(table, p));
-    notes
-}
-
-/// systemd-boot has the images of ESP and XBOOTLDR in one menu; what is read here is one of them.
-fn menu_of_two(table: &Table, p: &Partition) -> Option<Note> {
-    let xbootldr = table.xbootldr()?;
-    let what = if xbootldr.number == p.number {
-        format!(
-            "{} is an XBOOTLDR partition: systemd-boot shows its images in one menu with those of the ESP, and only its own are part \
-             of what is said here",
-            p.name()
-        )
-    } else {
-        format!(
-            "{} is an XBOOTLDR partition: systemd-boot shows its images in the same menu, and they are not part of what is said here",
-            xbootldr.name()
-        )
-    };
-    let meaning =
-        "an image of the other partition that comes first in the menu, or that a setting names, starts instead";
-    Some(Note::new("xbootldr", what, meaning))
 }
 
 /// By which rules a partition is an ESP for others, where it is not one for all of them.

@@ -34,7 +34,7 @@ const FILE_SYSTEMS: &[(u64, &[u8], &str)] = &[
 ///
 /// # Errors
 /// What the source reports.
-pub(super) fn file_system(source: &dyn ReadAt) -> Result<Option<&'static str>> {
+pub fn file_system(source: &dyn ReadAt) -> Result<Option<&'static str>> {
     for (at, mark, name) in FILE_SYSTEMS {
         if holds(source, *at, mark)? {
             return Ok(Some(name));

@@ -36,7 +36,7 @@ mod target;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-pub use contents::Member;
+pub use contents::{Member, file_system};
 pub use layout::Note;
 pub use table::{ESP_TYPE, PartUuid, Partition, PartitionType, Scheme, Table, XBOOTLDR_TYPE};
 pub use target::{Shape, SurgeryTarget, Target};

@@ -158,7 +158,8 @@ impl Partition {
     }
 
     /// `partition 1 (EFI)`.
-    pub(super) fn name(&self) -> String {
+    #[must_use]
+    pub fn name(&self) -> String {
         match self.label.as_str() {
             "" => format!("partition {}", self.number),
             label => format!("partition {} ({label:?})", self.number),

@@ -42,6 +42,7 @@ pub fn examine_esp<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
         return findings;
     }
     findings.extend(loader(view));
+    findings.extend(xbootldr(view));
     findings.extend(starts(view));
     findings.extend(running(view));
     if esp.health.is_damaged() {
@@ -220,6 +221,17 @@ fn loader<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
         // What the firmware does then depends on its variables and on the other ESPs: see `several_esps`.
         None => None,
     }
+}
+
+/// The menu has entries of two partitions, and one of them cannot be looked at.
+fn xbootldr<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
+    let why = view.esp.xbootldr_trouble()?;
+    Some(Finding::new(
+        Severity::Warning,
+        "xbootldr-unknown",
+        format!("what lies on the Extended Boot Loader Partition is not known: {why}"),
+        "systemd-boot shows its entries in one menu with those of the ESP: what is said here holds if there are none",
+    ))
 }
 
 /// Another boot loader, and nothing for systemd-boot: GRUB starts what lies in another partition.

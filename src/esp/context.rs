@@ -2,7 +2,7 @@
 
 use super::board_arch;
 use crate::block::ReadAt;
-use crate::bootpath::{BootOptions, Located, Program, Volume, Volumes};
+use crate::bootpath::{BootOptions, Located, Program, Unseen, Volume, Volumes};
 use crate::disk::PartUuid;
 use crate::fat;
 use crate::pe::Arch;
@@ -25,8 +25,13 @@ pub struct Context {
     this: usize,
     /// The place of the Extended Boot Loader Partition.
     xbootldr: Option<usize>,
-    /// Partitions that are there, readable or not.
-    partitions: Vec<PartUuid>,
+    /// Whether the inventory is of the Extended Boot Loader Partition, and not of the ESP that its menu belongs to.
+    pub is_xbootldr: bool,
+    /// Why it is not known what systemd-boot finds on the Extended Boot Loader Partition.
+    pub xbootldr_trouble: Option<String>,
+    /// Partitions that are there and hold no volume that can be looked at, and why what firmware finds on them is not known;
+    /// without that it finds nothing.
+    unseen: Vec<(PartUuid, Option<String>)>,
 }
 
 impl Context {
@@ -39,7 +44,6 @@ impl Context {
     /// Adds the volume that the inventory is of.
     pub fn add_this(&mut self, volume: Volume) {
         self.this = self.volumes.len();
-        self.partitions.extend(volume.partuuid);
         self.volumes.push((volume, None));
     }
 
@@ -48,13 +52,13 @@ impl Context {
         if is_xbootldr {
             self.xbootldr = Some(self.volumes.len());
         }
-        self.partitions.extend(volume.partuuid);
         self.volumes.push((volume, Some(files)));
     }
 
-    /// Adds a partition that holds no volume that firmware could read.
-    pub fn add_unreadable(&mut self, partuuid: PartUuid) {
-        self.partitions.push(partuuid);
+    /// Adds a partition that holds no volume that can be looked at. `unknown` says why it is not known what firmware finds on
+    /// it; without it there is nothing to find.
+    pub fn add_unseen(&mut self, partuuid: PartUuid, unknown: Option<String>) {
+        self.unseen.push((partuuid, unknown));
     }
 
     /// Whether anything is known of the disk that the volume is on.
@@ -126,12 +130,17 @@ impl<S: ReadAt> Volumes for View<'_, S> {
         &self.list
     }
 
-    fn has_partition(&self, partuuid: PartUuid) -> bool {
-        self.context.partitions.contains(&partuuid)
+    fn unseen(&self, partuuid: PartUuid) -> Option<Unseen<'_>> {
+        let (_, unknown) = self.context.unseen.iter().find(|(p, _)| *p == partuuid)?;
+        Some(unknown.as_deref().map_or(Unseen::Empty, Unseen::Unknown))
     }
 
     fn complete(&self) -> bool {
         false
+    }
+
+    fn this(&self) -> Option<usize> {
+        Some(self.context.this)
     }
 
     fn arch(&self) -> Arch {

@@ -187,7 +187,7 @@ impl<S: ReadAt> Inventory<S> {
         }
         let surroundings = Surroundings::read(&watched, damaged)?;
         let extras = Extras::read(&watched, damaged)?;
-        let companion = context.xbootldr().map(|x| Companion::read(x, &rules)).transpose()?;
+        let companion = context.xbootldr().map(|x| Companion::read(x, &rules));
         let unreadable =
             Mutex::new(watched.into_source().first_error.into_inner().unwrap_or_else(PoisonError::into_inner));
         let unknown = || Prediction::unknown();
@@ -261,7 +261,7 @@ impl<S: ReadAt> Inventory<S> {
         if predict::ways(now, &self.context) != self.ways {
             return changed("what the firmware starts");
         }
-        let companion = self.context.xbootldr().map(|x| Companion::read(x, &self.rules)).transpose()?;
+        let companion = self.context.xbootldr().map(|x| Companion::read(x, &self.rules));
         if companion != self.companion {
             return changed("the Extended Boot Loader Partition");
         }

@@ -1,9 +1,9 @@
 //! What the board starts from an ESP: the way there, and systemd-boot's menu under the rules of the systemd-boot that runs.
 
 use super::context::{OtherVolume, View, program};
-use super::{Inventory, Surroundings, as_far_as_it_goes, type1_files};
+use super::{Inventory, Surroundings, type1_files};
 use crate::block::ReadAt;
-use crate::boot::{self, Esp, LoaderVersion, Prediction, Type1File, UkiFile, Variables, Xbootldr};
+use crate::boot::{self, Esp, LoaderVersion, Prediction, Skip, Type1File, UkiFile, Variables, Xbootldr};
 use crate::bootpath::{End, ProgramKind, Way, World, removable_path};
 use crate::fat::{Entry, Volume, same_name};
 use crate::pe::Arch;
@@ -45,18 +45,43 @@ impl Rules {
 }
 
 /// The images and entries of the Extended Boot Loader Partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Companion {
     linux: Vec<UkiFile>,
     type1: Vec<Type1File>,
+    /// Why these may not be all: the first failure of the medium, or the first damage.
+    pub(super) trouble: Option<String>,
 }
 
 impl Companion {
-    /// Reads them. A partition that is damaged is read as far as it goes.
-    pub(super) fn read(volume: &OtherVolume, rules: &[Rules]) -> Result<Self> {
-        let list = as_far_as_it_goes(volume.list(LINUX_DIR), true)?.unwrap_or_default();
-        let linux = list.iter().map(|entry| seen(volume, entry, rules)).collect();
-        Ok(Self { linux, type1: type1_files(volume, true)? })
+    /// Reads them, as far as it goes: what cannot be read stands in nobody's way who only looks.
+    pub(super) fn read(volume: &OtherVolume, rules: &[Rules]) -> Self {
+        let mut companion = Self::default();
+        match volume.list(LINUX_DIR) {
+            Ok(list) => {
+                for entry in list.unwrap_or_default() {
+                    let broken = if entry.is_dir() { None } else { volume.file(&entry).err() };
+                    let seen = seen(volume, &entry, rules);
+                    let unreadable = match &seen.content {
+                        Err(Skip::Unreadable(why)) => Some(why.clone()),
+                        _ => None,
+                    };
+                    let why = broken.map(|e| e.to_string()).or(unreadable);
+                    companion.note(why.map(|why| format!("EFI/Linux/{}: {why}", entry.name)));
+                    companion.linux.push(seen);
+                }
+            }
+            Err(e) => companion.note(Some(format!("EFI/Linux: {e}"))),
+        }
+        match type1_files(volume, false) {
+            Ok(type1) => companion.type1 = type1,
+            Err(e) => companion.note(Some(format!("loader/entries: {e}"))),
+        }
+        companion
+    }
+
+    fn note(&mut self, why: Option<String>) {
+        self.trouble = self.trouble.take().or(why);
     }
 }
 

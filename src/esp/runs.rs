@@ -89,6 +89,42 @@ impl<S: ReadAt> Inventory<S> {
         xbootldr.unwrap_or(self.context.this())
     }
 
+    /// Why it is not known what systemd-boot finds on the Extended Boot Loader Partition.
+    #[must_use]
+    pub fn xbootldr_trouble(&self) -> Option<String> {
+        let name = || self.context.xbootldr_place().map_or("", |place| self.context.name(place));
+        let inside = self
+            .companion
+            .as_ref()
+            .and_then(|c| c.trouble.as_ref())
+            .map(|why| format!("{} is damaged or does not give what is on it: {why}", name()));
+        self.context.xbootldr_trouble.clone().or(inside)
+    }
+
+    /// Whether a place is on the volume that the inventory is of.
+    #[must_use]
+    pub fn is_here(&self, at: &Located) -> bool {
+        at.volume == self.context.this()
+    }
+
+    /// For people: the file that an entry of the menu starts, and on which partition where that is not this one; the entry's
+    /// name where it names no file.
+    #[must_use]
+    pub fn entry_place(&self, entry: &MenuEntry) -> String {
+        match (&entry.path, entry.kind) {
+            (Some(path), _) if entry.xbootldr => {
+                self.describe_place(&Located { volume: self.volume_of(entry), path: path.clone() })
+            }
+            _ => entry.id.clone(),
+        }
+    }
+
+    /// What a prediction starts, if it lies on the Extended Boot Loader Partition.
+    #[must_use]
+    pub fn elsewhere(&self, prediction: &Prediction) -> Option<String> {
+        prediction.selected_entry().filter(|e| e.xbootldr).map(|e| self.entry_place(e))
+    }
+
     /// The program at a path of this volume; `None` when there is no such file.
     ///
     /// # Errors

@@ -65,7 +65,7 @@ impl PrunePlan {
         let alive: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !broken(&f.name)).cloned().collect();
         let futures = esp.futures(&alive);
         let starts = |n: usize| {
-            let entry = futures.get(n)?.0.selected_entry()?;
+            let entry = futures.get(n)?.0.selected_entry().filter(|e| !e.xbootldr)?;
             // A Type #1 entry may start a file of this directory too.
             entry.file.as_deref().or_else(|| linux_file(entry.path.as_deref()?))
         };
@@ -120,8 +120,11 @@ impl PrunePlan {
         keeps_booting(esp, &renames, &delete)
             .map_err(|fault| Error::new(Code::WouldNotBoot, format!("no order of the steps is safe: {fault}")))?;
         esp.refuse_unreadable()?; // the predictions read as well
-        let boot_before = esp.worlds[0].selected_file().map(str::to_owned);
-        Ok(Self { renames, delete, keep, boot: starts_then[0].clone(), boot_before, starts_then })
+        let elsewhere = esp.elsewhere(&esp.worlds[0]);
+        let boot_before = esp.worlds[0].selected_file().map(str::to_owned).or_else(|| elsewhere.clone());
+        // Every state was held against what starts today: what lies elsewhere starts afterwards as well.
+        let boot = starts_then[0].clone().or(elsewhere);
+        Ok(Self { renames, delete, keep, boot, boot_before, starts_then })
     }
 
     /// Whether there is nothing to do.

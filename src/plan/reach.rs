@@ -11,6 +11,7 @@ use crate::{Code, Error, Result};
 /// # Errors
 /// [`Code::WouldNotBoot`], with what starts instead and what could be done.
 pub fn refuse_unreached<S: ReadAt>(esp: &Inventory<S>) -> Result<Vec<String>> {
+    refuse_xbootldr(esp)?;
     let lasting = esp.way(World::Later);
     if !esp.context.knows_disk() && matches!(lasting.end, End::Nothing(_)) && esp.loader.is_none() {
         // A file system by itself: what lies around it elsewhere may start from here.
@@ -48,6 +49,33 @@ pub fn refuse_unreached<S: ReadAt>(esp: &Inventory<S>) -> Result<Vec<String>> {
         ));
     }
     Ok(warnings)
+}
+
+/// Refuses to change a menu that is not known whole: that of an Extended Boot Loader Partition, which is predicted from the
+/// ESP's side, and one with such a partition beside it that cannot be looked at.
+///
+/// # Errors
+/// [`Code::WouldNotBoot`].
+pub fn refuse_xbootldr<S: ReadAt>(esp: &Inventory<S>) -> Result<()> {
+    let is_read = [World::Next, World::Later, World::Reset].into_iter().any(|world| esp.is_read(world));
+    if is_read && let Some(why) = esp.xbootldr_trouble() {
+        return Err(Error::new(
+            Code::WouldNotBoot,
+            format!(
+                "systemd-boot may start what lies on the Extended Boot Loader Partition, and what that is, is not known: {why}"
+            ),
+        )
+        .advise("repair that partition, let it be read, or give it another type if nothing starts from it"));
+    }
+    if !esp.context.is_xbootldr {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::WouldNotBoot,
+        "this is an Extended Boot Loader Partition: systemd-boot shows its images in one menu with those of the ESP, and what that \
+         menu starts after a change here is not predicted",
+    )
+    .advise("put the image on the ESP: name that partition with --partition; `status` of it shows the whole menu"))
 }
 
 /// What happens instead, and what could be done.

@@ -281,7 +281,11 @@ impl<'e, S: ReadAt> States<'e, S> {
                     step: step(),
                     when: future.when,
                     selected: prediction.selected_file().map(str::to_owned),
-                    starts: if start == Start::Nothing { "nothing".into() } else { title(&prediction) },
+                    starts: match (start, prediction.selected_entry()) {
+                        (Start::Nothing, _) => "nothing".into(),
+                        (_, Some(entry)) if entry.xbootldr => self.esp.entry_place(entry),
+                        _ => title(&prediction),
+                    },
                     instead_of: if future.is_new { "the new image".into() } else { future.title.clone() },
                 });
             }

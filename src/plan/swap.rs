@@ -137,8 +137,9 @@ impl SwapPlan {
             let Some(entry) = world.selected_entry() else {
                 return Ok(Err(format!("nothing would start {name}: {}", world.reason)));
             };
-            if entry.file.as_deref() != Some(target.as_str()) {
-                return Ok(Err(format!("{} would start instead {name} ({})", entry.id, world.reason)));
+            if world.selected_file() != Some(target.as_str()) {
+                let winner = esp.entry_place(entry);
+                return Ok(Err(format!("{winner} would start instead {name} ({})", world.reason)));
             }
             if entry.profile != 0 {
                 return Ok(Err(format!("its profile {} would start {name} ({})", entry.id, world.reason)));
@@ -184,7 +185,7 @@ impl SwapPlan {
         }));
         Ok(Ok(Self {
             bytes_to_write: image.bytes_to_write,
-            boot_before: before,
+            boot_before: before.or_else(|| esp.elsewhere(&esp.worlds[0])),
             boot_after: world.selected_file().map(str::to_owned),
             target,
             backup,

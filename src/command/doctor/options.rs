@@ -1,7 +1,7 @@
 //! The boot options, held against the ESPs that were read.
 
 use super::Examined;
-use crate::bootpath::{BootOptions, Located, Program, Volume, Volumes, Way, World};
+use crate::bootpath::{BootOptions, Located, Program, Unseen, Volume, Volumes, Way, World};
 use crate::disk::PartUuid;
 use crate::doctor::{DecodedVariable, EspPlace, Finding, Severity, what_starts};
 use crate::efivars::EfiVars;
@@ -20,8 +20,8 @@ impl Volumes for AllEsps<'_> {
         &self.list
     }
 
-    fn has_partition(&self, _: PartUuid) -> bool {
-        false
+    fn unseen(&self, _: PartUuid) -> Option<Unseen<'_>> {
+        None
     }
 
     fn complete(&self) -> bool {

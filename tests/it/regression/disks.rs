@@ -1,13 +1,21 @@
 //! Which volume of a disk is meant, and which disks are not written.
 
-use crate::cli::{ESP, around_esp, esp_bytes, patch, put, truncate, uki};
+use crate::cli::{ESP, around_esp, bytes_at, esp_bytes, patch, put, truncate, uki};
 use crate::loops::Loop;
 use crate::support::{Lab, run, run_ok, sha256, tool, tools};
 use crate::table::{Gpt, md_superblock};
+use bootsurgeon::pe::Arch;
+use bootsurgeon::testkit::uki::Builder;
 use std::path::Path;
 
 const INSTALLER: &str = "v1.12.4-arm64-installer";
 const PLAIN: &str = "v1.12.4-arm64-plain";
+/// Where the second ESP of `disk-two-esps` begins.
+const SECOND: u64 = 38 << 20;
+
+fn systemd_boot() -> Vec<u8> {
+    Builder::new(Arch::Arm64).section(".sdmagic", "#### LoaderInfo: systemd-boot 257.9 ####").build()
+}
 
 /// `status` reads it; every command that would write refuses with these words and the code `layout`, rehearsed and
 /// for real, and nothing is written.
@@ -470,6 +478,7 @@ fn issue14_5_an_esp_of_the_wrong_type_or_label() {
     Gpt::edit(&disk, |table| table.kind(7, BASIC_DATA));
     let status = bootsurgeon!("status", disk, "--json").code(0).json();
     assert_eq!(status["disk"]["partition"]["number"], 1);
+    put(&disk, SECOND, "EFI/BOOT/BOOTAA64.EFI", &systemd_boot());
     bootsurgeon!("swap", disk, image, "--partition", "7", "--yes").code(0);
     bootsurgeon!("status", disk, "--partition", "4").fails(2, &["holds no FAT file system"]);
 }
@@ -481,14 +490,108 @@ fn issue14_6_xbootldr_is_a_volume_of_its_own() {
     Gpt::edit(&disk, |table| table.kind(7, "bc13c2ff-59e6-4262-a352-b275fd6f7172"));
     let status = bootsurgeon!("status", disk, "--json").code(0).json();
     assert_eq!(status["disk"]["partition"]["number"], 1, "an ESP is not chosen by hand when there is only one");
-    let warnings = status["warnings"].to_string();
-    assert!(warnings.contains("partition 7") && warnings.contains("the same menu"), "{warnings}");
-    let plan = bootsurgeon!("swap", disk, uki(&lab, INSTALLER), "--dry-run", "--json").code(0).json();
-    assert!(plan["warnings"].to_string().contains("the same menu"), "{plan:#}");
+    let menu = status["boot"]["menu"].to_string();
+    assert!(menu.contains("talos-v1.12.4.efi") && menu.contains("talos-v1.12.3.efi"), "{menu}");
     let status = bootsurgeon!("status", disk, "--partition", "7", "--json").code(0).json();
     assert_eq!(status["files"][0]["version"], "v1.12.3", "{status:#}");
     let ukis = bootsurgeon!("inspect", disk, "--json").code(0).json()["ukis"].clone();
     assert_eq!(ukis.as_array().map(Vec::len), Some(2), "{ukis:#}");
-    bootsurgeon!("swap", disk, uki(&lab, INSTALLER), "--partition", "7", "--yes").code(0);
-    crate::support::fsck_clean(&disk, 38 << 20);
+    // Its images are in the menu of the ESP's systemd-boot, and what that starts is told from there.
+    put(&disk, ESP, "EFI/BOOT/BOOTAA64.EFI", &systemd_boot());
+    let hash = sha256(&disk);
+    let words = ["Extended Boot Loader Partition", "--partition"];
+    for how in ["--dry-run", "--yes"] {
+        bootsurgeon!("swap", disk, uki(&lab, INSTALLER), "--partition", "7", how).fails(4, &words);
+        bootsurgeon!("restore", disk, "--partition", "7", how).fails(4, &[]);
+        bootsurgeon!("prune", disk, "--partition", "7", how).fails(4, &words);
+    }
+    assert_eq!(sha256(&disk), hash);
+}
+
+/// A disk with systemd-boot on its ESP, and its second partition an Extended Boot Loader Partition with these images besides the
+/// old one that is there.
+fn with_xbootldr(lab: &Lab, images: &[(&str, &str)]) -> std::path::PathBuf {
+    let disk = lab.fixture("disk-two-esps.img.zst");
+    Gpt::edit(&disk, |table| table.kind(7, "bc13c2ff-59e6-4262-a352-b275fd6f7172"));
+    put(&disk, ESP, "EFI/BOOT/BOOTAA64.EFI", &systemd_boot());
+    for (name, image) in images {
+        put(&disk, SECOND, &format!("EFI/Linux/{name}"), &std::fs::read(uki(lab, image)).unwrap());
+    }
+    disk
+}
+
+/// systemd/mkosi#2738: systemd-boot's menu has the images of both partitions, and the winner lies on the other one.
+#[test]
+fn rmkosi_2738_what_wins_from_the_xbootldr_partition_is_named_and_a_swap_refused() {
+    let lab = Lab::new();
+    // Of one version, the higher name is first in the menu.
+    let disk = with_xbootldr(&lab, &[("zalos.efi", INSTALLER)]);
+    let status = bootsurgeon!("status", disk, "--json").code(0).json();
+    let selected = status["boot"]["selected"].to_string();
+    assert!(selected.contains("zalos.efi on partition 7"), "{status:#}");
+    let hash = sha256(&disk);
+    for how in ["--dry-run", "--yes"] {
+        let ran = bootsurgeon!("swap", disk, uki(&lab, INSTALLER), "--json", how);
+        assert_eq!(ran.fails(4, &["zalos.efi on partition 7"]).json()["error"]["code"], "would-not-boot");
+    }
+    assert_eq!(sha256(&disk), hash);
+}
+
+/// nix-community/lanzaboote#173: what lies on the XBOOTLDR partition is in the menu; where it loses, a swap goes on.
+#[test]
+fn rlanzaboote_173_older_images_on_the_xbootldr_partition_are_in_the_menu_and_lose() {
+    let lab = Lab::new();
+    let disk = with_xbootldr(&lab, &[]);
+    let status = bootsurgeon!("status", disk, "--json").code(0).json();
+    let menu = status["boot"]["menu"].to_string();
+    assert!(menu.contains("v1.12.3"), "{menu}");
+    let report = bootsurgeon!("swap", disk, uki(&lab, INSTALLER), "--yes", "--json").code(0).json();
+    assert_eq!(report["plan"]["boot_after"], report["plan"]["target"]);
+    let status = bootsurgeon!("status", disk, "--json").code(0).json();
+    assert_eq!(status["boot"]["selected"], report["plan"]["target"]);
+    crate::support::fsck_clean(&disk, ESP);
+    crate::support::fsck_clean(&disk, SECOND);
+}
+
+#[test]
+fn issue13_an_xbootldr_partition_that_cannot_be_read_is_no_empty_one() {
+    let lab = Lab::new();
+    let disk = with_xbootldr(&lab, &[]);
+    let sound = bytes_at(&disk, SECOND, 2 << 20);
+    let zeros = vec![0; 2 << 20];
+    let ext4 = || {
+        let mut start = zeros.clone();
+        start[1080..1082].copy_from_slice(&[0x53, 0xEF]);
+        start
+    };
+    let with = |at: usize, bytes: &[u8]| {
+        let mut start = sound.clone();
+        start[at..at + bytes.len()].copy_from_slice(bytes);
+        start
+    };
+    // The entry of EFI leads to a cluster that is none.
+    let directory = {
+        let place = sound.windows(12).position(|w| w == b"EFI        \x10").unwrap();
+        with(place + 26, &[0xF0, 0xFF])
+    };
+    let words = ["Extended Boot Loader Partition", "partition 7"];
+    // No reserved sectors: by its signature a FAT, and not to be read.
+    for (start, why) in
+        [(with(14, &[0, 0]), "cannot be read"), (ext4(), "an ext2, ext3 or ext4 file system"), (directory, "damaged")]
+    {
+        patch(&disk, SECOND, &start);
+        let hash = sha256(&disk);
+        for how in ["--dry-run", "--yes"] {
+            bootsurgeon!("swap", disk, uki(&lab, INSTALLER), how).fails(4, &words).fails(4, &[why]);
+            bootsurgeon!("prune", disk, how).fails(4, &words);
+        }
+        let status = bootsurgeon!("status", disk, "--json").code(0).json();
+        assert!(status["findings"].to_string().contains("xbootldr-unknown"), "{why}: {status:#}");
+        assert_eq!(sha256(&disk), hash);
+    }
+    // Without a file system it has no entries, whatever its type.
+    patch(&disk, SECOND, &zeros);
+    let status = bootsurgeon!("status", disk, "--json").code(0).json();
+    assert!(!status["findings"].to_string().contains("xbootldr-unknown"), "{status:#}");
+    bootsurgeon!("swap", disk, uki(&lab, INSTALLER), "--yes").code(0);
 }

@@ -4,8 +4,9 @@ use crate::cli::Ran;
 use crate::makers::{DEFAULT_PATHS, Made, bz_image, certificate};
 use crate::support::{Lab, run_ok, tool, tools};
 use bootsurgeon::pcr::Bank;
+use bootsurgeon::pe::Arch;
 use bootsurgeon::testkit::squashfs;
-use bootsurgeon::testkit::uki::{cpio, extensions_yaml};
+use bootsurgeon::testkit::uki::{Builder, cpio, extensions_yaml};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -239,6 +240,10 @@ fn issue15_4_whose_image_it_is_is_found_by_evidence() {
     }
 }
 
+fn systemd_boot(arch: Arch) -> Vec<u8> {
+    Builder::new(arch).section(".sdmagic", "#### LoaderInfo: systemd-boot 257.9-1~deb13u1 ####").build()
+}
+
 /// A FAT image like the ESP of an arm64 machine with Debian, with these files in `EFI/Linux`.
 fn debian_esp(lab: &Lab, files: &[(&str, &Path)]) -> Option<std::path::PathBuf> {
     debian_esp_of(lab, 128, files)
@@ -254,7 +259,8 @@ fn debian_esp_of(lab: &Lab, mib: u64, files: &[(&str, &Path)]) -> Option<std::pa
     let image = esp.to_str().unwrap();
     let kind = if mib >= 64 { "32" } else { "16" };
     run_ok("mkfs.vfat", &["-F", kind, "-s", "1", "-n", "ESP", image]);
-    run_ok("mmd", &["-i", image, "::/EFI", "::/EFI/Linux", "::/loader"]);
+    run_ok("mmd", &["-i", image, "::/EFI", "::/EFI/BOOT", "::/EFI/Linux", "::/loader"]);
+    crate::cli::put(&esp, 0, "EFI/BOOT/BOOTAA64.EFI", &systemd_boot(Arch::Arm64));
     for (name, file) in files {
         run_ok("mcopy", &["-i", image, file.to_str().unwrap(), &format!("::/EFI/Linux/{name}")]);
     }
@@ -377,6 +383,8 @@ fn issue15_7_a_change_of_lockdown_is_said() {
     let change = changes.as_array().unwrap().iter().find(|c| c["what"] == "kernel lockdown of profile 0");
     assert_eq!(change.unwrap()["new"], "confidentiality", "{changes:#}");
     let Some(esp) = debian_esp(&lab, &[("Talos-v1.12.4.efi", &plain)]) else { return };
+    run_ok("mdel", &["-i", esp.to_str().unwrap(), "::/EFI/BOOT/BOOTAA64.EFI"]);
+    crate::cli::put(&esp, 0, "EFI/BOOT/BOOTX64.EFI", &systemd_boot(Arch::Amd64));
     let ran = bootsurgeon!("swap", esp, locked, "--cert", certificate(&lab), "--dry-run", "--json");
     let warnings = ran.code(0).json()["warnings"].clone();
     assert!(warnings.to_string().contains("lockdown changes from not set to confidentiality"), "{warnings:#}");
