@@ -170,16 +170,22 @@ fn uki_id(
 }
 
 /// The boot counter `+LEFT[-DONE]` before the suffix of a file name (`boot_entry_parse_tries`).
-pub(super) struct Counter {
-    left: u32,
-    done: u32,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counter {
+    /// Tries left.
+    pub left: u32,
+    /// Tries done.
+    pub done: u32,
     /// The name without counter, its suffix in lower case.
-    pub(super) id: String,
-    next_name: String,
+    pub id: String,
+    /// The name that the file gets at a start.
+    pub next_name: String,
 }
 
 impl Counter {
-    pub(super) fn parse(name: &str, suffix: &str) -> Option<Self> {
+    /// The counter in a file's name, if it has one; `suffix` is `.efi` or `.conf`.
+    #[must_use]
+    pub fn parse(name: &str, suffix: &str) -> Option<Self> {
         const INT_MAX: u32 = i32::MAX as u32;
         let count = |digits: &str| number(digits).and_then(|n| u32::try_from(n).ok()).filter(|n| *n <= INT_MAX);
         let split = |text| str::split_at(text, text.bytes().take_while(u8::is_ascii_digit).count());

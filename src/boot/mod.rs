@@ -28,7 +28,7 @@ mod version;
 mod tests;
 
 pub use config::MenuMode;
-pub use entry::{EntryKind, MenuEntry};
+pub use entry::{Counter, EntryKind, MenuEntry};
 pub use predict::{Prediction, predict, worlds};
 pub use probe::{Loader, Profile, Reading, Skip, UkiFile};
 pub use roles::{Roles, roles};

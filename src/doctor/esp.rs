@@ -5,7 +5,7 @@ use super::{Finding, Severity, upgrade};
 use crate::block::ReadAt;
 use crate::boot::MenuEntry;
 use crate::bootpath::{ProgramKind, World};
-use crate::esp::{EspFile, FileKind, Inventory, Room, Runs};
+use crate::esp::{EspFile, FileKind, FutureStart, Inventory, Room, Runs};
 use crate::fat::{Problem, ProblemClass, ProblemKind, Remedy};
 use crate::surgery::{Interrupted, RecordState};
 use crate::uki::cmdline;
@@ -301,6 +301,7 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
             .then(way_out()),
         );
     }
+    findings.extend(counter(view, entry));
     if findings.is_empty() && esp.loader.is_some() {
         let name = file.map_or(entry.id.as_str(), EspFile::name);
         findings.push(Finding::new(
@@ -311,6 +312,43 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// What starts next has a boot counter in its name, and what comes of that.
+fn counter<S: ReadAt>(view: &EspView<'_, S>, entry: &MenuEntry) -> Option<Finding> {
+    let left = entry.tries_left?;
+    let today = entry.file.as_deref();
+    let starts = view.esp.starts(World::Next, view.esp.as_seen());
+    let other = starts.iter().position(|s| s.file.as_deref() != today).map(|n| (n + 1, &starts[n]));
+    let name = |s: &FutureStart| {
+        s.file
+            .clone()
+            .or_else(|| Some(view.esp.entry_place(s.prediction.selected_entry()?)))
+            .unwrap_or("nothing".into())
+    };
+    let what = match left {
+        0 => format!("{} has no tries left: none of its starts was ever marked as good", entry.id),
+        1 => format!("{} has a boot counter with one try left", entry.id),
+        n => format!("{} has a boot counter with {n} tries left", entry.id),
+    };
+    let meaning = match (left, other) {
+        (0, _) => "it sorts behind every entry that has tries left, and starts as long as there is none".to_owned(),
+        (_, Some((n, other))) => format!(
+            "systemd-boot renames its file at every start, and start {n} from now on starts {} instead, unless the system that runs \
+             marks a start as good before that (systemd-bless-boot does; Talos does not)",
+            name(other)
+        ),
+        (_, None) => "systemd-boot renames its file at every start, and without tries left it sorts behind every other entry, unless \
+                      the system that runs marks a start as good before that (systemd-bless-boot does; Talos does not)"
+            .to_owned(),
+    };
+    let finding = Finding::new(Severity::Warning, "boot-counter", what, meaning);
+    Some(match entry.file.as_deref() {
+        Some(file) if !entry.xbootldr => {
+            finding.then(format!("to give the image a name without a counter: {}", view.words.swap_from_itself(file)))
+        }
+        _ => finding,
+    })
 }
 
 /// The findings where the way of the boot does not come by the menu of a systemd-boot here.

@@ -4,6 +4,7 @@
 //! for hashes and schematics.
 
 mod context;
+mod counting;
 mod extras;
 mod names;
 mod predict;
@@ -12,6 +13,7 @@ mod room;
 mod runs;
 
 pub use context::{Context, OtherVolume};
+pub use counting::{FutureStart, without_counter};
 pub use names::{BackupName, backup_of, disabled_of};
 pub use room::{Room, WayToRoom};
 pub use runs::Runs;

@@ -111,6 +111,36 @@ fn probe(name: &str, source: &dyn ReadAt, rules: &[Rules]) -> UkiFile {
     seen
 }
 
+/// What systemd-boot reads in its menu's directories, as it is or as it might be.
+pub(super) struct Scene {
+    pub(super) linux: Vec<UkiFile>,
+    type1: Vec<Type1File>,
+    companion: Companion,
+    /// `LoaderEntryLastBooted`, where a start has changed it.
+    pub(super) last_booted: Option<Vec<u8>>,
+}
+
+impl Scene {
+    pub(super) fn of<S>(inventory: &Inventory<S>, linux: &[UkiFile]) -> Self {
+        Self {
+            linux: linux.to_vec(),
+            type1: inventory.surroundings.type1.clone(),
+            companion: inventory.companion.clone().unwrap_or_default(),
+            last_booted: None,
+        }
+    }
+
+    /// The files of `EFI/Linux` on one of the two partitions.
+    pub(super) fn linux_on(&mut self, xbootldr: bool) -> &mut [UkiFile] {
+        if xbootldr { &mut self.companion.linux } else { &mut self.linux }
+    }
+
+    /// The files of `loader/entries` on one of the two partitions.
+    pub(super) fn type1_on(&mut self, xbootldr: bool) -> &mut [Type1File] {
+        if xbootldr { &mut self.companion.type1 } else { &mut self.type1 }
+    }
+}
+
 impl<S: ReadAt> Inventory<S> {
     /// The boot loader's rules and machine type that predictions for the next start are made for.
     #[must_use]
@@ -168,6 +198,12 @@ impl<S: ReadAt> Inventory<S> {
 
     /// What the systemd-boot of one world shows and starts.
     pub(super) fn predict_in(&self, world: World, linux: &[UkiFile]) -> Prediction {
+        self.predict_scene(world, &Scene::of(self, linux))
+    }
+
+    /// The same, of everything that the menu is made from.
+    pub(super) fn predict_scene(&self, world: World, scene: &Scene) -> Prediction {
+        let Scene { linux, type1, companion, last_booted } = scene;
         let remember = |found: Result<Option<Entry>>| match found {
             Ok(found) => found,
             Err(e) => {
@@ -189,28 +225,31 @@ impl<S: ReadAt> Inventory<S> {
             |path: &str| self.context.xbootldr().is_some_and(|x| remember(x.find(&path.replace('\\', "/"))).is_some());
         let rules = &self.rules[place(world)];
         let s: &Surroundings = &self.surroundings;
-        let xbootldr = self.companion.as_ref().map(|c| Xbootldr {
-            linux: c.linux.clone(),
-            type1: c.type1.clone(),
+        let xbootldr = self.companion.is_some().then(|| Xbootldr {
+            linux: companion.linux.clone(),
+            type1: companion.type1.clone(),
             exists: &there,
         });
         let esp = Esp {
             loader: rules.version.clone(),
             machine: rules.machine,
             loader_path: rules.path.clone(),
-            linux: linux.to_vec(),
-            type1: s.type1.clone(),
+            linux: linux.clone(),
+            type1: type1.clone(),
             loader_conf: s.loader_conf.clone(),
             key_dirs: s.key_dirs.clone(),
             others: s.others,
             exists: &here,
             xbootldr,
         };
-        let variables: Variables = match world {
+        let mut variables: Variables = match world {
             World::Next => self.variables.clone(),
             World::Later => self.variables.after_one_boot(),
             World::Reset => self.variables.reset(),
         };
+        if last_booted.is_some() {
+            variables.last_booted.clone_from(last_booted);
+        }
         boot::predict(&esp, &variables)
     }
 }

@@ -1,7 +1,7 @@
 //! What runs in the end, and the whole way there in steps.
 
 use super::context::{OtherVolume, View, program};
-use super::{EspFile, Inventory};
+use super::{EspFile, Inventory, without_counter};
 use crate::block::ReadAt;
 use crate::boot::{EntryKind, MenuEntry, Prediction};
 use crate::bootpath::{Certainty, End, Located, Program, ProgramKind, Step, StepKind, World};
@@ -286,6 +286,7 @@ impl<S: ReadAt> Inventory<S> {
     /// The addons that the stub of a UKI looks at: `<uki>.extra.d` beside it and `loader/addons` (systemd-stub(7)).
     fn addons(&self, at: &Located) -> Vec<String> {
         let path = at.path.trim_start_matches('\\').replace('\\', "/");
+        let path = without_counter(&path).unwrap_or(path);
         let dirs = [format!("{path}.extra.d"), "loader/addons".to_owned()];
         let list = |dir: &String| {
             let all = self.on(at, |v| v.list(dir).ok().flatten(), |v| v.list(dir).ok().flatten()).flatten();

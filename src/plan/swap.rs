@@ -4,7 +4,8 @@ use super::states::{Commit, Sequence, sequence};
 use super::{Rename, old_backups, refuse_long_names, steps};
 use crate::block::ReadAt;
 use crate::boot::{Prediction, Skip, UkiFile, roles};
-use crate::esp::{BackupName, EspFile, FileKind, Inventory, backup_of, disabled_of};
+use crate::bootpath::World;
+use crate::esp::{BackupName, EspFile, FileKind, Inventory, backup_of, disabled_of, without_counter};
 use crate::fat::same_name;
 use crate::surgery::Order;
 use crate::uki::Facts;
@@ -146,6 +147,12 @@ impl SwapPlan {
             }
             refuse_wiping_options(world)?;
         }
+        let counter = boot_counter(esp, &linux, &target);
+        if let Some((why, true)) = &counter
+            && (wishes.target.is_none() || image.from_file.is_some())
+        {
+            return Ok(Err(why.clone()));
+        }
         // Whoever wins over the others goes after them, and the image that boots now goes last.
         let leaving: Vec<&str> = disable.iter().rev().chain(&retired).map(String::as_str).collect();
         let mut names = names_outside_the_menu(esp, existing.map(EspFile::name), &leaving, wishes.time);
@@ -178,6 +185,7 @@ impl SwapPlan {
         warnings.extend(lockdown(before.as_deref().and_then(|name| esp.file(name)), image.facts));
         warnings.extend(another_system(before.as_deref().and_then(|name| esp.file(name)), image.facts));
         warnings.extend(pinned_elsewhere(esp, &renames));
+        warnings.extend(counter.map(|(why, _)| why));
         warnings.extend(companions(esp, &target));
         let named = esp.named_by_options().into_iter().filter(|(name, _)| renames.iter().any(|r| r.from == *name));
         warnings.extend(named.map(|(name, option)| {
@@ -247,6 +255,36 @@ fn names_outside_the_menu<S: ReadAt>(
     names
 }
 
+/// What boot counting makes of the new image, if its name has a counter; and whether something else takes its place, although
+/// nobody has asked for a counter.
+fn boot_counter<S: ReadAt>(esp: &Inventory<S>, linux: &[UkiFile], target: &str) -> Option<(String, bool)> {
+    without_counter(target)?;
+    let marks =
+        "unless the system that runs marks a start as good before that (systemd-bless-boot does; Talos does not)";
+    for (world, when) in [(World::Next, ""), (World::Reset, " without EFI variables")] {
+        for (n, start) in esp.starts(world, linux).iter().enumerate() {
+            let entry = start.prediction.selected_entry();
+            if start.file.as_deref() == Some(target) && entry.is_some_and(|e| e.profile == 0) {
+                continue;
+            }
+            let other = start.file.clone().or_else(|| Some(esp.entry_place(entry?)));
+            let other = other.unwrap_or_else(|| "nothing".to_owned());
+            let why = format!(
+                "systemd-boot counts the starts of {target} in its name: start {} from then on{when} starts {other}, {marks}",
+                n + 1
+            );
+            return Some((why, true));
+        }
+    }
+    Some((
+        format!(
+            "systemd-boot counts the starts of {target} in its name, which is another one after every start; without tries left it \
+             sorts behind every other entry, {marks}"
+        ),
+        false,
+    ))
+}
+
 /// Up to 254, systemd-boot hands the command line of an image's last profile to the stub, which takes it for its own
 /// unless Secure Boot is enforced: of an installer's UKI that is the profile which wipes. No name helps against that.
 fn refuse_wiping_options(world: &Prediction) -> Result<()> {
@@ -272,6 +310,10 @@ fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &Swap
             refuse_to_leave_companions(esp, target)?;
         }
         let mut names = vec![target.clone()];
+        // A boot counter would go on counting down.
+        if image.from_file.is_some() {
+            names.splice(..0, without_counter(target));
+        }
         // A backup goes back under its own name. Where that cannot be done safely, the file that boots now gets its content:
         // a way back under another name is better than none.
         names.extend(image.from_file.and_then(|_| esp.selected()).map(|f| f.name().to_owned()));
@@ -288,6 +330,9 @@ fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &Swap
         // What lies beside the file that boots belongs to its name.
         names.retain(|name| left_beside(esp, name).is_none());
     }
+    // A boot counter would go on counting down: without it the name stays. What lies beside the file is found all the same:
+    // systemd's stub leaves the counter out.
+    names.extend(now.and_then(|f| without_counter(f.name())).filter(|name| left_beside(esp, name).is_none()));
     // Whatever a stale variable pins, it pins a name: content under that name is what boots.
     names.extend(now.map(|f| f.name().to_owned()));
     names.dedup();

@@ -243,3 +243,42 @@ fn rebbr_143_boot_options_come_from_the_file_as_well() {
         "{report}"
     );
 }
+
+/// kairos-io/kairos#3831: an image that goes into `Talos-…+2-1.efi` is gone two starts later.
+#[test]
+fn rkairos_3831_a_boot_counter_does_not_stay_in_the_name_of_the_new_image() {
+    let counters = [("Talos-v1.12.4+2-1.efi", "2 tries left"), ("Talos-v1.12.4+0-3.efi", "no tries left")];
+    for (version, (counted, left)) in ["257.9", "262"].into_iter().flat_map(|v| counters.map(|c| (v, c))) {
+        let board = Board::new();
+        let disk = board.disk("card.img", ESP_A);
+        board.replace(&disk, "EFI/BOOT", "BOOTAA64.EFI", &systemd_boot(version, Arch::Arm64));
+        board.rename(&disk, "Talos-v1.12.4.efi", counted);
+        board.remove(&disk, "Talos-v1.12.4~1.efi");
+        board.replace(&disk, "EFI/Linux", "Talos-v1.12.3.efi", &uki(&board.lab, "talos-v1.12.3-arm64-installer"));
+        if counted.contains("+0") {
+            board.remove(&disk, "Talos-v1.12.3.efi");
+        }
+        let report = board.json(&["status", &disk, "--json"]);
+        assert_eq!(report["boot"]["selected"], counted, "{report}");
+        let finding = report["findings"].as_array().unwrap().iter().find(|f| f["id"] == "boot-counter").unwrap();
+        assert!(finding["what"].as_str().unwrap().contains(left), "{finding}");
+        let takes_over = finding["meaning"].as_str().unwrap().contains("start 3 from now on starts Talos-v1.12.3.efi");
+        assert_eq!(takes_over, left.starts_with('2'), "{finding}");
+
+        let new = board.lab.fixture("talos-v1.12.4-arm64-installer.efi.zst");
+        let new = new.to_str().unwrap();
+        let report = board.json(&["swap", &disk, new, "--allow-untrusted", "--json", "--dry-run"]);
+        assert_eq!(report["plan"]["target"], "Talos-v1.12.4.efi", "{report}");
+        // Whoever asks for the counter is told what it does.
+        let args = ["swap", &disk, new, "--target", counted, "--allow-untrusted", "--json", "--dry-run"];
+        let said = board.json(&args)["warnings"].to_string();
+        assert!(said.contains("counts the starts") && said.contains("Talos does not"), "{said}");
+        assert_eq!(said.contains("start 3 from then on starts Talos-v1.12.3.efi"), left.starts_with('2'), "{said}");
+
+        // The command that is recommended takes the counter away.
+        board.run_recommended(&board.action(&board.json(&["status", &disk, "--json"]), "boot-counter"));
+        let report = board.json(&["status", &disk, "--json"]);
+        assert_eq!(report["boot"]["selected"], "Talos-v1.12.4.efi", "{report}");
+        assert!(!report["findings"].to_string().contains("boot-counter"), "{report}");
+    }
+}
