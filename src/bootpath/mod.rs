@@ -133,6 +133,8 @@ pub struct Way {
     pub passed_over: Vec<String>,
     /// By which means the firmware came to the first program.
     pub by: FirmwareStart,
+    /// The programs on it, in their order; the second one and what follows is started by the one before it.
+    pub programs: Vec<(Located, ProgramKind)>,
 }
 
 impl Way {
@@ -146,6 +148,7 @@ impl Way {
             in_doubt: started.in_doubt,
             passed_over: started.passed_over,
             by: started.by,
+            programs: Vec::new(),
         };
         way.end = match started.program {
             Some(at) => way.programs(at, &started.optional, volumes),
@@ -168,6 +171,7 @@ impl Way {
             why: program.evidence.clone(),
             certainty: if program.kind == ProgramKind::Unknown { Certainty::Unknown } else { Certainty::Known },
         });
+        self.programs.push((at.clone(), program.kind.clone()));
         match program.kind {
             ProgramKind::SystemdBoot(loader) => End::Menu { loader, at },
             ProgramKind::Uki => End::Uki(at),

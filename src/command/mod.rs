@@ -16,6 +16,7 @@ mod inspect;
 mod next;
 #[cfg(feature = "cli")]
 mod pod;
+mod programs;
 mod prune;
 mod recover;
 #[cfg_attr(not(feature = "net"), path = "offline.rs")]

@@ -3,6 +3,7 @@
 use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::examine::examine;
 use super::next::{After, NextStep};
+use super::programs::refuse_distrusted;
 use super::room::advise_room;
 use super::swap::rejected;
 use super::trust::{TrustRequest, add_disk};
@@ -115,6 +116,7 @@ impl Restore {
         esp.refuse_unsafe()?;
         warnings.extend(esp.lost.warning());
         warnings.extend(refuse_unreached(&esp)?);
+        warnings.extend(refuse_distrusted(&esp, &vars, self.disk.variables_are_the_boards(target))?);
         let (name, original) = self.choose(&esp)?;
         let Some(file) = esp.file(&name) else { return Err(Error::usage(format!("there is no file {name}"))) };
         let bytes = esp.volume.file(&file.entry)?;

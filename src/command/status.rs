@@ -1,5 +1,6 @@
 //! `status`: the ESP as it is, and what boots.
 
+use super::programs::objections;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
 use crate::block::ReadAt;
@@ -185,7 +186,14 @@ pub fn status(request: &Status, ui: &dyn Ui) -> Result<StatusReport> {
     warnings.extend(inventory.worlds[0].warnings.iter().cloned());
     let words = request.words(&target, inventory.arch());
     let room = room_for_one_more(&inventory, inventory.stamp(now()))?;
-    let view = EspView { esp: &inventory, words, variables_known: vars.unavailable().is_none(), room };
+    let objections = objections(&inventory, &vars, World::Next)?;
+    let view = EspView {
+        esp: &inventory,
+        words,
+        variables_known: vars.unavailable().is_none(),
+        room,
+        objections: &objections,
+    };
     let mut findings = examine_esp(&view);
     crate::doctor::sort(&mut findings);
     Ok(report(&target, &inventory, vars.origin(), warnings, findings))

@@ -6,6 +6,7 @@ use super::examine::{Examined, examine};
 use super::from_factory::FactoryImage;
 use super::image::OpenImage;
 use super::next::{After, NextStep};
+use super::programs::refuse_distrusted;
 use super::remote::Remote;
 use super::room::advise_room;
 use super::trust::{TrustRequest, add_disk};
@@ -150,6 +151,7 @@ impl Swap {
         esp.refuse_unsafe()?;
         warnings.extend(esp.lost.warning());
         warnings.extend(refuse_unreached(&esp)?);
+        warnings.extend(refuse_distrusted(&esp, &vars, self.disk.variables_are_the_boards(target))?);
 
         let mut policy = self.trust.policy(&vars, ui)?;
         policy.firmware_is_the_boards = self.disk.variables_are_the_boards(target);

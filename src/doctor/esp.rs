@@ -1,7 +1,7 @@
 //! One ESP: is it in order, what starts from it, and what stands in the way of the next change.
 
 use super::words::DiskWords;
-use super::{Finding, Severity, upgrade};
+use super::{Finding, Objection, Severity, programs, upgrade};
 use crate::block::ReadAt;
 use crate::boot::MenuEntry;
 use crate::bootpath::{ProgramKind, World};
@@ -24,6 +24,8 @@ pub struct EspView<'a, S> {
     pub variables_known: bool,
     /// Where one more image does not fit: what takes the room, and what makes it.
     pub room: Option<Room>,
+    /// What speaks against the programs on the way of the next start.
+    pub objections: &'a [Objection],
 }
 
 /// What is the matter with an ESP: file system, boot loader, menu, upgrades, room. The order is that of looking; the
@@ -42,6 +44,7 @@ pub fn examine_esp<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
         return findings;
     }
     findings.extend(loader(view));
+    findings.extend(programs::findings(view.objections));
     findings.extend(xbootldr(view));
     findings.extend(starts(view));
     findings.extend(running(view));

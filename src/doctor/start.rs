@@ -227,6 +227,7 @@ mod tests {
             in_doubt: Vec::new(),
             passed_over: Vec::new(),
             by,
+            programs: Vec::new(),
         };
         let options = BootOptions::default();
         let nothing = way(FirmwareStart::Nothing, "nothing", None);

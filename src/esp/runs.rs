@@ -6,7 +6,7 @@ use crate::block::ReadAt;
 use crate::boot::{EntryKind, MenuEntry, Prediction};
 use crate::bootpath::{Certainty, End, Located, Program, ProgramKind, Step, StepKind, World};
 use crate::fat::Volume;
-use crate::uki;
+use crate::{Result, uki};
 
 /// Longer command lines are cut, in characters.
 const MAX_CMDLINE: usize = 2048;
@@ -131,6 +131,18 @@ impl<S: ReadAt> Inventory<S> {
     /// Why the file there is no EFI program.
     pub fn program(&self, path: &str) -> Result<Option<Program>, String> {
         program(&self.volume, path)
+    }
+
+    /// The bytes of a file on one of the volumes; `None` when there is no such file.
+    ///
+    /// # Errors
+    /// What the source reports.
+    pub fn open_at(&self, at: &Located) -> Result<Option<Box<dyn ReadAt + '_>>> {
+        let path = at.path.trim_start_matches('\\').replace('\\', "/");
+        if at.volume == self.context.this() {
+            return open(&self.volume, &path);
+        }
+        self.context.other(at.volume).map_or(Ok(None), |other| open(other, &path))
     }
 
     fn program_at(&self, at: &Located) -> Result<Option<Program>, String> {
@@ -295,6 +307,11 @@ impl<S: ReadAt> Inventory<S> {
         };
         dirs.iter().flat_map(list).collect()
     }
+}
+
+fn open<'v, S: ReadAt>(volume: &'v Volume<S>, path: &str) -> Result<Option<Box<dyn ReadAt + 'v>>> {
+    let Some(entry) = volume.find(path)?.filter(|e| !e.is_dir()) else { return Ok(None) };
+    Ok(Some(Box::new(volume.file(&entry)?)))
 }
 
 fn probe<S: ReadAt>(volume: &Volume<S>, path: &str) -> Result<uki::Facts, String> {

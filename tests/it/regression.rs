@@ -5,6 +5,7 @@ mod desk;
 mod disks;
 mod files;
 mod house;
+mod loaders;
 mod order;
 mod output;
 mod readme;

@@ -1,6 +1,7 @@
 //! One ESP: what is on it, and whether the image that starts next is sound.
 
 use super::super::examine::examine;
+use super::super::programs::objections;
 use super::super::status::report;
 use super::super::trust::{TrustRequest, add_disk};
 use super::super::{StatusReport, Ui, now};
@@ -8,6 +9,7 @@ use super::Place;
 use crate::Result;
 use crate::block::ReadAt;
 use crate::boot::Variables;
+use crate::bootpath::World;
 use crate::disk::Target;
 use crate::doctor::{DiskWords, EspPlace, EspView, Finding, Severity, examine_esp, sort};
 use crate::efivars::EfiVars;
@@ -38,7 +40,14 @@ impl Examined {
         esp.examine()?;
         let words = request.words(&target, esp.arch());
         let room = room_for_one_more(&esp, esp.stamp(now()))?;
-        let view = EspView { esp: &esp, words: words.clone(), variables_known: vars.unavailable().is_none(), room };
+        let objections = objections(&esp, vars, World::Next)?;
+        let view = EspView {
+            esp: &esp,
+            words: words.clone(),
+            variables_known: vars.unavailable().is_none(),
+            room,
+            objections: &objections,
+        };
         let mut found = examine_esp(&view);
         found.extend(verified(&view, vars, ui)?);
         let mut found: Vec<Finding> = found.into_iter().map(|f| f.of(name)).collect();

@@ -19,7 +19,7 @@ fn grub() -> Vec<u8> {
     program(".sbat", GRUB, Arch::Arm64)
 }
 
-fn shim() -> Vec<u8> {
+pub(super) fn shim() -> Vec<u8> {
     Builder::new(Arch::Arm64).section(".sbat", SHIM).section(".vendor_cert", "certificate").build()
 }
 
@@ -27,7 +27,7 @@ fn systemd_boot(version: &str, arch: Arch) -> Vec<u8> {
     program(".sdmagic", &format!("#### LoaderInfo: systemd-boot {version} ####"), arch)
 }
 
-fn status(board: &Board, disk: &str) -> Value {
+pub(super) fn status(board: &Board, disk: &str) -> Value {
     board.json(&["status", disk, "--efivars", "vars", "--json"])
 }
 
@@ -42,7 +42,7 @@ fn steps(report: &Value, step: &str) -> Vec<String> {
 }
 
 /// Asserts that a swap is refused with 4 and this code, with the same words in a dry run, and changes nothing.
-fn refused(board: &Board, disk: &str, words: &str) {
+pub(super) fn refused(board: &Board, disk: &str, words: &str) {
     let new = board.lab.fixture("talos-v1.12.4-arm64-uki.efi.zst");
     let before = sha256(&board.lab.path(disk));
     let mut messages = Vec::new();

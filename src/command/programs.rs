@@ -1,0 +1,108 @@
+//! Whether the programs on the way of the boot are started at all, with Secure Boot on.
+//!
+//! The firmware verifies each program that it is asked to start against db and dbx, and knows nothing of SBAT. Behind shim it
+//! is shim that decides: by db, dbx, the keys of the machine's owner (MOK), a certificate of its own, and the SBAT level, which it
+//! holds its own data against as well. What shim's own certificate makes good cannot be told from here.
+
+use super::Silent;
+use super::examine::examine;
+use crate::block::ReadAt;
+use crate::bootpath::{ProgramKind, World};
+use crate::doctor::{Judge, Objection};
+use crate::efivars::{EfiVars, SHIM};
+use crate::esp::Inventory;
+use crate::trust::Firmware;
+use crate::verify::{Facts, Policy, verify};
+use crate::{Code, Error, Result};
+
+/// What speaks against the programs on the way of a world. Nothing does where Secure Boot is off or its state is not known.
+///
+/// # Errors
+/// What the source reports.
+pub(super) fn objections<S: ReadAt>(esp: &Inventory<S>, vars: &EfiVars, world: World) -> Result<Vec<Objection>> {
+    // Variables that cannot be read are reported where the image is verified.
+    let firmware = Firmware::read(vars).unwrap_or_default();
+    if firmware.secure_boot != Some(true) {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    let mut behind_shim = false;
+    for (at, kind) in &esp.way(world).programs {
+        let Some(file) = esp.open_at(at)? else { continue };
+        let facts = examine(&file, &[], &mut [], &Silent::default())?.facts;
+        let is_shim = *kind == ProgramKind::Shim;
+        let objection =
+            |judge, why: Option<String>| why.map(|why| Objection { place: esp.describe_place(at), judge, why });
+        found.extend(if behind_shim {
+            let why = below_level(&facts, &firmware).or_else(|| refused_by_shim(&facts, &firmware, vars));
+            objection(Judge::Shim, why)
+        } else {
+            let judge = if is_shim { Judge::Shim } else { Judge::Nobody };
+            objection(Judge::Firmware, refused(&facts, firmware.clone()))
+                .or_else(|| objection(judge, below_level(&facts, &firmware)))
+        });
+        behind_shim |= is_shim;
+    }
+    Ok(found)
+}
+
+/// Refuses to promise that the board starts an image, where it does not come by the programs before it.
+///
+/// # Errors
+/// [`Code::WouldNotBoot`]. Where the variables may be those of another machine it is a warning, which is returned.
+pub(super) fn refuse_distrusted<S: ReadAt>(
+    esp: &Inventory<S>,
+    vars: &EfiVars,
+    are_the_boards: bool,
+) -> Result<Vec<String>> {
+    let objections = objections(esp, vars, World::Later)?;
+    let refused = objections.iter().filter(|o| o.judge != Judge::Nobody);
+    let refused: Vec<String> = refused.map(ToString::to_string).collect();
+    if refused.is_empty() {
+        return Ok(objections.iter().map(ToString::to_string).collect());
+    }
+    let refused = refused.join("; ");
+    if !are_the_boards {
+        return Ok(vec![format!("if these are the variables of the board that starts from here: {refused}")]);
+    }
+    Err(Error::new(Code::WouldNotBoot, format!("the board does not come as far as its images: {refused}")).advise(
+        "replace that program by one that is signed for this board (systemd-boot is on the Secure Boot ISO that the image comes \
+         from), or enrol its key; `--efivars none` if the variables are those of another machine",
+    ))
+}
+
+/// Why firmware refuses a program.
+fn refused(facts: &Facts, firmware: Firmware) -> Option<String> {
+    let is_unsigned = facts.signatures.as_ref().is_ok_and(Vec::is_empty);
+    let policy = Policy { firmware, firmware_is_the_boards: true, allow_untrusted: true, ..Policy::default() };
+    let why = verify(facts, &policy).firmware_refuses?;
+    Some(if is_unsigned {
+        "Secure Boot is on, and it is not signed".to_owned()
+    } else {
+        why.replace("the image", "it")
+    })
+}
+
+/// Why shim refuses what it starts, as far as that is certain.
+fn refused_by_shim(facts: &Facts, firmware: &Firmware, vars: &EfiVars) -> Option<String> {
+    // Of the certificates only those of dbx are known to decide.
+    let by_dbx = Firmware { db: None, db_images: Vec::new(), ..firmware.clone() };
+    if let Some(why) = refused(facts, by_dbx) {
+        return Some(why);
+    }
+    // A list of the owner's may hold its hash, and the owner may have switched the verification off.
+    let owner = ["MokListRT", "MokSBStateRT"].iter().any(|name| !matches!(vars.read(name, SHIM), Ok(None)));
+    let in_db = facts.digest.as_ref().is_ok_and(|digest| firmware.db_images.contains(&digest.sha256));
+    let is_unsigned = facts.signatures.as_ref().is_ok_and(Vec::is_empty);
+    (is_unsigned && !in_db && !owner).then(|| "Secure Boot is on, and it is not signed".to_owned())
+}
+
+/// Why shim refuses it for its age.
+fn below_level(facts: &Facts, firmware: &Firmware) -> Option<String> {
+    let sbat = facts.sbat.as_ref().ok()?.as_ref()?;
+    let below = sbat.below(firmware.sbat_level.as_ref()?);
+    let words = below
+        .iter()
+        .map(|(name, has, lowest)| format!("its {name} is of SBAT generation {has}, and the level asks for {lowest}"));
+    (!below.is_empty()).then(|| words.collect::<Vec<_>>().join(", "))
+}

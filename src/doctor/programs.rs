@@ -1,0 +1,65 @@
+//! Programs on the way of the boot that somebody refuses to start.
+
+use super::{Finding, Severity};
+use std::fmt;
+
+/// Who decides whether a program is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// The firmware.
+    Firmware,
+    /// shim, which comes before it or is the program.
+    Shim,
+    /// Nobody on this way.
+    Nobody,
+}
+
+/// What speaks against a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection {
+    /// For people: its path and partition.
+    pub place: String,
+    /// Who refuses to start it.
+    pub judge: Judge,
+    /// Why.
+    pub why: String,
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, judge, why } = self;
+        match judge {
+            Judge::Firmware => write!(f, "the firmware refuses to start {place}: {why}"),
+            Judge::Shim => write!(f, "shim refuses to start {place}: {why}"),
+            Judge::Nobody => {
+                write!(f, "{place} is old: {why}. The firmware does not look at that; shim would refuse it")
+            }
+        }
+    }
+}
+
+/// The findings about them.
+pub(super) fn findings(objections: &[Objection]) -> Vec<Finding> {
+    let finding = |objection: &Objection| {
+        match objection.judge {
+        Judge::Nobody => Finding::new(
+            Severity::Note,
+            "loader-below-sbat-level",
+            objection.to_string(),
+            "whoever can put an old boot loader there can use what was wrong with it",
+        ),
+        Judge::Firmware | Judge::Shim => Finding::new(
+            Severity::Problem,
+            "loader-refused",
+            objection.to_string(),
+            "the board does not come as far as its images (\"Access denied\" or \"Security Violation\" on the console); a swap is \
+             refused as long as that is so",
+        )
+        .then(
+            "replace it by one that is signed for this board (systemd-boot is on the Secure Boot ISO that the image comes from), or \
+             enrol its key",
+        ),
+    }
+    };
+    objections.iter().map(finding).collect()
+}
