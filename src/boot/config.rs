@@ -100,6 +100,11 @@ impl Config {
     /// Takes the settings; returns `default` and `preferred`.
     fn read_loader_conf(&mut self, text: &[u8], loader: &LoaderVersion) -> (Option<String>, Option<String>) {
         let (mut default, mut preferred) = (None, None);
+        if text.starts_with(b"\xEF\xBB\xBF") {
+            self.warnings.push(
+                "loader.conf begins with a byte order mark: systemd-boot does not understand its first line".into(),
+            );
+        }
         for (key, word) in Lines::words(text, loader) {
             let switch = |target: &mut bool| *target = boolean(word).unwrap_or(*target);
             // Anything with @ that is not @saved is refused, and what was set before stays.

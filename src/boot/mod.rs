@@ -32,6 +32,7 @@ pub use entry::{Counter, EntryKind, MenuEntry};
 pub use predict::{Prediction, predict, worlds};
 pub use probe::{Loader, Profile, Reading, Skip, UkiFile};
 pub use roles::{Roles, roles};
+pub use select::near_miss;
 pub use text::{lenient_string, variable_string};
 pub use version::LoaderVersion;
 

@@ -178,9 +178,9 @@ fn is_taken(name: &str, entry: &MenuEntry, esp: &Esp<'_>) -> bool {
 fn entries(esp: &Esp<'_>, warnings: &mut Vec<String>) -> Vec<MenuEntry> {
     let mut menu = Vec::new();
     let own_path = Some(esp.loader_path.as_str());
-    scan(esp, &esp.linux, &esp.type1, own_path, esp.exists, &mut menu);
+    scan(esp, &esp.linux, &esp.type1, own_path, esp.exists, &mut menu, warnings);
     if let Some(x) = &esp.xbootldr {
-        scan(esp, &x.linux, &x.type1, None, x.exists, &mut menu);
+        scan(esp, &x.linux, &x.type1, None, x.exists, &mut menu, warnings);
     }
     if menu.len() > MAX_ENTRIES {
         warnings.push(format!("only the first {MAX_ENTRIES} of {} entries are considered", menu.len()));
@@ -196,14 +196,20 @@ fn scan(
     own_path: Option<&str>,
     exists: Exists<'_>,
     menu: &mut Vec<MenuEntry>,
+    warnings: &mut Vec<String>,
 ) {
     let xbootldr = own_path.is_none();
     for file in linux {
         entry::of_uki(file, &esp.loader, xbootldr, menu);
     }
     for file in type1 {
-        let entry = type1::of_file(file, &esp.loader, esp.machine, own_path, exists);
-        menu.extend(entry.map(|entry| MenuEntry { xbootldr, ..entry }));
+        match type1::of_file(file, &esp.loader, esp.machine, own_path, exists) {
+            Ok(entry) => menu.push(MenuEntry { xbootldr, ..entry }),
+            Err(why) => {
+                let why = why.in_words(&esp.loader);
+                warnings.extend(why.map(|why| format!("loader/entries/{} makes no entry: {why}", file.name)));
+            }
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) fn choose(
         let found = menu.iter().position(|e| matches(&e) && !(wish.skips_bad && e.is_bad()));
         let Some(index) = found else {
             let bad = menu.iter().any(|e| matches(&e));
-            missed.push(missed_wish(wish, pattern, bad));
+            missed.push(missed_wish(wish, pattern, bad, menu));
             continue;
         };
         let granted = granted_wish(wish, pattern, &menu[index].id);
@@ -81,12 +81,26 @@ fn granted_wish(wish: &Wish, pattern: &str, id: &str) -> String {
     }
 }
 
-fn missed_wish(wish: &Wish, pattern: &str, bad: bool) -> String {
+/// The entry that somebody may have meant by a pattern which matches none, and why it does not.
+pub fn near_miss<'m>(menu: &'m [MenuEntry], pattern: &str) -> Option<(&'m str, &'static str)> {
+    let ids = || menu.iter().map(|e| e.id.as_str());
+    let with_suffix = [".efi", ".conf"].map(|suffix| format!("{pattern}{suffix}"));
+    let whole = ids().find(|id| with_suffix.iter().any(|p| glob::matches(p, id)));
+    let folded = || ids().find(|id| glob::matches(pattern, &id.to_ascii_lowercase()));
+    let by_suffix = whole.map(|id| (id, "systemd-boot wants the suffix"));
+    by_suffix.or_else(|| Some((folded()?, "systemd-boot makes the setting lower case, and not this name")))
+}
+
+fn missed_wish(wish: &Wish, pattern: &str, bad: bool, menu: &[MenuEntry]) -> String {
     let source = wish.source;
+    let near = near_miss(menu, pattern).filter(|_| !pattern.is_empty());
     match () {
         () if bad => format!("{source} names {pattern}, which has no tries left"),
         () if pattern.is_empty() => format!("{source} is empty"),
         () if wish.saved => format!("{source} is @saved, and {pattern} is no entry of the menu"),
+        () if let Some((id, why)) = near => {
+            format!("{source} names {pattern}, which matches nothing: the entry is called {id}, and {why}")
+        }
         () if is_pattern(pattern) => format!("{source} asks for {pattern:?}, which matches nothing"),
         () => format!("{source} names {pattern}, which is gone"),
     }

@@ -6,17 +6,51 @@ use super::text::{Lines, number, value};
 use super::version::LoaderVersion;
 use super::{Exists, Type1File};
 
-/// The entry of a file in `\loader\entries`, if it makes one. `own_path` is where the loader itself lies on that volume.
+/// Why a file in `\loader\entries` makes no entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unlisted {
+    /// It is none by its name, or stands for the boot loader itself.
+    NoEntry,
+    /// Its `architecture` is another one.
+    OtherArchitecture,
+    /// It names nothing to start. The key that does, and that this version does not know.
+    NoTarget(Option<&'static str>),
+    /// It names several things to start.
+    SeveralTargets,
+    /// What it names is not there.
+    Missing(String),
+}
+
+impl Unlisted {
+    /// In words, where somebody may have meant an entry of this board.
+    pub(super) fn in_words(&self, loader: &LoaderVersion) -> Option<String> {
+        Some(match self {
+            Self::NoEntry | Self::OtherArchitecture => return None,
+            Self::NoTarget(Some(key)) => {
+                format!("{loader} does not know its key `{key}`: `efi` names an image for all versions")
+            }
+            Self::NoTarget(None) => "it names nothing to start".to_owned(),
+            Self::SeveralTargets => "it names several things to start".to_owned(),
+            Self::Missing(path) => format!("{path} is not there"),
+        })
+    }
+}
+
+/// The entry of a file in `\loader\entries`. `own_path` is where the loader itself lies on that volume.
+///
+/// # Errors
+/// Why it makes none.
 pub(super) fn of_file(
     file: &Type1File,
     loader: &LoaderVersion,
     machine: u16,
     own_path: Option<&str>,
     exists: Exists<'_>,
-) -> Option<MenuEntry> {
+) -> Result<MenuEntry, Unlisted> {
     if file.is_dir || refused(&file.name, b".conf", loader).is_some() {
-        return None;
+        return Err(Unlisted::NoEntry);
     }
+    let mut unknown_key = None;
     let mut entry = MenuEntry::new(file.name.to_ascii_lowercase(), String::new(), EntryKind::Type1);
     let (mut title, mut options): (Option<String>, Option<String>) = (None, None);
     let mut target: Option<Target> = None;
@@ -27,15 +61,20 @@ pub(super) fn of_file(
             b"uki" | b"uki-url" => loader.type1_ukis(),
             _ => false,
         };
+        match key {
+            b"uki" if !is_target => unknown_key = Some("uki"),
+            b"uki-url" if !is_target => unknown_key = unknown_key.or(Some("uki-url")),
+            _ => {}
+        }
         if is_target {
             let kind = TargetKind::of(key);
             if loader.type1_ukis() && target.as_ref().is_some_and(|t| t.kind != kind) {
-                return None;
+                return Err(Unlisted::SeveralTargets);
             }
             let path = efi_path(&value(v, loader).unwrap_or_default());
             // The loader leaves itself out of its menu.
             if kind == TargetKind::Efi && own_path.is_some_and(|own| own.eq_ignore_ascii_case(&path)) {
-                return None;
+                return Err(Unlisted::NoEntry);
             }
             target = Some(Target { kind, path });
             continue;
@@ -45,7 +84,9 @@ pub(super) fn of_file(
             b"sort-key" => entry.sort_key = value(v, loader),
             b"version" => entry.version = value(v, loader),
             b"machine-id" => entry.machine_id = value(v, loader),
-            b"architecture" if !v.eq_ignore_ascii_case(architecture(machine)) => return None,
+            b"architecture" if !v.eq_ignore_ascii_case(architecture(machine)) => {
+                return Err(Unlisted::OtherArchitecture);
+            }
             b"profile" if loader.type1_profiles() => {
                 if let Some(n) = value(v, loader).and_then(|v| u32::try_from(number(&v)?).ok()) {
                     entry.profile = n;
@@ -60,10 +101,13 @@ pub(super) fn of_file(
         }
     }
 
-    let target = target?;
+    let target = target.ok_or(Unlisted::NoTarget(unknown_key))?;
     if target.kind != TargetKind::UkiUrl {
-        if target.path.is_empty() || !exists(&target.path) {
-            return None;
+        if target.path.is_empty() {
+            return Err(Unlisted::NoTarget(unknown_key));
+        }
+        if !exists(&target.path) {
+            return Err(Unlisted::Missing(target.path));
         }
         entry.path = Some(target.path);
     }
@@ -82,7 +126,7 @@ pub(super) fn of_file(
         }
     }
     entry.title = title.unwrap_or_else(|| entry.id.clone());
-    Some(entry)
+    Ok(entry)
 }
 
 struct Target {

@@ -331,9 +331,8 @@ fn selected<S: ReadAt>(esp: &Inventory<S>, world: World, prediction: &Prediction
     match runs {
         Runs::Image { at, .. } if !esp.is_here(&at) => (Some(esp.describe_place(&at)), reason),
         Runs::Image { at, .. } => {
-            let name = at.path.rsplit('\\').next().unwrap_or_default().to_owned();
-            let is_linux = at.path.to_ascii_lowercase().starts_with("\\efi\\linux\\");
-            (Some(if is_linux { name } else { at.path.trim_start_matches('\\').replace('\\', "/") }), reason)
+            let path = || at.path.trim_start_matches('\\').replace('\\', "/");
+            (Some(esp.in_linux(&at).map_or_else(path, str::to_owned)), reason)
         }
         Runs::Enrolment => (None, reason),
         // A program that is not known may hand over to systemd-boot: then this is what it shows.

@@ -7,7 +7,7 @@
 use super::esp::EspView;
 use super::{Finding, Severity};
 use crate::block::ReadAt;
-use crate::boot::{LoaderVersion, glob, lenient_string, variable_string};
+use crate::boot::{LoaderVersion, glob, lenient_string, near_miss, variable_string};
 use crate::esp::{EspFile, FileKind};
 
 pub(super) fn findings<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
@@ -104,7 +104,13 @@ fn stale_pin<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
     }
     let by_order = esp.worlds[0].selected_file().unwrap_or("nothing");
     let lost_end = menu.iter().any(|e| glob::matches(&meant.to_ascii_lowercase(), &e.id));
-    let (what, why) = if lost_end {
+    let near = near_miss(menu, &read);
+    let (what, why) = if let (Some((id, why)), false) = (near, lost_end) {
+        (
+            format!("LoaderEntryDefault names {meant}, which nothing on the ESP matches: the entry is called {id}"),
+            format!("{why}. It goes by its order and starts {by_order}"),
+        )
+    } else if lost_end {
         (
             format!("LoaderEntryDefault names {meant}, and the boot loader reads {read}"),
             format!(

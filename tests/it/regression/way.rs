@@ -282,3 +282,54 @@ fn rkairos_3831_a_boot_counter_does_not_stay_in_the_name_of_the_new_image() {
         assert!(!report["findings"].to_string().contains("boot-counter"), "{report}");
     }
 }
+
+/// systemd/systemd#15068: `default` without the suffix matches nothing, and that is not because the file is gone.
+#[test]
+fn rsystemd_15068_a_default_without_its_suffix_is_explained() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    board.replace(&disk, "loader", "loader.conf", b"default talos-v1.12.4~1\n");
+    let report = board.json(&["status", &disk, "--json"]);
+    let reason = report["boot"]["reason"].as_str().unwrap();
+    let words = "the entry is called talos-v1.12.4~1.efi, and systemd-boot wants the suffix";
+    assert!(reason.contains(words) && !reason.contains("gone"), "{reason}");
+    // The variable is read in the same way.
+    board.text("LoaderEntryDefault", 7, "Talos-v1.12.4~1");
+    let report = status(&board, &disk);
+    let finding = report["findings"].as_array().unwrap().iter().find(|f| f["id"] == "stale-pin").unwrap();
+    assert!(finding["what"].as_str().unwrap().contains("the entry is called talos-v1.12.4~1.efi"), "{finding}");
+    // A name that nothing has is gone.
+    board.replace(
+        &disk,
+        "loader",
+        "loader.conf",
+        b"\xEF\xBB\xBFdefault talos-v1.12.4~1.efi\r\ndefault talos-v9.efi\r\n",
+    );
+    let report = board.json(&["status", &disk, "--json"]);
+    assert!(report["boot"]["reason"].as_str().unwrap().contains("names talos-v9.efi, which is gone"), "{report}");
+    // The line behind a byte order mark is none.
+    assert!(report["warnings"].to_string().contains("byte order mark"), "{report}");
+}
+
+/// bootc-dev/bootc#1802: systemd-boot before 258 does not know `uki`, and shows no entry.
+#[test]
+fn rbootc_1802_an_ignored_uki_key_is_explained() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    board.directory(&disk, "EFI/Linux/bootc");
+    board.directory(&disk, "loader/entries");
+    board.replace(&disk, "EFI/Linux/bootc", "a.efi", &uki(&board.lab, "talos-v1.12.3-arm64-installer"));
+    let entry = b"title bootc\nuki /EFI/Linux/bootc/a.efi\nversion 9\nsort-key a\n";
+    board.replace(&disk, "loader/entries", "bootc.conf", entry);
+    board.replace(&disk, "loader/entries", "gone.conf", b"title x\nefi /EFI/gone.efi\n");
+    let report = board.json(&["status", &disk, "--json"]);
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("bootc.conf makes no entry: systemd-boot 257"), "{warnings}");
+    assert!(warnings.contains("does not know its key `uki`"), "{warnings}");
+    assert!(warnings.contains("gone.conf makes no entry"), "{warnings}");
+    assert_eq!(report["boot"]["selected"], "Talos-v1.12.4.efi");
+    // 259 knows it, and starts it.
+    board.replace(&disk, "EFI/BOOT", "BOOTAA64.EFI", &systemd_boot("259.5", Arch::Arm64));
+    let report = board.json(&["status", &disk, "--json"]);
+    assert_eq!(report["boot"]["selected"], "EFI/Linux/bootc/a.efi", "{report}");
+}
