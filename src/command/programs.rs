@@ -10,7 +10,7 @@ use crate::block::ReadAt;
 use crate::bootpath::{ProgramKind, World};
 use crate::doctor::{Judge, Objection};
 use crate::efivars::{EfiVars, SHIM};
-use crate::esp::Inventory;
+use crate::esp::{FileKind, Inventory};
 use crate::trust::Firmware;
 use crate::verify::{Facts, Policy, verify};
 use crate::{Code, Error, Result};
@@ -105,4 +105,23 @@ fn below_level(facts: &Facts, firmware: &Firmware) -> Option<String> {
         .iter()
         .map(|(name, has, lowest)| format!("its {name} is of SBAT generation {has}, and the level asks for {lowest}"));
     (!below.is_empty()).then(|| words.collect::<Vec<_>>().join(", "))
+}
+
+/// Images in the menu that firmware with Secure Boot on refuses, each with the reason. None are known behind shim, which has
+/// certificates of its own.
+///
+/// # Errors
+/// What the source reports.
+pub(super) fn refused_images<S: ReadAt>(esp: &Inventory<S>, vars: &EfiVars) -> Result<Vec<(String, String)>> {
+    let firmware = Firmware::read(vars).unwrap_or_default();
+    let has_shim = |world| esp.way(world).programs.iter().any(|(_, kind)| *kind == ProgramKind::Shim);
+    if firmware.secure_boot != Some(true) || [World::Next, World::Later, World::Reset].into_iter().any(has_shim) {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for file in esp.files.iter().filter(|f| f.kind == FileKind::Uki && !f.is_foreign) {
+        let facts = examine(&esp.volume.file(&file.entry)?, &[], &mut [], &Silent::default())?.facts;
+        found.extend(refused(&facts, firmware.clone()).map(|why| (file.name().to_owned(), why)));
+    }
+    Ok(found)
 }

@@ -1,6 +1,7 @@
 //! `prune`: duplicates, broken entries and stale versions out of the boot menu.
 
 use super::change::{Change, confirm_on_medium, refuse_changed};
+use super::programs::refused_images;
 use super::room::advise_room;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
@@ -53,9 +54,18 @@ impl Prune {
         for warning in target.warnings.iter().chain(&unreadable) {
             ui.event(Event::Warning(warning.clone()));
         }
-        let esp = Inventory::read_in(target.open()?, variables, self.disk.context(target, &vars, None))?;
+        let mut esp = Inventory::read_in(target.open()?, variables, self.disk.context(target, &vars, None))?;
         esp.refuse_unsafe()?;
         refuse_xbootldr(&esp)?;
+        if self.disk.variables_are_the_boards(target) {
+            // The firmware's refusal is as final as a file that is cut off.
+            for (name, why) in refused_images(&esp, &vars)? {
+                ui.event(Event::Warning(format!("the firmware refuses to start {name}: {why}")));
+                for file in esp.files.iter_mut().filter(|f| f.name() == name) {
+                    (file.kind, file.trouble) = (FileKind::Broken, Some(format!("the firmware refuses it: {why}")));
+                }
+            }
+        }
         let time = esp.stamp(now());
         let wishes =
             PruneWishes { delete: self.delete, keep_backups: self.keep_backups, no_fallback: self.no_fallback, time };

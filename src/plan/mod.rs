@@ -52,6 +52,16 @@ fn old_backups<S: ReadAt>(esp: &Inventory<S>, keep: usize, except: Option<&str>)
     backups.into_iter().skip(keep).map(|(name, _)| name).collect()
 }
 
+/// The file aside that holds what was started at the last boot, where the menu has no file of that name any more: the newest
+/// backup, or else what was disabled last.
+fn started_last<S: ReadAt>(esp: &Inventory<S>) -> Option<String> {
+    let started = roles(&esp.worlds[0], &esp.variables).running_file.filter(|name| esp.file(name).is_none())?;
+    let aside = esp.files.iter().filter_map(|f| Some((BackupName::parse(f.name())?, f)));
+    let of_it = aside.filter(|(b, f)| same_name(&b.original, &started) && f.facts.is_some());
+    let newest = of_it.max_by_key(|(b, _)| (!b.disabled, b.time < crate::esp::END_OF_TIME, b.time));
+    newest.map(|(_, f)| f.name().to_owned())
+}
+
 /// The backup that a restore takes if none is named: the image that was started last, where the variables name it and it is in
 /// the menu no more; else the newest. One that is no image is passed over as long as there is another.
 pub fn latest_backup<S: ReadAt>(esp: &Inventory<S>) -> Option<(String, BackupName)> {

@@ -1,9 +1,10 @@
 //! Which files leave the menu although nothing new comes.
 
 use super::states::keeps_booting;
-use super::{Rename, old_backups, refuse_long_names, steps};
+use super::{Rename, old_backups, refuse_long_names, started_last, steps};
 use crate::block::ReadAt;
 use crate::boot::{UkiFile, roles};
+use crate::bootpath::World;
 use crate::esp::{EspFile, FileKind, Inventory, disabled_of, linux_file};
 use crate::surgery::Tidying;
 use crate::uki::Family;
@@ -71,10 +72,16 @@ impl PrunePlan {
         };
         hold(starts(0), "starts next");
         hold(starts(1), "starts if the EFI variables are lost");
-        hold(roles.running_file.as_deref(), "was started at the last boot");
+        let alive_now = |name: &&str| !esp.file(name).is_some_and(|f| broken(f.name()));
+        hold(roles.running_file.as_deref().filter(alive_now), "was started at the last boot");
+        for world in [World::Next, World::Reset] {
+            for start in esp.starts(world, &alive) {
+                hold(start.file.as_deref(), "starts once boot counting has used up the tries of others");
+            }
+        }
         hold(starts(2), "starts once what is set for one start is used up");
         for (name, option) in esp.named_by_options() {
-            hold(Some(&name), &format!("{option} of the firmware starts it itself"));
+            hold(Some(name.as_str()).filter(alive_now), &format!("{option} of the firmware starts it itself"));
         }
         for file in esp.files.iter().filter(|f| f.is_foreign) {
             hold(Some(file.name()), "for another architecture, whose boot loader is here as well");
@@ -87,6 +94,13 @@ impl PrunePlan {
             let in_order =
                 esp.worlds[0].menu.iter().filter(|e| e.profile == 0).filter_map(|e| esp.file(e.file.as_deref()?));
             hold(in_order.filter(other).map(|f| f.name()).next(), "the fallback");
+        }
+        // Whatever variables and counters say, an image that starts stays here if there is one.
+        let sound = |f: &EspFile| f.kind == FileKind::Uki && !f.is_foreign;
+        if !keep.iter().any(|(name, _)| esp.file(name).is_some_and(sound)) {
+            let in_order = esp.worlds[0].menu.iter().filter_map(|e| esp.file(e.file.as_deref()?));
+            let only = in_order.chain(&esp.files).find(|f| sound(f));
+            keep.extend(only.map(|f| (f.name().to_owned(), "nothing else here would start".to_owned())));
         }
         // Old versions of other systems belong to their package managers, which would miss them.
         for f in esp.files.iter().filter(|f| f.kind == FileKind::Uki && f.duplicate_of.is_none()) {
@@ -112,6 +126,12 @@ impl PrunePlan {
         }
         if let Some(n) = wishes.keep_backups {
             delete.extend(old_backups(esp, n, None));
+        }
+        if let Some(name) = started_last(esp)
+            && delete.contains(&name)
+        {
+            delete.retain(|d| *d != name);
+            keep.push((name, "holds what was started at the last boot".to_owned()));
         }
         refuse_long_names(esp, renames.iter().map(|r| r.to.as_str()))?;
         let gone = |name: &str| delete.iter().any(|d| d == name) || renames.iter().any(|r| r.from == name);

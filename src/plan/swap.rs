@@ -1,7 +1,7 @@
 //! Which file gets the image, what leaves the menu for it, and what boots then: for `swap` and `restore`.
 
 use super::states::{Commit, Sequence, sequence};
-use super::{Rename, old_backups, refuse_long_names, steps};
+use super::{Rename, old_backups, refuse_long_names, started_last, steps};
 use crate::block::ReadAt;
 use crate::boot::{Prediction, Skip, UkiFile, roles};
 use crate::bootpath::World;
@@ -168,7 +168,11 @@ impl SwapPlan {
             // The backups that this plan makes are the newest.
             Some(keep) => {
                 let new = made.iter().filter(|name| BackupName::parse(name).is_some_and(|b| !b.disabled)).count();
-                old_backups(esp, keep.saturating_sub(new), image.from_file)
+                let mut old = old_backups(esp, keep.saturating_sub(new), image.from_file);
+                // What ran last is the one that is known to start.
+                let ran = started_last(esp);
+                old.retain(|name| Some(name) != ran.as_ref());
+                old
             }
         };
         let new = linux.iter().find(|f| f.name == target);

@@ -283,6 +283,18 @@ fn rkairos_3831_a_boot_counter_does_not_stay_in_the_name_of_the_new_image() {
     }
 }
 
+/// What starts only when others have no tries left is not pruned.
+#[test]
+fn issue13_prune_keeps_what_boot_counting_comes_to() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    board.rename(&disk, "Talos-v1.12.4.efi", "Talos-v1.12.4+1-2.efi");
+    board.remove(&disk, "Talos-v1.12.4~1.efi");
+    board.replace(&disk, "EFI/Linux", "Talos-v1.12.3.efi", &uki(&board.lab, "talos-v1.12.3-arm64-installer"));
+    let report = board.json(&["prune", &disk, "--no-fallback", "--delete", "--json", "--dry-run"]);
+    assert!(!report["plan"]["delete"].to_string().contains("v1.12.3"), "{report}");
+}
+
 /// systemd/systemd#15068: `default` without the suffix matches nothing, and that is not because the file is gone.
 #[test]
 fn rsystemd_15068_a_default_without_its_suffix_is_explained() {
@@ -332,4 +344,59 @@ fn rbootc_1802_an_ignored_uki_key_is_explained() {
     board.replace(&disk, "EFI/BOOT", "BOOTAA64.EFI", &systemd_boot("259.5", Arch::Arm64));
     let report = board.json(&["status", &disk, "--json"]);
     assert_eq!(report["boot"]["selected"], "EFI/Linux/bootc/a.efi", "{report}");
+}
+
+/// bootc-dev/bootc#2228: what cannot start is not kept because it "starts next", and the last image that can is not deleted.
+#[test]
+fn rbootc_2228_prune_keeps_the_sound_image_and_no_dead_one() {
+    let wishes = [&["--delete", "--no-fallback"][..], &["--no-fallback"], &[]];
+    for wish in wishes {
+        let board = Board::new();
+        let disk = board.disk("card.img", ESP_A);
+        let sound = uki(&board.lab, "talos-v1.12.3-arm64-installer");
+        board.remove(&disk, "Talos-v1.12.4~1.efi");
+        board.replace(&disk, "EFI/Linux", "Talos-v1.12.3.efi", &sound);
+        let dead = Builder::new(Arch::Arm64).section(".osrel", "ID=talos\nVERSION_ID=v1.12.4\nPRETTY_NAME=x\n").build();
+        board.replace(&disk, "EFI/Linux", "Talos-v1.12.4.efi", &dead);
+        // It is pinned, and it ran while it was whole.
+        board.text("LoaderEntryDefault", 7, "Talos-v1.12.4.efi");
+        board.text("LoaderEntrySelected", 6, "talos-v1.12.4.efi");
+        let prune = [&["prune", &disk, "--efivars", "vars", "--yes", "--json"], wish].concat();
+        let report = board.json(&prune);
+        assert_eq!(report["plan"]["boot"], "Talos-v1.12.3.efi", "{report}");
+        let now = status(&board, &disk);
+        assert_eq!(now["boot"]["selected"], "Talos-v1.12.3.efi", "{now}");
+        assert!(!now["boot"]["menu"].to_string().contains("v1.12.4"), "{now}");
+    }
+}
+
+/// With Secure Boot on an image that the firmware refuses is as dead as one that is cut off.
+#[test]
+fn issue13_prune_does_not_delete_the_only_image_that_the_firmware_takes() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    board.remove(&disk, "Talos-v1.12.4~1.efi");
+    board.replace(&disk, "EFI/Linux", "Talos-v1.12.3.efi", &uki(&board.lab, "talos-v1.12.3-arm64-installer"));
+    board.replace(&disk, "EFI/Linux", "Talos-v1.12.4.efi", &uki(&board.lab, "talos-v1.12.4-arm64-unsigned"));
+    board.variables_of(&crate::support::fixtures().join("efivars/secureboot-on"));
+    let report = board.json(&["prune", &disk, "--efivars", "vars", "--delete", "--no-fallback", "--json", "--dry-run"]);
+    assert_eq!(report["plan"]["delete"], serde_json::json!(["Talos-v1.12.4.efi"]), "{report}");
+    assert_eq!(report["plan"]["boot"], "Talos-v1.12.3.efi", "{report}");
+}
+
+/// What ran last lies aside and nowhere else: neither `prune` nor a swap deletes it.
+#[test]
+fn issue13_what_ran_last_is_not_deleted() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    board.rename(&disk, "Talos-v1.12.4~1.efi", "Talos-v1.12.2.efi.disabled.1771000000");
+    board.text("LoaderEntrySelected", 6, "talos-v1.12.2.efi");
+    let report = board.json(&["prune", &disk, "--efivars", "vars", "--delete", "--json", "--dry-run"]);
+    assert!(!report["plan"]["delete"].to_string().contains("v1.12.2"), "{report}");
+    assert!(report["plan"]["keep"].to_string().contains("v1.12.2"), "{report}");
+    board.rename(&disk, "Talos-v1.12.2.efi.disabled.1771000000", "Talos-v1.12.2.efi.bak.1771000000");
+    let new = board.lab.fixture("talos-v1.12.4-arm64-uki.efi.zst");
+    let args = ["swap", &disk, new.to_str().unwrap(), "--efivars", "vars", "--allow-untrusted", "--json", "--dry-run"];
+    let report = board.json(&[&args[..], &["--keep-backups", "0"]].concat());
+    assert!(!report["plan"]["delete"].to_string().contains("v1.12.2"), "{report}");
 }
