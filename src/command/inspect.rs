@@ -373,6 +373,11 @@ fn changes(old: &UkiReport, new: &UkiReport) -> Vec<Change> {
     }
     compare("services that wait for configuration".into(), list(&old.waiting_services), list(&new.waiting_services));
     compare("signer".into(), list(&old.signers), list(&new.signers));
+    compare(
+        "PCR 7 with Secure Boot on (disks that are sealed to it stay locked where it changes)".into(),
+        list(&old.signers),
+        list(&new.signers),
+    );
     compare("PCR key".into(), old.pcr_key.clone(), new.pcr_key.clone());
     let key = |p: &ProfileReport| p.id.clone().unwrap_or_else(|| p.index.to_string());
     let ids = old.profiles.iter().chain(&new.profiles).map(key);

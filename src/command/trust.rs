@@ -1,7 +1,7 @@
 //! What an image is held against: trust anchors in their order, the firmware's variables, the installed UKI.
 
 use super::{DiskRequest, Event, Ui};
-use crate::authenticode::parse_table;
+use crate::authenticode::{Signature, parse_table};
 use crate::block::{ReadAt, read_vec};
 use crate::efivars::EfiVars;
 use crate::esp::Inventory;
@@ -89,11 +89,13 @@ pub(super) fn add_disk<S: ReadAt>(policy: &mut Policy, esp: &Inventory<S>, ui: &
     }
     let Some(file) = esp.selected() else { return Ok(()) };
     let Ok(bytes) = esp.volume.file(&file.entry) else { return Ok(()) };
-    match signers(&bytes) {
-        Ok(signers) => policy.anchors.extend(Anchor::all(&Origin::InstalledUki, signers)),
-        Err(e) => ui.event(Event::Warning(format!("the signature of the installed {}: {e}", file.name()))),
-    }
-    policy.installed = file.facts.as_ref().map(installed);
+    let signatures = signatures(&bytes).unwrap_or_else(|e| {
+        ui.event(Event::Warning(format!("the signature of the installed {}: {e}", file.name())));
+        Vec::new()
+    });
+    let signers = signatures.iter().map(|s| s.signer.clone()).collect();
+    policy.anchors.extend(Anchor::all(&Origin::InstalledUki, signers));
+    policy.installed = file.facts.as_ref().map(|facts| InstalledFacts { signatures, ..installed(facts) });
     Ok(())
 }
 
@@ -104,6 +106,7 @@ fn installed(facts: &uki::Facts) -> InstalledFacts {
         cmdline: facts.cmdline().map(str::to_owned),
         version: facts.version().map(str::to_owned),
         pcrsig: facts.profiles.first().is_some_and(|p| p.pcrsig.is_some()),
+        signatures: Vec::new(),
     }
 }
 
@@ -119,12 +122,11 @@ pub(super) fn add_installed(policy: &mut Policy, disk: &DiskRequest, ui: &dyn Ui
     add_disk(policy, &esp, ui)
 }
 
-/// The certificates of those who signed an image, from its certificate table alone.
-fn signers(image: &dyn ReadAt) -> Result<Vec<crate::authenticode::Certificate>> {
+/// The signatures of an image, from its certificate table alone.
+fn signatures(image: &dyn ReadAt) -> Result<Vec<Signature>> {
     let head = Head::read(image)?;
     let Some(table) = head.certificate_table.filter(|t| t.bytes <= MAX_TABLE) else { return Ok(Vec::new()) };
-    let signatures = parse_table(&read_vec(image, table.offset, table.bytes as usize)?)?;
-    Ok(signatures.into_iter().map(|s| s.signer).collect())
+    parse_table(&read_vec(image, table.offset, table.bytes as usize)?)
 }
 
 /// The ID that `--schematic` means: the ID itself, or that of a YAML file, with the schematic if it is known.

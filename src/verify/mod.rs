@@ -15,6 +15,7 @@ mod signature;
 pub use checks::waits;
 pub use facts::{Extension, Facts, Initrd, Profile, ProfilePcr, Schematic};
 
+use crate::authenticode::Signature;
 use crate::pe::Arch;
 use crate::trust::{Anchor, Firmware, Sbat};
 use crate::uki::Family;
@@ -43,6 +44,8 @@ pub enum CheckId {
     PcrSignature,
     /// The PCR key is that of the installed UKI.
     PcrKey,
+    /// PCR 7 stays what it is: the signer is that of the installed UKI.
+    Pcr7,
     /// The schematic.
     Schematic,
     /// The extensions required.
@@ -69,6 +72,7 @@ impl CheckId {
             Self::Revocation => "revocation",
             Self::PcrSignature => "pcr-signature",
             Self::PcrKey => "pcr-key",
+            Self::Pcr7 => "pcr7",
             Self::Schematic => "schematic",
             Self::Extensions => "extensions",
             Self::Initrd => "initrd",
@@ -197,6 +201,8 @@ pub struct InstalledFacts {
     pub version: Option<String>,
     /// Whether it has signed PCR policies.
     pub pcrsig: bool,
+    /// Its signatures, as far as they could be read.
+    pub signatures: Vec<Signature>,
 }
 
 /// What is expected of an image.
@@ -225,7 +231,7 @@ pub struct Policy {
     pub allow_untrusted: bool,
     /// The UKI that is installed now, if there is one.
     pub installed: Option<InstalledFacts>,
-    /// Another PCR key than the installed one is a failure.
+    /// Another PCR key than the installed one, or another signer, is a failure.
     pub require_pcr_key: bool,
     /// The halt flag is a failure (`swap` without `--allow-halt-if-installed`).
     pub refuse_halt: bool,
@@ -270,6 +276,7 @@ pub fn verify(facts: &Facts, policy: &Policy) -> Report {
         signed.revocation(),
         checks::pcr_signature(facts, policy),
         checks::pcr_key(facts, policy),
+        signed.pcr7(),
         checks::schematic(facts, policy),
         checks::extensions(facts, policy),
         checks::initrd(facts),

@@ -298,6 +298,67 @@ impl<'a> Signed<'a> {
         )
     }
 
+    /// Whether PCR 7 stays what it is. With Secure Boot on the firmware measures into it the entry of db by which it has verified
+    /// each program (TCG PC Client Platform Firmware Profile, "PCR[7]").
+    pub(super) fn pcr7(&self) -> Check {
+        let id = CheckId::Pcr7;
+        let Some(installed) = &self.policy.installed else {
+            return Check::new(id, Status::Skip, "There is no installed UKI to compare the signer with.");
+        };
+        let firmware = &self.policy.firmware;
+        if self.policy.firmware_is_the_boards && firmware.secure_boot == Some(false) {
+            return Check::new(
+                id,
+                Status::Pass,
+                "Secure Boot is off: PCR 7 does not depend on who has signed the image.",
+            );
+        }
+        let Some(old) = installed.signatures.first() else {
+            return Check::new(id, Status::Skip, "The installed UKI is not signed: no disk is sealed to its signer.");
+        };
+        let detail = match (self.authorities(&installed.signatures), self.signatures.first()) {
+            (Some((old, new)), _) if old == new => {
+                let detail =
+                    format!("One entry of the firmware's db, {new}, stands for this image and for the installed one.");
+                return Check::new(id, Status::Pass, detail);
+            }
+            (Some((old, new)), _) => {
+                format!("The firmware's db stands for the image by {new}, and for the installed one by {old}.")
+            }
+            (None, Some(new)) if old.signer == new.signer => {
+                let detail = format!("The signer is that of the installed UKI ({}).", new.signer.subject());
+                return Check::new(id, Status::Pass, detail);
+            }
+            (None, Some(new)) => format!(
+                "The image is signed by {}, and the installed UKI by {}, which matters unless one certificate in the firmware's db \
+                 stands for both.",
+                new.signer.subject(),
+                old.signer.subject()
+            ),
+            (None, None) => format!("The image is not signed, and the installed UKI is, by {}.", old.signer.subject()),
+        };
+        let detail = format!(
+            "{detail} With Secure Boot on that changes PCR 7: disks sealed to it (Talos seals STATE and EPHEMERAL to PCR 7 unless told \
+             otherwise) would stay locked after the swap."
+        );
+        if self.policy.require_pcr_key {
+            return Check::new(id, Status::Fail, detail);
+        }
+        Check::new(id, Status::Warn, format!("{detail} --require-pcr-key makes this a failure."))
+    }
+
+    /// The entries of the firmware's db that stand for an image with these signatures and for this image; `None` where db is not
+    /// known or does not stand for both.
+    fn authorities(&self, installed: &[Signature]) -> Option<(String, String)> {
+        let db: Vec<&Certificate> = self.policy.firmware.db.as_ref()?.iter().collect();
+        let entry = |outcomes: &[Outcome]| {
+            let index = outcomes.iter().find_map(|o| o.anchor)?;
+            db.get(index).map(|c| format!("{} (SHA-256 {})", c.subject(), hex::encode(&c.fingerprint()[..4])))
+        };
+        let new = if self.in_db_by_hash() { Some("its hash".to_owned()) } else { entry(&self.outcomes_with(&db)) };
+        Some((entry(&authenticode::verify_by(installed, &[], &db))?, new?))
+    }
+
     pub(super) fn signers(&self) -> Vec<Signer> {
         let trusted_by = |o: &Outcome| o.is_trusted().then(|| self.policy.anchors.get(o.anchor?)).flatten();
         self.signatures

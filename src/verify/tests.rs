@@ -88,6 +88,7 @@ fn policy() -> Policy {
             cmdline: Some("talos.platform=metal console=ttyS0".into()),
             version: Some("v1.12.3".into()),
             pcrsig: true,
+            signatures: facts(&SIGNED).signatures.unwrap(),
         }),
         ..Policy::default()
     }
@@ -96,7 +97,7 @@ fn policy() -> Policy {
 /// The statuses that are not `pass`, with their details.
 fn unusual(facts: &Facts, policy: &Policy) -> Vec<(CheckId, Status, String)> {
     let report = verify(facts, policy);
-    assert_eq!(report.checks.len(), 13);
+    assert_eq!(report.checks.len(), 14);
     assert_eq!(report.verdict == Verdict::Reject, report.checks.iter().any(|c| c.status == Status::Fail));
     let unusual = report.checks.into_iter().filter(|c| c.status != Status::Pass);
     unusual.map(|c| (c.id, c.status, c.detail)).collect()
@@ -188,6 +189,18 @@ fn one_thing_wrong_is_one_check_that_says_so() {
             p.installed = None;
             p.require_pcr_key = true;
         }),
+        ("stay locked after the swap", C::Pcr7, Warn, |_, p| {
+            p.firmware.db = None;
+            let other = sign_pe(unsigned(), &OTHER).unwrap();
+            p.installed.as_mut().unwrap().signatures = facts(&other).signatures.unwrap();
+        }),
+        ("by CN=stranger", C::Pcr7, Fail, |_, p| {
+            p.require_pcr_key = true;
+            p.firmware.db.as_mut().unwrap().push(OTHER.certificate().unwrap());
+            let other = sign_pe(unsigned(), &OTHER).unwrap();
+            p.installed.as_mut().unwrap().signatures = facts(&other).signatures.unwrap();
+        }),
+        ("not signed", C::Pcr7, Skip, |_, p| p.installed.as_mut().unwrap().signatures.clear()),
         ("another hash", C::Schematic, Fail, |f, _| f.schematic.as_mut().unwrap().id_matches = Some(false)),
         ("cannot be compared", C::Schematic, Warn, |f, _| f.schematic.as_mut().unwrap().id_matches = None),
         ("cannot be compared", C::Schematic, Skip, |f, p| {
@@ -232,7 +245,9 @@ fn one_thing_wrong_is_one_check_that_says_so() {
     for (text, id, status, change) in cases {
         let (mut facts, mut policy) = (facts(&SIGNED), policy());
         change(&mut facts, &mut policy);
-        let found = unusual(&facts, &policy);
+        let mut found = unusual(&facts, &policy);
+        // Whatever changes who has signed changes PCR 7 as well.
+        found.retain(|(found, ..)| found == id || *found != C::Pcr7);
         let [(found_id, found_status, detail)] = &found[..] else { panic!("{text}: {found:?}") };
         assert_eq!((found_id, found_status), (id, status), "{text}: {detail}");
         assert!(detail.contains(text), "{text:?} is not in {detail:?}");
@@ -336,7 +351,7 @@ fn the_json_is_that_of_the_contract() {
     assert_eq!(json["image"]["sha256"], "07".repeat(32));
     assert_eq!(json["image"]["extensions"][0]["name"], "tailscale");
     let ids: Vec<_> = json["checks"].as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap()).collect();
-    let expected = "pe sections arch version authenticode-digest authenticode-signer revocation pcr-signature pcr-key \
+    let expected = "pe sections arch version authenticode-digest authenticode-signer revocation pcr-signature pcr-key pcr7 \
                     schematic extensions initrd cmdline";
     assert_eq!(ids.join(" "), expected);
     assert_eq!(json["checks"][0]["status"], "pass");

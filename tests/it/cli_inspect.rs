@@ -177,6 +177,7 @@ fn verify_keeps_its_contract() {
         "revocation",
         "pcr-signature",
         "pcr-key",
+        "pcr7",
         "schematic",
         "extensions",
         "initrd",

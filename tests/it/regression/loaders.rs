@@ -119,3 +119,36 @@ fn rlanzaboote_252_a_revoked_boot_loader_and_one_below_the_sbat_level() {
     board.variable("MokListRT", SHIM_LOCK, 6, &[0]);
     accepted(&board, &disk);
 }
+
+/// siderolabs/talos#10205: another signer changes PCR 7, and disks sealed to it stay locked.
+#[test]
+fn rtalos_10205_another_signer_changes_pcr_7() {
+    let key = SigningKey::test("loader").unwrap();
+    let (board, disk) = secured(&key);
+    let uki = |name: &str| board.lab.fixture(&format!("talos-v1.12.4-arm64-{name}.efi.zst")).display().to_string();
+    let check = |image: &str, more: &[&str]| {
+        let args = ["verify", image, "--installed", &disk, "--allow-untrusted", "--json"];
+        let out = board.run(&[&args, more].concat());
+        let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let check = report["checks"].as_array().unwrap().iter().find(|c| c["id"] == "pcr7").cloned().unwrap();
+        (check["status"].as_str().unwrap().to_owned(), check["detail"].as_str().unwrap().to_owned(), out.status.code())
+    };
+    let (same, other) = (uki("uki"), uki("other-signer"));
+    let none = ["--efivars", "none"];
+    assert_eq!(check(&same, &none).0, "pass");
+    let (status, detail, code) = check(&other, &none);
+    assert_eq!((status.as_str(), code), ("warn", Some(0)), "{detail}");
+    assert!(detail.contains("TEST other signing key") && detail.contains("stay locked"), "{detail}");
+    assert_eq!(check(&other, &["--efivars", "none", "--require-pcr-key"]).2, Some(3));
+    // db tells which of its entries stands for each.
+    let (status, detail, _) = check(&same, &["--efivars", "vars"]);
+    assert!(status == "pass" && detail.contains("One entry of the firmware's db"), "{detail}");
+    let db = std::fs::read(board.lab.path("vars").join(format!("db-{SECURITY}"))).unwrap();
+    let pem = std::fs::read(crate::support::fixtures().join("keys/test-other-signing.crt")).unwrap();
+    let other_key = bootsurgeon::trust::parse_certificates(&pem).unwrap().remove(0);
+    board.variable("db", SECURITY, 0x27, &[&db[4..], &list(other_key.der())].concat());
+    let (status, detail, _) = check(&other, &["--efivars", "vars"]);
+    assert!(status == "warn" && detail.contains("The firmware's db stands for the image by"), "{detail}");
+    let report = board.json(&["diff", &same, &other, "--json"]);
+    assert!(report["changes"].to_string().contains("PCR 7"), "{report}");
+}
