@@ -112,6 +112,10 @@ impl<S: ReadAt> Inventory<S> {
     #[must_use]
     pub fn entry_place(&self, entry: &MenuEntry) -> String {
         match (&entry.path, entry.kind) {
+            (Some(path), EntryKind::Type1) => {
+                let at = Located { volume: self.volume_of(entry), path: path.clone() };
+                format!("{} (entry {})", self.describe_place(&at), entry.id)
+            }
             (Some(path), _) if entry.xbootldr => {
                 self.describe_place(&Located { volume: self.volume_of(entry), path: path.clone() })
             }

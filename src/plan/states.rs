@@ -283,7 +283,7 @@ impl<'e, S: ReadAt> States<'e, S> {
                     selected: prediction.selected_file().map(str::to_owned),
                     starts: match (start, prediction.selected_entry()) {
                         (Start::Nothing, _) => "nothing".into(),
-                        (_, Some(entry)) if entry.xbootldr => self.esp.entry_place(entry),
+                        (_, Some(entry)) if entry.xbootldr || entry.file.is_none() => self.esp.entry_place(entry),
                         _ => title(&prediction),
                     },
                     instead_of: if future.is_new { "the new image".into() } else { future.title.clone() },

@@ -5,7 +5,7 @@ use super::{Rename, old_backups, refuse_long_names, started_last, steps};
 use crate::block::ReadAt;
 use crate::boot::{Prediction, Skip, UkiFile, roles};
 use crate::bootpath::World;
-use crate::esp::{BackupName, EspFile, FileKind, Inventory, backup_of, disabled_of, without_counter};
+use crate::esp::{BackupName, EspFile, FileKind, Inventory, Runs, backup_of, disabled_of, linux_file, without_counter};
 use crate::fat::same_name;
 use crate::surgery::Order;
 use crate::uki::Facts;
@@ -83,8 +83,17 @@ impl SwapPlan {
             }
         }
         let why = format!("the board would not start the new image: {}", reasons.join("; "));
-        Err(Error::new(Code::WouldNotBoot, why)
-            .advise("look at `status`: an entry that wins over it has to go, or choose another name with --target"))
+        let advice = match (esp.runs(World::Later).0, esp.worlds[0].selected_entry()) {
+            (Runs::Image { at, .. }, Some(entry)) if esp.in_linux(&at).is_none() && !entry.xbootldr => format!(
+                "only images in EFI/Linux are replaced: change {} by the means of the system that it belongs to, or take the entry {} \
+                 out of loader/entries first",
+                esp.describe_place(&at),
+                entry.id
+            ),
+            _ => "look at `status`: an entry that wins over it has to go, or choose another name with --target"
+                .to_owned(),
+        };
+        Err(Error::new(Code::WouldNotBoot, why).advise(advice))
     }
 
     /// The plan with this target; the inner error says why the board would not start it.
@@ -306,6 +315,15 @@ fn refuse_wiping_options(world: &Prediction) -> Result<()> {
 /// The names the image might get, best first.
 fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &SwapWishes) -> Result<Vec<String>> {
     if let Some(target) = &wishes.target {
+        // A path is the same file, where it leads into the directory that is written.
+        let target = match linux_file(target) {
+            Some(name) => name,
+            None if target.contains(['/', '\\']) => {
+                return Err(Error::usage(format!("--target {target}: only files of EFI/Linux are replaced"))
+                    .advise("give the name of a file in EFI/Linux, or a new one"));
+            }
+            None => target.as_str(),
+        };
         if !target.to_ascii_lowercase().ends_with(".efi") {
             return Err(Error::usage(format!("--target {target}: systemd-boot lists only names that end in .efi")));
         }
@@ -313,7 +331,7 @@ fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &Swap
         if image.from_file.is_none() {
             refuse_to_leave_companions(esp, target)?;
         }
-        let mut names = vec![target.clone()];
+        let mut names = vec![target.to_owned()];
         // A boot counter would go on counting down.
         if image.from_file.is_some() {
             names.splice(..0, without_counter(target));

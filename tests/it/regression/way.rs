@@ -187,6 +187,18 @@ fn issue13_a_selected_type_1_entry_is_shown_with_its_file() {
     assert_eq!(report["boot"]["selected"], "EFI/kairos/active.efi", "{report}");
     let said = String::from_utf8(board.run(&["status", &disk]).stdout).unwrap();
     assert!(said.contains("Starts EFI/kairos/active.efi") && !said.contains("Starts nothing"), "{said}");
+    // It is not replaced, and not passed over in silence.
+    let new = board.lab.fixture("talos-v1.12.4-arm64-uki.efi.zst");
+    for (target, code, words) in [
+        (&[][..], 4, "EFI/kairos/active.efi on partition 1 (entry active.conf) would start instead"),
+        (&["--target", "EFI/kairos/active.efi"], 2, "only files of EFI/Linux are replaced"),
+        (&["--target", "/EFI/Linux/Talos-v1.12.4.efi"], 4, "as Talos-v1.12.4.efi: "),
+    ] {
+        let swap = ["swap", &disk, new.to_str().unwrap(), "--allow-untrusted", "--dry-run"];
+        let out = board.run(&[&swap, target].concat());
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(code) && said.contains(words), "{target:?}: {said}");
+    }
     // A kernel with its initrd is no UKI.
     let mut kernel = Builder::new(Arch::Arm64).section(".text", vec![0; 4096]).build();
     kernel[0x202..0x206].copy_from_slice(b"HdrS");
