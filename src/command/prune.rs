@@ -8,7 +8,7 @@ use crate::Result;
 use crate::block::ReadAt;
 use crate::disk::Target;
 use crate::esp::{FileKind, Inventory};
-use crate::plan::{PrunePlan, PruneWishes, refuse_xbootldr};
+use crate::plan::{PrunePlan, PruneWishes};
 use crate::surgery::open_healthy;
 use serde::Serialize;
 
@@ -56,7 +56,6 @@ impl Prune {
         }
         let mut esp = Inventory::read_in(target.open()?, variables, self.disk.context(target, &vars, None))?;
         esp.refuse_unsafe()?;
-        refuse_xbootldr(&esp)?;
         if self.disk.variables_are_the_boards(target) {
             // The firmware's refusal is as final as a file that is cut off.
             for (name, why) in refused_images(&esp, &vars)? {

@@ -13,7 +13,7 @@ mod states;
 mod swap;
 
 pub use prune::{PrunePlan, PruneWishes};
-pub use reach::{refuse_unreached, refuse_xbootldr};
+pub use reach::refuse_unreached;
 pub use room::{beside, room, room_for_one_more};
 pub use swap::{NewImage, SwapPlan, SwapWishes};
 

@@ -56,7 +56,7 @@ pub fn refuse_unreached<S: ReadAt>(esp: &Inventory<S>) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// [`Code::WouldNotBoot`].
-pub fn refuse_xbootldr<S: ReadAt>(esp: &Inventory<S>) -> Result<()> {
+pub(super) fn refuse_xbootldr<S: ReadAt>(esp: &Inventory<S>) -> Result<()> {
     let is_read = [World::Next, World::Later, World::Reset].into_iter().any(|world| esp.is_read(world));
     if is_read && let Some(why) = esp.xbootldr_trouble() {
         return Err(Error::new(
