@@ -5,7 +5,7 @@
 //! fsck.fat finds something too. The exceptions are data ([`FSCK_ALONE`], [`HEALTH_ALONE`]), each with its reason.
 
 use crate::support::{Lab, fixtures, tool};
-use bootsurgeon::block::{Memory, WriteAt};
+use bootsurgeon::block::{FileSource, Memory, ReadAt, WriteAt};
 use bootsurgeon::fat::{
     Directory, Editor, Entry, FatKind, Geometry, Health, ProblemClass, Remedy, Root, Stamp, Volume,
 };
@@ -247,9 +247,13 @@ enum Verdict {
 
 fn health(image: &Image) -> (Verdict, Vec<String>) {
     let begun = Instant::now();
-    let checked = Volume::open(&image.bytes).and_then(|v| Health::check(&v));
+    let verdict = verdict_of(Volume::open(&image.bytes));
     assert!(begun.elapsed() < Duration::from_secs(10), "{}: the check took {:?}", image.name, begun.elapsed());
-    match checked {
+    verdict
+}
+
+fn verdict_of<S: ReadAt>(volume: bootsurgeon::Result<Volume<S>>) -> (Verdict, Vec<String>) {
+    match volume.and_then(|v| Health::check(&v)) {
         Err(e) => (Verdict::Unreadable, vec![e.to_string()]),
         Ok(h) => {
             // True of the shape, whatever the damage.
@@ -293,8 +297,11 @@ fn fsck(path: &Path) -> Vec<String> {
 
 /// Both opinions on an image, and why they disagree if they do.
 fn compare(image: &Image) -> (Verdict, Option<String>) {
-    let (verdict, problems) = health(image);
-    let found = fsck(&image.path);
+    compare_with(health(image), &image.path)
+}
+
+fn compare_with((verdict, problems): (Verdict, Vec<String>), path: &Path) -> (Verdict, Option<String>) {
+    let found = fsck(path);
     let counted: Vec<&String> = found
         .iter()
         .filter(|l| !(FSCK_ALONE.iter().any(|(part, _)| l.contains(part)) && nothing_that_matters(l)))
@@ -673,6 +680,31 @@ fn random_damage_is_never_called_healthy_against_fsck() {
         }
     }
     println!("{} random mutations: {seen:?}", rounds * all.len());
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+// ---- volumes of others ------------------------------------------------------------------------------------------
+
+#[test]
+fn the_test_volumes_of_dosfstools_are_judged_as_fsck_judges_them() {
+    let Some(corpus) = std::env::var_os("BOOTSURGEON_DOSFSTOOLS").map(PathBuf::from) else {
+        crate::support::skip(
+            "BOOTSURGEON_DOSFSTOOLS names no folder; make one with tests/corpus/fetch-dosfstools.sh DIR",
+        );
+        return;
+    };
+    let (mut wrong, mut seen) = (Vec::new(), std::collections::BTreeMap::<Verdict, usize>::new());
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(&corpus).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    for path in paths {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let source = FileSource::open(&path).unwrap();
+        let (verdict, disagreement) = compare_with(verdict_of(Volume::open(&source)), &path);
+        *seen.entry(verdict).or_default() += 1;
+        wrong.extend(disagreement.map(|why| format!("{name}: {why}")));
+    }
+    println!("{seen:?}");
+    assert!(seen.values().sum::<usize>() > 50, "{seen:?}");
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
