@@ -51,9 +51,10 @@ impl DiskRequest {
     /// # Errors
     /// As [`Target::find`] and [`packed::unpack`].
     pub fn find(&self, ui: &dyn Ui) -> Result<Target> {
+        let booted = self.booted_esp();
         match unpack(&self.path, ui)? {
-            Some(image) => Target::find_unpacked(&self.path, &image, self.partition.as_deref()),
-            None => Target::find(&self.path, self.partition.as_deref()),
+            Some(image) => Target::find_unpacked(&self.path, &image, self.choice(&booted)),
+            None => Target::find(&self.path, self.choice(&booted)),
         }
     }
 }
@@ -138,7 +139,7 @@ impl CopyOut {
         let copy = new()?;
         ui.event(Event::Step(format!("copying {}", disk.path.display())));
         packed::copy(&source, copy.file(), &place, watch)?;
-        let target = writable(Target::find_at(&self.file, copy.part(), disk.partition.as_deref())?)?;
+        let target = writable(Target::find_at(&self.file, copy.part(), disk.choice(&disk.booted_esp()))?)?;
         let done = command(&target)?;
 
         let finished = match Packing::of_name(&self.file)? {
@@ -166,7 +167,7 @@ impl CopyOut {
 /// Makes sure that nobody writes to a raw image while it is copied, as for an operation in place. Returns what keeps them away.
 fn quiet(source: &FileSource, disk: &DiskRequest) -> Result<Option<File>> {
     if packing_of(source)?.is_none() {
-        let users = Target::find(&disk.path, disk.partition.as_deref())?.users();
+        let users = Target::find(&disk.path, disk.choice(&disk.booted_esp()))?.users();
         if !users.is_empty() {
             return Err(Error::refused(format!("{} is in use: {}", disk.path.display(), users.join(", ")))
                 .advise("unmount or stop that first, then try again"));

@@ -2,13 +2,15 @@
 
 use super::variables::{MachineTree, VariablesChoice};
 use crate::block::{ReadAt, read_vec};
+use crate::boot::lenient_string;
 use crate::bootpath::{BootOptions, Volume};
-use crate::disk::{Partition, Shape, Target};
-use crate::efivars::EfiVars;
+use crate::disk::{EspChoice, Partition, Shape, Target};
+use crate::efivars::{EfiVars, LOADER};
 use crate::esp::{Context, OtherVolume};
 use crate::pe::Arch;
 use crate::{Error, Result, disk, fat};
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A disk, which ESP of it, and the EFI variables that go with it.
@@ -34,6 +36,20 @@ impl DiskRequest {
     pub fn efivars(&self, target: &Target) -> EfiVars {
         let machine = is_device(target).then(|| MachineTree::with_device(&self.path));
         self.efivars.locate(machine.as_ref(), &[target])
+    }
+
+    /// The PARTUUID of the ESP that the machine of these variables was started from, as systemd-boot has left it.
+    pub(super) fn booted_esp(&self) -> Option<String> {
+        let machine = is_block_device(&self.path).then(|| MachineTree::with_device(&self.path));
+        // What is shown now, wherever the next start takes its variables from.
+        let vars = self.efivars.locate(machine.as_ref(), &[]);
+        let variable = vars.read("LoaderDevicePartUUID", LOADER).ok().flatten()?;
+        Some(lenient_string(&variable.data))
+    }
+
+    /// Which ESP is meant; `booted` is [`Self::booted_esp`].
+    pub(super) fn choice<'a>(&'a self, booted: &'a Option<String>) -> EspChoice<'a> {
+        EspChoice { wanted: self.partition.as_deref(), booted: booted.as_deref() }
     }
 
     /// What lies around the ESP: the firmware's boot options, the other volumes of the disk. `arch` is the one that was asked
@@ -123,6 +139,10 @@ fn begins_as_fat(source: &dyn ReadAt) -> Result<bool> {
     }
     let sector = read_vec(source, 0, 512)?;
     Ok(matches!(sector[0], 0xEB | 0xE9) && sector[510..] == [0x55, 0xAA])
+}
+
+fn is_block_device(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device())
 }
 
 fn is_device(target: &Target) -> bool {

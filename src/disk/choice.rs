@@ -12,6 +12,21 @@ const TALOS_LABELS: [&str; 3] = ["META", "STATE", "EPHEMERAL"];
 /// The label by which Talos finds its ESP.
 const TALOS_ESP: &str = "EFI";
 
+/// Which ESP of a disk is meant.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EspChoice<'a> {
+    /// A partition number, label or PARTUUID: what the user says.
+    pub wanted: Option<&'a str>,
+    /// The PARTUUID of the one that this machine was started from. It counts where there are several and none was named.
+    pub booted: Option<&'a str>,
+}
+
+impl<'a> From<Option<&'a str>> for EspChoice<'a> {
+    fn from(wanted: Option<&'a str>) -> Self {
+        Self { wanted, booted: None }
+    }
+}
+
 /// The partitions of a disk that firmware may start from: those whose type says ESP; where there is none, those that
 /// hold a FAT file system with a folder `EFI`, or have the label `EFI` and a FAT.
 ///
@@ -46,13 +61,25 @@ fn may_stand_in(p: &Partition) -> bool {
 /// # Errors
 /// [`crate::Kind::Usage`] when there are several and no choice, or the choice fits none, several, or one without FAT;
 /// [`crate::Kind::Rejected`] when the disk has no ESP.
-pub(super) fn choose(table: &Table, source: &dyn ReadAt, choice: Option<&str>) -> Result<(Partition, Vec<Note>)> {
+pub(super) fn choose(table: &Table, source: &dyn ReadAt, choice: EspChoice<'_>) -> Result<(Partition, Vec<Note>)> {
     let esps = esps(table, source)?;
-    let Some(wanted) = choice else {
-        return match esps.as_slice() {
-            [one] => Ok(((*one).clone(), esp_for_whom(table, one))),
-            [] => Err(no_esp(table)),
-            several => Err(Error::usage(format!("{} EFI System Partitions: {}", several.len(), list(several)))
+    let Some(wanted) = choice.wanted else {
+        let booted = choice.booted.and_then(|booted| esps.iter().find(|p| p.partuuid.is(booted)));
+        return match (esps.as_slice(), booted) {
+            ([one], _) => Ok(((*one).clone(), esp_for_whom(table, one))),
+            ([], _) => Err(no_esp(table)),
+            (several, Some(booted)) => {
+                let mut notes = esp_for_whom(table, booted);
+                let what = format!(
+                    "{} of {} ESPs is used: systemd-boot was started from it (LoaderDevicePartUUID)",
+                    booted.name(),
+                    several.len()
+                );
+                let meaning = "the firmware may start from another one next time; --partition names one";
+                notes.push(Note::new("esp-by-boot", what, meaning));
+                Ok(((*booted).clone(), notes))
+            }
+            (several, None) => Err(Error::usage(format!("{} EFI System Partitions: {}", several.len(), list(several)))
                 .advise("choose one with --partition NUMBER, LABEL or PARTUUID")),
         };
     };

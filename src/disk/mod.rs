@@ -36,6 +36,7 @@ mod target;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use choice::EspChoice;
 pub use contents::{Member, file_system};
 pub use layout::Note;
 pub use table::{ESP_TYPE, PartUuid, Partition, PartitionType, Scheme, Table, XBOOTLDR_TYPE};

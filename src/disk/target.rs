@@ -1,5 +1,6 @@
 //! An ESP that was found, and how it is opened.
 
+use super::choice::EspChoice;
 use super::guard::{Bounds, Guard};
 use super::layout::{Layout, Note, Refusal};
 use super::members;
@@ -71,13 +72,13 @@ impl SurgeryTarget {
 }
 
 impl Target {
-    /// Finds the ESP of `path`. `choice` is a partition number, label or PARTUUID; it is needed when there are
-    /// several, and may be any partition that holds a FAT.
+    /// Finds the ESP of `path`. `choice` is needed when there are several, and may be any partition that holds a FAT.
     ///
     /// # Errors
     /// [`Kind::Usage`] when the choice is missing or fits nothing; [`Kind::Rejected`] when there is no ESP or no valid
     /// table; [`Kind::Io`] when the device cannot be read.
-    pub fn find(path: &Path, choice: Option<&str>) -> Result<Self> {
+    pub fn find<'a>(path: &Path, choice: impl Into<EspChoice<'a>>) -> Result<Self> {
+        let choice = choice.into();
         let source = FileSource::open(path)?;
         let found = if source.is_block_device() {
             Self::on_device(path, &source, choice)
@@ -91,8 +92,8 @@ impl Target {
     ///
     /// # Errors
     /// As [`Self::find`].
-    pub fn find_unpacked(path: &Path, image: &Unpacked, choice: Option<&str>) -> Result<Self> {
-        let found = Self::in_file(path, image.source(), choice).while_doing(|| looking(path))?;
+    pub fn find_unpacked<'a>(path: &Path, image: &Unpacked, choice: impl Into<EspChoice<'a>>) -> Result<Self> {
+        let found = Self::in_file(path, image.source(), choice.into()).while_doing(|| looking(path))?;
         Ok(Self { unpacked: Some(image.clone()), ..found })
     }
 
@@ -100,8 +101,8 @@ impl Target {
     ///
     /// # Errors
     /// As [`Self::find`].
-    pub fn find_at(path: &Path, node: &Path, choice: Option<&str>) -> Result<Self> {
-        let found = Self::in_file(path, &FileSource::open(node)?, choice).while_doing(|| looking(path))?;
+    pub fn find_at<'a>(path: &Path, node: &Path, choice: impl Into<EspChoice<'a>>) -> Result<Self> {
+        let found = Self::in_file(path, &FileSource::open(node)?, choice.into()).while_doing(|| looking(path))?;
         Ok(Self { node: node.to_owned(), ..found })
     }
 
@@ -124,7 +125,7 @@ impl Target {
         }
     }
 
-    fn in_file(path: &Path, source: &FileSource, choice: Option<&str>) -> Result<Self> {
+    fn in_file(path: &Path, source: &FileSource, choice: EspChoice<'_>) -> Result<Self> {
         let layout = Layout::read(source, None)?;
         let Some(table) = layout.table.clone() else {
             if !fat::is_fat(source)? {
@@ -133,7 +134,7 @@ impl Target {
                     None => Err(no_table(&layout, source)),
                 };
             }
-            no_choice(choice)?;
+            no_choice(choice.wanted)?;
             let sector = fat::Geometry::read(source)?.sector_bytes;
             return Self::whole(path, Shape::FatImage, sector).bare(layout, source);
         };
@@ -143,7 +144,7 @@ impl Target {
         found.with(layout, table, esp, notes, source)
     }
 
-    fn on_device(path: &Path, source: &FileSource, choice: Option<&str>) -> Result<Self> {
+    fn on_device(path: &Path, source: &FileSource, choice: EspChoice<'_>) -> Result<Self> {
         let sector_size = source.device_sector_size().unwrap_or(512);
         let device = sysfs::Device::of(path)?;
         let layout = Layout::read(source, Some(sector_size))?;
@@ -151,7 +152,7 @@ impl Target {
             if !fat::is_fat(source)? {
                 return Err(no_table(&layout, source));
             }
-            no_choice(choice)?;
+            no_choice(choice.wanted)?;
             return Self::whole(path, Shape::PartitionDevice, sector_size).bare(layout, source)?.on_parent(&device);
         };
         let (esp, notes) = choice::choose(&table, source, choice)?;

@@ -484,6 +484,32 @@ fn issue14_5_an_esp_of_the_wrong_type_or_label() {
 }
 
 #[test]
+fn issue14_10_of_several_esps_the_one_that_the_machine_booted_from_is_used() {
+    let lab = Lab::new();
+    let vars = lab.path("vars");
+    std::fs::create_dir(&vars).unwrap();
+    for number in [1u64, 7] {
+        let disk = lab.fixture_as("disk-two-esps.img.zst", "disk.img");
+        let named = bootsurgeon!("status", disk, "--partition", number.to_string(), "--json").code(0).json();
+        let partuuid = named["disk"]["partition"]["partuuid"].as_str().unwrap().to_uppercase();
+        let text = partuuid.encode_utf16().chain(Some(0)).flat_map(u16::to_le_bytes);
+        let bytes: Vec<u8> = [6, 0, 0, 0].into_iter().chain(text).collect();
+        std::fs::write(vars.join("LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"), bytes).unwrap();
+        let status = bootsurgeon!("status", disk, "--efivars", vars, "--json").code(0).json();
+        assert_eq!(status["disk"]["partition"]["number"], number, "{status:#}");
+        assert!(status["warnings"].to_string().contains("LoaderDevicePartUUID"), "{status:#}");
+        // What the user names counts more, and what is nowhere says nothing.
+        let other = if number == 1 { "7" } else { "1" };
+        let status = bootsurgeon!("status", disk, "--efivars", vars, "--partition", other, "--json").code(0).json();
+        assert_eq!(status["disk"]["partition"]["number"].to_string(), other);
+        let text = "00000000-0000-0000-0000-000000000001".encode_utf16().flat_map(u16::to_le_bytes);
+        let bytes: Vec<u8> = [6, 0, 0, 0].into_iter().chain(text).collect();
+        std::fs::write(vars.join("LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"), bytes).unwrap();
+        bootsurgeon!("status", disk, "--efivars", vars).fails(2, &["2 EFI System Partitions", "--partition"]);
+    }
+}
+
+#[test]
 fn issue14_6_xbootldr_is_a_volume_of_its_own() {
     let lab = Lab::new();
     let disk = lab.fixture("disk-two-esps.img.zst");
