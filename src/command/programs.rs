@@ -7,9 +7,11 @@
 use super::Silent;
 use super::examine::examine;
 use crate::block::ReadAt;
+use crate::boot::lenient_string;
 use crate::bootpath::{ProgramKind, World};
+use crate::disk::{PartUuid, Target};
 use crate::doctor::{Judge, Objection};
-use crate::efivars::{EfiVars, SHIM};
+use crate::efivars::{EfiVars, LOADER, SHIM};
 use crate::esp::{FileKind, Inventory};
 use crate::trust::Firmware;
 use crate::verify::{Facts, Policy, verify};
@@ -108,7 +110,8 @@ fn below_level(facts: &Facts, firmware: &Firmware) -> Option<String> {
 }
 
 /// Images in the menu that firmware with Secure Boot on refuses, each with the reason. None are known behind shim, which has
-/// certificates of its own.
+/// certificates of its own. And where the firmware takes none of the images, it is more likely that these are the variables of
+/// another machine: a disk of a board, attached to a workstation. Nothing is taken out of the way for that.
 ///
 /// # Errors
 /// What the source reports.
@@ -119,9 +122,22 @@ pub(super) fn refused_images<S: ReadAt>(esp: &Inventory<S>, vars: &EfiVars) -> R
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    for file in esp.files.iter().filter(|f| f.kind == FileKind::Uki && !f.is_foreign) {
+    let images: Vec<_> = esp.files.iter().filter(|f| f.kind == FileKind::Uki && !f.is_foreign).collect();
+    for file in &images {
         let facts = examine(&esp.volume.file(&file.entry)?, &[], &mut [], &Silent::default())?.facts;
         found.extend(refused(&facts, firmware.clone()).map(|why| (file.name().to_owned(), why)));
     }
+    if found.len() == images.len() {
+        found.clear();
+    }
     Ok(found)
+}
+
+/// Whether the variables say that systemd-boot was started from this partition the last time (LoaderDevicePartUUID): those of the
+/// machine that a disk is attached to need not be those of the board that starts from it.
+pub(super) fn started_from(target: &Target, vars: &EfiVars) -> bool {
+    let text = vars.read("LoaderDevicePartUUID", LOADER).ok().flatten().map(|v| lenient_string(&v.data));
+    let uuid = text.and_then(|text| uuid::Uuid::try_parse(&text).ok());
+    let partition = target.partition.as_ref().map(|p| p.partuuid);
+    uuid.is_some_and(|uuid| partition == Some(PartUuid::Gpt(uuid)))
 }

@@ -1,7 +1,7 @@
 //! `prune`: duplicates, broken entries and stale versions out of the boot menu.
 
 use super::change::{Change, confirm_on_medium, refuse_changed};
-use super::programs::refused_images;
+use super::programs::{refused_images, started_from};
 use super::room::advise_room;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
@@ -56,7 +56,7 @@ impl Prune {
         }
         let mut esp = Inventory::read_in(target.open()?, variables, self.disk.context(target, &vars, None))?;
         esp.refuse_unsafe()?;
-        if self.disk.variables_are_the_boards(target) {
+        if self.disk.efivars.is_named() || started_from(target, &vars) {
             // The firmware's refusal is as final as a file that is cut off.
             for (name, why) in refused_images(&esp, &vars)? {
                 ui.event(Event::Warning(format!("the firmware refuses to start {name}: {why}")));

@@ -394,6 +394,15 @@ fn issue13_prune_does_not_delete_the_only_image_that_the_firmware_takes() {
     let report = board.json(&["prune", &disk, "--efivars", "vars", "--delete", "--no-fallback", "--json", "--dry-run"]);
     assert_eq!(report["plan"]["delete"], serde_json::json!(["Talos-v1.12.4.efi"]), "{report}");
     assert_eq!(report["plan"]["boot"], "Talos-v1.12.3.efi", "{report}");
+
+    // Variables that refuse every image are another machine's, a workstation's that the disk is attached to: nothing goes for that.
+    board.replace(&disk, "EFI/Linux", "Talos-v1.12.3.efi", &uki(&board.lab, "talos-v1.12.4-arm64-other-signer"));
+    for options in [&["--no-fallback", "--delete"][..], &[]] {
+        let prune = ["prune", &disk, "--efivars", "vars", "--yes", "--json"];
+        let report = board.json(&[&prune, options].concat());
+        assert_eq!(report["plan"]["boot"], report["plan"]["boot_before"], "{report}");
+        assert_ne!(report["plan"]["boot"], Value::Null, "{report}");
+    }
 }
 
 /// What ran last lies aside and nowhere else: neither `prune` nor a swap deletes it.
