@@ -55,6 +55,16 @@ impl Lab {
         if self.nightly { 120 } else { 40 }
     }
 
+    /// Ways from the firmware on, each in a machine of its own.
+    pub(crate) fn ways(&self) -> usize {
+        if self.nightly { 60 } else { 16 }
+    }
+
+    /// States with boot counters, each started several times.
+    pub(crate) fn counted(&self) -> usize {
+        if self.nightly { 16 } else { 4 }
+    }
+
     /// How many states for each version, and how many of them in a machine of their own.
     pub(crate) fn amount(&self, arch: Arch) -> (usize, usize) {
         match (arch, self.nightly) {

@@ -63,6 +63,22 @@ impl Machine {
         Self::run(qemu, variables, limit)
     }
 
+    /// The same, of firmware that goes by its own variables: an order from outside would stand above BootOrder.
+    pub(crate) fn boot_by_variables(&self, disk: &Path, variables: &Path, limit: Duration) -> Console {
+        let mut qemu = self.qemu(variables);
+        qemu.args(["-drive", &format!("if=none,id=d,format=raw,snapshot=on,file={}", disk.display())])
+            .args(["-device", "virtio-blk-pci,drive=d"]);
+        Self::run(qemu, variables, limit)
+    }
+
+    /// The same, and what is written to the disk stays.
+    pub(crate) fn boot_and_keep(&self, disk: &Path, variables: &Path, limit: Duration) -> Console {
+        let mut qemu = self.qemu(variables);
+        qemu.args(["-drive", &format!("if=none,id=d,format=raw,file={}", disk.display())])
+            .args(["-device", "virtio-blk-pci,drive=d"]);
+        Self::run(qemu, variables, limit)
+    }
+
     /// A machine with firmware, these variables and a serial port, and no disk yet.
     pub(crate) fn qemu(&self, variables: &Path) -> Command {
         let drive = |unit: u8, path: &Path, options: &str| {

@@ -19,6 +19,7 @@ mod matrix;
 mod nvram;
 mod states;
 mod volume;
+mod ways;
 
 use bootsurgeon::pe::Arch;
 use bootsurgeon::testkit::crash::{self, frame, recorder};
@@ -69,6 +70,49 @@ fn matrix(arch: Arch) {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let bad: Vec<_> = outcomes.into_iter().flat_map(|o| o.mismatches).collect();
+    assert!(bad.is_empty(), "{} mismatches:\n{}", bad.len(), bad.join("\n"));
+}
+
+#[test]
+fn ways_are_as_predicted_from_the_firmware_on() {
+    let Some(lab) = lab::Lab::open() else { return };
+    let mut bad = Vec::new();
+    for systemd in &lab.for_the_job(Arch::Amd64) {
+        let started = std::time::Instant::now();
+        let outcome = ways::run(Machine { arch: systemd.arch, secure: false }, systemd, lab.ways());
+        say(&format!(
+            "boots: {:<5} {:<24} ways: {} states, {} of them certain, {} mismatches, {:.0} s",
+            lab::efi_name(systemd.arch),
+            systemd.version.text,
+            outcome.states,
+            outcome.certain,
+            outcome.mismatches.len(),
+            started.elapsed().as_secs_f64(),
+        ));
+        assert!(2 * outcome.certain > outcome.states, "hardly anything was predicted");
+        bad.extend(outcome.mismatches);
+    }
+    assert!(bad.is_empty(), "{} mismatches:\n{}", bad.len(), bad.join("\n"));
+}
+
+#[test]
+fn boot_counters_come_to_what_is_predicted() {
+    let Some(lab) = lab::Lab::open() else { return };
+    let mut bad = Vec::new();
+    for systemd in &lab.for_the_job(Arch::Amd64) {
+        let started = std::time::Instant::now();
+        let machine = Machine { arch: Arch::Amd64, secure: false };
+        let (boots, mismatches) = ways::counted(machine, systemd, lab.counted());
+        say(&format!(
+            "boots: {:<5} {:<24} boot counters: {} states, {boots} boots, {} mismatches, {:.0} s",
+            lab::efi_name(systemd.arch),
+            systemd.version.text,
+            lab.counted(),
+            mismatches.len(),
+            started.elapsed().as_secs_f64(),
+        ));
+        bad.extend(mismatches);
+    }
     assert!(bad.is_empty(), "{} mismatches:\n{}", bad.len(), bad.join("\n"));
 }
 
