@@ -12,6 +12,9 @@ use crate::{Context, Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
+/// What is said where nobody has looked beside the image.
+const ALONE: &str = "What systemd's stub would add to the image from beside it is not known here.";
+
 /// What one pass gave.
 pub struct Examined {
     /// The UKI; `None` when its headers could not be read.
@@ -103,6 +106,8 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
         waiting_services,
         damaged_images: damaged_images(&uki),
         unread_services,
+        host: uki::Host::of(&uki.facts),
+        companions: Err(ALONE.into()),
     };
     Ok(Examined { uki: Some(uki), facts, pcr })
 }
@@ -277,6 +282,8 @@ fn unreadable(
         waiting_services: Vec::new(),
         damaged_images: Vec::new(),
         unread_services: Vec::new(),
+        host: uki::Host::default(),
+        companions: Err(ALONE.into()),
     };
     Ok(Examined { uki: None, facts, pcr: Vec::new() })
 }

@@ -1,5 +1,6 @@
 //! `inspect` and `diff`: what something is and what is in it.
 
+use super::beside::beside_candidate;
 use super::examine::{Examined, examine};
 use super::{ImageRequest, Ui};
 use crate::Result;
@@ -11,9 +12,10 @@ use crate::iso::Iso;
 use crate::packed::{Packing, Unpacked};
 use crate::pcr::{Bank, PcrSignature, key_fingerprint};
 use crate::pe::Arch;
-use crate::uki::{Family, Uki, cmdline, kernel_version};
-use crate::verify::{Extension, Initrd, ProfilePcr};
+use crate::uki::{CompanionKind, Family, Uki, additions, cmdline, kernel_version};
+use crate::verify::{Companion, Extension, Facts, Initrd, ProfilePcr};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// What `inspect` is asked for.
 #[derive(Debug)]
@@ -117,6 +119,8 @@ pub struct UkiReport {
     pub pcr_key: Option<String>,
     /// The section table.
     pub sections: Vec<SectionReport>,
+    /// What lies beside it for systemd's stub to add to it, in the stub's order; `null` where that is not known.
+    pub companions: Option<Vec<CompanionReport>>,
     /// What the initrd holds, or why it cannot be read.
     pub initrd: String,
     /// What is wrong with it.
@@ -134,6 +138,8 @@ pub struct ProfileReport {
     pub title: Option<String>,
     /// Its kernel command line.
     pub cmdline: Option<String>,
+    /// The same with what addons add to it; `null` where they add nothing. Whether firmware takes them depends on its keys.
+    pub cmdline_with_addons: Option<String>,
     /// Whether it stops on an installed node.
     pub halts_if_installed: bool,
     /// What it wipes.
@@ -144,6 +150,56 @@ pub struct ProfileReport {
     pub pcr11_phases: Vec<(String, String)>,
     /// What became of its signed policy.
     pub pcr_signature: String,
+}
+
+/// A file that systemd's stub adds to an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CompanionReport {
+    /// From the root of the volume.
+    pub path: String,
+    /// What it is.
+    pub kind: CompanionKind,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// The sections of an addon that are added: `.cmdline`.
+    pub adds: Vec<String>,
+    /// What an addon adds to the command line.
+    pub cmdline: Option<String>,
+    /// Subjects of an addon's signers.
+    pub signers: Vec<String>,
+    /// Why the stub passes an addon over, signatures aside.
+    pub passed_over: Option<String>,
+}
+
+impl CompanionReport {
+    fn all(companions: &[Companion], facts: &Facts) -> Vec<Self> {
+        companions.iter().map(|c| Self::of(c, facts)).collect()
+    }
+
+    fn of(companion: &Companion, facts: &Facts) -> Self {
+        let addon = companion.addon.as_ref().and_then(|a| a.as_ref().ok());
+        let signers = addon.and_then(|a| a.signatures.as_deref().ok()).unwrap_or_default();
+        Self {
+            path: companion.path.clone(),
+            kind: companion.kind,
+            bytes: companion.bytes,
+            adds: addon.map_or(Vec::new(), |a| additions(&a.says).into_iter().map(str::to_owned).collect()),
+            cmdline: addon.and_then(|a| a.says.cmdline().map(str::to_owned)),
+            signers: signers.iter().map(|s| s.signer.subject()).collect(),
+            passed_over: match &companion.addon {
+                None => None,
+                Some(Err(why)) => Some(format!("it cannot be read: {why}")),
+                Some(Ok(addon)) => facts.host.passes_over(&addon.says),
+            },
+        }
+    }
+}
+
+/// What the addons that the stub takes add to the command line.
+fn added_lines(facts: &Facts) -> Vec<String> {
+    let all = facts.companions.as_deref().map_or(Vec::new(), |all| CompanionReport::all(all, facts));
+    let lines = all.into_iter().filter(|c| c.kind == CompanionKind::Addon && c.passed_over.is_none());
+    lines.filter_map(|c| c.cmdline).filter(|line| !line.is_empty()).collect()
 }
 
 /// A section of a UKI.
@@ -185,7 +241,7 @@ impl Inspect {
                 _ => Vec::new(),
             },
             ukis: opened.found.candidates.iter().map(places).collect(),
-            uki: one.map(|c| uki_report(&c.bytes, ui)).transpose()?,
+            uki: one.map(|c| uki_report(c, ui)).transpose()?,
         })
     }
 }
@@ -207,8 +263,10 @@ fn partitions(source: &dyn ReadAt, file: Option<&FileSource>) -> Result<Vec<Part
 }
 
 /// Reads a UKI whole and says everything about it.
-fn uki_report(source: &dyn ReadAt, ui: &dyn Ui) -> Result<UkiReport> {
-    let examined = examine(source, &[Bank::Sha256], &mut [], ui)?;
+fn uki_report(candidate: &Candidate, ui: &dyn Ui) -> Result<UkiReport> {
+    let source: &dyn ReadAt = &candidate.bytes;
+    let mut examined = examine(source, &[Bank::Sha256], &mut [], ui)?;
+    examined.facts.companions = beside_candidate(candidate);
     let kernel = match &examined.uki {
         Some(uki) => match (&uki.facts.uname, uki.facts.extent(".linux")) {
             (Some(uname), _) => Some(uname.clone()),
@@ -249,6 +307,7 @@ impl UkiReport {
                 all.map(|s| SectionReport { name: s.name.clone(), offset: s.raw.offset, bytes: s.virtual_bytes })
                     .collect()
             }),
+            companions: facts.companions.as_ref().ok().map(|all| CompanionReport::all(all, facts)),
             initrd: match &facts.initrd {
                 Initrd::Absent => "none".to_owned(),
                 Initrd::Read(what) => what.clone(),
@@ -266,6 +325,7 @@ impl UkiReport {
 
 fn profiles(uki: &Uki, examined: &Examined) -> Vec<ProfileReport> {
     let talos = examined.facts.family == Family::Talos;
+    let added = added_lines(&examined.facts);
     let judged = |index: usize| examined.facts.profiles.iter().find(|p| p.index == index);
     uki.facts
         .profiles
@@ -274,13 +334,16 @@ fn profiles(uki: &Uki, examined: &Examined) -> Vec<ProfileReport> {
             let values =
                 examined.pcr.iter().find(|(i, bank, _)| *i == p.index && *bank == Bank::Sha256).map(|(_, _, v)| v);
             let line = p.cmdline.as_deref().unwrap_or_default();
+            let whole = format!("{line} {}", added.join(" "));
             ProfileReport {
                 index: p.index,
                 id: p.id.clone(),
                 title: p.title.clone(),
                 cmdline: p.cmdline.clone(),
-                halts_if_installed: talos && cmdline::halt_if_installed(line),
-                wipes: cmdline::wipes(line).filter(|_| talos).map(|what| what.to_string()),
+                cmdline_with_addons: (!added.is_empty())
+                    .then(|| format!("{line} {}", added.join(" ")).trim().to_owned()),
+                halts_if_installed: talos && cmdline::halt_if_installed(&whole),
+                wipes: cmdline::wipes(&whole).filter(|_| talos).map(|what| what.to_string()),
                 pcr11_sections: values.map(|v| hex::encode(&v.sections)),
                 pcr11_phases: values.map_or(Vec::new(), |v| {
                     v.phases.iter().map(|(word, value)| (word.clone(), hex::encode(value))).collect()
@@ -345,7 +408,7 @@ impl Diff {
     pub fn run(&self, ui: &dyn Ui) -> Result<DiffReport> {
         let read = |request: &ImageRequest| -> Result<UkiReport> {
             let opened = request.open_to_look_around(ui)?;
-            uki_report(&opened.uki()?.bytes, ui)
+            uki_report(opened.uki()?, ui)
         };
         let (old, new) = (read(&self.old)?, read(&self.new)?);
         Ok(DiffReport { identical: old.sha256 == new.sha256, changes: changes(&old, &new), old, new })
@@ -367,11 +430,23 @@ fn changes(old: &UkiReport, new: &UkiReport) -> Vec<Change> {
     compare("stub".into(), old.stub.clone(), new.stub.clone());
     compare("schematic".into(), old.schematic.clone(), new.schematic.clone());
     let names = old.extensions.iter().chain(&new.extensions).map(|e| &e.name);
-    for name in names.collect::<std::collections::BTreeSet<_>>() {
+    for name in names.collect::<BTreeSet<_>>() {
         let version = |r: &UkiReport| r.extensions.iter().find(|e| e.name == *name).map(|e| e.version.clone());
         compare(format!("extension {name}"), version(old), version(new));
     }
     compare("services that wait for configuration".into(), list(&old.waiting_services), list(&new.waiting_services));
+    let beside = |r: &UkiReport| r.companions.clone().unwrap_or_default();
+    let (old_beside, new_beside) = (beside(old), beside(new));
+    let paths = old_beside.iter().chain(&new_beside).map(|c| (&c.path, c.kind));
+    // Where one image is by itself, what lies beside the other is no difference of the images.
+    for (path, kind) in paths.filter(|_| old.companions.is_some() && new.companions.is_some()).collect::<BTreeSet<_>>()
+    {
+        let says = |all: &[CompanionReport]| {
+            let found = all.iter().find(|c| c.path == *path)?;
+            Some(found.cmdline.clone().unwrap_or_else(|| format!("{} bytes", found.bytes)))
+        };
+        compare(format!("{kind} {path}"), says(&old_beside), says(&new_beside));
+    }
     compare("signer".into(), list(&old.signers), list(&new.signers));
     compare(
         "PCR 7 with Secure Boot on (disks that are sealed to it stay locked where it changes)".into(),
@@ -381,13 +456,19 @@ fn changes(old: &UkiReport, new: &UkiReport) -> Vec<Change> {
     compare("PCR key".into(), old.pcr_key.clone(), new.pcr_key.clone());
     let key = |p: &ProfileReport| p.id.clone().unwrap_or_else(|| p.index.to_string());
     let ids = old.profiles.iter().chain(&new.profiles).map(key);
-    for id in ids.collect::<std::collections::BTreeSet<_>>() {
+    for id in ids.collect::<BTreeSet<_>>() {
         let find = |r: &UkiReport| r.profiles.iter().find(|p| key(p) == id).cloned();
         let (a, b) = (find(old), find(new));
         let line = |p: &Option<ProfileReport>| p.as_ref().map(|p| p.cmdline.clone().unwrap_or_default());
         compare(format!("command line of profile {id}"), line(&a), line(&b));
+        let whole = |p: &Option<ProfileReport>| p.as_ref().and_then(|p| p.cmdline_with_addons.clone());
+        if whole(&a).is_some() || whole(&b).is_some() {
+            let all = |p: &Option<ProfileReport>| whole(p).or_else(|| line(p));
+            compare(format!("command line of profile {id} with its addons"), all(&a), all(&b));
+        }
         let lockdown = |p: &Option<ProfileReport>| {
-            let all = cmdline::parameters(p.as_ref()?.cmdline.as_deref()?);
+            let p = p.as_ref()?;
+            let all = cmdline::parameters(p.cmdline_with_addons.as_deref().or(p.cmdline.as_deref())?);
             all.into_iter().rfind(|p| p.name == "lockdown")?.value
         };
         // What the kernel forbids changes with it (Talos before 1.14 sets it in Secure Boot images): too much to be overlooked in

@@ -1,6 +1,7 @@
 //! What each command does from end to end. Nothing here prints or exits: a command takes a typed request and a [`Ui`] to
 //! report to, and returns a report that serialises to the JSON of the contract.
 
+mod beside;
 mod change;
 mod copy;
 mod disk;
@@ -42,7 +43,7 @@ pub use fetch::{FactoryRequest, Fetch, FetchReport, create_schematic, show_schem
 #[cfg(feature = "net")]
 pub use from_factory::FactoryImage;
 pub use image::{ImageRequest, OpenImage};
-pub use inspect::{Diff, DiffReport, Inspect, InspectReport, ProfileReport, UkiReport};
+pub use inspect::{CompanionReport, Diff, DiffReport, Inspect, InspectReport, ProfileReport, UkiReport};
 pub use next::NextStep;
 #[cfg(feature = "cli")]
 pub use pod::{Nodes, PodReport, PodRequest};
@@ -52,8 +53,8 @@ pub use remote::Remote;
 pub use restore::{BackupReport, Restore, RestoreReport, list_backups};
 pub use schematic::{EditFrom, EditSchematic, SchematicReport, schematic_of};
 pub use status::{
-    BootReport, DiskReport, EntryReport, EspReport, FileReport, LoaderReport, PartitionReport, Status, StatusReport,
-    status,
+    BesideReport, BootReport, DiskReport, EntryReport, EspReport, FileReport, LoaderReport, PartitionReport, Status,
+    StatusReport, status,
 };
 pub use swap::{ImageSource, Swap, SwapReport};
 pub use trust::TrustRequest;

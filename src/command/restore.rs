@@ -1,5 +1,6 @@
 //! `restore`: a backup back in place, the present image becoming a backup. No image byte is copied.
 
+use super::beside::beside;
 use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::examine::examine;
 use super::next::{After, NextStep};
@@ -124,9 +125,11 @@ impl Restore {
         let mut policy = self.trust.policy(&vars, ui)?;
         policy.firmware_is_the_boards = self.disk.variables_are_the_boards(target);
         policy.arch = policy.arch.or(esp.arch());
+        policy.way_back = true;
         add_disk(&mut policy, &esp, ui)?;
         ui.event(Event::Step(format!("verifying {name}")));
-        let examined = examine(&bytes, &[Bank::Sha256], &mut [], ui)?;
+        let mut examined = examine(&bytes, &[Bank::Sha256], &mut [], ui)?;
+        examined.facts.companions = Ok(beside(&esp, &original));
         let report = verify(&examined.facts, &policy);
         if !accepted(&report) {
             return Err(rejected(&report));
@@ -137,8 +140,18 @@ impl Restore {
 
         let time = esp.stamp(now());
         let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
-        let wishes = SwapWishes { target: Some(original), keep_duplicates: false, keep_backups: None, time };
+        let wishes = SwapWishes { target: Some(original.clone()), keep_duplicates: false, keep_backups: None, time };
         let plan = SwapPlan::make(&esp, &image, &wishes)?;
+        let report = if plan.target == original {
+            report
+        } else {
+            // What lies beside it depends on its name.
+            examined.facts.companions = Ok(beside(&esp, &plan.target));
+            verify(&examined.facts, &policy)
+        };
+        if !accepted(&report) {
+            return Err(rejected(&report));
+        }
         warnings.extend(plan.warnings.iter().cloned());
         let sha256 = report.image.sha256.clone();
         let done = |plan, committed| RestoreReport {

@@ -15,6 +15,7 @@ use crate::packed::Packing;
 use crate::pe::Arch;
 use crate::plan::room_for_one_more;
 use crate::surgery::LostChain;
+use crate::uki::{Companion, CompanionKind, Host};
 use serde::Serialize;
 
 /// The request: a disk.
@@ -29,6 +30,8 @@ pub struct StatusReport {
     pub esp: EspReport,
     /// The files of `EFI/Linux`.
     pub files: Vec<FileReport>,
+    /// What lies beside the images for systemd's stub to add to them.
+    pub companions: Vec<BesideReport>,
     /// The boot menu and what starts.
     pub boot: BootReport,
     /// An operation that did not finish.
@@ -119,6 +122,25 @@ pub struct FileReport {
     /// The file it doubles.
     pub duplicate_of: Option<String>,
     /// Why no loader would start it.
+    pub trouble: Option<String>,
+}
+
+/// A file that systemd's stub adds to images.
+#[derive(Debug, Serialize)]
+pub struct BesideReport {
+    /// From the root of the volume.
+    pub path: String,
+    /// What it is.
+    pub kind: CompanionKind,
+    /// Its length.
+    pub bytes: u32,
+    /// The name of the image that it is for, whether there is one or not; `null` when it is for every image.
+    pub image: Option<String>,
+    /// The files in the menu that start with it, signatures aside.
+    pub added_to: Vec<String>,
+    /// What an addon adds to the command line.
+    pub cmdline: Option<String>,
+    /// Why an addon can be added to nothing.
     pub trouble: Option<String>,
 }
 
@@ -223,6 +245,7 @@ pub(super) fn report<S: ReadAt>(
         disk: disk_report(target),
         esp: esp_report(esp),
         files: esp.files.iter().map(FileReport::of).collect(),
+        companions: esp.companions.iter().map(|c| BesideReport::of(esp, c)).collect(),
         boot: boot_report(esp),
         way: esp.steps(World::Next),
         way_notes: way_notes(esp),
@@ -346,11 +369,48 @@ fn selected<S: ReadAt>(esp: &Inventory<S>, world: World, prediction: &Prediction
     }
 }
 
+impl BesideReport {
+    fn of<S: ReadAt>(esp: &Inventory<S>, companion: &Companion) -> Self {
+        let addon = esp.addons.get(&companion.path);
+        let says = addon.and_then(|a| a.as_ref().ok());
+        let has_it = |file: &&EspFile| {
+            file.kind == FileKind::Uki && esp.companions.of(file.name()).any(|c| c.path == companion.path)
+        };
+        let taken = |file: &&EspFile| {
+            companion.kind != CompanionKind::Addon
+                || file
+                    .facts
+                    .as_ref()
+                    .zip(says)
+                    .is_some_and(|(facts, says)| Host::of(facts).passes_over(says).is_none())
+        };
+        let added_to = esp.files.iter().filter(has_it).filter(taken);
+        Self {
+            path: companion.path.clone(),
+            kind: companion.kind,
+            bytes: companion.entry.bytes,
+            image: companion.image().map(str::to_owned),
+            added_to: added_to.map(|f| f.name().to_owned()).collect(),
+            cmdline: says.and_then(|s| s.cmdline()).map(str::to_owned),
+            trouble: addon.and_then(|a| a.as_ref().err().cloned()),
+        }
+    }
+}
+
+/// What the addons that its stub takes add to the command line of a file in the menu.
+fn added_to<'e, S: ReadAt>(esp: &'e Inventory<S>, name: &str) -> Vec<&'e str> {
+    let Some(host) = esp.file(name).and_then(|f| f.facts.as_ref()).map(Host::of) else { return Vec::new() };
+    let addons = esp.companions.of(name).filter_map(|c| esp.addons.get(&c.path)?.as_ref().ok());
+    addons.filter(|says| host.passes_over(says).is_none()).filter_map(|says| says.cmdline()).collect()
+}
+
 fn boot_report<S: ReadAt>(esp: &Inventory<S>) -> BootReport {
     let [now, reset]: &[Prediction; 2] = &esp.worlds;
     let danger = |entry: &crate::boot::MenuEntry| {
-        let cmdline = entry.options.as_deref()?;
-        crate::uki::cmdline::wipes(cmdline).map(|what| format!("wipes {what}"))
+        let own = entry.options.as_deref().unwrap_or_default();
+        let added = entry.file.as_deref().map_or(Vec::new(), |name| added_to(esp, name));
+        let cmdline = std::iter::once(own).chain(added).collect::<Vec<_>>().join(" ");
+        crate::uki::cmdline::wipes(&cmdline).map(|what| format!("wipes {what}"))
     };
     let (selected, reason) = selected(esp, World::Next, now);
     let is_on_the_way = esp.is_read(World::Next);

@@ -1,5 +1,6 @@
 //! `swap`: the whole job. Plan, ask, write into free clusters while verifying, read back, commit, tidy.
 
+use super::beside::beside;
 use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::examine::{Examined, examine};
 #[cfg(feature = "net")]
@@ -24,8 +25,8 @@ use crate::pe::Head;
 use crate::plan::{NewImage, SwapPlan, SwapWishes, refuse_unreached};
 use crate::surgery::{Staged, Staging, open_healthy};
 use crate::uki::Family;
-use crate::verify::{Check, CheckId, Policy, Report, Status, verify};
-use crate::{Context, Error, Kind, Result, uki};
+use crate::verify::{Check, CheckId, Facts, Policy, Report, Status, verify};
+use crate::{Code, Context, Error, Kind, Result, uki};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -166,7 +167,17 @@ impl Swap {
         };
         let candidate = opened.uki()?;
         let candidate_bytes = candidate.bytes.size();
-        let job = Job { swap: self, target, esp: &esp, vars: &vars, policy, candidate, time: esp.stamp(now()), ui };
+        let job = Job {
+            swap: self,
+            target,
+            esp: &esp,
+            vars: &vars,
+            policy,
+            candidate,
+            facts: None,
+            time: esp.stamp(now()),
+            ui,
+        };
         let done =
             if opened.is_sequential() { job.stage_and_plan() } else { job.plan_and_stage(opened.remote.is_some()) };
         let words = self.disk.words(target, esp.arch());
@@ -205,6 +216,8 @@ struct Job<'a, S> {
     vars: &'a EfiVars,
     policy: Policy,
     candidate: &'a Candidate,
+    /// What was read of the image, once it was.
+    facts: Option<Facts>,
     time: u64,
     ui: &'a dyn Ui,
 }
@@ -218,7 +231,7 @@ impl<S: ReadAt> Job<'_, S> {
             // No menu lists an image that is unfit in itself, one for another architecture say: then that is the news.
             Err(refusal) => {
                 if refusal.kind() == Kind::Unsafe {
-                    let _accepted = self.judge(&mut [])?;
+                    let _accepted = self.judge(&mut [], None)?;
                 }
                 return Err(refusal);
             }
@@ -236,12 +249,12 @@ impl<S: ReadAt> Job<'_, S> {
         let order = plan.order("swap", self.time);
         order.rehearse(self.esp.volume.source(), self.target.sector_size, self.candidate.bytes.size())?;
         if self.swap.change.dry_run {
-            let (judged, sha256) = self.judge(&mut [])?;
+            let (judged, sha256) = self.judge(&mut [], Some(&plan.target))?;
             return Ok(report(plan, Some(judged), false, hex::encode(sha256), false));
         }
         self.swap.change.confirm(self.ui, &question(&plan, self.target))?;
         let opened = self.target.open_surgery()?;
-        let (judged, staged) = self.stage(opened.medium())?;
+        let (judged, staged) = self.stage(opened.medium(), Some(&plan.target))?;
         let image = staged.image()?;
         if self.plan(&image, &uki::probe(&image)?)? != plan {
             return Err(Error::refused("the image is not the one that was planned for: it changed while it was read")
@@ -259,10 +272,12 @@ impl<S: ReadAt> Job<'_, S> {
         );
         self.swap.change.confirm(self.ui, &question)?;
         let opened = self.target.open_surgery()?;
-        let (judged, staged) = self.stage(opened.medium())?;
+        let (_, staged) = self.stage(opened.medium(), None)?;
         let image = staged.image()?;
         let plan = self.plan(&image, &uki::probe(&image)?)?;
         drop(image);
+        // What lies beside the image depends on the name that it gets.
+        let judged = self.judge_beside(&plan.target)?;
         if let Some(file) = self.esp.file(&plan.target)
             && plan.renames.is_empty()
             && plan.delete.is_empty()
@@ -289,7 +304,7 @@ impl<S: ReadAt> Job<'_, S> {
     }
 
     /// Writes the image into free clusters while it is verified, and reads it back.
-    fn stage<'m>(&mut self, medium: &'m dyn WriteAt) -> Result<(Report, Staged<'m>)> {
+    fn stage<'m>(&mut self, medium: &'m dyn WriteAt, target: Option<&str>) -> Result<(Report, Staged<'m>)> {
         if let Some(path) = &self.swap.backup_to {
             self.copy_old(path)?;
         }
@@ -298,7 +313,7 @@ impl<S: ReadAt> Job<'_, S> {
         refuse_changed(self.esp, &editor.volume()?, self.vars)?;
         let mut staging = Staging::begin(editor, self.candidate.bytes.size())?;
         self.ui.event(Event::Step("writing the image into free space and verifying it".into()));
-        let (judged, sha256) = self.judge(&mut [&mut staging])?;
+        let (judged, sha256) = self.judge(&mut [&mut staging], target)?;
         self.ui.event(Event::Step("reading it back from the medium".into()));
         Ok((judged, staging.seal(sha256)?))
     }
@@ -321,18 +336,28 @@ impl<S: ReadAt> Job<'_, S> {
         Ok(SwapReport { next, ..report(plan, Some(judged), true, sha256, false) })
     }
 
-    /// Reads and verifies the image in one pass, with `extra` sinks.
-    fn judge(&mut self, extra: &mut [&mut dyn Sink]) -> Result<(Report, [u8; 32])> {
+    /// Reads and verifies the image in one pass, with `extra` sinks; as `target`, or as the file that boots now.
+    fn judge(&mut self, extra: &mut [&mut dyn Sink], target: Option<&str>) -> Result<(Report, [u8; 32])> {
         let examined: Examined = examine(&self.candidate.bytes, &[Bank::Sha256], extra, self.ui)?;
         without_halt(&mut self.policy, examined.uki.as_ref());
-        let report = verify(&examined.facts, &self.policy);
+        let sha256 = examined.facts.sha256;
+        self.facts = Some(examined.facts);
+        let name = target.or_else(|| Some(self.esp.selected()?.name())).unwrap_or_default().to_owned();
+        Ok((self.judge_beside(&name)?, sha256))
+    }
+
+    /// Verifies the image that was read, with what lies beside it under this name.
+    fn judge_beside(&mut self, name: &str) -> Result<Report> {
+        let Some(facts) = &mut self.facts else { return Err(Error::new(Code::Bug, "the image was not read yet")) };
+        facts.companions = Ok(beside(self.esp, name));
+        let report = verify(facts, &self.policy);
         if !accepted(&report) {
             return Err(rejected(&report));
         }
         if let Some(why) = &report.firmware_refuses {
             return Err(Error::refused(format!("the board's firmware would refuse the image: {why}")));
         }
-        Ok((report, examined.facts.sha256))
+        Ok(report)
     }
 
     /// The hash, if the target holds the very same bytes and nothing else is to be done.

@@ -1,5 +1,6 @@
 //! What an image is held against: trust anchors in their order, the firmware's variables, the installed UKI.
 
+use super::beside::beside;
 use super::{DiskRequest, Event, Ui};
 use crate::authenticode::{Signature, parse_table};
 use crate::block::{ReadAt, read_vec};
@@ -95,7 +96,11 @@ pub(super) fn add_disk<S: ReadAt>(policy: &mut Policy, esp: &Inventory<S>, ui: &
     });
     let signers = signatures.iter().map(|s| s.signer.clone()).collect();
     policy.anchors.extend(Anchor::all(&Origin::InstalledUki, signers));
-    policy.installed = file.facts.as_ref().map(|facts| InstalledFacts { signatures, ..installed(facts) });
+    policy.installed = file.facts.as_ref().map(|facts| InstalledFacts {
+        signatures,
+        companions: beside(esp, file.name()),
+        ..installed(facts)
+    });
     Ok(())
 }
 
@@ -107,6 +112,8 @@ fn installed(facts: &uki::Facts) -> InstalledFacts {
         version: facts.version().map(str::to_owned),
         pcrsig: facts.profiles.first().is_some_and(|p| p.pcrsig.is_some()),
         signatures: Vec::new(),
+        host: uki::Host::of(facts),
+        companions: Vec::new(),
     }
 }
 

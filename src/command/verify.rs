@@ -1,5 +1,6 @@
 //! `verify`: every check with its verdict.
 
+use super::beside::beside_candidate;
 use super::examine::examine;
 use super::trust::{TrustRequest, add_installed};
 use super::{DiskRequest, Event, ImageRequest, Ui};
@@ -37,7 +38,12 @@ impl Verify {
         let opened = self.image.open(true, ui)?;
         let candidate = opened.uki()?;
         ui.event(Event::Step("verifying".into()));
-        let examined = examine(&candidate.bytes, &[Bank::Sha256], &mut [], ui)?;
+        let mut examined = examine(&candidate.bytes, &[Bank::Sha256], &mut [], ui)?;
+        examined.facts.companions = match &policy.installed {
+            // A swap leaves the image the name that what lies there belongs to.
+            Some(installed) => Ok(installed.companions.clone()),
+            None => beside_candidate(candidate),
+        };
         without_halt(&mut policy, examined.uki.as_ref());
         let mut report = verify(&examined.facts, &policy);
         report.checks.extend(copies(&compare_twins(candidate)?));

@@ -5,7 +5,6 @@
 
 mod context;
 mod counting;
-mod extras;
 mod names;
 mod predict;
 mod read;
@@ -24,14 +23,17 @@ use crate::bootpath::Way;
 use crate::fat::{Entry, Health, Volume};
 use crate::pe::Arch;
 use crate::surgery::{Interrupted, LINUX_DIR, LostClusters, interrupted, refuse_unhealthy};
-use crate::uki::{Family, Identity};
+use crate::uki::{CompanionKind, Companions, Family, Identity};
 use crate::{Code, Error, Result, uki};
-use extras::Extras;
 pub(crate) use predict::linux_file;
 use predict::{Companion, Rules};
 use read::{Watch, as_far_as_it_goes, board_arch, describe, find_loader, has_loader, type1_files, unhealthy};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// More addons than any board has.
+const MAX_ADDONS: usize = 64;
 
 /// The year 2100, in seconds since 1970 UTC: a number beyond it is no time of a swap.
 pub(crate) const END_OF_TIME: u64 = 4_102_444_800;
@@ -132,7 +134,10 @@ pub struct Inventory<S> {
     /// The files as systemd-boot sees them.
     linux: Vec<UkiFile>,
     surroundings: Surroundings,
-    extras: Vec<Extras>,
+    /// What lies beside the images for systemd's stub to add to them.
+    pub companions: Companions,
+    /// What the addons among them say, by path, or why they say nothing.
+    pub addons: BTreeMap<String, Result<uki::Facts, String>>,
     /// What systemd-boot reads on the Extended Boot Loader Partition.
     companion: Option<Companion>,
     /// The systemd-boots of these ways.
@@ -188,7 +193,8 @@ impl<S: ReadAt> Inventory<S> {
             linux.push(seen);
         }
         let surroundings = Surroundings::read(&watched, damaged)?;
-        let extras = Extras::read(&watched, damaged)?;
+        let companions = Companions::read(&watched, damaged)?;
+        let addons = read_addons(&watched, &companions);
         let companion = context.xbootldr().map(|x| Companion::read(x, &rules));
         let unreadable =
             Mutex::new(watched.into_source().first_error.into_inner().unwrap_or_else(PoisonError::into_inner));
@@ -206,7 +212,8 @@ impl<S: ReadAt> Inventory<S> {
             ways,
             linux,
             surroundings,
-            extras,
+            companions,
+            addons,
             companion,
             rules,
             unreadable,
@@ -254,7 +261,7 @@ impl<S: ReadAt> Inventory<S> {
         if Surroundings::read(now, false)? != self.surroundings {
             return changed("what systemd-boot reads in loader/");
         }
-        if Extras::read(now, false)? != self.extras {
+        if Companions::read(now, false)? != self.companions {
             return changed("what lies beside an image for the stub to add");
         }
         if find_loader(now, board_arch(now, &self.context))? != self.loader {
@@ -304,7 +311,7 @@ impl<S: ReadAt> Inventory<S> {
     /// The addons, credentials and extension images in `<name>.extra.d/`, which systemd's stub adds to the UKI of this name.
     #[must_use]
     pub fn companions_of(&self, name: &str) -> Vec<&str> {
-        Extras::of(&self.extras, name)
+        self.companions.own(name).map(uki::Companion::name).collect()
     }
 
     /// The time for names of backups: `now`, and on a board without a clock one second after the newest backup, so that
@@ -368,4 +375,12 @@ impl<S: ReadAt> Inventory<S> {
 fn unreadable(why: &str) -> Error {
     Error::new(Code::Medium, format!("the medium does not give what is on it: {why}"))
         .advise("nothing was changed; try again, and do not trust a medium that goes on failing")
+}
+
+/// The headers and small sections of the addons, as many as any board has.
+fn read_addons<S: ReadAt>(volume: &Volume<S>, companions: &Companions) -> BTreeMap<String, Result<uki::Facts, String>> {
+    let addons = companions.iter().filter(|c| c.kind == CompanionKind::Addon).take(MAX_ADDONS);
+    let read =
+        |c: &uki::Companion| volume.file(&c.entry).and_then(|bytes| uki::probe(&bytes)).map_err(|e| e.to_string());
+    addons.map(|c| (c.path.clone(), read(c))).collect()
 }

@@ -13,6 +13,7 @@ pub use twins::{TwinVerdict, compare_twins};
 use crate::block::{Extent, Pieces, ReadAt, Window, read_vec};
 use crate::fat::Volume;
 use crate::iso::{Iso, Origin};
+use crate::uki::{Companion, CompanionKind, Companions};
 use crate::{Context, Error, Kind, Result};
 use std::fmt;
 use std::sync::Arc;
@@ -90,6 +91,19 @@ pub struct Candidate {
     pub twin: Option<Box<Self>>,
     /// Why its bytes cannot be had: the file system is damaged here. `bytes` is then empty.
     pub trouble: Option<String>,
+    /// What lies beside it for systemd's stub to add, in the stub's order; or why that is not known.
+    pub companions: Result<Vec<CompanionFile>, String>,
+}
+
+/// A file beside a UKI in an image.
+#[derive(Clone)]
+pub struct CompanionFile {
+    /// From the root of the volume.
+    pub path: String,
+    /// What it is.
+    pub kind: CompanionKind,
+    /// Its bytes, or why they cannot be had.
+    pub bytes: Result<Pieces<Source>, String>,
 }
 
 impl fmt::Debug for Candidate {
@@ -247,6 +261,8 @@ fn in_fat(source: &Source, extent: Extent, place: &str) -> Result<Vec<Candidate>
     let read = || -> Result<Vec<Candidate>> {
         let volume = Volume::open(Window::new(Arc::clone(source), extent)?)?;
         let mut found = Vec::new();
+        let companions = Companions::read(&volume, true)?;
+        let beside = |name: &str| companions.of(name).map(|c| beside(source, &volume, extent, c)).collect();
         for entry in volume.list(UKI_FOLDER)?.unwrap_or_default() {
             if !entry.is_dir() && is_efi(&entry.name) {
                 // One broken file must not hide the others: they may be what somebody wants to save.
@@ -258,8 +274,9 @@ fn in_fat(source: &Source, extent: Extent, place: &str) -> Result<Vec<Candidate>
                 for e in &mut extents {
                     e.offset += extent.offset;
                 }
+                let companions = Ok(beside(&entry.name));
                 let found_here = candidate(source, Some(entry.name), &format!("{UKI_FOLDER} in {place}"), extents)?;
-                found.push(Candidate { trouble, ..found_here });
+                found.push(Candidate { trouble, companions, ..found_here });
             }
         }
         Ok(found)
@@ -269,7 +286,21 @@ fn in_fat(source: &Source, extent: Extent, place: &str) -> Result<Vec<Candidate>
 
 fn candidate(source: &Source, name: Option<String>, place: &str, extents: Vec<Extent>) -> Result<Candidate> {
     let bytes = Pieces::new(Arc::clone(source), extents)?;
-    Ok(Candidate { name, place: place.to_owned(), bytes, twin: None, trouble: None })
+    let companions = Err(format!(
+        "The image is taken by itself, from {place}: what lies on the ESP beside it for systemd's stub to add is not known."
+    ));
+    Ok(Candidate { name, place: place.to_owned(), bytes, twin: None, trouble: None, companions })
+}
+
+/// A companion file of a FAT volume that lies at `extent` of the source.
+fn beside<S: ReadAt>(source: &Source, volume: &Volume<S>, extent: Extent, companion: &Companion) -> CompanionFile {
+    let bytes = volume.extents(&companion.entry).and_then(|mut extents| {
+        for e in &mut extents {
+            e.offset += extent.offset;
+        }
+        Ok(Pieces::new(Arc::clone(source), extents)?)
+    });
+    CompanionFile { path: companion.path.clone(), kind: companion.kind, bytes: bytes.map_err(|e| e.to_string()) }
 }
 
 /// Hangs every later file under the first one of its name.

@@ -34,6 +34,8 @@ pub struct PrunePlan {
     pub delete: Vec<String>,
     /// Files that stay, and why.
     pub keep: Vec<(String, String)>,
+    /// Directories whose files were for an image that leaves, and what becomes of them.
+    pub warnings: Vec<String>,
     /// What the board starts afterwards, with the variables as they are.
     pub boot: Option<String>,
     /// What it selects today: the same, unless that cannot start.
@@ -41,6 +43,17 @@ pub struct PrunePlan {
     /// What is selected afterwards with the variables as they are, and with none.
     #[serde(skip)]
     pub(crate) starts_then: [Option<String>; 2],
+}
+
+/// What lies beside an image that leaves: it stays, and is there again for whatever gets that name.
+fn left_beside<S: ReadAt>(esp: &Inventory<S>, name: &str) -> Option<String> {
+    let left = esp.companions_of(name);
+    (!left.is_empty()).then(|| {
+        format!(
+            "{name}.extra.d stays as it is, with {} for systemd's stub to add to an image of that name",
+            left.join(", ")
+        )
+    })
 }
 
 impl PrunePlan {
@@ -146,7 +159,9 @@ impl PrunePlan {
         let boot_before = esp.worlds[0].selected_file().map(str::to_owned).or_else(|| elsewhere.clone());
         // Every state was held against what starts today: what lies elsewhere starts afterwards as well.
         let boot = starts_then[0].clone().or(elsewhere);
-        Ok(Self { renames, delete, keep, boot, boot_before, starts_then })
+        let leaving = renames.iter().map(|r| &r.from).chain(&delete);
+        let warnings = leaving.filter_map(|name| left_beside(esp, name)).collect();
+        Ok(Self { renames, delete, keep, warnings, boot, boot_before, starts_then })
     }
 
     /// Whether there is nothing to do.

@@ -204,6 +204,7 @@ impl SwapPlan {
         warnings.extend(named.map(|(name, option)| {
             format!("{option} of the firmware names {name}, which gets another name: that option then leads nowhere")
         }));
+        warnings.extend(keeps_its_name(esp, image, wishes, &target));
         Ok(Ok(Self {
             bytes_to_write: image.bytes_to_write,
             boot_before: before.or_else(|| esp.elsewhere(&esp.worlds[0])),
@@ -391,7 +392,7 @@ fn companions<S: ReadAt>(esp: &Inventory<S>, target: &str) -> Vec<String> {
     let there = esp.companions_of(target);
     let added = (!there.is_empty()).then(|| {
         format!(
-            "{target}.extra.d holds {}: systemd's stub adds them to the image; they are not verified here",
+            "{target}.extra.d holds {}: systemd's stub adds them to the image (the check `addons` says how far they are verified)",
             there.join(", ")
         )
     });
@@ -399,6 +400,23 @@ fn companions<S: ReadAt>(esp: &Inventory<S>, target: &str) -> Vec<String> {
         format!("{now}.extra.d holds {}, which {now} starts with now and {target} will not", left.join(", "))
     });
     added.into_iter().chain(left).collect()
+}
+
+/// That the image lies under a name which says something else, because what lies beside that name belongs to it.
+fn keeps_its_name<S: ReadAt>(
+    esp: &Inventory<S>,
+    image: &NewImage<'_>,
+    wishes: &SwapWishes,
+    target: &str,
+) -> Option<String> {
+    let now = esp.selected().filter(|f| wishes.target.is_none() && f.name() == target)?;
+    let usual = image.facts?.usual_names(Some((now.name(), now.facts.as_ref()?))).into_iter().next()?;
+    left_beside(esp, &usual).filter(|_| !same_name(&usual, target)).map(|_| {
+        format!(
+            "the image keeps the name {target}, and is not called {usual}, because {target}.extra.d belongs to that name: what \
+             goes by names (a package manager, say) may take it for the older one"
+        )
+    })
 }
 
 /// `EFI/Linux` as it will be: the image under its name, the files that go gone.

@@ -9,6 +9,7 @@
 mod analysis;
 pub mod cmdline;
 mod coding;
+mod companions;
 mod contradictions;
 mod extensions;
 mod facts;
@@ -28,6 +29,7 @@ mod texts;
 pub use crate::pe::Profiles;
 pub use analysis::{Analyser, Uki, analyse};
 pub use coding::Coding;
+pub use companions::{Companion, CompanionKind, Companions, Host, additions};
 pub use contradictions::contradictions;
 pub use extensions::{Extension, Extensions, Schematic};
 pub use facts::{Facts, Profile, probe};

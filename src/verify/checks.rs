@@ -1,5 +1,6 @@
 //! The checks that are about contents: is it what was asked for, will it boot, will disks unlock.
 
+use super::addons::Added;
 use super::{Check, CheckId, Facts, Initrd, Policy, ProfilePcr, Status};
 use crate::pcr::{PcrSignature, key_fingerprint};
 use crate::uki::Family;
@@ -328,40 +329,60 @@ fn parameter<'a>(cmdline: &'a str, name: &str) -> Vec<&'a str> {
         .collect()
 }
 
-pub(super) fn cmdline(facts: &Facts, policy: &Policy) -> Check {
+/// The halt flag in the image itself, and the ways out.
+fn halts(facts: &Facts, policy: &Policy) -> String {
+    let arch = facts.arch.map_or("<arch>", |arch| arch.name());
+    let id = policy.schematic_without_halt.as_ref().map(|id| format!(", whose ID is then {id}")).unwrap_or_default();
+    format!(
+        "The command line has {HALT}: an installed node that boots it stops for up to 70 minutes before it loads \
+         its configuration (ISOs have it). Two ways out: the factory's `metal-{arch}-secureboot-uki.efi`, which does \
+         not have it, or a schematic with `-{HALT}` in extraKernelArgs{id}."
+    )
+}
+
+pub(super) fn cmdline(facts: &Facts, policy: &Policy, added: &Added) -> Check {
     let id = CheckId::Cmdline;
     let talos = facts.family == Family::Talos;
     let (mut failures, mut warnings) = (Vec::new(), Vec::new());
+    // Where a flag comes from that the image itself does not have.
+    let from = |own: &str, flag: &str| {
+        let has = |(_, line): &&(String, String)| !parameter(line, flag).is_empty();
+        let addon = added.lines.iter().find(has).filter(|_| parameter(own, flag).is_empty());
+        addon.map(|(path, _)| format!(", from the addon {path}")).unwrap_or_default()
+    };
     for profile in facts.profiles.iter().filter(|_| talos) {
-        if let Some(what) = parameter(&profile.cmdline, WIPE).first() {
+        let from = from(&profile.cmdline, WIPE);
+        if let Some(what) = parameter(&added.to(&profile.cmdline), WIPE).first() {
             if profile.index == 0 {
+                let way_out = if from.is_empty() { "Use an image without that flag" } else { "Remove that file" };
                 failures.push(format!(
-                    "What boots by default wipes the node at every start ({WIPE}={what}). Use an image without that \
-                     flag."
+                    "What boots by default wipes the node at every start ({WIPE}={what}{from}). {way_out}."
                 ));
             } else {
                 warnings.push(format!(
-                    "The boot menu gets an entry that wipes ({WIPE}={what}): profile {}. It never boots by itself.",
+                    "The boot menu gets an entry that wipes ({WIPE}={what}{from}): profile {}. It never boots by itself.",
                     name(profile)
                 ));
             }
         }
     }
-    let default = facts.profiles.iter().find(|p| p.index == 0).map(|p| p.cmdline.as_str()).unwrap_or_default();
+    let own = facts.profiles.iter().find(|p| p.index == 0).map(|p| p.cmdline.as_str()).unwrap_or_default();
+    let default = &added.to(own);
     if talos && parameter(default, HALT).iter().any(|value| *value != "0") {
-        let arch = facts.arch.map_or("<arch>", |arch| arch.name());
-        let id =
-            policy.schematic_without_halt.as_ref().map(|id| format!(", whose ID is then {id}")).unwrap_or_default();
-        let text = format!(
-            "The command line has {HALT}: an installed node that boots it stops for up to 70 minutes before it loads \
-             its configuration (ISOs have it). Two ways out: the factory's `metal-{arch}-secureboot-uki.efi`, which does \
-             not have it, or a schematic with `-{HALT}` in extraKernelArgs{id}."
-        );
+        let from = from(own, HALT);
+        let text = if from.is_empty() {
+            halts(facts, policy)
+        } else {
+            format!(
+                "The command line has {HALT}{from}: an installed node that boots it stops for up to 70 minutes before it \
+                 loads its configuration. Remove that file."
+            )
+        };
         if policy.refuse_halt { failures.push(text) } else { warnings.push(text) }
     }
-    if let Some(old) = policy.installed.as_ref().and_then(|i| i.cmdline.as_deref()) {
+    if let Some(old) = policy.installed.as_ref().and_then(|i| added.to_installed(i)) {
         for name in ["talos.platform", "console", "root", "lockdown"] {
-            let (old, new) = (parameter(old, name), parameter(default, name));
+            let (old, new) = (parameter(&old, name), parameter(default, name));
             if old != new {
                 let show = |values: &[&str]| if values.is_empty() { "not set".to_owned() } else { values.join(" ") };
                 warnings.push(format!("{name} changes from {} to {}.", show(&old), show(&new)));

@@ -4,7 +4,7 @@ use crate::authenticode::{ImageDigest, Signature};
 use crate::pcr::PcrSignature;
 use crate::pe::Arch;
 use crate::trust::Sbat;
-use crate::uki::Family;
+use crate::uki::{self, CompanionKind, Family, Host};
 use serde::Serialize;
 
 /// An extension in the image.
@@ -64,6 +64,32 @@ pub enum Initrd {
     Bad(String),
 }
 
+/// A file beside the image that systemd's stub adds to it.
+#[derive(Debug, Clone)]
+pub struct Companion {
+    /// From the root of the volume: `loader/addons/console.addon.efi`.
+    pub path: String,
+    /// What it is.
+    pub kind: CompanionKind,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// What an addon says, or why it cannot be read; `None` for what is no addon.
+    pub addon: Option<Result<Addon, String>>,
+}
+
+/// An addon that has been read.
+#[derive(Debug, Clone)]
+pub struct Addon {
+    /// Its headers and small sections.
+    pub says: uki::Facts,
+    /// The Authenticode digest.
+    pub digest: Result<ImageDigest, String>,
+    /// The signatures in its certificate table; empty when there is none.
+    pub signatures: Result<Vec<Signature>, String>,
+    /// `.sbat`, if there is one.
+    pub sbat: Result<Option<Sbat>, String>,
+}
+
 /// Facts about an image that `verify` has read. What could not be read carries the reason.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -107,4 +133,8 @@ pub struct Facts {
     pub damaged_images: Vec<(String, String)>,
     /// Extensions of which it could not be found out whether they have such services, with the reason.
     pub unread_services: Vec<(String, String)>,
+    /// What its stub is, as far as that decides which addons it takes.
+    pub host: Host,
+    /// What lies beside it for the stub to add, in the stub's order; or why that is not known.
+    pub companions: Result<Vec<Companion>, String>,
 }

@@ -8,17 +8,18 @@
 //! no less than one that was never signed. Revocation, PCR signatures and contents stay what they are: they decide
 //! whether the board starts and its disks unlock.
 
+mod addons;
 mod checks;
 mod facts;
 mod signature;
 
 pub use checks::waits;
-pub use facts::{Extension, Facts, Initrd, Profile, ProfilePcr, Schematic};
+pub use facts::{Addon, Companion, Extension, Facts, Initrd, Profile, ProfilePcr, Schematic};
 
 use crate::authenticode::Signature;
 use crate::pe::Arch;
 use crate::trust::{Anchor, Firmware, Sbat};
-use crate::uki::Family;
+use crate::uki::{Family, Host};
 use serde::Serialize;
 use std::time::SystemTime;
 
@@ -54,6 +55,8 @@ pub enum CheckId {
     Initrd,
     /// Flags that halt or wipe.
     Cmdline,
+    /// What systemd's stub adds to the image from beside it.
+    Addons,
     /// The two copies of the UKI in an ISO are the same; only there where the image is an ISO.
     IsoCopies,
 }
@@ -77,6 +80,7 @@ impl CheckId {
             Self::Extensions => "extensions",
             Self::Initrd => "initrd",
             Self::Cmdline => "cmdline",
+            Self::Addons => "addons",
             Self::IsoCopies => "iso-copies",
         }
     }
@@ -195,7 +199,7 @@ pub struct InstalledFacts {
     pub pcrpkey: Option<Vec<u8>>,
     /// Its architecture.
     pub arch: Option<Arch>,
-    /// The command line of its profile 0.
+    /// The command line of its profile 0, without what addons add to it.
     pub cmdline: Option<String>,
     /// Its version.
     pub version: Option<String>,
@@ -203,6 +207,10 @@ pub struct InstalledFacts {
     pub pcrsig: bool,
     /// Its signatures, as far as they could be read.
     pub signatures: Vec<Signature>,
+    /// What its stub is, as far as that decides which addons it takes.
+    pub host: Host,
+    /// What lies beside it for the stub to add.
+    pub companions: Vec<Companion>,
 }
 
 /// What is expected of an image.
@@ -235,6 +243,8 @@ pub struct Policy {
     pub require_pcr_key: bool,
     /// The halt flag is a failure (`swap` without `--allow-halt-if-installed`).
     pub refuse_halt: bool,
+    /// The image was there before and goes back: what lies beside it is not worse than it was, and stands in nobody's way.
+    pub way_back: bool,
     /// The ID of the image's schematic with `-talos.halt_if_installed` added, if it could be computed.
     pub schematic_without_halt: Option<String>,
     /// The time that expiry is told by.
@@ -257,6 +267,7 @@ impl Default for Policy {
             installed: None,
             require_pcr_key: false,
             refuse_halt: false,
+            way_back: false,
             schematic_without_halt: None,
             now: SystemTime::now(),
         }
@@ -266,6 +277,7 @@ impl Default for Policy {
 /// Applies the policy. Every check is in the report, also those that could not be done.
 pub fn verify(facts: &Facts, policy: &Policy) -> Report {
     let signed = signature::Signed::new(facts, policy);
+    let added = addons::judge(facts, policy);
     let checks = vec![
         checks::pe(facts),
         checks::sections(facts),
@@ -280,7 +292,8 @@ pub fn verify(facts: &Facts, policy: &Policy) -> Report {
         checks::schematic(facts, policy),
         checks::extensions(facts, policy),
         checks::initrd(facts),
-        checks::cmdline(facts, policy),
+        checks::cmdline(facts, policy, &added),
+        added.check,
     ];
     let failed = checks.iter().any(|c| c.status == Status::Fail);
     Report {

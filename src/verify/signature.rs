@@ -1,12 +1,19 @@
 //! The checks that are about signatures: digest, signer, revocation.
 
-use super::{Check, CheckId, Facts, Policy, Signer, Status};
+use super::{Addon, Check, CheckId, Facts, Policy, Signer, Status};
 use crate::authenticode::{self, Certificate, Hash, ImageDigest, Outcome, Signature};
+use crate::trust::Sbat;
 use crate::uki::Family;
+
+/// What was read of an image for its signatures: digest, signatures, SBAT.
+type Read<'a> = (&'a Result<ImageDigest, String>, &'a Result<Vec<Signature>, String>, &'a Result<Option<Sbat>, String>);
 
 /// The signatures with what became of them under the policy's anchors.
 pub(super) struct Signed<'a> {
-    facts: &'a Facts,
+    digest: &'a Result<ImageDigest, String>,
+    read: &'a Result<Vec<Signature>, String>,
+    sbat: &'a Result<Option<Sbat>, String>,
+    family: Family,
     policy: &'a Policy,
     signatures: &'a [Signature],
     outcomes: Vec<Outcome>,
@@ -14,15 +21,24 @@ pub(super) struct Signed<'a> {
 
 impl<'a> Signed<'a> {
     pub(super) fn new(facts: &'a Facts, policy: &'a Policy) -> Self {
-        let signatures = facts.signatures.as_deref().unwrap_or_default();
-        let mut signed = Self { facts, policy, signatures, outcomes: Vec::new() };
+        Self::of((&facts.digest, &facts.signatures, &facts.sbat), facts.family, policy)
+    }
+
+    /// An addon, whose signatures are held against the same.
+    pub(super) fn of_addon(addon: &'a Addon, policy: &'a Policy) -> Self {
+        Self::of((&addon.digest, &addon.signatures, &addon.sbat), Family::Unknown, policy)
+    }
+
+    fn of((digest, read, sbat): Read<'a>, family: Family, policy: &'a Policy) -> Self {
+        let signatures = read.as_deref().unwrap_or_default();
+        let mut signed = Self { digest, read, sbat, family, policy, signatures, outcomes: Vec::new() };
         signed.outcomes = signed.outcomes_with(&policy.anchors.iter().map(|a| &a.certificate).collect::<Vec<_>>());
         signed
     }
 
     /// Without a digest of the image no signature matches it; their chains are still looked at.
     fn outcomes_with(&self, trusted: &[&Certificate]) -> Vec<Outcome> {
-        match &self.facts.digest {
+        match self.digest {
             Ok(digest) => {
                 let mut digests = vec![(Hash::Sha256, &digest.sha256[..])];
                 digests.extend(digest.others.iter().map(|(hash, digest)| (*hash, &digest[..])));
@@ -42,7 +58,7 @@ impl<'a> Signed<'a> {
     }
 
     fn talos(&self) -> bool {
-        self.facts.family == Family::Talos
+        self.family == Family::Talos
     }
 
     fn unsigned(&self) -> String {
@@ -59,7 +75,7 @@ impl<'a> Signed<'a> {
 
     pub(super) fn digest(&self) -> Check {
         let id = CheckId::AuthenticodeDigest;
-        let digest = match (&self.facts.digest, &self.facts.signatures) {
+        let digest = match (self.digest, self.read) {
             (Err(why), _) => {
                 return self.problem(id, format!("The digest that firmware takes cannot be computed: {why}."));
             }
@@ -127,10 +143,7 @@ impl<'a> Signed<'a> {
 
     fn in_db_by_hash(&self) -> bool {
         let db = &self.policy.firmware.db_images;
-        self.facts
-            .digest
-            .as_ref()
-            .is_ok_and(|d: &ImageDigest| db.contains(&d.sha256) || d.unpadded.is_some_and(|d| db.contains(&d)))
+        self.digest.as_ref().is_ok_and(|d| db.contains(&d.sha256) || d.unpadded.is_some_and(|d| db.contains(&d)))
     }
 
     pub(super) fn signer(&self) -> Check {
@@ -138,7 +151,7 @@ impl<'a> Signed<'a> {
         if self.in_db_by_hash() {
             return Check::new(id, Status::Pass, "The image itself is in the firmware's db, by its hash.");
         }
-        if let Err(why) = &self.facts.signatures {
+        if let Err(why) = self.read {
             return self.problem(id, format!("The signatures cannot be read, and firmware refuses that: {why}."));
         }
         let Some(first) = self.signatures.first() else { return self.problem(id, self.unsigned()) };
@@ -173,7 +186,7 @@ impl<'a> Signed<'a> {
         if let Some(why) = self.outcomes.iter().find_map(|o| o.problem.as_ref()) {
             return format!("The signature by {signer} is wrong: {why}. Fetch the image again.");
         }
-        let compared = self.facts.digest.as_ref().is_ok_and(|d| self.digest_not_computed(d).is_none());
+        let compared = self.digest.as_ref().is_ok_and(|d| self.digest_not_computed(d).is_none());
         if compared && self.outcomes.iter().all(|o| !o.digest_matches) {
             return format!("The signature by {signer} was made for another image. Fetch the image again.");
         }
@@ -213,7 +226,7 @@ impl<'a> Signed<'a> {
         }
         if self.firmware_accepts() == Some(false) {
             // What is nearer to the cause comes first: keys do not help an image that was changed.
-            let compared = self.facts.digest.as_ref().is_ok_and(|d| self.digest_not_computed(d).is_none());
+            let compared = self.digest.as_ref().is_ok_and(|d| self.digest_not_computed(d).is_none());
             let changed = compared && !self.signatures.is_empty() && self.outcomes.iter().all(|o| !o.digest_matches);
             return Some(if changed {
                 "Secure Boot is on, and the image was changed after it was signed".into()
@@ -221,7 +234,7 @@ impl<'a> Signed<'a> {
                 "Secure Boot is on and nothing in the firmware's db stands for the image".into()
             });
         }
-        let (dbx, digest) = (firmware.dbx.as_ref()?, self.facts.digest.as_ref().ok()?);
+        let (dbx, digest) = (firmware.dbx.as_ref()?, self.digest.as_ref().ok()?);
         let reasons = dbx.reasons(digest, &self.outcomes);
         (!reasons.is_empty()).then(|| format!("Secure Boot is on, and {}", reasons.join("; ")))
     }
@@ -247,6 +260,31 @@ impl<'a> Signed<'a> {
         Some((certain, detail.into()))
     }
 
+    /// Who stands for it, or what is wrong with its signatures, in a few words.
+    pub(super) fn in_short(&self) -> Result<String, String> {
+        if self.in_db_by_hash() {
+            return Ok("known to the firmware's db by its hash".into());
+        }
+        let why = match (self.read, self.digest) {
+            (Err(why), _) => format!("its signatures cannot be read ({why})"),
+            (_, Err(why)) => format!("the digest that firmware takes of it cannot be computed ({why})"),
+            (Ok(all), _) if all.is_empty() => "it is not signed".to_owned(),
+            (Ok(_), Ok(digest)) => {
+                let signer = self.signatures.first().map(|s| s.signer.subject()).unwrap_or_default();
+                match self.trusted() {
+                    Some((signature, _)) => return Ok(format!("signed by {}", signature.signer.subject())),
+                    None if self.digest_not_computed(digest).is_none()
+                        && self.outcomes.iter().all(|o| !o.digest_matches) =>
+                    {
+                        format!("it was changed after {signer} signed it")
+                    }
+                    None => format!("it is signed by {signer}, whom none of the trusted certificates stands for"),
+                }
+            }
+        };
+        Err(why)
+    }
+
     pub(super) fn revocation(&self) -> Check {
         let id = CheckId::Revocation;
         let firmware = &self.policy.firmware;
@@ -261,7 +299,7 @@ impl<'a> Signed<'a> {
         }
         let (mut reasons, mut looked_at) = (Vec::new(), Vec::new());
         if let Some(dbx) = &firmware.dbx {
-            match &self.facts.digest {
+            match self.digest {
                 Ok(digest) => reasons.extend(dbx.reasons(digest, &self.outcomes)),
                 Err(why) => reasons.push(format!("its digest cannot be looked up in dbx ({why})")),
             }
@@ -273,7 +311,7 @@ impl<'a> Signed<'a> {
             looked_at.push(format!("dbx ({} entries{blind})", dbx.len()));
         }
         if let Some(level) = level {
-            match &self.facts.sbat {
+            match self.sbat {
                 Ok(sbat) => reasons.extend(sbat.iter().flat_map(|s| s.below(level)).map(|(name, has, lowest)| {
                     format!("{name} is of SBAT generation {has}, and the level asks for {lowest}")
                 })),

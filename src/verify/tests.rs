@@ -60,6 +60,8 @@ fn facts(file: &[u8]) -> Facts {
         waiting_services: vec![],
         damaged_images: vec![],
         unread_services: vec![],
+        host: Host { stub: Some(257), machine: 0xAA64, uname: None },
+        companions: Ok(vec![]),
     }
 }
 
@@ -89,6 +91,8 @@ fn policy() -> Policy {
             version: Some("v1.12.3".into()),
             pcrsig: true,
             signatures: facts(&SIGNED).signatures.unwrap(),
+            host: Host { stub: Some(257), machine: 0xAA64, uname: None },
+            companions: vec![],
         }),
         ..Policy::default()
     }
@@ -97,7 +101,7 @@ fn policy() -> Policy {
 /// The statuses that are not `pass`, with their details.
 fn unusual(facts: &Facts, policy: &Policy) -> Vec<(CheckId, Status, String)> {
     let report = verify(facts, policy);
-    assert_eq!(report.checks.len(), 14);
+    assert_eq!(report.checks.len(), 15);
     assert_eq!(report.verdict == Verdict::Reject, report.checks.iter().any(|c| c.status == Status::Fail));
     let unusual = report.checks.into_iter().filter(|c| c.status != Status::Pass);
     unusual.map(|c| (c.id, c.status, c.detail)).collect()
@@ -352,7 +356,7 @@ fn the_json_is_that_of_the_contract() {
     assert_eq!(json["image"]["extensions"][0]["name"], "tailscale");
     let ids: Vec<_> = json["checks"].as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap()).collect();
     let expected = "pe sections arch version authenticode-digest authenticode-signer revocation pcr-signature pcr-key pcr7 \
-                    schematic extensions initrd cmdline";
+                    schematic extensions initrd cmdline addons";
     assert_eq!(ids.join(" "), expected);
     assert_eq!(json["checks"][0]["status"], "pass");
 }

@@ -1,6 +1,7 @@
 //! A test per report from the field, named `r<repository>_<number>_<what>`: the situation as it was reported, and what the
 //! program has to make of it. A fault without a public report is named after the issue of this project that describes it.
 
+mod addons;
 mod desk;
 mod disks;
 mod files;

@@ -22,6 +22,7 @@ impl Render for PruneReport {
         for (name, why) in &self.plan.keep {
             writeln!(f, "{} {name} stays: {why}", p.faint("kept:"))?;
         }
+        warnings(f, p, &self.plan.warnings)?;
         match &self.plan.boot {
             Some(name) if self.plan.boot == self.plan.boot_before => {
                 writeln!(f, "The board starts {}, as before.", p.good(name))

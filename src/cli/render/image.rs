@@ -2,7 +2,10 @@
 
 use super::change::checks;
 use super::{Page, Paint, Render, size};
-use crate::command::{DiffReport, ExtractReport, FetchReport, InspectReport, SchematicReport, UkiReport};
+use crate::command::{
+    CompanionReport, DiffReport, ExtractReport, FetchReport, InspectReport, SchematicReport, UkiReport,
+};
+use crate::uki::CompanionKind;
 use crate::verify::{Report, Verdict};
 use std::fmt;
 
@@ -92,6 +95,9 @@ fn uki_text(f: &mut Page, p: Paint, u: &UkiReport) -> fmt::Result {
     for service in &u.waiting_services {
         line("waits", Some(&crate::verify::waits(service)))?;
     }
+    for c in u.companions.iter().flatten() {
+        line(if c.passed_over.is_some() { "passed over" } else { "beside it" }, Some(&companion(c)))?;
+    }
     line("initrd", Some(&u.initrd))?;
     if u.signers.is_empty() {
         line("signed by", Some("nobody"))?;
@@ -107,6 +113,9 @@ fn uki_text(f: &mut Page, p: Paint, u: &UkiReport) -> fmt::Result {
         let title = profile.title.as_ref().map_or(String::new(), |t| format!(" {t:?}"));
         writeln!(f, "profile {} {}{title}", profile.index, p.strong(id))?;
         writeln!(f, "  command line   {}", profile.cmdline.as_deref().unwrap_or("(none)"))?;
+        if let Some(line) = &profile.cmdline_with_addons {
+            writeln!(f, "  with addons    {line}")?;
+        }
         if profile.halts_if_installed {
             writeln!(f, "  {}", p.bad("stops on an installed node (talos.halt_if_installed)"))?;
         }
@@ -129,6 +138,23 @@ fn uki_text(f: &mut Page, p: Paint, u: &UkiReport) -> fmt::Result {
         writeln!(f, "{} {problem}", p.bad("!"))?;
     }
     Ok(())
+}
+
+/// `loader/addons/console.addon.efi (addon, signed by nobody): "console=ttyS0"`.
+fn companion(c: &CompanionReport) -> String {
+    let mut text = format!("{} ({}", c.path, c.kind);
+    if c.kind == CompanionKind::Addon {
+        let signers = if c.signers.is_empty() { "nobody".to_owned() } else { c.signers.join(" and ") };
+        text.push_str(&format!(", signed by {signers}"));
+    }
+    text.push(')');
+    match (&c.passed_over, &c.cmdline) {
+        (Some(why), _) => text.push_str(&format!(": {why}")),
+        (None, Some(line)) => text.push_str(&format!(": {line:?}")),
+        (None, None) if !c.adds.is_empty() => text.push_str(&format!(": {}", c.adds.join(", "))),
+        (None, None) => {}
+    }
+    text
 }
 
 impl Render for DiffReport {

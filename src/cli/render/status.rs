@@ -49,6 +49,21 @@ impl Render for StatusReport {
             writeln!(f, "  {:width$}  {:>10}  {}", file.name, size(u64::from(file.bytes)), self.parts(file, p))?;
         }
 
+        if !self.companions.is_empty() {
+            writeln!(f)?;
+            writeln!(f, "{}  {}", p.strong("Beside the images"), p.faint("systemd's stub adds these to them"))?;
+        }
+        for c in &self.companions {
+            let whose = match (&c.trouble, c.added_to.as_slice(), &c.image) {
+                (Some(why), ..) => p.warn(format!("passed over: {why}")),
+                (None, [], Some(image)) => p.warn(format!("added to nothing: for {image}")),
+                (None, [], None) => p.warn("added to nothing".to_owned()),
+                (None, names, _) => format!("added to {}", names.join(", ")),
+            };
+            let line = c.cmdline.as_ref().map_or(String::new(), |line| format!(": {line:?}"));
+            writeln!(f, "  {}  {:>10}  {}, {whose}{line}", c.path, size(u64::from(c.bytes)), c.kind)?;
+        }
+
         let mode = match self.boot.mode {
             MenuMode::Hidden => "not drawn unless a key is held; the line with -> starts at once".to_owned(),
             MenuMode::Disabled => "not drawn; the line with -> starts at once".to_owned(),

@@ -17,7 +17,7 @@ fn verify(lab: &Lab, image: &Path) -> Ran {
 }
 
 /// A check's status and detail.
-fn check(report: &Value, id: &str) -> (String, String) {
+pub(super) fn check(report: &Value, id: &str) -> (String, String) {
     let checks = report["checks"].as_array().unwrap();
     let found = checks.iter().find(|c| c["id"] == id).unwrap_or_else(|| panic!("no {id}: {report:#}"));
     let text = |field: &str| found[field].as_str().unwrap().to_owned();
@@ -250,7 +250,7 @@ fn debian_esp(lab: &Lab, files: &[(&str, &Path)]) -> Option<std::path::PathBuf> 
 }
 
 /// The same of so many MiB; FAT32 where there are enough for it.
-fn debian_esp_of(lab: &Lab, mib: u64, files: &[(&str, &Path)]) -> Option<std::path::PathBuf> {
+pub(super) fn debian_esp_of(lab: &Lab, mib: u64, files: &[(&str, &Path)]) -> Option<std::path::PathBuf> {
     if !tools(&["mkfs.vfat", "mmd", "mcopy"]) {
         return None;
     }

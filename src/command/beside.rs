@@ -1,0 +1,74 @@
+//! Reading what lies beside an image: addons whole, because their signatures are looked at, everything else by name.
+
+use crate::authenticode::{DigestSink, parse_table};
+use crate::block::{ReadAt, fan_out};
+use crate::esp::Inventory;
+use crate::image::Candidate;
+use crate::trust::Sbat;
+use crate::uki::{self, CompanionKind};
+use crate::verify::{Addon, Companion};
+use crate::{Error, Result};
+
+/// More addons are not read: no board has so many.
+const MAX_ADDONS: usize = 64;
+/// Nor more bytes of them in all.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// What lies beside a UKI in an image, or why that is not known.
+pub(super) fn beside_candidate(candidate: &Candidate) -> Result<Vec<Companion>, String> {
+    let files = candidate.companions.as_ref().map_err(Clone::clone)?;
+    let mut reader = Reader::default();
+    Ok(files.iter().map(|f| reader.read(&f.path, f.kind, f.bytes.as_ref().map_err(Clone::clone))).collect())
+}
+
+/// What lies on the ESP beside an image of this name.
+pub(super) fn beside<S: ReadAt>(esp: &Inventory<S>, name: &str) -> Vec<Companion> {
+    let mut reader = Reader::default();
+    let read = |c: &uki::Companion| {
+        let bytes = esp.volume.file(&c.entry).map_err(|e| e.to_string());
+        let length = u64::from(c.entry.bytes);
+        let read = reader.read(&c.path, c.kind, bytes.as_ref().map_err(Clone::clone));
+        Companion { bytes: length, ..read }
+    };
+    esp.companions.of(name).map(read).collect()
+}
+
+/// Reads companions up to its limits.
+#[derive(Default)]
+struct Reader {
+    addons: usize,
+    bytes: u64,
+}
+
+impl Reader {
+    fn read<S: ReadAt>(&mut self, path: &str, kind: CompanionKind, source: Result<&S, String>) -> Companion {
+        let bytes = source.as_ref().map_or(0, |s| s.size());
+        let addon = (kind == CompanionKind::Addon).then(|| {
+            let source = source?;
+            self.addons += 1;
+            self.bytes = self.bytes.saturating_add(bytes);
+            if self.addons > MAX_ADDONS || self.bytes > MAX_BYTES {
+                return Err("there are too many addons, or too large ones, to look at all of them".to_owned());
+            }
+            read_addon(source).map_err(|e| e.to_string())
+        });
+        Companion { path: path.to_owned(), kind, bytes, addon }
+    }
+}
+
+fn read_addon(source: &dyn ReadAt) -> Result<Addon> {
+    let says = uki::probe(source)?;
+    let text = |e: Error| e.to_string();
+    let digest = DigestSink::new(&says.head).and_then(|mut sink| {
+        fan_out(source, 0, source.size(), &mut [&mut sink])?;
+        sink.finish()
+    });
+    let digest = digest.map_err(text);
+    let signatures = match &digest {
+        Ok(d) if d.certificate_table.is_empty() => Ok(Vec::new()),
+        Ok(d) => parse_table(&d.certificate_table).map_err(text),
+        Err(why) => Err(why.clone()),
+    };
+    let sbat = says.sbat.as_ref().map(|t| Sbat::parse(t.as_bytes())).transpose().map_err(text);
+    Ok(Addon { says, digest, signatures, sbat })
+}
