@@ -209,9 +209,12 @@ pub(super) struct FetchArgs {
     /// Architecture
     #[arg(long, value_name = "arm64|amd64")]
     pub(super) arch: Arch,
-    /// The Secure Boot ISO, or the UKI alone
+    /// The ISO, or the UKI alone
     #[arg(long, value_enum, default_value_t = Kind::Iso)]
     pub(super) kind: Kind,
+    /// Of the signed image for Secure Boot, or of the plain one
+    #[arg(long, value_enum, default_value_t = FetchAsset::Secureboot)]
+    pub(super) asset: FetchAsset,
     /// Where to write it
     #[arg(long, value_name = "FILE")]
     pub(super) out: PathBuf,
@@ -225,10 +228,31 @@ pub(super) struct FetchArgs {
 /// What the factory is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Kind {
-    /// metal-<arch>-secureboot.iso
+    /// metal-<arch>-secureboot.iso, or metal-<arch>.iso
     Iso,
-    /// metal-<arch>-secureboot-uki.efi
+    /// metal-<arch>-secureboot-uki.efi, or metal-<arch>-uki.efi
     Uki,
+}
+
+/// Which of the factory's images is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum FetchAsset {
+    /// The signed one for Secure Boot
+    Secureboot,
+    /// The one that is not signed
+    Plain,
+}
+
+/// Which of the factory's images a swap asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SwapAsset {
+    /// As the board is: with Secure Boot on, or a signed image installed, the signed one; else the plain one, if
+    /// --allow-untrusted is given
+    Auto,
+    /// The signed one for Secure Boot
+    Secureboot,
+    /// The one that is not signed: --allow-untrusted is needed, and Secure Boot must be off
+    Plain,
 }
 
 /// An image and which UKI of it.
@@ -436,6 +460,9 @@ pub(super) struct SwapArgs {
     /// With --schematic: which asset to ask the factory for
     #[arg(long, value_enum, default_value_t = Via::Auto)]
     pub(super) via: Via,
+    /// With --schematic: of which image
+    #[arg(long, value_enum, default_value_t = SwapAsset::Auto)]
+    pub(super) asset: SwapAsset,
     #[command(flatten)]
     pub(super) cache: CacheArgs,
     #[command(flatten)]
@@ -449,9 +476,9 @@ pub(super) struct SwapArgs {
 pub(super) enum Via {
     /// The UKI; the ISO where the factory has no UKI
     Auto,
-    /// metal-<arch>-secureboot-uki.efi
+    /// metal-<arch>-secureboot-uki.efi, or metal-<arch>-uki.efi
     Uki,
-    /// metal-<arch>-secureboot.iso
+    /// metal-<arch>-secureboot.iso, or metal-<arch>.iso
     Iso,
 }
 

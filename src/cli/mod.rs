@@ -7,8 +7,8 @@ mod ui;
 
 use crate::block::{check_free, write_whole};
 use crate::command::{
-    self, Change, CopyOut, DiskRequest, EditFrom, Event, FactoryImage, FactoryRequest, ImageRequest, ImageSource,
-    TrustRequest, Ui as _, VariablesChoice,
+    self, Change, CopyOut, DiskRequest, EditFrom, Event, FactoryImage, FactoryRequest, Flavour, ImageRequest,
+    ImageSource, TrustRequest, Ui as _, VariablesChoice,
 };
 use crate::factory::{Asset, Auth, Cache, Options, PUBLIC_FACTORY, is_url, show_urls_in};
 use crate::harmless::harmless;
@@ -16,8 +16,8 @@ use crate::surgery::LostFiles;
 use crate::verify::Verdict;
 use crate::{Context, Kind, Result};
 use args::{
-    CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, ImageArgs, Kind as AssetKind, NetworkArgs,
-    SchematicCommand, SwapArgs, TrustArgs, Via,
+    CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, FetchAsset, ImageArgs, Kind as AssetKind, NetworkArgs,
+    SchematicCommand, SwapArgs, SwapAsset, TrustArgs, Via,
 };
 use clap::{CommandFactory, Parser};
 use render::{Backups, Output};
@@ -76,7 +76,7 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
                 schematic: a.schematic,
                 talos: a.talos,
                 arch: a.arch,
-                asset: asset(a.kind),
+                asset: asset(a.kind, a.asset),
                 out: a.out,
                 force: a.force,
             };
@@ -253,7 +253,12 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
             let FactoryRequest { url, network } = factory(&a.factory)?;
             let CacheArgs { cache, offline } = a.cache;
             let cache = cache.map(|dir| Cache::new(dir, offline));
-            ImageSource::Factory(FactoryImage { url, assets, network, cache, uki: a.uki })
+            let flavour = match a.asset {
+                SwapAsset::Auto => Flavour::Auto,
+                SwapAsset::Secureboot => Flavour::SecureBoot,
+                SwapAsset::Plain => Flavour::Plain,
+            };
+            ImageSource::Factory(FactoryImage { url, assets, flavour, network, cache, uki: a.uki })
         }
     };
     Ok(command::Swap {
@@ -324,10 +329,14 @@ fn network(args: &NetworkArgs, url: &str, factory: &str) -> Result<Options> {
     })
 }
 
-fn asset(kind: AssetKind) -> Asset {
-    match kind {
+fn asset(kind: AssetKind, of: FetchAsset) -> Asset {
+    let signed = match kind {
         AssetKind::Iso => Asset::Iso,
         AssetKind::Uki => Asset::Uki,
+    };
+    match of {
+        FetchAsset::Secureboot => signed,
+        FetchAsset::Plain => signed.plain(),
     }
 }
 

@@ -1,13 +1,15 @@
 //! Reading what lies beside an image: addons whole, because their signatures are looked at, everything else by name.
 
 use crate::authenticode::{DigestSink, parse_table};
-use crate::block::{ReadAt, fan_out};
+use crate::block::{ReadAt, Window, fan_out, sha256_of};
 use crate::esp::Inventory;
+use crate::fat::Volume;
 use crate::image::Candidate;
 use crate::trust::Sbat;
-use crate::uki::{self, CompanionKind};
-use crate::verify::{Addon, Companion};
+use crate::uki::{self, CompanionKind, Family, Pointer};
+use crate::verify::{Addon, Companion, Facts, PointedFile};
 use crate::{Error, Result};
+use std::sync::Arc;
 
 /// More addons are not read: no board has so many.
 const MAX_ADDONS: usize = 64;
@@ -31,6 +33,43 @@ pub(super) fn beside<S: ReadAt>(esp: &Inventory<S>, name: &str) -> Vec<Companion
         Companion { bytes: length, ..read }
     };
     esp.companions.of(name).map(read).collect()
+}
+
+/// Whether the files that a lanzaboote stub names are on its volume; nothing for other families.
+pub(super) fn pointed<S: ReadAt>(
+    image: &dyn ReadAt,
+    family: Family,
+    volume: &Volume<S>,
+) -> Result<Vec<PointedFile>, String> {
+    if family != Family::Lanzaboote {
+        return Ok(Vec::new());
+    }
+    let facts = uki::probe(image).map_err(|e| e.to_string())?;
+    let named = uki::pointers(image, &facts).map_err(|e| e.to_string())?;
+    Ok(named.into_iter().map(|p| PointedFile { trouble: trouble(volume, &p), path: p.path }).collect())
+}
+
+/// As [`pointed`], on the volume that a candidate lies on; `known` where it lies on none.
+pub(super) fn pointed_of_candidate(candidate: &Candidate, known: &Facts) -> Result<Vec<PointedFile>, String> {
+    let (Some(extent), Family::Lanzaboote) = (candidate.volume, known.family) else { return known.pointed.clone() };
+    let source = Arc::clone(candidate.bytes.source());
+    let volume = Window::new(source, extent).map_err(Error::from).and_then(Volume::open).map_err(|e| e.to_string())?;
+    pointed(&candidate.bytes, known.family, &volume)
+}
+
+/// Why a file is not the one that the stub names.
+fn trouble<S: ReadAt>(volume: &Volume<S>, pointer: &Pointer) -> Option<String> {
+    let entry = match volume.find(&pointer.path) {
+        Ok(Some(entry)) if !entry.is_dir() => entry,
+        Ok(_) => return Some("is not on the ESP".to_owned()),
+        Err(e) => return Some(format!("cannot be read: {e}")),
+    };
+    let hash = volume.file(&entry).and_then(|bytes| Ok(sha256_of(&bytes, bytes.size())?));
+    match hash {
+        Ok(hash) if hash == pointer.sha256 => None,
+        Ok(_) => Some(format!("is not the {} that the stub was made for: it has another hash", pointer.what)),
+        Err(e) => Some(format!("cannot be read: {e}")),
+    }
 }
 
 /// Reads companions up to its limits.

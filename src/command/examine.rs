@@ -7,7 +7,7 @@ use crate::pcr::{self, Bank, BankHashes, Measured, SectionHashes};
 use crate::pe::Head;
 use crate::trust::Sbat;
 use crate::uki::{self, Analyser, Family, Uki, check_layout};
-use crate::verify::{Extension, Facts, Initrd, Profile, ProfilePcr, Schematic};
+use crate::verify::{Extension, Facts, Initrd, PointedFile, Profile, ProfilePcr, Schematic};
 use crate::{Context, Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -106,6 +106,7 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
         waiting_services,
         damaged_images: damaged_images(&uki),
         unread_services,
+        pointed: pointed(family),
         host: uki::Host::of(&uki.facts),
         companions: Err(ALONE.into()),
     };
@@ -123,6 +124,17 @@ fn other_digests(source: &dyn ReadAt, head: &Head, signatures: &[Signature]) -> 
         Some((hash, sink.finish_hash().ok()?))
     };
     stated.filter_map(digest).collect()
+}
+
+/// The files that the stub names, before anybody has looked for them.
+fn pointed(family: Family) -> Result<Vec<PointedFile>, String> {
+    match family {
+        Family::Lanzaboote => {
+            Err("The stub names kernel and initrd by path and hash; they lie on the ESP, which was not looked at"
+                .into())
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// What became of the initrd.
@@ -218,7 +230,9 @@ fn policy(
     for (alternative, sections) in own.map(pcr::Profile::alternatives).unwrap_or_default().iter().enumerate() {
         for bank in Bank::ALL {
             let values = pcr::values(bank, sections, hashes, &[]);
-            measured.extend(values.map(|v| Measured { bank, alternative, value: v.sections }));
+            measured.extend(values.map(|v| Measured { bank, alternative: Some(alternative), value: v.sections }));
+            let values = pcr::exchanged(sections).and_then(|sections| pcr::values(bank, &sections, hashes, &[]));
+            measured.extend(values.map(|v| Measured { bank, alternative: None, value: v.sections }));
         }
     }
     match pcr::verify_pcrsig(json.as_bytes(), key, &measured) {
@@ -282,6 +296,7 @@ fn unreadable(
         waiting_services: Vec::new(),
         damaged_images: Vec::new(),
         unread_services: Vec::new(),
+        pointed: Ok(Vec::new()),
         host: uki::Host::default(),
         companions: Err(ALONE.into()),
     };

@@ -14,8 +14,11 @@ use crate::{Error, Kind, Result};
 pub struct FactoryImage {
     /// The factory's base URL.
     pub url: String,
-    /// The assets, best first: the first one that the factory has is taken.
+    /// The assets, best first: the first one that the factory has is taken. Those of the Secure Boot image; `flavour` says
+    /// whether they are meant, or the same that are not signed.
     pub assets: Vec<Asset>,
+    /// Of which image.
+    pub flavour: Flavour,
     /// How to reach it.
     pub network: Options,
     /// Where assets are kept, if they are.
@@ -24,10 +27,41 @@ pub struct FactoryImage {
     pub uki: Option<String>,
 }
 
+/// Which of the factory's images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flavour {
+    /// The signed one for Secure Boot.
+    SecureBoot,
+    /// The one that is not signed.
+    Plain,
+    /// As the board is: the signed one with Secure Boot on or a signed image installed. On a board with an unsigned image the
+    /// plain one, if unsigned images are accepted at all (`--allow-untrusted`).
+    #[default]
+    Auto,
+}
+
+impl Flavour {
+    /// Whether the plain one is meant, on the board that the policy is for; and what somebody should know of the choice.
+    fn is_plain(self, policy: &Policy) -> (bool, Option<String>) {
+        let signed = policy.installed.as_ref().is_none_or(|installed| installed.signed);
+        match self {
+            Self::SecureBoot => (false, None),
+            Self::Plain => (true, None),
+            Self::Auto if signed || policy.firmware.secure_boot == Some(true) => (false, None),
+            Self::Auto if policy.allow_untrusted => (true, None),
+            Self::Auto => {
+                let said = "the installed image is not signed, and the signed one for Secure Boot is taken all the same, \
+                            because nothing would stand for the other; `--asset plain --allow-untrusted` takes that one";
+                (false, Some(said.to_owned()))
+            }
+        }
+    }
+}
+
 impl Swap {
     /// Asks the factory for the image, and for the certificate it signs with.
     pub(super) fn open_from_factory(&self, from: &FactoryImage, policy: &mut Policy, ui: &dyn Ui) -> Result<OpenImage> {
-        let FactoryImage { url, assets, network, cache, uki } = from;
+        let FactoryImage { url, assets, flavour, network, cache, uki } = from;
         let need = |what: &Option<String>, option: &str| {
             what.clone().ok_or_else(|| Error::usage(format!("without IMAGE, {option} is needed")))
         };
@@ -49,10 +83,14 @@ impl Swap {
             }
         }
         let mut refused = None;
-        for asset in assets {
-            let key = Key { asset: *asset, schematic: &id, talos: &talos, arch: arch.name() };
+        let (plain, said) = flavour.is_plain(policy);
+        if let Some(said) = said {
+            ui.event(Event::Warning(said));
+        }
+        for asset in assets.iter().map(|asset| if plain { asset.plain() } else { *asset }) {
+            let key = Key { asset, schematic: &id, talos: &talos, arch: arch.name() };
             let image = match cache {
-                None => factory.asset_url(*asset, &id, &talos, arch.name()),
+                None => factory.asset_url(asset, &id, &talos, arch.name()),
                 Some(cache) => cache
                     .get(&factory, key, network, ui.cancelled(), &mut |e| network_event(ui, &e))
                     .map(|path| path.display().to_string()),

@@ -41,7 +41,7 @@ pub use extract::{Extract, ExtractReport};
 #[cfg(feature = "net")]
 pub use fetch::{FactoryRequest, Fetch, FetchReport, create_schematic, show_schematic};
 #[cfg(feature = "net")]
-pub use from_factory::FactoryImage;
+pub use from_factory::{FactoryImage, Flavour};
 pub use image::{ImageRequest, OpenImage};
 pub use inspect::{CompanionReport, Diff, DiffReport, Inspect, InspectReport, ProfileReport, UkiReport};
 pub use next::NextStep;

@@ -1,6 +1,6 @@
 //! `restore`: a backup back in place, the present image becoming a backup. No image byte is copied.
 
-use super::beside::beside;
+use super::beside::{beside, pointed};
 use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::examine::examine;
 use super::next::{After, NextStep};
@@ -130,6 +130,7 @@ impl Restore {
         ui.event(Event::Step(format!("verifying {name}")));
         let mut examined = examine(&bytes, &[Bank::Sha256], &mut [], ui)?;
         examined.facts.companions = Ok(beside(&esp, &original));
+        examined.facts.pointed = pointed(&bytes, examined.facts.family, &esp.volume);
         let report = verify(&examined.facts, &policy);
         if !accepted(&report) {
             return Err(rejected(&report));

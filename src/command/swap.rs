@@ -1,6 +1,6 @@
 //! `swap`: the whole job. Plan, ask, write into free clusters while verifying, read back, commit, tidy.
 
-use super::beside::beside;
+use super::beside::{beside, pointed};
 use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::examine::{Examined, examine};
 #[cfg(feature = "net")]
@@ -341,7 +341,8 @@ impl<S: ReadAt> Job<'_, S> {
         let examined: Examined = examine(&self.candidate.bytes, &[Bank::Sha256], extra, self.ui)?;
         without_halt(&mut self.policy, examined.uki.as_ref());
         let sha256 = examined.facts.sha256;
-        self.facts = Some(examined.facts);
+        let pointed = pointed(&self.candidate.bytes, examined.facts.family, &self.esp.volume);
+        self.facts = Some(Facts { pointed, ..examined.facts });
         let name = target.or_else(|| Some(self.esp.selected()?.name())).unwrap_or_default().to_owned();
         Ok((self.judge_beside(&name)?, sha256))
     }

@@ -9,6 +9,7 @@ use crate::esp::Inventory;
 use crate::factory::{Schematic, is_id};
 use crate::pe::{Arch, Head};
 use crate::trust::{Anchor, Firmware, Origin, Sbat};
+use crate::uki::Family;
 use crate::verify::{InstalledFacts, Policy};
 use crate::{Context, Error, Result, uki};
 use std::io::Read;
@@ -105,14 +106,19 @@ pub(super) fn add_disk<S: ReadAt>(policy: &mut Policy, esp: &Inventory<S>, ui: &
 }
 
 fn installed(facts: &uki::Facts) -> InstalledFacts {
+    let host = uki::Host::of(facts);
+    // systemd-measure 257 signs nothing useful for images with these sections (see `pcr::exchanged`).
+    let exchanged = facts.extent(".dtbauto").is_some() || facts.extent(".hwids").is_some();
+    let may_be_exchanged = host.stub == Some(257) && exchanged && Family::of(facts) != Family::Talos;
     InstalledFacts {
         pcrpkey: facts.pcrpkey.clone(),
         arch: facts.arch,
         cmdline: facts.cmdline().map(str::to_owned),
         version: facts.version().map(str::to_owned),
-        pcrsig: facts.profiles.first().is_some_and(|p| p.pcrsig.is_some()),
+        signed: facts.head.certificate_table.is_some(),
+        pcrsig: facts.profiles.first().is_some_and(|p| p.pcrsig.is_some()) && !may_be_exchanged,
         signatures: Vec::new(),
-        host: uki::Host::of(facts),
+        host,
         companions: Vec::new(),
     }
 }

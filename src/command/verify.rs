@@ -1,6 +1,6 @@
 //! `verify`: every check with its verdict.
 
-use super::beside::beside_candidate;
+use super::beside::{beside_candidate, pointed_of_candidate};
 use super::examine::examine;
 use super::trust::{TrustRequest, add_installed};
 use super::{DiskRequest, Event, ImageRequest, Ui};
@@ -44,6 +44,7 @@ impl Verify {
             Some(installed) => Ok(installed.companions.clone()),
             None => beside_candidate(candidate),
         };
+        examined.facts.pointed = pointed_of_candidate(candidate, &examined.facts);
         without_halt(&mut policy, examined.uki.as_ref());
         let mut report = verify(&examined.facts, &policy);
         report.checks.extend(copies(&compare_twins(candidate)?));

@@ -3,8 +3,8 @@
 use super::{Answer, Cost, Outcome, Proof, Step, judge, milliseconds, word};
 use crate::block::Extent;
 use crate::command::{
-    Change, DiskRequest, Event, FactoryImage, FactoryRequest, Fetch, ImageRequest, ImageSource, Prune, Restore,
-    StatusReport, Swap, SwapReport, TrustRequest, Ui, VariablesChoice, Verify, check_cancelled, status,
+    Change, DiskRequest, Event, FactoryImage, FactoryRequest, Fetch, Flavour, ImageRequest, ImageSource, Prune,
+    Restore, StatusReport, Swap, SwapReport, TrustRequest, Ui, VariablesChoice, Verify, check_cancelled, status,
 };
 use crate::disk::Target;
 use crate::factory::{Asset, Options, Schematic};
@@ -117,8 +117,11 @@ impl World {
 
     fn swap_from_factory(&self) -> Swap {
         let FactoryRequest { url, network } = self.factory_request();
-        let assets = vec![Asset::Uki, Asset::Iso];
-        self.swap(ImageSource::Factory(FactoryImage { url, assets, network, uki: None, cache: None }), self.trust())
+        let (assets, flavour) = (vec![Asset::Uki, Asset::Iso], Flavour::SecureBoot);
+        self.swap(
+            ImageSource::Factory(FactoryImage { url, assets, flavour, network, uki: None, cache: None }),
+            self.trust(),
+        )
     }
 
     /// The part of a command line that names the image at the factory.

@@ -72,6 +72,16 @@ pub const KNOWN_FAILURES: &[FailureClass] = &[
         ],
     },
     FailureClass {
+        id: "crash-records",
+        errno: Some("ENOSPC (28), with some firmware EINVAL (22)"),
+        what: "crash records of the kernel (dump-type0-…) in the firmware's variable store",
+        meaning: "at a crash the kernel leaves its last messages in NVRAM, in pieces named dump-type0-…, and nobody takes them away: they \
+                  fill it until variables can no longer be written",
+        way_out: "delete them: on a system with a shell as files of /sys/fs/pstore (systemd-pstore moves them from there to \
+                  /var/lib/systemd/pstore), or in the firmware setup; or go without variables: `bootsurgeon swap DISK IMAGE`",
+        signs: &[&["dump-type0"]],
+    },
+    FailureClass {
         id: "variables-full",
         errno: Some("ENOSPC (28)"),
         what: "the firmware's variable store is full, or the kernel keeps its last 5 KiB free",
@@ -133,8 +143,8 @@ pub const KNOWN_FAILURES: &[FailureClass] = &[
         errno: Some("EINVAL (22) on the write"),
         what: "the firmware refused the variable (EFI_INVALID_PARAMETER)",
         meaning: "SetVariable is there but takes no non-volatile variables at run time, or not these: emulated variable stores \
-                  answer like this. Talos has copied the new image by then and stops, so every attempt leaves one more \
-                  Talos-<version>~N.efi behind (siderolabs/talos#11844)",
+                  answer like this, and some firmware with a full store. Talos has copied the new image by then and stops, so \
+                  every attempt leaves one more Talos-<version>~N.efi behind (siderolabs/talos#11844)",
         way_out: SWAP,
         signs: &[
             &["efivar", "invalid argument"],
@@ -305,6 +315,10 @@ mod tests {
             ("open /sys/firmware/efi/efivars/LoaderEntryDefault-4a67: operation not permitted", "variable-protected"),
             ("write /boot/EFI/EFI/Linux/Talos-v1.12.4.efi: no space left on device", "esp-full"),
             ("write /sys/firmware/efi/efivars/Boot0001-8be4: no space left on device", "variables-full"),
+            (
+                "open /sys/firmware/efi/efivars/dump-type0-1-1-1700000000-C-cfc8fc79: no space left on device",
+                "crash-records",
+            ),
             ("Error loading \\EFI\\Linux\\Talos-v1.10.5.efi: Not found", "image-not-found"),
             ("Error loading \\EFI\\Linux\\Talos-v1.10.5.efi: Access denied", "secure-boot-refused"),
             ("talos is already installed to disk but booted from another media", "halts-if-installed"),

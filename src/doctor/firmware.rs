@@ -31,6 +31,11 @@ pub enum SetVariable {
     NoVariables,
 }
 
+/// More crash records are not read to add up their sizes.
+const MAX_RECORDS: usize = 1024;
+/// As many crash records as fill a good part of a store of 64 KiB: each has up to a KiB, and a crash leaves a dozen or more.
+const MANY_RECORDS: usize = 16;
+
 /// What is known of the firmware.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FirmwareFacts {
@@ -90,6 +95,7 @@ pub fn firmware(vars: &EfiVars, machine: Option<&Machine>) -> (FirmwareFacts, Ve
     };
     findings.extend(about_setting(vars, &facts));
     findings.extend(about_secure_boot(&facts));
+    findings.extend(about_crash_records(vars));
     findings.extend(logged.into_iter().map(|(id, line)| from_log(id, &line)));
     (facts, findings)
 }
@@ -180,6 +186,25 @@ fn about_setting(vars: &EfiVars, facts: &FirmwareFacts) -> Option<Finding> {
              --error 'LINE'` explains the line that talosctl printed",
         )),
     }
+}
+
+/// The kernel's crash records in NVRAM: few are a trace of a crash, many fill the store.
+fn about_crash_records(vars: &EfiVars) -> Option<Finding> {
+    let known = KNOWN_FAILURES.iter().find(|c| c.id == "crash-records")?;
+    let all = vars.list().ok()?;
+    let records: Vec<_> = all.iter().filter(|(name, _)| name.starts_with("dump-type0-")).collect();
+    let bytes = |(name, vendor): &&(String, uuid::Uuid)| Some(vars.read(name, *vendor).ok()??.data.len());
+    let total: usize = records.iter().take(MAX_RECORDS).filter_map(bytes).sum();
+    let severity = match records.len() {
+        0 => return None,
+        1..MANY_RECORDS => Severity::Note,
+        _ => Severity::Warning,
+    };
+    let what = format!(
+        "{} crash records (dump-type0-…) of the kernel take {total} bytes of the variable store",
+        records.len()
+    );
+    Some(Finding::new(severity, known.id, what, known.meaning).then(known.way_out))
 }
 
 fn about_secure_boot(facts: &FirmwareFacts) -> Option<Finding> {

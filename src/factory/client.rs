@@ -17,13 +17,28 @@ const MAX_ANSWER: usize = 4 << 20;
 /// The public Image Factory.
 pub const PUBLIC_FACTORY: &str = "https://factory.talos.dev";
 
-/// A signed asset of the factory.
+/// An asset of the factory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asset {
     /// The Secure Boot ISO: the UKI inside it carries the halt flag unless the schematic negates it.
     Iso,
-    /// The UKI alone.
+    /// The UKI of the Secure Boot image alone.
     Uki,
+    /// The ISO that is not signed.
+    PlainIso,
+    /// The UKI that is not signed.
+    PlainUki,
+}
+
+impl Asset {
+    /// The same that is not signed.
+    #[must_use]
+    pub const fn plain(self) -> Self {
+        match self {
+            Self::Iso | Self::PlainIso => Self::PlainIso,
+            Self::Uki | Self::PlainUki => Self::PlainUki,
+        }
+    }
 }
 
 /// A factory to ask.
@@ -61,10 +76,12 @@ impl Factory {
             return Err(Error::usage(format!("{arch:?} is not an architecture")).advise("arm64 or amd64"));
         }
         let name = match asset {
-            Asset::Iso => "secureboot.iso",
-            Asset::Uki => "secureboot-uki.efi",
+            Asset::Iso => "-secureboot.iso",
+            Asset::Uki => "-secureboot-uki.efi",
+            Asset::PlainIso => ".iso",
+            Asset::PlainUki => "-uki.efi",
         };
-        Ok(format!("{}/image/{schematic}/v{version}/metal-{arch}-{name}", self.base))
+        Ok(format!("{}/image/{schematic}/v{version}/metal-{arch}{name}", self.base))
     }
 
     /// Registers a schematic and returns the ID that the factory gave it, which must be ours.

@@ -73,8 +73,8 @@ pub enum Expected {
 impl From<Asset> for Expected {
     fn from(asset: Asset) -> Self {
         match asset {
-            Asset::Iso => Self::Iso,
-            Asset::Uki => Self::Uki,
+            Asset::Iso | Asset::PlainIso => Self::Iso,
+            Asset::Uki | Asset::PlainUki => Self::Uki,
         }
     }
 }

@@ -93,6 +93,8 @@ pub struct Candidate {
     pub trouble: Option<String>,
     /// What lies beside it for systemd's stub to add, in the stub's order; or why that is not known.
     pub companions: Result<Vec<CompanionFile>, String>,
+    /// The FAT volume that it lies on, as a part of the source.
+    pub volume: Option<Extent>,
 }
 
 /// A file beside a UKI in an image.
@@ -276,7 +278,7 @@ fn in_fat(source: &Source, extent: Extent, place: &str) -> Result<Vec<Candidate>
                 }
                 let companions = Ok(beside(&entry.name));
                 let found_here = candidate(source, Some(entry.name), &format!("{UKI_FOLDER} in {place}"), extents)?;
-                found.push(Candidate { trouble, companions, ..found_here });
+                found.push(Candidate { trouble, companions, volume: Some(extent), ..found_here });
             }
         }
         Ok(found)
@@ -286,10 +288,10 @@ fn in_fat(source: &Source, extent: Extent, place: &str) -> Result<Vec<Candidate>
 
 fn candidate(source: &Source, name: Option<String>, place: &str, extents: Vec<Extent>) -> Result<Candidate> {
     let bytes = Pieces::new(Arc::clone(source), extents)?;
-    let companions = Err(format!(
-        "The image is taken by itself, from {place}: what lies on the ESP beside it for systemd's stub to add is not known."
-    ));
-    Ok(Candidate { name, place: place.to_owned(), bytes, twin: None, trouble: None, companions })
+    let companions = Err("What lies on the ESP beside the image, for systemd's stub to add to it, is not known; \
+                          --installed would name the disk."
+        .to_owned());
+    Ok(Candidate { name, place: place.to_owned(), bytes, twin: None, trouble: None, companions, volume: None })
 }
 
 /// A companion file of a FAT volume that lies at `extent` of the source.

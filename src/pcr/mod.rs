@@ -19,7 +19,7 @@ pub use phases::{SYSTEMD_PHASES, TALOS_PHASES, path};
 pub use policy::{
     EntryOutcome, Measured, PcrSignature, SignedPolicy, banks_of, key_fingerprint, policy_digest, verify_pcrsig,
 };
-pub use sections::{MAX_ALTERNATIVES, Profile, SectionHashes, profiles, stub_version};
+pub use sections::{MAX_ALTERNATIVES, Profile, SectionHashes, exchanged, profiles, stub_version};
 
 use std::collections::BTreeMap;
 

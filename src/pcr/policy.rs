@@ -47,8 +47,9 @@ struct Entry {
 pub struct Measured {
     /// The bank.
     pub bank: Bank,
-    /// Which alternative: 0 where no hardware-dependent section is taken.
-    pub alternative: usize,
+    /// Which alternative: 0 where no hardware-dependent section is taken; `None` for what no stub measures and a builder
+    /// signs all the same ([`super::exchanged`]).
+    pub alternative: Option<usize>,
     /// The value, [`super::PcrValues::sections`].
     pub value: Vec<u8>,
 }
@@ -64,6 +65,8 @@ pub enum EntryOutcome {
         /// The alternative of the measured sections that it is for.
         alternative: usize,
     },
+    /// Signed by systemd-measure 257, which exchanges `.dtbauto` and `.hwids`: no stub measures that.
+    Exchanged,
     /// It cannot be judged from the image: the bank was not computed, other PCRs belong to the policy, the kind of key or
     /// signature is not supported here.
     NotChecked(String),
@@ -106,6 +109,15 @@ impl PcrSignature {
         })
     }
 
+    /// Whether all that fits was signed by systemd-measure 257 with `.dtbauto` and `.hwids` exchanged: the contents are what
+    /// was signed, and no TPM releases anything by it.
+    #[must_use]
+    pub fn is_exchanged(&self) -> bool {
+        let any = |outcome: &EntryOutcome| self.policies.iter().any(|p| p.outcome == *outcome);
+        let bad = self.policies.iter().any(|p| matches!(p.outcome, EntryOutcome::Bad(_)));
+        any(&EntryOutcome::Exchanged) && !bad && self.verified().next().is_none()
+    }
+
     /// Whether the policy is right that Talos unseals with: bank sha256, [`TALOS_PHASES`].
     #[must_use]
     pub fn unlocks_talos(&self) -> bool {
@@ -116,6 +128,13 @@ impl PcrSignature {
     /// said ([`Self::unjudged`]).
     #[must_use]
     pub fn problem(&self) -> Option<String> {
+        if self.is_exchanged() {
+            return Some(
+                "systemd-measure 257 computed it, which exchanges .dtbauto and .hwids, and the stub measures them right: it fits \
+                 no board (build the image with a newer systemd-measure)"
+                    .into(),
+            );
+        }
         let bad = self.policies.iter().find_map(|p| match &p.outcome {
             EntryOutcome::Bad(why) => Some(why.clone()),
             _ => None,
@@ -291,7 +310,7 @@ fn printable(name: &str) -> String {
 }
 
 /// Per bank and policy: the phases and the alternative it belongs to.
-type Expected = BTreeMap<(Bank, [u8; 32]), (String, usize)>;
+type Expected = BTreeMap<(Bank, [u8; 32]), (String, Option<usize>)>;
 
 fn check(entry: &Entry, bank: Bank, expected: &Expected, key: &PublicKey) -> EntryOutcome {
     if entry.pkfp.as_ref().is_some_and(|pkfp| !pkfp.eq_ignore_ascii_case(&key.fingerprint())) {
@@ -326,9 +345,11 @@ fn check(entry: &Entry, bank: Bank, expected: &Expected, key: &PublicKey) -> Ent
     };
     let sha256: &'static dyn VerificationAlgorithm = &signature::RSA_PKCS1_2048_8192_SHA256;
     let fits = |algorithm| UnparsedPublicKey::new(algorithm, &key.bytes).verify(&message, &signature).is_ok();
-    if fits(sha256) || fits(own) {
-        EntryOutcome::Verified { phases: phases.clone(), alternative: *alternative }
-    } else {
-        EntryOutcome::Bad("the RSA signature over the policy does not verify".into())
+    if !fits(sha256) && !fits(own) {
+        return EntryOutcome::Bad("the RSA signature over the policy does not verify".into());
+    }
+    match alternative {
+        Some(alternative) => EntryOutcome::Verified { phases: phases.clone(), alternative: *alternative },
+        None => EntryOutcome::Exchanged,
     }
 }

@@ -66,6 +66,20 @@ impl Profile {
     }
 }
 
+/// What systemd-measure 257 computes in the place of an alternative: there each of the names `.dtbauto` and `.hwids` stands for
+/// the other, and their order is that of the names. `None` where neither is measured.
+#[must_use]
+pub fn exchanged(alternative: &[(String, usize)]) -> Option<Vec<(String, usize)>> {
+    const NAMES: [&str; 2] = [".dtbauto", ".hwids"];
+    let other = |name: &str| NAMES.iter().position(|n| *n == name).and_then(|at| NAMES.get(1 - at));
+    let mut all: Vec<_> = alternative
+        .iter()
+        .map(|(name, index)| (other(name).map_or_else(|| name.clone(), |n| (*n).to_owned()), *index))
+        .collect();
+    all.sort_by_key(|(name, _)| rank(name));
+    (all != alternative).then_some(all)
+}
+
 /// The place in the measuring order.
 fn rank(name: &str) -> usize {
     ORDER.iter().position(|(n, _)| *n == name).unwrap_or(ORDER.len())

@@ -232,7 +232,7 @@ mod signed {
     }
 
     fn measured() -> Vec<Measured> {
-        vec![Measured { bank: Bank::Sha256, alternative: 0, value: STUB.to_vec() }]
+        vec![Measured { bank: Bank::Sha256, alternative: Some(0), value: STUB.to_vec() }]
     }
 
     #[test]
@@ -318,7 +318,7 @@ mod signed {
         let key = SigningKey::test("pcr").unwrap();
         let pem = key.public_key_pem().unwrap();
         let value = vec![3; 48];
-        let measured = [Measured { bank: Bank::Sha384, alternative: 0, value: value.clone() }];
+        let measured = [Measured { bank: Bank::Sha384, alternative: Some(0), value: value.clone() }];
         let json = Signer { bank: Bank::Sha384, value: &value, ..signer(&key) }.json();
         let found = verify_pcrsig(json.as_bytes(), pem.as_bytes(), &measured).unwrap();
         assert_eq!((found.problem(), found.unlocks_talos()), (None, false));

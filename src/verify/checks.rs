@@ -125,6 +125,13 @@ fn default_profile(facts: &Facts, profile: &super::Profile, policy: &Policy) -> 
         }
         ProfilePcr::Checked(signature) => signature,
     };
+    if signature.is_exchanged() && facts.family != Family::Talos {
+        // No disk can be sealed to such policies, so an installed image with the same is no reason to refuse this one.
+        let why = signature.problem().unwrap_or_default();
+        let needed = policy.require_pcr_key || policy.installed.as_ref().is_some_and(|i| i.pcrsig);
+        let status = if needed { Status::Fail } else { Status::Warn };
+        return (status, format!("The PCR signature of profile {}: {why}. {LOCKED}.", name(profile)));
+    }
     if let Some(why) = pcr_problem(facts.family, &profile.pcr) {
         let detail =
             format!("Wrong: the PCR signature of profile {}: {why}. {LOCKED}: fetch the image again.", name(profile));
@@ -299,8 +306,28 @@ pub fn waits(service: &str) -> String {
     format!("ext-{service} waits for an ExtensionServiceConfig; apply it (staged) before the reboot")
 }
 
+/// The files that a lanzaboote stub starts.
+fn pointed(facts: &Facts) -> Check {
+    let id = CheckId::Initrd;
+    let files = match &facts.pointed {
+        Ok(files) => files,
+        Err(why) => return Check::new(id, Status::Skip, format!("{why}.")),
+    };
+    let trouble: Vec<_> = files.iter().filter_map(|f| Some(format!("{} {}", f.path, f.trouble.as_ref()?))).collect();
+    if !trouble.is_empty() {
+        let detail =
+            format!("The stub would not start what it names: {}. Install that file with it.", trouble.join("; "));
+        return Check::new(id, Status::Fail, detail);
+    }
+    let names: Vec<_> = files.iter().map(|f| f.path.as_str()).collect();
+    Check::new(id, Status::Pass, format!("On the ESP with the hashes that the stub states: {}.", names.join(", ")))
+}
+
 pub(super) fn initrd(facts: &Facts) -> Check {
     let id = CheckId::Initrd;
+    if facts.family == Family::Lanzaboote {
+        return pointed(facts);
+    }
     let root = facts.damaged_images.iter().find(|(name, _)| name == ROOT_FS);
     match (&facts.initrd, root) {
         (Initrd::Read(_), Some((name, why))) if facts.family == Family::Talos => {

@@ -64,6 +64,15 @@ pub enum Initrd {
     Bad(String),
 }
 
+/// A file that the stub names by path and hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PointedFile {
+    /// Its path on the volume.
+    pub path: String,
+    /// Why it is not the one that the stub starts, if it is not.
+    pub trouble: Option<String>,
+}
+
 /// A file beside the image that systemd's stub adds to it.
 #[derive(Debug, Clone)]
 pub struct Companion {
@@ -133,6 +142,8 @@ pub struct Facts {
     pub damaged_images: Vec<(String, String)>,
     /// Extensions of which it could not be found out whether they have such services, with the reason.
     pub unread_services: Vec<(String, String)>,
+    /// Files that its stub starts and that lie beside it (lanzaboote); none for other families; or why they are not known.
+    pub pointed: Result<Vec<PointedFile>, String>,
     /// What its stub is, as far as that decides which addons it takes.
     pub host: Host,
     /// What lies beside it for the stub to add, in the stub's order; or why that is not known.

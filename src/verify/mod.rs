@@ -14,7 +14,7 @@ mod facts;
 mod signature;
 
 pub use checks::waits;
-pub use facts::{Addon, Companion, Extension, Facts, Initrd, Profile, ProfilePcr, Schematic};
+pub use facts::{Addon, Companion, Extension, Facts, Initrd, PointedFile, Profile, ProfilePcr, Schematic};
 
 use crate::authenticode::Signature;
 use crate::pe::Arch;
@@ -203,7 +203,9 @@ pub struct InstalledFacts {
     pub cmdline: Option<String>,
     /// Its version.
     pub version: Option<String>,
-    /// Whether it has signed PCR policies.
+    /// Whether it has a certificate table: it is an image for Secure Boot.
+    pub signed: bool,
+    /// Whether it has signed PCR policies that a TPM may go by.
     pub pcrsig: bool,
     /// Its signatures, as far as they could be read.
     pub signatures: Vec<Signature>,

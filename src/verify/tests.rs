@@ -60,6 +60,7 @@ fn facts(file: &[u8]) -> Facts {
         waiting_services: vec![],
         damaged_images: vec![],
         unread_services: vec![],
+        pointed: Ok(vec![]),
         host: Host { stub: Some(257), machine: 0xAA64, uname: None },
         companions: Ok(vec![]),
     }
@@ -89,6 +90,7 @@ fn policy() -> Policy {
             arch: Some(Arch::Arm64),
             cmdline: Some("talos.platform=metal console=ttyS0".into()),
             version: Some("v1.12.3".into()),
+            signed: true,
             pcrsig: true,
             signatures: facts(&SIGNED).signatures.unwrap(),
             host: Host { stub: Some(257), machine: 0xAA64, uname: None },

@@ -91,6 +91,22 @@ impl Made {
     /// With the PCR key, and behind everything else the policies that it signs: per bank and path one for each of `choices`,
     /// which are the places of hardware-dependent sections that the stub takes.
     pub fn with_policies(self, banks: &[Bank], paths: &[&[&str]], choices: &[&[usize]]) -> Self {
+        self.signed_policies(banks, paths, choices, <[_]>::to_vec)
+    }
+
+    /// The same as systemd-measure 257 computes them, for the first hardware-dependent section.
+    pub fn with_exchanged_policies(self, choices: &[&[usize]]) -> Self {
+        let exchanged = |sections: &[(String, usize)]| pcr::exchanged(sections).unwrap();
+        self.signed_policies(&[Bank::Sha256], &DEFAULT_PATHS, choices, exchanged)
+    }
+
+    fn signed_policies(
+        self,
+        banks: &[Bank],
+        paths: &[&[&str]],
+        choices: &[&[usize]],
+        computed: impl Fn(&[(String, usize)]) -> Vec<(String, usize)>,
+    ) -> Self {
         let public = KEY.public_key_pem().unwrap();
         let made = self.with(".pcrpkey", public.as_bytes());
         let pkfp = pcr::key_fingerprint(public.as_bytes()).unwrap();
@@ -109,7 +125,7 @@ impl Made {
                 let alternatives = profile.alternatives();
                 let measured = alternatives.iter().find(fits).unwrap();
                 for path in paths {
-                    let values = pcr::values(*bank, measured, &hashes, path).unwrap();
+                    let values = pcr::values(*bank, &computed(measured), &hashes, path).unwrap();
                     let policy = pcr::policy_digest(*bank, values.last());
                     // systemd signs with SHA-256 whatever the bank.
                     let signature = KEY.sign_sha256(&policy).unwrap();

@@ -9,6 +9,7 @@ mod house;
 mod loaders;
 mod order;
 mod output;
+mod plain;
 mod readme;
 mod recovery;
 mod recovery_cli;
@@ -21,3 +22,5 @@ mod uki;
 mod variables;
 mod volumes;
 mod way;
+
+pub(super) use uki::debian_esp_of as debian_esp;

@@ -8,6 +8,7 @@ use bootsurgeon::pe::Arch;
 use bootsurgeon::testkit::squashfs;
 use bootsurgeon::testkit::uki::{Builder, cpio, extensions_yaml};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::process::Command;
 
@@ -65,6 +66,48 @@ fn issue15_1_a_policy_that_depends_on_the_board_is_skipped_with_the_reason() {
     let one = Made::debian("6.12.1-arm64").with(".dtbauto", *b"board one");
     let one = one.with_policies(&[Bank::Sha256], &DEFAULT_PATHS, &[&[8]]);
     expect(&lab, &one, "pcr-signature", "pass", "where the board takes the device tree");
+}
+
+/// systemd-measure 257, with which Debian 13's ukify signs, exchanges the two sections that it does not measure everywhere.
+#[test]
+fn issue15_1_a_policy_that_systemd_measure_257_got_wrong_is_told_from_a_changed_image() {
+    let lab = Lab::new();
+    let debian = Made::debian("6.12.1-arm64");
+    for (made, choice) in [
+        (debian.clone().with(".dtbauto", *b"board one"), &[8][..]),
+        (debian.clone().with(".hwids", *b"ids"), &[]),
+        (debian.with(".dtbauto", *b"board one").with(".hwids", *b"ids"), &[8]),
+    ] {
+        let made = made.with_exchanged_policies(&[choice]);
+        expect(&lab, &made, "pcr-signature", "warn", "exchanges .dtbauto and .hwids");
+        let image = made.file(&lab, "image.efi");
+        let args = crate::args![
+            "verify",
+            image,
+            "--cert",
+            certificate(&lab),
+            "--efivars",
+            "none",
+            "--json",
+            "--require-pcr-key"
+        ];
+        assert_eq!(check(&crate::cli::run(&args).code(3).json(), "pcr-signature").0, "fail");
+        let disk = lab.fixture("disk-512.img.zst");
+        let args = crate::args![
+            "verify",
+            image,
+            "--cert",
+            certificate(&lab),
+            "--efivars",
+            "none",
+            "--json",
+            "--installed",
+            disk
+        ];
+        assert_eq!(check(&crate::cli::run(&args).code(3).json(), "pcr-signature").0, "fail");
+        let changed = made.instead(".cmdline", *b"init=/bin/sh");
+        expect(&lab, &changed, "pcr-signature", "fail", "changed after signing");
+    }
 }
 
 #[test]
@@ -244,13 +287,55 @@ fn systemd_boot(arch: Arch) -> Vec<u8> {
     Builder::new(arch).section(".sdmagic", "#### LoaderInfo: systemd-boot 257.9-1~deb13u1 ####").build()
 }
 
+/// lanzaboote's stub starts what lies beside it, if that has the hash that the stub states.
+#[test]
+fn issue15_1_what_a_lanzaboote_stub_points_to_is_verified() {
+    let lab = Lab::new();
+    let (kernel, initrd) = (b"the kernel", b"the initrd");
+    let made = Made::debian("6.12.1-arm64")
+        .instead(".linux", *b"\\EFI\\nixos\\kernel-6.12.efi")
+        .instead(".initrd", *b"\\EFI\\nixos\\initrd-6.12.efi")
+        .instead(".sdmagic", *b"")
+        .with(".linuxh", Sha256::digest(kernel).to_vec())
+        .with(".initrdh", Sha256::digest(initrd).to_vec());
+    let stub = made.file(&lab, "nixos-generation-1.efi");
+    let Some(esp) = debian_esp_of(&lab, 24, &[("nixos-generation-1.efi", &stub)]) else { return };
+    let image = esp.to_str().unwrap();
+    run_ok("mmd", &["-i", image, "::/EFI/nixos"]);
+    let put = |name: &str, content: &[u8]| {
+        let file = lab.path("content");
+        std::fs::write(&file, content).unwrap();
+        run_ok("mcopy", &["-o", "-i", image, file.to_str().unwrap(), &format!("::/EFI/nixos/{name}")]);
+    };
+    let judged = |code| check(&verify(&lab, &esp).code(code).json(), "initrd");
+    assert!(judged(3).1.contains("EFI/nixos/kernel-6.12.efi is not on the ESP"));
+    put("kernel-6.12.efi", kernel);
+    put("initrd-6.12.efi", b"another");
+    assert!(judged(3).1.contains("EFI/nixos/initrd-6.12.efi is not the initrd that the stub was made for"));
+    put("initrd-6.12.efi", initrd);
+    assert_eq!(judged(0).0, "pass");
+    assert_eq!(check(&verify(&lab, &stub).code(0).json(), "initrd").0, "skip");
+
+    // A newer generation whose initrd nobody copied.
+    let newer =
+        made.instead(".osrel", *b"ID=nixos\nVERSION_ID=26\n").instead(".initrd", *b"\\EFI\\nixos\\initrd-2.efi");
+    let newer = newer.file(&lab, "new.efi");
+    for more in [&["--dry-run"][..], &[]] {
+        let args = crate::args!["swap", esp, newer, "--cert", certificate(&lab), "--yes"];
+        let more: Vec<std::ffi::OsString> = more.iter().map(Into::into).collect();
+        crate::cli::run(&[&args[..], &more].concat()).fails(3, &["EFI/nixos/initrd-2.efi is not on the ESP"]);
+    }
+    put("initrd-2.efi", initrd);
+    bootsurgeon!("swap", esp, newer, "--cert", certificate(&lab), "--yes").code(0);
+}
+
 /// A FAT image like the ESP of an arm64 machine with Debian, with these files in `EFI/Linux`.
 fn debian_esp(lab: &Lab, files: &[(&str, &Path)]) -> Option<std::path::PathBuf> {
     debian_esp_of(lab, 128, files)
 }
 
 /// The same of so many MiB; FAT32 where there are enough for it.
-pub(super) fn debian_esp_of(lab: &Lab, mib: u64, files: &[(&str, &Path)]) -> Option<std::path::PathBuf> {
+pub(crate) fn debian_esp_of(lab: &Lab, mib: u64, files: &[(&str, &Path)]) -> Option<std::path::PathBuf> {
     if !tools(&["mkfs.vfat", "mmd", "mcopy"]) {
         return None;
     }

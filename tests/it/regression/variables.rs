@@ -26,6 +26,36 @@ pub(super) fn text(text: &str) -> Vec<u8> {
     text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
 }
 
+/// Crash records that nobody takes away fill NVRAM, and then no variable can be set.
+#[test]
+fn issue15_5_crash_records_are_counted() {
+    let board = Board::new();
+    let disk = board.disk("nvme0n1", ESP_A);
+    board.text("LoaderInfo", 6, "systemd-boot 257.9-talos");
+    let found = |board: &Board| {
+        let report = board.json(&["doctor", &disk, "--efivars", "vars", "--json"]);
+        let all = report["findings"].as_array().unwrap().clone();
+        all.into_iter().find(|f| f["id"] == "crash-records")
+    };
+    assert_eq!(found(&board), None);
+    let record = |n: u32| {
+        let name = format!("dump-type0-{}-1-{}-C", n, 1_700_000_000 + n);
+        board.variable(&name, "cfc8fc79-be2e-4ddc-97f0-9f98bfe298a0", 7, &[b'x'; 1000]);
+    };
+    record(1);
+    let one = found(&board).unwrap();
+    assert!(one["severity"] == "note" && one["what"].as_str().unwrap().starts_with("1 crash records"), "{one:#}");
+    (2..=40).for_each(record);
+    let many = found(&board).unwrap();
+    assert_eq!(many["severity"], "warning", "{many:#}");
+    assert!(many["what"].as_str().unwrap().contains("40 crash records (dump-type0-…) of the kernel take 40000 bytes"));
+    // The line that somebody pastes finds it, and with the variables at hand they are counted, too.
+    let line = "write /sys/firmware/efi/efivars/LoaderEntryDefault-4a67: no space left on device";
+    let report = board.json(&["doctor", &disk, "--efivars", "vars", "--error", line, "--json"]);
+    let ids: Vec<_> = report["findings"].as_array().unwrap().iter().map(|f| f["id"].clone()).collect();
+    assert!(ids.contains(&"variables-full".into()) && ids.contains(&"crash-records".into()), "{ids:?}");
+}
+
 /// A board on which U-Boot shows its variables from memory.
 fn on_uboot(board: &Board) {
     board.variable("RTStorageVolatile", U_BOOT, 6, b"ubootefi.var\0");
