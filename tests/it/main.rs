@@ -31,6 +31,7 @@ mod network;
 mod packed;
 mod pod;
 mod pod_container;
+mod real_ukis;
 mod regression;
 mod remote;
 mod snapshots;
