@@ -64,7 +64,7 @@ fn trouble<S: ReadAt>(volume: &Volume<S>, pointer: &Pointer) -> Option<String> {
         Ok(_) => return Some("is not on the ESP".to_owned()),
         Err(e) => return Some(format!("cannot be read: {e}")),
     };
-    let hash = volume.file(&entry).and_then(|bytes| Ok(sha256_of(&bytes, bytes.size())?));
+    let hash = volume.file(&entry).and_then(|bytes| sha256_of(&bytes, bytes.size()));
     match hash {
         Ok(hash) if hash == pointer.sha256 => None,
         Ok(_) => Some(format!("is not the {} that the stub was made for: it has another hash", pointer.what)),
