@@ -9,6 +9,7 @@
 //! | [`image`], [`iso`] | find the UKI in whatever was given | reads |
 //! | [`pe`], [`uki`], [`authenticode`], [`pcr`] | what a UKI is and says | reads |
 //! | [`trust`], [`efivars`], [`verify`] | whether to believe it | reads |
+//! | [`oci`] | the UKIs in the layers of an OCI image, each blob held against its digest | temporary files, reads |
 //! | [`packed`] | disk images packed with zstd or xz, in and out | the operating system, temporary files |
 //! | [`disk`] | the ESP on a disk, device or image file | the operating system, reads |
 //! | [`esp`] | what is on the ESP and what part each file plays | reads |
@@ -28,12 +29,12 @@
 //!
 //! | feature | what it adds | crates in all |
 //! | --- | --- | ---: |
-//! | none | | 101 |
-//! | `net` | the Image Factory and remote images: HTTP and TLS | 113 |
-//! | `testkit` | test keys, images made on the spot, a local Image Factory | 110 |
-//! | `demo` | the demonstration; with `net` and `testkit` | 122 |
-//! | `cli` | the program; with `net` | 139 |
-//! | all, the default | | 148 |
+//! | none | | 103 |
+//! | `net` | the Image Factory and remote images: HTTP and TLS | 115 |
+//! | `testkit` | test keys, images made on the spot, a local Image Factory | 112 |
+//! | `demo` | the demonstration; with `net` and `testkit` | 124 |
+//! | `cli` | the program; with `net` | 141 |
+//! | all, the default | | 150 |
 //!
 //! # Limitations
 //! A logical sector is assumed to be written whole or not at all.
@@ -59,6 +60,7 @@ pub mod fat;
 mod harmless;
 pub mod image;
 pub mod iso;
+pub mod oci;
 pub mod packed;
 pub mod pcr;
 pub mod pe;

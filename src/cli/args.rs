@@ -258,7 +258,8 @@ pub(super) enum SwapAsset {
 /// An image and which UKI of it.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ImageArgs {
-    /// A UKI, an ISO, a raw disk image or a FAT image, plain or packed with zstd or xz, as a file or an http(s) URL
+    /// A UKI, an ISO, a raw disk image or a FAT image, plain or packed with zstd or xz, as a file or an http(s) URL; or an
+    /// OCI image as a folder or tar file (skopeo, docker save), with @sha256:DIGEST behind it if it has to be that one
     pub(super) image: String,
     /// Which UKI, when there are several
     #[arg(long, value_name = "NAME")]
@@ -429,7 +430,8 @@ fn node(name: &str) -> Result<String, String> {
 pub(super) struct SwapArgs {
     #[command(flatten)]
     pub(super) disk: DiskArgs,
-    /// The new image: a UKI, an ISO, a disk or FAT image, plain or packed with zstd or xz, as a file or an http(s) URL
+    /// The new image: a UKI, an ISO, a disk or FAT image, plain or packed with zstd or xz, as a file or an http(s) URL; or an
+    /// OCI installer image as a folder or tar file (skopeo, docker save), with @sha256:DIGEST behind it if it has to be that one
     #[arg(required_unless_present = "schematic")]
     pub(super) image: Option<String>,
     /// Which UKI, when the image holds several

@@ -5,9 +5,10 @@ use super::copy::unpack;
 use super::remote::Remote;
 use crate::block::{FileSource, ReadAt};
 use crate::factory;
-use crate::image::{Candidate, Found, Source, choose, locate, locate_without_twins};
+use crate::image::{Candidate, Found, Source, choose, locate, locate_without_twins, of_oci};
+use crate::oci;
 use crate::packed::Unpacked;
-use crate::{Context, Result};
+use crate::{Context, Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -54,7 +55,19 @@ impl ImageRequest {
         if factory::is_url(&self.image) {
             return self.open_url(ui).while_doing(|| "reading the image");
         }
-        let path = Path::new(&self.image);
+        let (path, pin) = pinned(&self.image);
+        if let Some(ukis) =
+            oci::open(path, pin, ui.cancelled()).while_doing(|| format!("reading the image {}", path.display()))?
+        {
+            let (found, uki) = (of_oci(ukis)?, self.uki.clone());
+            return Ok(OpenImage { found, file: None, remote: None, unpacked: None, uki, _download: None });
+        }
+        if let Some(pin) = pin {
+            return Err(Error::usage(format!(
+                "{}@{pin}: it is no OCI image, and only those have a digest of this kind",
+                path.display()
+            )));
+        }
         self.open_file(path, twins, None, ui).while_doing(|| format!("reading the image {}", path.display()))
     }
 
@@ -83,6 +96,19 @@ impl ImageRequest {
     pub fn open_to_look_around(&self, ui: &dyn Ui) -> Result<OpenImage> {
         let opened = self.open(false, ui)?;
         if opened.is_sequential() { self.download(ui) } else { Ok(opened) }
+    }
+}
+
+/// The path of `IMAGE`, and the digest behind it: `installer.tar@sha256:…`, as long as no file has that very name.
+fn pinned(image: &str) -> (&Path, Option<&str>) {
+    let whole = Path::new(image);
+    let split = image
+        .rfind("@sha256:")
+        .map(|at| image.split_at(at))
+        .filter(|(_, digest)| digest.len() == "@sha256:".len() + 64);
+    match split {
+        Some((path, digest)) if !whole.exists() => (Path::new(path), digest.strip_prefix('@')),
+        _ => (whole, None),
     }
 }
 

@@ -31,7 +31,7 @@ pub struct InspectReport {
     pub path: String,
     /// `UKI`, `ISO`, `disk image` or `FAT image`.
     pub kind: String,
-    /// Length in bytes; of a packed image what it unpacks to.
+    /// Length in bytes; of a packed image what it unpacks to, of an OCI image that of its UKIs.
     pub bytes: u64,
     /// How it is packed; `null` when it is not.
     pub packed: Option<Packing>,
@@ -229,7 +229,10 @@ impl Inspect {
         Ok(InspectReport {
             path: crate::factory::show_url(&self.image.image),
             kind: opened.found.kind.to_string(),
-            bytes: whole.size(),
+            bytes: match opened.found.kind {
+                ImageKind::Oci => opened.found.candidates.iter().map(|c| c.bytes.size()).sum(),
+                _ => whole.size(),
+            },
             packed: opened.unpacked.as_ref().map(Unpacked::packing),
             packed_bytes: opened.unpacked.as_ref().map(Unpacked::packed_bytes),
             volume: match opened.found.kind {

@@ -13,6 +13,7 @@ pub use twins::{TwinVerdict, compare_twins};
 use crate::block::{Extent, Pieces, ReadAt, Window, read_vec};
 use crate::fat::Volume;
 use crate::iso::{Iso, Origin};
+use crate::oci::OciUki;
 use crate::uki::{Companion, CompanionKind, Companions};
 use crate::{Context, Error, Kind, Result};
 use std::fmt;
@@ -35,6 +36,8 @@ pub enum ImageKind {
     Disk,
     /// A FAT file system without a partition table.
     Fat,
+    /// An OCI image, as a layout in a folder or an archive ([`crate::oci`]).
+    Oci,
 }
 
 impl fmt::Display for ImageKind {
@@ -44,6 +47,7 @@ impl fmt::Display for ImageKind {
             Self::Iso => "ISO",
             Self::Disk => "disk image",
             Self::Fat => "FAT image",
+            Self::Oci => "OCI image",
         })
     }
 }
@@ -73,6 +77,7 @@ impl ImageKind {
             Self::Iso => "EFI/Linux of the ISO's tree and of its EFI boot images",
             Self::Disk => "EFI/Linux of the disk's EFI System and XBOOTLDR partitions",
             Self::Fat => "EFI/Linux of the FAT image",
+            Self::Oci => "its layers",
         }
     }
 }
@@ -164,8 +169,23 @@ fn locate_in(source: &Source, twins: bool) -> Result<Found> {
         ImageKind::Iso => in_iso(source, twins)?,
         ImageKind::Disk => in_disk(source)?,
         ImageKind::Fat => in_fat(source, all, "the FAT image")?,
+        // Not found out from a source of bytes.
+        ImageKind::Oci => Vec::new(),
     };
     Ok(Found { kind, candidates })
+}
+
+/// The UKIs that were found in an OCI image, as what an image holds.
+///
+/// # Errors
+/// None in practice: each is a file of its own, and all of it.
+pub fn of_oci(ukis: Vec<OciUki>) -> Result<Found> {
+    let one = |uki: OciUki| {
+        let source: Source = uki.file;
+        let all = Extent { offset: 0, bytes: source.size() };
+        candidate(&source, Some(uki.path), &uki.image, vec![all])
+    };
+    Ok(Found { kind: ImageKind::Oci, candidates: ukis.into_iter().map(one).collect::<Result<_>>()? })
 }
 
 /// The UKI that is meant: the only one, or the one named `uki` (without regard to case, `.efi` may be left out).

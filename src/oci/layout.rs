@@ -1,0 +1,131 @@
+//! Where the parts of an image are: files of a folder, or members of a tar archive.
+
+use crate::{Context, Error, Result};
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Component, Path, PathBuf};
+
+/// Longest index, manifest or configuration in bytes (registries allow 4 MiB).
+const MAX_JSON: u64 = 4 << 20;
+/// Most members of an archive.
+const MAX_MEMBERS: usize = 65_536;
+
+/// A folder or an archive.
+pub(super) enum Layout {
+    Folder(PathBuf),
+    /// Where each member lies in the file: offset and length.
+    Archive(PathBuf, BTreeMap<String, (u64, u64)>),
+}
+
+impl Layout {
+    /// `None` when the path is neither.
+    pub(super) fn open(path: &Path) -> Result<Option<Self>> {
+        let layout = if path.is_dir() {
+            Self::Folder(path.to_owned())
+        } else if path.is_file() && is_tar(path)? {
+            Self::Archive(path.to_owned(), members(path).while_doing(|| "reading the archive")?)
+        } else {
+            return Ok(None);
+        };
+        let is_image = layout.has("index.json") || layout.has("manifest.json");
+        match (is_image, layout) {
+            (true, layout) => Ok(Some(layout)),
+            (false, Self::Folder(_)) => {
+                Err(Error::rejected("it is a folder without an OCI image in it (no index.json)"))
+            }
+            (false, Self::Archive(..)) => {
+                Err(Error::rejected("it is a tar archive without an OCI image in it (no index.json or manifest.json)"))
+            }
+        }
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Folder(dir) => dir.join(name).is_file(),
+            Self::Archive(_, members) => members.contains_key(name),
+        }
+    }
+
+    /// The bytes of a part, and how many there are.
+    pub(super) fn part(&self, name: &str) -> Result<(Box<dyn Read>, u64)> {
+        let missing = || Error::rejected(format!("the image has no {name}, which it names"));
+        match self {
+            Self::Folder(dir) => {
+                let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+                let path = dir.join(name);
+                if !plain || !path.is_file() {
+                    return Err(missing());
+                }
+                let file = File::open(&path).while_doing(|| format!("opening {}", path.display()))?;
+                let bytes = file.metadata()?.len();
+                Ok((Box::new(file), bytes))
+            }
+            Self::Archive(path, members) => {
+                let (offset, bytes) = *members.get(name).ok_or_else(missing)?;
+                let mut file = File::open(path)?;
+                file.seek(SeekFrom::Start(offset))?;
+                Ok((Box::new(file.take(bytes)), bytes))
+            }
+        }
+    }
+
+    /// A part in JSON, held against its digest if it has one.
+    pub(super) fn json<T: DeserializeOwned>(&self, name: &str, digest: Option<&str>) -> Result<T> {
+        let (part, bytes) = self.part(name)?;
+        if bytes > MAX_JSON {
+            return Err(Error::rejected(format!("{name} has {bytes} bytes, too many for what it is")));
+        }
+        let mut text = Vec::new();
+        part.take(MAX_JSON).read_to_end(&mut text).while_doing(|| format!("reading {name}"))?;
+        if let Some(digest) = digest {
+            check(name, digest, &format!("sha256:{}", hex::encode(Sha256::digest(&text))))?;
+        }
+        serde_json::from_slice(&text).map_err(|e| Error::rejected(format!("{name}: {e}")))
+    }
+}
+
+/// The name of the blob that has this digest.
+pub(super) fn blob(digest: &str) -> Result<String> {
+    match digest.strip_prefix("sha256:") {
+        Some(hash) if hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            Ok(format!("blobs/sha256/{hash}"))
+        }
+        _ => Err(Error::new(crate::Code::Unsupported, format!("the digest {digest:?}: only sha256 is taken here"))),
+    }
+}
+
+/// Refuses a part that is not what its digest says.
+pub(super) fn check(name: &str, expected: &str, found: &str) -> Result<()> {
+    if expected.eq_ignore_ascii_case(found) {
+        return Ok(());
+    }
+    Err(Error::rejected(format!("{name} is damaged or was changed: it is {found}, and the image says {expected}"))
+        .advise("fetch the image again"))
+}
+
+/// `ustar` at its place in the first header.
+fn is_tar(path: &Path) -> Result<bool> {
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|f| f.take(512).read_to_end(&mut head))
+        .while_doing(|| format!("reading {}", path.display()))?;
+    Ok(head.get(257..262) == Some(b"ustar"))
+}
+
+/// The regular files of an archive.
+fn members(path: &Path) -> Result<BTreeMap<String, (u64, u64)>> {
+    let mut members = BTreeMap::new();
+    let mut archive = tar::Archive::new(File::open(path)?);
+    for entry in archive.entries_with_seek()?.take(MAX_MEMBERS) {
+        let entry = entry
+            .map_err(|e| Error::rejected(format!("the archive is damaged: {e}")).advise("fetch the image again"))?;
+        if entry.header().entry_type().is_file() {
+            let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
+            members.insert(name, (entry.raw_file_position(), entry.size()));
+        }
+    }
+    Ok(members)
+}
