@@ -2,7 +2,7 @@
 //! then the prediction over all of them.
 #![no_main]
 
-use bootsurgeon::boot::{Esp, Loader, LoaderVersion, OtherLoaders, Type1File, UkiFile, Variables, roles, worlds};
+use bootsurgeon::boot::{Esp, Loader, LoaderVersion, OtherLoaders, Targets, Type1File, UkiFile, Variables, roles, worlds};
 use bootsurgeon::boot::{glob, lenient_string, variable_string, verscmp};
 use bootsurgeon::uki::{OsRelease, cmdline};
 use libfuzzer_sys::fuzz_target;
@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
             loader_conf: Some(conf.clone()),
             key_dirs: vec!["auto".into()],
             others: OtherLoaders::default(),
-            exists: &|path| path.len() % 2 == 0,
+            targets: if conf.len() % 2 == 0 { Targets::All } else { Targets::default() },
             xbootldr: None,
             loader,
         };

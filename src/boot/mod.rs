@@ -27,6 +27,8 @@ mod version;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 pub use config::MenuMode;
 pub use entry::{Counter, EntryKind, MenuEntry};
 pub use predict::{Prediction, predict, worlds};
@@ -34,6 +36,7 @@ pub use probe::{Loader, Profile, Reading, Skip, UkiFile};
 pub use roles::{Roles, roles};
 pub use select::near_miss;
 pub use text::{lenient_string, variable_string};
+pub use type1::type1_target;
 pub use version::LoaderVersion;
 
 /// A file of `\loader\entries`.
@@ -47,13 +50,40 @@ pub struct Type1File {
     pub text: Vec<u8>,
 }
 
-/// Whether a path exists on a volume: from its root, with backslashes, to be compared without case.
-pub type Exists<'a> = &'a dyn Fn(&str) -> bool;
+/// Which targets of Type #1 entries are there, by their paths from the root of the volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Targets {
+    /// All that any entry names: nothing is known of the volume.
+    All,
+    /// These, in the form that [`type1_target`] gives, in lower case.
+    These(BTreeSet<String>),
+}
+
+impl Targets {
+    /// Those of these paths. They are compared without case.
+    pub fn these(paths: impl IntoIterator<Item = String>) -> Self {
+        Self::These(paths.into_iter().map(|path| path.to_lowercase()).collect())
+    }
+
+    fn has(&self, path: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(paths) => paths.contains(&path.to_lowercase()),
+        }
+    }
+}
+
+impl Default for Targets {
+    /// None.
+    fn default() -> Self {
+        Self::These(BTreeSet::new())
+    }
+}
 
 /// Everything on a disk that systemd-boot looks at. Lists are in the order of the directory on the medium: it decides
 /// between equal entries.
 #[derive(Clone)]
-pub struct Esp<'a> {
+pub struct Esp {
     /// The systemd-boot that the firmware starts.
     pub loader: LoaderVersion,
     /// COFF machine type of that program.
@@ -70,21 +100,21 @@ pub struct Esp<'a> {
     pub key_dirs: Vec<String>,
     /// Boot loaders that systemd-boot lists without being told.
     pub others: OtherLoaders,
-    /// Whether the target of a Type #1 entry is there.
-    pub exists: Exists<'a>,
+    /// Which targets of the entries are there.
+    pub targets: Targets,
     /// The Extended Boot Loader Partition of the same disk, if there is one.
-    pub xbootldr: Option<Xbootldr<'a>>,
+    pub xbootldr: Option<Xbootldr>,
 }
 
 /// What systemd-boot looks at on the Extended Boot Loader Partition (GPT type bc13c2ff-59e6-4262-a352-b275fd6f7172).
 #[derive(Clone)]
-pub struct Xbootldr<'a> {
+pub struct Xbootldr {
     /// The files of `\EFI\Linux`.
     pub linux: Vec<UkiFile>,
     /// The files of `\loader\entries`.
     pub type1: Vec<Type1File>,
-    /// Whether the target of a Type #1 entry is there.
-    pub exists: Exists<'a>,
+    /// Which targets of the entries are there.
+    pub targets: Targets,
 }
 
 /// Other boot loaders on the ESP, listed at the end of the menu as long as `auto-entries` is on.

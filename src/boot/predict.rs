@@ -5,7 +5,7 @@ use super::entry::{self, EntryKind, MenuEntry};
 use super::probe::UkiFile;
 use super::select::{self, Choice};
 use super::version::LoaderVersion;
-use super::{Esp, Exists, Type1File, Variables, type1};
+use super::{Esp, Targets, Type1File, Variables, type1};
 use crate::uki::cmdline::wipes;
 use serde::Serialize;
 
@@ -80,7 +80,7 @@ impl Prediction {
 }
 
 /// Predicts what the systemd-boot of `esp` shows and starts with these variables.
-pub fn predict(esp: &Esp<'_>, vars: &Variables) -> Prediction {
+pub fn predict(esp: &Esp, vars: &Variables) -> Prediction {
     let loader = &esp.loader;
     let mut config = Config::read(esp.loader_conf.as_deref(), vars, loader);
     let mut warnings: Vec<String> = loader.caveat().into_iter().collect();
@@ -117,11 +117,11 @@ pub fn predict(esp: &Esp<'_>, vars: &Variables) -> Prediction {
 }
 
 /// The two worlds a plan has to hold in: with the variables as they are, and with none of them (NVRAM reset).
-pub fn worlds(esp: &Esp<'_>, vars: &Variables) -> [Prediction; 2] {
+pub fn worlds(esp: &Esp, vars: &Variables) -> [Prediction; 2] {
     [predict(esp, vars), predict(esp, &vars.reset())]
 }
 
-fn apply(prediction: &mut Prediction, choice: &Choice, esp: &Esp<'_>) {
+fn apply(prediction: &mut Prediction, choice: &Choice, esp: &Esp) {
     let Some(entry) = prediction.menu.get(choice.index) else { return };
     let taken = entry.next_name.as_ref().is_some_and(|name| is_taken(name, entry, esp));
     prediction.selected = Some(choice.index);
@@ -163,7 +163,7 @@ fn apply(prediction: &mut Prediction, choice: &Choice, esp: &Esp<'_>) {
 
 /// Whether there is a file of that name where the entry's own file lies. The firmware refuses the renaming then, and
 /// systemd-boot goes on without.
-fn is_taken(name: &str, entry: &MenuEntry, esp: &Esp<'_>) -> bool {
+fn is_taken(name: &str, entry: &MenuEntry, esp: &Esp) -> bool {
     let (linux, type1) = match &esp.xbootldr {
         Some(x) if entry.xbootldr => (&x.linux, &x.type1),
         _ => (&esp.linux, &esp.type1),
@@ -175,12 +175,12 @@ fn is_taken(name: &str, entry: &MenuEntry, esp: &Esp<'_>) -> bool {
 }
 
 /// The entries of both partitions, in the order of the scan.
-fn entries(esp: &Esp<'_>, warnings: &mut Vec<String>) -> Vec<MenuEntry> {
+fn entries(esp: &Esp, warnings: &mut Vec<String>) -> Vec<MenuEntry> {
     let mut menu = Vec::new();
     let own_path = Some(esp.loader_path.as_str());
-    scan(esp, &esp.linux, &esp.type1, own_path, esp.exists, &mut menu, warnings);
+    scan(esp, &esp.linux, &esp.type1, own_path, &esp.targets, &mut menu, warnings);
     if let Some(x) = &esp.xbootldr {
-        scan(esp, &x.linux, &x.type1, None, x.exists, &mut menu, warnings);
+        scan(esp, &x.linux, &x.type1, None, &x.targets, &mut menu, warnings);
     }
     if menu.len() > MAX_ENTRIES {
         warnings.push(format!("only the first {MAX_ENTRIES} of {} entries are considered", menu.len()));
@@ -190,11 +190,11 @@ fn entries(esp: &Esp<'_>, warnings: &mut Vec<String>) -> Vec<MenuEntry> {
 }
 
 fn scan(
-    esp: &Esp<'_>,
+    esp: &Esp,
     linux: &[UkiFile],
     type1: &[Type1File],
     own_path: Option<&str>,
-    exists: Exists<'_>,
+    targets: &Targets,
     menu: &mut Vec<MenuEntry>,
     warnings: &mut Vec<String>,
 ) {
@@ -203,7 +203,7 @@ fn scan(
         entry::of_uki(file, &esp.loader, xbootldr, menu);
     }
     for file in type1 {
-        match type1::of_file(file, &esp.loader, esp.machine, own_path, exists) {
+        match type1::of_file(file, &esp.loader, esp.machine, own_path, targets) {
             Ok(entry) => menu.push(MenuEntry { xbootldr, ..entry }),
             Err(why) => {
                 let why = why.in_words(&esp.loader);
@@ -214,7 +214,7 @@ fn scan(
 }
 
 /// What stands behind the sorted entries, in fixed order.
-fn append_automatic(menu: &mut Vec<MenuEntry>, esp: &Esp<'_>, vars: &Variables, config: &Config) {
+fn append_automatic(menu: &mut Vec<MenuEntry>, esp: &Esp, vars: &Variables, config: &Config) {
     let (others, auto) = (&esp.others, config.auto_entries);
     let setup = config.auto_firmware && vars.os_indications_supported & FIRMWARE_SETUP != 0;
     let loader = EntryKind::OtherLoader;
@@ -243,7 +243,7 @@ fn append_automatic(menu: &mut Vec<MenuEntry>, esp: &Esp<'_>, vars: &Variables, 
     }
 }
 
-fn key_dirs<'a>(esp: &'a Esp<'_>) -> impl Iterator<Item = &'a String> {
+fn key_dirs(esp: &Esp) -> impl Iterator<Item = &String> {
     esp.key_dirs.iter().filter(|dir| !dir.starts_with('.'))
 }
 
@@ -253,7 +253,7 @@ fn accepts_keys(vars: &Variables) -> bool {
 }
 
 /// Whether keys are enrolled before anything is selected.
-fn enrolls(esp: &Esp<'_>, vars: &Variables, config: &Config, warnings: &mut Vec<String>) -> bool {
+fn enrolls(esp: &Esp, vars: &Variables, config: &Config, warnings: &mut Vec<String>) -> bool {
     if !accepts_keys(vars) || !key_dirs(esp).any(|dir| dir.eq_ignore_ascii_case("auto")) {
         return false;
     }
@@ -289,7 +289,7 @@ fn fallback(menu: &[MenuEntry], config: &Config, loader: &LoaderVersion, selecte
 }
 
 /// Files that mean to be started and never will be.
-fn warn_of_unlisted(esp: &Esp<'_>, warnings: &mut Vec<String>) {
+fn warn_of_unlisted(esp: &Esp, warnings: &mut Vec<String>) {
     let volumes = [Some(&esp.linux), esp.xbootldr.as_ref().map(|x| &x.linux)];
     for file in volumes.into_iter().flatten().flatten() {
         match file.listed(&esp.loader) {

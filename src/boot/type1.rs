@@ -4,7 +4,7 @@ use super::entry::{Counter, EntryKind, MenuEntry};
 use super::probe::refused;
 use super::text::{Lines, number, value};
 use super::version::LoaderVersion;
-use super::{Exists, Type1File};
+use super::{Targets, Type1File};
 
 /// Why a file in `\loader\entries` makes no entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(super) fn of_file(
     loader: &LoaderVersion,
     machine: u16,
     own_path: Option<&str>,
-    exists: Exists<'_>,
+    targets: &Targets,
 ) -> Result<MenuEntry, Unlisted> {
     if file.is_dir || refused(&file.name, b".conf", loader).is_some() {
         return Err(Unlisted::NoEntry);
@@ -106,7 +106,7 @@ pub(super) fn of_file(
         if target.path.is_empty() {
             return Err(Unlisted::NoTarget(unknown_key));
         }
-        if !exists(&target.path) {
+        if !targets.has(&target.path) {
             return Err(Unlisted::Missing(target.path));
         }
         entry.path = Some(target.path);
@@ -127,6 +127,15 @@ pub(super) fn of_file(
     }
     entry.title = title.unwrap_or_else(|| entry.id.clone());
     Ok(entry)
+}
+
+/// What a file in `\loader\entries` names as the thing to start, whether it makes an entry or not: a path from the root of its
+/// volume, with backslashes.
+#[must_use]
+pub fn type1_target(file: &Type1File, loader: &LoaderVersion) -> Option<String> {
+    let is_target = |key: &[u8]| matches!(key, b"linux" | b"efi") || key == b"uki" && loader.type1_ukis();
+    let (_, path) = Lines::words(&file.text, loader).filter(|(key, _)| is_target(key)).last()?;
+    Some(efi_path(&value(path, loader)?)).filter(|path| !path.is_empty())
 }
 
 struct Target {

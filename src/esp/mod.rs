@@ -27,7 +27,7 @@ use crate::uki::{CompanionKind, Companions, Family, Identity};
 use crate::{Code, Error, Result, uki};
 pub(crate) use predict::linux_file;
 use predict::{Companion, Rules};
-use read::{Watch, as_far_as_it_goes, board_arch, describe, find_loader, has_loader, type1_files, unhealthy};
+use read::{Found, Watch, as_far_as_it_goes, board_arch, describe, find_loader, has_loader, type1_files, unhealthy};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -143,13 +143,15 @@ pub struct Inventory<S> {
     /// The systemd-boots of these ways.
     rules: [Rules; 3],
     /// The first error of the medium that was taken for a broken or missing file.
-    unreadable: Mutex<Option<String>>,
+    unreadable: Option<String>,
 }
 
 /// What systemd-boot looks at beside `EFI/Linux`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Surroundings {
     type1: Vec<Type1File>,
+    /// What the entries name.
+    found: Found,
     loader_conf: Option<Vec<u8>>,
     key_dirs: Vec<String>,
     others: OtherLoaders,
@@ -192,12 +194,11 @@ impl<S: ReadAt> Inventory<S> {
             }
             linux.push(seen);
         }
-        let surroundings = Surroundings::read(&watched, damaged)?;
+        let surroundings = Surroundings::read(&watched, &rules, damaged)?;
         let companions = Companions::read(&watched, damaged)?;
         let addons = read_addons(&watched, &companions);
         let companion = context.xbootldr().map(|x| Companion::read(x, &rules));
-        let unreadable =
-            Mutex::new(watched.into_source().first_error.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let unreadable = watched.into_source().first_error.into_inner().unwrap_or_else(PoisonError::into_inner);
         let unknown = || Prediction::unknown();
         let mut inventory = Self {
             volume,
@@ -258,7 +259,7 @@ impl<S: ReadAt> Inventory<S> {
         if !files.iter().filter(|e| !e.is_dir()).eq(self.files.iter().map(|f| &f.entry)) {
             return changed(LINUX_DIR);
         }
-        if Surroundings::read(now, false)? != self.surroundings {
+        if Surroundings::read(now, &self.rules, false)? != self.surroundings {
             return changed("what systemd-boot reads in loader/");
         }
         if Companions::read(now, false)? != self.companions {
@@ -302,7 +303,7 @@ impl<S: ReadAt> Inventory<S> {
     /// # Errors
     /// [`crate::Kind::Io`].
     pub fn refuse_unreadable(&self) -> Result<()> {
-        match &*self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &self.unreadable {
             None => Ok(()),
             Some(why) => Err(unreadable(why)),
         }

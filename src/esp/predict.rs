@@ -1,15 +1,14 @@
 //! What the board starts from an ESP: the way there, and systemd-boot's menu under the rules of the systemd-boot that runs.
 
 use super::context::{OtherVolume, View, program};
+use super::read::{Found, find_targets};
 use super::{Inventory, Surroundings, type1_files};
 use crate::block::ReadAt;
-use crate::boot::{self, Esp, LoaderVersion, Prediction, Skip, Type1File, UkiFile, Variables, Xbootldr};
+use crate::boot::{self, Esp, LoaderVersion, Prediction, Skip, Targets, Type1File, UkiFile, Variables, Xbootldr};
 use crate::bootpath::{End, ProgramKind, Way, World, removable_path};
 use crate::fat::{Entry, Volume, same_name};
 use crate::pe::Arch;
 use crate::surgery::LINUX_DIR;
-use crate::{Kind, Result};
-use std::sync::PoisonError;
 
 /// The worlds, in the order of [`Inventory::ways`].
 pub(super) const WORLDS: [World; 3] = [World::Next, World::Later, World::Reset];
@@ -49,6 +48,8 @@ impl Rules {
 pub(super) struct Companion {
     linux: Vec<UkiFile>,
     type1: Vec<Type1File>,
+    /// What the entries name.
+    found: Found,
     /// Why these may not be all: the first failure of the medium, or the first damage.
     pub(super) trouble: Option<String>,
 }
@@ -74,7 +75,11 @@ impl Companion {
             Err(e) => companion.note(Some(format!("EFI/Linux: {e}"))),
         }
         match type1_files(volume, false) {
-            Ok(type1) => companion.type1 = type1,
+            Ok(type1) => {
+                let (found, trouble) = find_targets(volume, &type1, rules);
+                companion.note(trouble.map(|why| format!("what loader/entries names: {why}")));
+                (companion.type1, companion.found) = (type1, found);
+            }
             Err(e) => companion.note(Some(format!("loader/entries: {e}"))),
         }
         companion
@@ -204,31 +209,22 @@ impl<S: ReadAt> Inventory<S> {
     /// The same, of everything that the menu is made from.
     pub(super) fn predict_scene(&self, world: World, scene: &Scene) -> Prediction {
         let Scene { linux, type1, companion, last_booted } = scene;
-        let remember = |found: Result<Option<Entry>>| match found {
-            Ok(found) => found,
-            Err(e) => {
-                if e.kind() == Kind::Io {
-                    self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| e.to_string());
-                }
-                None
-            }
-        };
         // A Type #1 entry may name a file of the directory that is looked at as it would be.
         let held = |name: &str| linux.iter().any(|f| same_name(&f.name, name));
-        let here = |path: &str| match (linux_file(path), remember(self.volume.find(&path.replace('\\', "/")))) {
+        let here = |(path, found): &(&String, &Option<String>)| match (linux_file(path), found) {
             (None, found) => found.is_some(),
             // By its short name, perhaps.
-            (Some(_), Some(entry)) => held(&entry.name),
+            (Some(_), Some(name)) => held(name),
             (Some(name), None) => held(name),
         };
-        let there =
-            |path: &str| self.context.xbootldr().is_some_and(|x| remember(x.find(&path.replace('\\', "/"))).is_some());
         let rules = &self.rules[place(world)];
         let s: &Surroundings = &self.surroundings;
         let xbootldr = self.companion.is_some().then(|| Xbootldr {
             linux: companion.linux.clone(),
             type1: companion.type1.clone(),
-            exists: &there,
+            targets: Targets::these(
+                companion.found.iter().filter(|(_, name)| name.is_some()).map(|(path, _)| path.clone()),
+            ),
         });
         let esp = Esp {
             loader: rules.version.clone(),
@@ -239,7 +235,7 @@ impl<S: ReadAt> Inventory<S> {
             loader_conf: s.loader_conf.clone(),
             key_dirs: s.key_dirs.clone(),
             others: s.others,
-            exists: &here,
+            targets: Targets::these(s.found.iter().filter(here).map(|(path, _)| path.clone())),
             xbootldr,
         };
         let mut variables: Variables = match world {

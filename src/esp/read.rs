@@ -1,12 +1,14 @@
 //! Reading an ESP: what its files are, and what cannot be read.
 
+use super::predict::Rules;
 use super::{BackupName, Context, EspFile, FileKind, Surroundings};
 use crate::block::{Pieces, ReadAt};
-use crate::boot::{Loader, LoaderVersion, OtherLoaders, Skip, Type1File, UkiFile};
+use crate::boot::{Loader, LoaderVersion, OtherLoaders, Skip, Type1File, UkiFile, type1_target};
 use crate::fat::{Entry, Volume};
 use crate::pe::{Arch, Head};
 use crate::surgery::LINUX_DIR;
 use crate::{Code, Error, Kind, Result, uki};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 /// More Type #1 entries than any loader would show.
@@ -14,12 +16,41 @@ const MAX_TYPE1: usize = 1024;
 /// `loader.conf` and Type #1 entries are short texts.
 const MAX_TEXT: u32 = 64 * 1024;
 
+/// Where the targets of Type #1 entries lead: by their path in lower case the name that was found there.
+pub(super) type Found = BTreeMap<String, Option<String>>;
+
+/// Looks for the targets of Type #1 entries, by the rules of each loader that may run; and the first failure of the medium. What
+/// is damaged is not there: firmware does not find it either.
+pub(super) fn find_targets<S: ReadAt>(
+    volume: &Volume<S>,
+    type1: &[Type1File],
+    rules: &[Rules],
+) -> (Found, Option<String>) {
+    let (mut found, mut trouble) = (Found::new(), None);
+    let named = rules.iter().flat_map(|r| type1.iter().filter_map(|file| type1_target(file, &r.version)));
+    for path in named {
+        found.entry(path.to_lowercase()).or_insert_with(|| match volume.find(&path.replace('\\', "/")) {
+            Ok(entry) => entry.map(|entry| entry.name),
+            Err(e) => {
+                if e.kind() == Kind::Io {
+                    trouble.get_or_insert_with(|| e.to_string());
+                }
+                None
+            }
+        });
+    }
+    (found, trouble)
+}
+
 impl Surroundings {
-    pub(super) fn read<S: ReadAt>(volume: &Volume<S>, damaged: bool) -> Result<Self> {
+    pub(super) fn read<S: ReadAt>(volume: &Volume<S>, rules: &[Rules], damaged: bool) -> Result<Self> {
         let keys = as_far_as_it_goes(volume.list("loader/keys"), damaged)?.unwrap_or_default();
         let there = |path: &str| volume.find(path).ok().flatten().is_some();
+        let type1 = type1_files(volume, damaged)?;
+        let (found, _) = find_targets(volume, &type1, rules);
         Ok(Self {
-            type1: type1_files(volume, damaged)?,
+            type1,
+            found,
             loader_conf: as_far_as_it_goes(volume.read_small("loader/loader.conf", MAX_TEXT), damaged)?,
             key_dirs: keys.into_iter().filter(Entry::is_dir).map(|e| e.name).collect(),
             others: OtherLoaders {

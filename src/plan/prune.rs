@@ -154,7 +154,6 @@ impl PrunePlan {
         let starts_then = esp.predict(&left).map(|world| world.selected_file().map(str::to_owned));
         keeps_booting(esp, &renames, &delete)
             .map_err(|fault| Error::new(Code::WouldNotBoot, format!("no order of the steps is safe: {fault}")))?;
-        esp.refuse_unreadable()?; // the predictions read as well
         let elsewhere = esp.elsewhere(&esp.worlds[0]);
         let boot_before = esp.worlds[0].selected_file().map(str::to_owned).or_else(|| elsewhere.clone());
         // Every state was held against what starts today: what lies elsewhere starts afterwards as well.

@@ -77,8 +77,7 @@ impl SwapPlan {
         let mut reasons = Vec::new();
         for target in candidates(esp, image, wishes)? {
             match Self::with_target(esp, image, wishes, &target)? {
-                // The predictions read as well.
-                Ok(plan) => return esp.refuse_unreadable().map(|()| plan),
+                Ok(plan) => return Ok(plan),
                 Err(why) => reasons.push(format!("as {target}: {why}")),
             }
         }

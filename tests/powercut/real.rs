@@ -341,7 +341,7 @@ fn prediction(
                 loader_conf: Some(b"timeout 10\n".to_vec()),
                 key_dirs: Vec::new(),
                 others: OtherLoaders::default(),
-                exists: &|_| false,
+                targets: boot::Targets::default(),
                 xbootldr: None,
             };
             let [with, without] = boot::worlds(&esp, &Variables::default());

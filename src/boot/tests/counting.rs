@@ -122,7 +122,7 @@ fn what_262_1_lowers_again() {
         let mut esp = esp_of(version, &[("Talos-v1.12.4+3.efi", image.clone())]);
         let text = b"title Zed\nefi /there.efi\n".to_vec();
         esp.type1 = vec![Type1File { name: "Zed+2.conf".into(), is_dir: false, text }];
-        esp.exists = &|_| true;
+        esp.targets = Targets::All;
         let p = predict(&esp, &Variables::default());
         assert_eq!(ids(&p), [uki[0], uki[1], type1], "{version}");
     }

@@ -73,7 +73,7 @@ pub(super) fn talos_uki(version: &str) -> Vec<u8> {
 }
 
 /// An ESP with these files in `\EFI\Linux` and one systemd-boot.
-pub(super) fn esp_of(version: &str, files: &[(&str, Vec<u8>)]) -> Esp<'static> {
+pub(super) fn esp_of(version: &str, files: &[(&str, Vec<u8>)]) -> Esp {
     let loader = v(version);
     Esp {
         linux: files.iter().map(|(name, bytes)| UkiFile::probe(name, bytes, &loader, X64)).collect(),
@@ -84,13 +84,13 @@ pub(super) fn esp_of(version: &str, files: &[(&str, Vec<u8>)]) -> Esp<'static> {
         loader_conf: None,
         key_dirs: Vec::new(),
         others: OtherLoaders::default(),
-        exists: &|_| true,
+        targets: Targets::All,
         xbootldr: None,
     }
 }
 
 /// An ESP of single-profile Talos images: names and their versions.
-pub(super) fn esp(version: &str, files: &[(&str, &str)]) -> Esp<'static> {
+pub(super) fn esp(version: &str, files: &[(&str, &str)]) -> Esp {
     let files: Vec<_> = files.iter().map(|(name, v)| (*name, plain_uki(&talos_os_release(v)))).collect();
     esp_of(version, &files)
 }

@@ -160,7 +160,7 @@ fn automatic_entries_stand_at_the_end_in_fixed_order() {
 fn the_extended_partition_is_scanned_last() {
     let mut main = esp("257.9", &[("a_b.efi", "v1")]);
     let other = esp("257.9", &[("a+b.efi", "v1"), ("new.efi", "v2")]);
-    main.xbootldr = Some(Xbootldr { linux: other.linux, type1: Vec::new(), exists: &|_| true });
+    main.xbootldr = Some(Xbootldr { linux: other.linux, type1: Vec::new(), targets: Targets::All });
     let p = predict(&main, &Variables::default());
     assert_eq!(ids(&p), ["new.efi", "a_b.efi", "a+b.efi"]);
     assert!(p.menu[0].xbootldr && !p.menu[1].xbootldr);

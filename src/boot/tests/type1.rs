@@ -2,13 +2,14 @@
 
 use super::*;
 
-fn with(version: &str, entries: &[(&str, &str)]) -> Esp<'static> {
+fn with(version: &str, entries: &[(&str, &str)]) -> Esp {
     let mut esp = esp(version, &[("Talos-v1.12.4.efi", "v1.12.4")]);
-    esp.exists = &|path| path.to_ascii_lowercase().starts_with("\\there\\");
     esp.type1 = entries
         .iter()
         .map(|(name, text)| Type1File { name: (*name).into(), is_dir: false, text: text.as_bytes().to_vec() })
         .collect();
+    let named = esp.type1.iter().filter_map(|file| type1_target(file, &esp.loader));
+    esp.targets = Targets::these(named.filter(|path| path.to_ascii_lowercase().starts_with("\\there\\")));
     esp
 }
 

@@ -106,6 +106,8 @@ impl<'b> Oracle<'b> {
                 None => path == "efi/tool.efi",
             }
         };
+        let named = board.type1.iter().filter_map(|file| boot::type1_target(file, &self.loader));
+        let targets = boot::Targets::these(named.filter(|path| at(path)));
         let esp = boot::Esp {
             loader: self.loader.clone(),
             machine: self.machine,
@@ -115,7 +117,7 @@ impl<'b> Oracle<'b> {
             loader_conf: board.loader_conf.clone(),
             key_dirs: Vec::new(),
             others: OtherLoaders::default(),
-            exists: &at,
+            targets,
             xbootldr: None,
         };
         let mut all: Vec<Prediction> = boot::worlds(&esp, &board.variables).into();
