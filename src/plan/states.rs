@@ -55,6 +55,7 @@ pub(super) fn sequence<S: ReadAt>(
         for rename in &before {
             states.rename(rename)?;
         }
+        states.undone(&before)?;
         let Err(fault) = states.commit(commit) else { break states };
         // What wins over the new image has to leave before it comes.
         let Some(at) = rest.iter().position(|r| Some(&r.from) == fault.selected.as_ref()) else { return Err(fault) };
@@ -220,6 +221,22 @@ impl<'e, S: ReadAt> States<'e, S> {
         self.check(|| format!("after {} left the menu", rename.from))
     }
 
+    /// These renames taken back, the last one first. A file that comes back may stand anywhere in its directory, and between equal
+    /// entries the one that stands first starts: so the first place and the last are tried.
+    fn undone(&self, renames: &[Rename]) -> Result<(), Fault> {
+        for first in [true, false] {
+            let mut states = self.clone();
+            for rename in renames.iter().rev() {
+                let Some(at) = states.place(&rename.to) else { continue };
+                let back = Held { name: rename.from.clone(), ..states.files.remove(at) };
+                let place = if first { 0 } else { states.files.len() };
+                states.files.insert(place, back);
+                states.check(|| format!("if the power goes before the commit and {} is put back", rename.from))?;
+            }
+        }
+        Ok(())
+    }
+
     fn remove(&mut self, name: &str) -> Result<(), Fault> {
         let Some(at) = self.place(name) else { return Ok(()) };
         self.files.remove(at);
@@ -233,7 +250,14 @@ impl<'e, S: ReadAt> States<'e, S> {
         let new =
             Held { name: target.to_owned(), image: Image::New, content: Rc::new(commit.target.clone()), dead: false };
         match self.place(target) {
-            None => self.files.push(new),
+            None => {
+                // Its entry may stand before all others.
+                let mut first = self.clone();
+                first.files.insert(0, new.clone());
+                first.committed = true;
+                first.check(|| format!("with the new image in place as {target}"))?;
+                self.files.push(new);
+            }
             Some(at) => {
                 let old = self.files[at].clone();
                 if let Some(backup) = commit.backup {

@@ -11,6 +11,7 @@ use super::record::{Clusters, FORMAT, Held, MAX_BYTES, Record, Trouble};
 use crate::block::{ReadAt, read_vec, sha256_of};
 use crate::fat::{Attributes, Content, Editor, Entry, Run, Stamp, Volume};
 use crate::{Code, Error, Kind, Result};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// Name of the record in the root directory.
@@ -157,6 +158,7 @@ pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &[Ru
         operation: operation.clone(),
         files: held(editor, operation)?,
         staged: Clusters::of(staged.iter().copied()),
+        menu: Some(others_in_menu(&editor.volume()?, operation)?),
     };
     let bytes = record.encode(editor.geometry().cluster_bytes)?;
     // A root directory that is full and cannot grow has to be known before anything is allocated.
@@ -170,6 +172,28 @@ pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &[Ru
     let content = Content::new(first, bytes.len() as u32, Stamp(operation.time));
     editor.create("", INTENT_NAME, Attributes::ARCHIVE, content, None)?;
     editor.barrier()
+}
+
+/// A digest of the names in the boot menu that the operation does not use, boot counters left out: systemd-boot changes them at
+/// every start.
+pub(super) fn others_in_menu<S: ReadAt>(volume: &Volume<S>, operation: &Operation) -> Result<String> {
+    let entries = volume.list(LINUX_DIR)?.unwrap_or_default();
+    let names = entries.iter().map(|e| &e.name).filter(|name| is_entry(name) && !operation.uses(name));
+    let mut names: Vec<String> = names.map(|name| without_counter(&name.to_lowercase())).collect();
+    names.sort_unstable();
+    Ok(hex::encode(&Sha256::digest(names.join("/"))[..8]))
+}
+
+/// Whether systemd-boot would list a file of this name.
+pub(super) fn is_entry(name: &str) -> bool {
+    name.get(name.len().saturating_sub(4)..).is_some_and(|end| end.eq_ignore_ascii_case(".efi"))
+}
+
+/// `talos.efi` for `talos+2-1.efi`.
+fn without_counter(name: &str) -> String {
+    let Some((begin, counter)) = name.trim_end_matches(".efi").rsplit_once('+') else { return name.to_owned() };
+    let is_counter = !counter.is_empty() && counter.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    if is_counter { format!("{begin}.efi") } else { name.to_owned() }
 }
 
 /// What the files hold that the operation touches beside its target, by their names now. Of those that lose their name the

@@ -7,7 +7,7 @@ use super::discard::discard;
 use super::rehearsal::rehearse;
 use super::staging::Staged;
 use super::{LINUX_DIR, intent};
-use crate::fat::{Content, Editor, Entry, Run, Stamp};
+use crate::fat::{Content, Editor, Entry, Run, Stamp, same_name};
 use crate::{Code, Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 
@@ -147,6 +147,24 @@ impl Operation {
     /// The names, before the operation, of the files beside the target that it touches.
     pub(super) fn touched(&self) -> impl Iterator<Item = &str> {
         self.before.iter().map(|r| r.from.as_str()).chain(self.after.iter().map(Step::name))
+    }
+
+    /// Whether a name in `EFI/Linux` is one that it uses, before it or after it.
+    pub(super) fn uses(&self, name: &str) -> bool {
+        let new_name = |step: &Step| match step {
+            Step::Rename(rename) => Some(rename.to.clone()),
+            Step::Remove(_) => None,
+        };
+        let given = self.before.iter().map(|r| r.to.clone()).chain(self.after.iter().filter_map(new_name));
+        let installed = self.install.iter().flat_map(|install| {
+            let source = match &install.source {
+                Source::File(name) => Some(name.clone()),
+                Source::Staged => None,
+            };
+            [Some(install.target.clone()), install.backup.clone(), source].into_iter().flatten()
+        });
+        self.touched().any(|known| same_name(known, name))
+            || given.chain(installed).any(|known| same_name(&known, name))
     }
 }
 

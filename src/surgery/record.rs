@@ -35,6 +35,9 @@ pub(super) struct Record {
     /// The clusters of the image that was staged.
     #[serde(default)]
     pub(super) staged: Clusters,
+    /// The boot menu beside the operation's own names when it began: [`super::intent::others_in_menu`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) menu: Option<String>,
 }
 
 /// What a file held when the operation began.
@@ -115,7 +118,7 @@ impl Record {
                 let First { operation, files } = serde_json::from_value(json).map_err(|_| Trouble::Damaged)?;
                 let held = |(cluster, bytes)| Held { cluster, bytes, sha256: None, clusters: Clusters::default() };
                 let files = files.into_iter().map(|(name, file)| (name, held(file))).collect();
-                Ok(Self { operation, files, staged: Clusters::default() })
+                Ok(Self { operation, files, staged: Clusters::default(), menu: None })
             }
             Some(format) => Err(Trouble::Version { format, program: None }),
         }
@@ -281,6 +284,7 @@ mod tests {
                 Run { first: 2, count: 1 },
                 Run { first: 13, count: 2 },
             ]),
+            menu: Some("0123456789abcdef".into()),
         }
     }
 

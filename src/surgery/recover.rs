@@ -127,6 +127,8 @@ fn run(medium: &dyn WriteAt, wishes: &RecoveryWishes) -> Result<Recovery> {
     if !health.is_damaged() {
         done.actions.extend(discard::finish(&mut editor, &health.lost)?);
         free_ours(&mut editor, record, &mut done)?;
+        // A name that was being written when an earlier recovery was cut takes the room that the same name needs now.
+        clear_orphans(&editor, &health, &mut done)?;
     }
     if let Some(record) = record {
         done.interrupted = found.as_ref().map(ToString::to_string);
@@ -215,6 +217,13 @@ impl Settling<'_, '_> {
         }
         self.done.finished = Some(true);
         self.remove_source_name()?;
+        if self.menu_is_another()? && operation.after.iter().any(|step| intent::is_entry(step.name())) {
+            // The order of the renames was found for the menu as it was: with other entries in it, taking one away may bring
+            // forward what nobody has looked at.
+            self.leave("EFI/Linux has other entries than when the operation began");
+            self.done.actions.push("left out what was to follow: look at `status`".to_owned());
+            return Ok(());
+        }
         for (n, step) in operation.after.iter().enumerate() {
             let meant = self.record.meant(n);
             if !self.step(step, meant.as_ref())? && matches!(step, Step::Rename(_)) {
@@ -222,6 +231,12 @@ impl Settling<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether somebody else has added entries to the menu since, or taken some away.
+    fn menu_is_another(&self) -> Result<bool> {
+        let Some(menu) = &self.record.menu else { return Ok(false) };
+        Ok(intent::others_in_menu(&self.editor.volume()?, &self.record.operation)? != *menu)
     }
 
     /// Before the commit: the name that was prepared for the old content goes, then the renames are taken back through the
@@ -365,13 +380,7 @@ fn clean(editor: &mut Editor<'_>, record: Option<&Record>, done: &mut Recovery) 
     if let Some(p) = health.problems.iter().find(|p| p.class == ProblemClass::Damage) {
         return Err(beyond_recovery(&p.what));
     }
-    for (path, slots) in &health.orphan_slots {
-        for slot in editor.directory(path)?.orphans {
-            editor.clear(path, &(slot..slot + 1))?;
-        }
-        editor.barrier()?;
-        done.actions.push(format!("cleared {slots} orphaned name slots in /{}", path.trim_start_matches('/')));
-    }
+    clear_orphans(editor, &health, done)?;
     for dot in &health.wrong_dots {
         editor.set_first_cluster(&dot.path, dot.slot, dot.cluster)?;
         editor.barrier()?;
@@ -385,6 +394,17 @@ fn clean(editor: &mut Editor<'_>, record: Option<&Record>, done: &mut Recovery) 
         done.actions.push("wrote a new FSInfo sector: the old one had no valid signatures".into());
     } else if health.fsinfo_stale || freed > 0 {
         write_fsinfo(editor, done)?;
+    }
+    Ok(())
+}
+
+fn clear_orphans(editor: &Editor<'_>, health: &Health, done: &mut Recovery) -> Result<()> {
+    for (path, slots) in &health.orphan_slots {
+        for slot in editor.directory(path)?.orphans {
+            editor.clear(path, &(slot..slot + 1))?;
+        }
+        editor.barrier()?;
+        done.actions.push(format!("cleared {slots} orphaned name slots in /{}", path.trim_start_matches('/')));
     }
     Ok(())
 }

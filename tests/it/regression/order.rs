@@ -146,7 +146,7 @@ fn issue11_1_every_state_of_drawn_operations_starts_the_old_image_or_the_new_one
 /// A menu and what to do with it.
 fn draw(random: &mut Random) -> (Esp, Operation) {
     const VERSIONS: [&str; 4] = ["v1.11.0", "v1.12.3", "v1.12.4", "v1.13.0"];
-    let loader = random.pick(&["252.4", "254.1", "257.9-talos", "258", "260"]);
+    let loader = random.pick(&["252.4", "254.1", "257.9-talos", "258", "260", "262.1"]);
     let mut esp = Esp::with_loader(loader);
     let mut names = Vec::new();
     for n in 0..1 + random.below(5) {

@@ -384,6 +384,35 @@ fn issue11_3_a_strangers_file_under_any_name_of_the_operation_survives_recover()
     assert!(tried > 500, "{tried}");
 }
 
+/// Found by ten million drawn states: the order of the renames was found for the menu as it was, and a `talosctl upgrade` between
+/// the power cut and `recover` had put another entry there, which then came to the front.
+#[test]
+fn issue11_where_somebody_else_changed_the_menu_recover_leaves_it() {
+    let volume = esp();
+    let has = |medium: &Overlay<'_>, name: &str| files(medium).contains_key(&format!("/{LINUX_DIR}/{name}"));
+    let mut tried = 0;
+    for state in cut_states(&volume, tidy) {
+        // The file that somebody adds, and whether it is an entry of the menu.
+        for (other, is_entry) in [("New.efi", true), ("New+3.EFI", true), ("README.txt", false), ("New.efi.bak", false)]
+        {
+            let medium = Overlay::new(&state);
+            if !has(&medium, TWIN) {
+                continue;
+            }
+            let mut editor = Editor::open(&medium).unwrap();
+            editor.make_file(LINUX_DIR, other, b"another", STAMP).unwrap();
+            editor.write_fsinfo().unwrap();
+            let done = recover(&medium).unwrap().actions;
+            assert_eq!(has(&medium, TWIN), is_entry, "{other}: {done:?}");
+            assert_eq!(done.iter().any(|a| a.contains("other entries")), is_entry, "{other}: {done:?}");
+            assert!(has(&medium, other) && !has(&medium, INTENT_NAME));
+            assert!(recover(&medium).unwrap().actions.is_empty());
+            tried += 1;
+        }
+    }
+    assert!(tried > 3, "{tried}");
+}
+
 #[test]
 fn issue11_3_a_file_that_was_rewritten_in_place_is_not_deleted() {
     let volume = esp();

@@ -111,11 +111,13 @@ impl Exploration<'_> {
         let mut recording = recorder.into_recording();
         let mut found: Vec<Violation> =
             recording.misuse.iter().map(|detail| violation("misuse of the medium", detail)).collect();
-        if let Err(e) = result {
+        if let Err(e) = &result {
             found.push(violation("recover failed", e.to_string()));
         } else {
             let report = self.checker.check(&recording.frame);
-            found.extend(self.promise.judge_recovered(&recording.frame, &report, moved));
+            let told = result.map(|done| done.actions.join("; ")).unwrap_or_default();
+            let judged = self.promise.judge_recovered(&recording.frame, &report, moved);
+            found.extend(judged.into_iter().map(|v| violation(v.kind, format!("{} [{told}]", v.detail))));
             let again = Recorder::new(recording.frame);
             if let Err(e) = recover(&again) {
                 found.push(violation("second recover failed", e.to_string()));

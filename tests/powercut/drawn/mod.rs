@@ -61,6 +61,18 @@ fn every_drawn_operation_keeps_every_promise() {
     assert!(counts.violations.is_empty(), "{:?}", counts.violations.keys());
 }
 
+/// Scenarios in which ten million states had violations: equal entries that change places when a rename is undone (28907, 34929),
+/// entries that somebody added before `recover` (4711, 15086, 19733), a directory without room for the slots of a name that was
+/// cut (16426, 24285, 31700).
+#[test]
+fn issue11_scenarios_that_once_failed_keep_every_promise() {
+    for seed in [4711, 15086, 16426, 19733, 24285, 28907, 31700, 34929] {
+        let mut counts = Counts::default();
+        Scenario::new(seed, &mut counts, false).run();
+        assert!(counts.violations.is_empty(), "POWERCUT_SCENARIO={seed}: {:?}", counts.violations);
+    }
+}
+
 /// With the safety taken out of the order of the steps, some state boots a third image, or nothing.
 #[test]
 fn every_mistake_in_the_order_is_caught() {
