@@ -68,13 +68,14 @@ impl DiskRequest {
         };
         context.is_xbootldr = this.kind.is_xbootldr();
         let xbootldr = target.xbootldr().map(|p| p.number);
+        let mut left = MAX_TABLES;
         for p in target.table().map_or(std::slice::from_ref(this), |table| &table.partitions) {
             if p.number == this.number {
                 context.add_this(volume(p));
                 continue;
             }
             let is_xbootldr = xbootldr == Some(p.number);
-            let unknown = match holds(target, p) {
+            let unknown = match holds(target, p, &mut left) {
                 Ok(Holds::Fat(files)) => {
                     context.add(volume(p), *files, is_xbootldr);
                     continue;
@@ -109,7 +110,11 @@ enum Holds {
     Nothing,
 }
 
-fn holds(target: &Target, partition: &Partition) -> Result<Holds> {
+/// Allocation tables of other partitions are kept up to so many bytes.
+const MAX_TABLES: u64 = 64 << 20;
+
+/// `left`: bytes of tables that may still be kept.
+fn holds(target: &Target, partition: &Partition, left: &mut u64) -> Result<Holds> {
     let source = target.open_partition(partition)?;
     if !fat::is_fat(&source)? {
         if let Some(other) = disk::file_system(&source)? {
@@ -121,6 +126,8 @@ fn holds(target: &Target, partition: &Partition) -> Result<Holds> {
     }
     // One that is damaged is no partition without files: that it cannot be opened is an error. Whether a firmware reads what is
     // read here from a backup, or as far as it is there, is not known.
+    let table = fat::Geometry::read(&source)?.fat_bytes;
+    *left = left.checked_sub(table).ok_or_else(|| Error::rejected("there are more partitions than are looked at"))?;
     let volume = fat::Volume::open(source)?;
     let geometry = volume.geometry();
     if let Some(why) = &geometry.lost_boot_sector {

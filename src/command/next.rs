@@ -1,6 +1,7 @@
 //! What is left to do once the ESP is as it should be: things on the node, in order, as commands to copy.
 
 use crate::disk::{Shape, Target};
+use crate::doctor::DiskWords;
 use crate::uki::Family;
 use crate::verify::{Extension, waits};
 use serde::Serialize;
@@ -21,6 +22,8 @@ pub struct NextStep {
 pub(super) struct After<'a> {
     /// Where the change was made.
     pub(super) target: &'a Target,
+    /// How commands name it.
+    pub(super) words: &'a DiskWords,
     /// Whether a copy was changed (`--out`): then the way back is the image that was given.
     pub(super) on_a_copy: bool,
     /// The node's name or address, as `talosctl -n` takes it.
@@ -51,7 +54,7 @@ impl After<'_> {
         }
         if !self.on_a_copy {
             steps.push(NextStep {
-                command: Some(format!("bootsurgeon restore {}", self.target.path.display())),
+                command: Some(self.words.command("restore", "").trim_matches('`').to_owned()),
                 why: "the way back".into(),
             });
         }
@@ -104,8 +107,10 @@ mod tests {
         std::fs::write(&path, zstd::decode_all(&packed[..]).unwrap()).unwrap();
         let target = Target::find(&path, None).unwrap();
         let extensions = [Extension { name: "tailscale".into(), version: "1.90.6".into() }];
+        let words = DiskWords::new(&path, &path, None, None);
         let after = After {
             target: &target,
+            words: &words,
             on_a_copy: false,
             node: Some("altra"),
             family: Family::Talos,

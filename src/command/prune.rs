@@ -8,7 +8,7 @@ use crate::Result;
 use crate::block::ReadAt;
 use crate::disk::Target;
 use crate::esp::{FileKind, Inventory};
-use crate::plan::{PrunePlan, PruneWishes};
+use crate::plan::{PrunePlan, PruneWishes, refuse_unreached};
 use crate::surgery::open_healthy;
 use serde::Serialize;
 
@@ -56,6 +56,9 @@ impl Prune {
         }
         let mut esp = Inventory::read_in(target.open()?, variables, self.disk.context(target, &vars, None))?;
         esp.refuse_unsafe()?;
+        for warning in refuse_unreached(&esp)? {
+            ui.event(Event::Warning(warning));
+        }
         if self.disk.efivars.is_named() || started_from(target, &vars) {
             // The firmware's refusal is as final as a file that is cut off.
             for (name, why) in refused_images(&esp, &vars)? {

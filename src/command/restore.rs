@@ -180,8 +180,10 @@ impl Restore {
         let verified = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
         let outcome = order.restore(editor, &name, verified)?;
         confirm_on_medium(opened.medium(), &outcome.operation, &esp, [plan.boot_after.as_deref(); 2])?;
+        let words = self.disk.words(target, esp.arch());
         let after = After {
             target,
+            words: &words,
             on_a_copy: self.change.out.is_some(),
             node: self.node.as_deref(),
             family: report.family,

@@ -15,7 +15,7 @@ use crate::packed::Packing;
 use crate::pe::Arch;
 use crate::plan::room_for_one_more;
 use crate::surgery::LostChain;
-use crate::uki::{Companion, CompanionKind, Host};
+use crate::uki::{Companion, CompanionKind, Companions, Host};
 use serde::Serialize;
 
 /// The request: a disk.
@@ -373,9 +373,7 @@ impl BesideReport {
     fn of<S: ReadAt>(esp: &Inventory<S>, companion: &Companion) -> Self {
         let addon = esp.addons.get(&companion.path);
         let says = addon.and_then(|a| a.as_ref().ok());
-        let has_it = |file: &&EspFile| {
-            file.kind == FileKind::Uki && esp.companions.of(file.name()).any(|c| c.path == companion.path)
-        };
+        let has_it = |file: &&EspFile| file.kind == FileKind::Uki && Companions::is_for(companion, file.name());
         let taken = |file: &&EspFile| {
             companion.kind != CompanionKind::Addon
                 || file

@@ -324,8 +324,10 @@ impl<S: ReadAt> Job<'_, S> {
         let done = staged.commit(&plan.order("swap", self.time))?;
         confirm_on_medium(medium, &done.operation, self.esp, [plan.boot_after.as_deref(); 2])?;
         let sha256 = judged.image.sha256.clone();
+        let words = self.swap.disk.words(self.target, self.esp.arch());
         let after = After {
             target: self.target,
+            words: &words,
             on_a_copy: self.swap.change.out.is_some(),
             node: self.swap.node.as_deref(),
             family: judged.family,

@@ -51,6 +51,11 @@ pub fn examine_esp<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     if esp.health.is_damaged() {
         return findings; // nothing is written until it is mended, so there is nothing else to recommend
     }
+    // Where something else starts, it may start any of these images: what a menu would make of them recommends nothing.
+    let is_bare = !esp.context.knows_disk() && esp.loader.is_none();
+    if !esp.is_read(World::Later) && !is_bare {
+        return findings;
+    }
     let upgrades = upgrade::findings(view);
     let half_done = upgrades.iter().any(|f| f.id == "half-done-upgrade" || f.id == "newer-not-default");
     findings.extend(upgrades);
@@ -270,7 +275,18 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     let file = entry.file.as_deref().and_then(|name| esp.file(name));
-    let way_out = || format!("{}, or {}", words.command("restore", ""), words.swap_from_factory());
+    // What is there already comes first.
+    let is_kept = |f: &&EspFile| f.kind == FileKind::Backup && f.facts.is_some();
+    let is_sound = |f: &&EspFile| f.kind == FileKind::Uki && Some(f.name()) != entry.file.as_deref();
+    let here = match (esp.files.iter().find(is_kept), esp.files.iter().find(is_sound)) {
+        (Some(_), _) => Some(words.command("restore", "")),
+        (None, Some(sound)) => Some(words.swap_from_itself(sound.name())),
+        (None, None) => None,
+    };
+    let way_out = || match &here {
+        Some(here) => format!("{here}, or {}", words.swap_from_factory()),
+        None => words.swap_from_factory(),
+    };
     if let Some(file) = file.filter(|f| f.kind == FileKind::Broken) {
         findings.push(
             Finding::new(

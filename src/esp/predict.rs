@@ -180,7 +180,9 @@ impl<S: ReadAt> Inventory<S> {
     /// Whether the way of a world comes by a systemd-boot that reads this volume.
     #[must_use]
     pub fn is_read(&self, world: World) -> bool {
-        matches!(&self.way(world).end, End::Menu { at, .. } if at.volume == self.context.this())
+        // Firmware does not read a volume without its boot sector.
+        let is_readable = self.volume.geometry().lost_boot_sector.is_none();
+        is_readable && matches!(&self.way(world).end, End::Menu { at, .. } if at.volume == self.context.this())
     }
 
     /// What systemd-boot would start if `EFI/Linux` held these files: with the variables as they are, and with none.

@@ -30,7 +30,7 @@ pub struct WayToRoom {
     /// Bytes that it frees.
     pub frees_bytes: u64,
     /// What is lost beyond duplicates, files that were disabled, and versions that nothing starts.
-    pub loses: Option<&'static str>,
+    pub loses: Option<String>,
 }
 
 impl Room {
@@ -78,6 +78,6 @@ impl Room {
 }
 
 fn in_words(way: &WayToRoom, command: impl Fn(&str, &str) -> String) -> String {
-    let loses = way.loses.map_or(String::new(), |what| format!(" ({what})"));
+    let loses = way.loses.as_ref().map_or(String::new(), |what| format!(" ({what})"));
     format!("{}{loses}", command(way.command, way.options))
 }

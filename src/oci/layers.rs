@@ -1,6 +1,6 @@
 //! The UKIs in the layers of an image: the top layer first, because it hides what has the same path below.
 
-use super::layout::{Layout, check};
+use super::layout::{Layout, Names, check};
 use super::{Layer, Verified};
 use crate::block::FileSource;
 use crate::pe::Head;
@@ -21,6 +21,8 @@ const MAX_BYTES: u64 = 2 << 30;
 const MAX_LAYER: u64 = 64 << 30;
 /// Most members of a layer, and most paths that are remembered as hidden.
 const MAX_MEMBERS: usize = 1 << 20;
+/// Most bytes of these paths.
+const MAX_REMEMBERED: usize = 32 << 20;
 
 /// Path and content of every UKI.
 pub(super) fn ukis(layout: &Layout, layers: &[Layer], cancel: &AtomicBool) -> Result<Vec<(String, Arc<FileSource>)>> {
@@ -70,13 +72,16 @@ fn look(
     let mut here = Hidden::default();
     let mut archive = tar::Archive::new(unpacked.take(MAX_LAYER));
     let mut kept = Vec::new();
-    for (n, entry) in archive.entries().map_err(|e| blame.error(&e))?.enumerate() {
+    let (mut names, mut remembered) = (Names::default(), 0);
+    for (n, entry) in archive.entries().map_err(|e| blame.error(&e))?.raw(true).enumerate() {
         let mut entry = entry.map_err(|e| blame.error(&e))?;
-        if n >= MAX_MEMBERS {
+        let Some(path) = names.of(&mut entry).map_err(|e| blame.error(&e))? else { continue };
+        if is_candidate(&path) || path.contains(".wh.") {
+            remembered += path.len();
+        }
+        if n >= MAX_MEMBERS || remembered > MAX_REMEMBERED {
             return Err(Error::new(Code::Unsupported, "it has more members than are looked at"));
         }
-        let path =
-            String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").trim_end_matches('/').to_owned();
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
         if name == ".wh..wh..opq" {
             here.folders.insert(folder.to_owned());

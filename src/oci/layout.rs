@@ -115,15 +115,59 @@ fn is_tar(path: &Path) -> Result<bool> {
     Ok(head.get(257..262) == Some(b"ustar"))
 }
 
+/// Longest name of a member in bytes, and longest extended header.
+const MAX_NAME: u64 = 64 << 10;
+
+/// The names of the members of an archive, which is read raw: the crate itself reads a long name whole into memory, however long
+/// it says that it is.
+#[derive(Default)]
+pub(super) struct Names(Option<Vec<u8>>);
+
+impl Names {
+    /// The name of this member; `None` where it is no member, but says something of the next one (the `L` of GNU, and the `x` of
+    /// PAX with `path`) or of all.
+    pub(super) fn of<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> std::io::Result<Option<String>> {
+        let kind = entry.header().entry_type();
+        if kind.is_gnu_longname() || kind.is_pax_local_extensions() {
+            if entry.size() > MAX_NAME {
+                return Err(std::io::Error::other(format!("a name of {} bytes", entry.size())));
+            }
+            let mut bytes = Vec::new();
+            entry.take(MAX_NAME).read_to_end(&mut bytes)?;
+            if kind.is_gnu_longname() {
+                let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+                self.0 = Some(bytes[..end].to_vec());
+            } else {
+                for extension in tar::PaxExtensions::new(&bytes) {
+                    let extension = extension?;
+                    match extension.key_bytes() {
+                        b"path" => self.0 = Some(extension.value_bytes().to_vec()),
+                        b"size" => return Err(std::io::Error::other("a member of 8 GiB or more")),
+                        _ => {}
+                    }
+                }
+            }
+            return Ok(None);
+        }
+        if kind.is_gnu_longlink() || kind.is_pax_global_extensions() {
+            return Ok(None);
+        }
+        let name = self.0.take().unwrap_or_else(|| entry.path_bytes().into_owned());
+        Ok(Some(String::from_utf8_lossy(&name).trim_start_matches("./").trim_end_matches('/').to_owned()))
+    }
+}
+
 /// The regular files of an archive.
 fn members(path: &Path) -> Result<BTreeMap<String, (u64, u64)>> {
     let mut members = BTreeMap::new();
     let mut archive = tar::Archive::new(File::open(path)?);
-    for entry in archive.entries_with_seek()?.take(MAX_MEMBERS) {
-        let entry = entry
-            .map_err(|e| Error::rejected(format!("the archive is damaged: {e}")).advise("fetch the image again"))?;
+    let damaged =
+        |e: std::io::Error| Error::rejected(format!("the archive is damaged: {e}")).advise("fetch the image again");
+    let mut names = Names::default();
+    for entry in archive.entries_with_seek()?.raw(true).take(MAX_MEMBERS) {
+        let mut entry = entry.map_err(damaged)?;
+        let Some(name) = names.of(&mut entry).map_err(damaged)? else { continue };
         if entry.header().entry_type().is_file() {
-            let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
             members.insert(name, (entry.raw_file_position(), entry.size()));
         }
     }

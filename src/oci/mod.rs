@@ -112,7 +112,8 @@ pub fn open(path: &Path, pin: Option<&str>, cancel: &AtomicBool) -> Result<Optio
         let index: Manifest = layout.json("index.json", None)?;
         let mut images = Vec::new();
         collect(&layout, index.manifests, pin, pin.is_none(), 0, &mut seen, &mut images)?;
-        images
+        // What Docker saves can be both.
+        if images.is_empty() && layout.has("manifest.json") { saved(&layout, pin, &mut seen)? } else { images }
     } else {
         saved(&layout, pin, &mut seen)?
     };
@@ -154,7 +155,7 @@ fn collect(
         }
         // Signatures and attestations are kept as images for no platform.
         let platform = descriptor.platform.filter(|p| p.os != "unknown");
-        let layers: Vec<_> = manifest.layers.into_iter().filter(|l| l.media_type.contains(".layer")).collect();
+        let layers: Vec<_> = manifest.layers.into_iter().filter(|l| is_layer(&l.media_type)).collect();
         if !taken || layers.is_empty() {
             continue;
         }
@@ -167,6 +168,11 @@ fn collect(
         images.push((format!("the OCI image {}{on}", descriptor.digest), layers));
     }
     Ok(())
+}
+
+/// `application/vnd.oci.image.layer.v1.tar+gzip`, `application/vnd.docker.image.rootfs.diff.tar.gzip`.
+fn is_layer(media_type: &str) -> bool {
+    media_type.contains(".layer") || media_type.contains("rootfs.diff.tar")
 }
 
 /// The images of `docker save`, whose layers are held against the configuration, which is named by its digest.

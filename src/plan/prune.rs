@@ -1,6 +1,6 @@
 //! Which files leave the menu although nothing new comes.
 
-use super::reach::refuse_xbootldr;
+use super::reach::refuse_unreached;
 use super::states::keeps_booting;
 use super::{Rename, old_backups, refuse_long_names, started_last, steps};
 use crate::block::ReadAt;
@@ -61,10 +61,10 @@ impl PrunePlan {
     /// one fallback.
     ///
     /// # Errors
-    /// [`crate::Kind::Unsafe`] when the board would start something else afterwards, or what is in the menu is not known; [`crate::Kind::Io`] when part of the
-    /// ESP could not be read.
+    /// [`crate::Kind::Unsafe`] when the board would start something else afterwards or starts something else than these images (that
+    /// may start any of them), or what is in the menu is not known; [`crate::Kind::Io`] when part of the ESP could not be read.
     pub fn make<S: ReadAt>(esp: &Inventory<S>, wishes: &PruneWishes) -> Result<Self> {
-        refuse_xbootldr(esp)?;
+        let _unsure = refuse_unreached(esp)?;
         esp.refuse_unreadable()?;
         let roles = roles(&esp.worlds[0], &esp.variables);
         let mut keep: Vec<(String, String)> = Vec::new();

@@ -22,17 +22,28 @@ pub fn room<S: ReadAt>(esp: &Inventory<S>, needed_bytes: u64, time: u64) -> Resu
     let largest = usage(&esp.volume, &[LINUX_DIR])?;
     let mut room = Room { free_bytes: esp.volume.free_bytes(), needed_bytes, largest, way: None };
     let cluster = u64::from(esp.volume.geometry().cluster_bytes);
+    let mut harsh = Vec::new();
     for (options, keep_backups, loses) in PRUNES {
         let wishes = PruneWishes { delete: true, keep_backups, no_fallback: false, time };
         // A plan that is refused frees nothing.
         let Ok(plan) = PrunePlan::make(esp, &wishes) else { continue };
         let of = |name: &String| esp.file(name).map_or(0, |f| u64::from(f.entry.bytes).next_multiple_of(cluster));
         let frees_bytes: u64 = plan.delete.iter().map(of).sum();
-        room.consider(WayToRoom { command: "prune", options, frees_bytes, loses });
+        let sound: Vec<&str> = plan.delete.iter().filter(|n| is_sound(esp, n)).map(String::as_str).collect();
+        let loses = loses.map(str::to_owned);
+        if sound.is_empty() {
+            room.consider(WayToRoom { command: "prune", options, frees_bytes, loses });
+        } else {
+            // One of them may be the image that somebody wants in place.
+            let gone = format!("{} would start and goes for good", sound.join(", "));
+            let loses = Some(loses.map_or(gone.clone(), |other| format!("{gone}; {other}")));
+            harsh.push(WayToRoom { command: "prune", options, frees_bytes, loses });
+        }
     }
     let lost = esp.lost.others.iter().map(|chain| chain.bytes).sum();
-    let loses = Some("lost chains: look at what they are first");
+    let loses = Some("lost chains: look at what they are first".to_owned());
     room.consider(WayToRoom { command: "recover", options: "--free-lost", frees_bytes: lost, loses });
+    harsh.into_iter().for_each(|way| room.consider(way));
     Ok(room)
 }
 
@@ -53,6 +64,11 @@ pub fn room_for_one_more<S: ReadAt>(esp: &Inventory<S>, time: u64) -> Result<Opt
 pub fn beside<S: ReadAt>(esp: &Inventory<S>, bytes: u64) -> u64 {
     let cluster = u64::from(esp.volume.geometry().cluster_bytes);
     bytes.next_multiple_of(cluster).saturating_add(3 * cluster)
+}
+
+/// Whether a file is an image of the menu that would start.
+fn is_sound<S: ReadAt>(esp: &Inventory<S>, name: &str) -> bool {
+    esp.file(name).is_some_and(|f| f.kind == FileKind::Uki)
 }
 
 impl Room {

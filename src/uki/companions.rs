@@ -73,6 +73,9 @@ impl Companion {
     }
 }
 
+/// No more companion files than this are looked at, give or take a directory.
+const MAX_ALL: usize = 4096;
+
 /// What the name of a directory beside an image ends in, behind the image's own name.
 const SUFFIX: &str = ".extra.d";
 
@@ -103,6 +106,10 @@ impl Companions {
         for directory in list(LINUX)?.into_iter().filter(|e| e.is_dir() && named(&e.name)).take(MAX) {
             let path = format!("{LINUX}/{}", directory.name);
             all.extend(taken(list(&path)?, &path, Some(&directory.name)));
+            // Of a directory that is named a thousand times nobody can want more.
+            if all.len() > MAX_ALL {
+                break;
+            }
         }
         Ok(Self(all))
     }
@@ -111,6 +118,12 @@ impl Companions {
     pub fn of<'a>(&'a self, uki: &str) -> impl Iterator<Item = &'a Companion> {
         let own = format!("{}{SUFFIX}", without_counter(uki));
         self.0.iter().filter(move |c| c.directory.as_ref().is_none_or(|directory| same_name(directory, &own)))
+    }
+
+    /// Whether the stub adds it to the image of this name.
+    #[must_use]
+    pub fn is_for(companion: &Companion, uki: &str) -> bool {
+        companion.directory.as_ref().is_none_or(|d| same_name(d, &format!("{}{SUFFIX}", without_counter(uki))))
     }
 
     /// Those of [`Self::of`] that lie beside the image and are for it alone.

@@ -219,3 +219,27 @@ fn rimage_factory_596_whatever_is_changed_in_an_image_is_found() {
     std::fs::remove_file(image.join("manifest.json")).unwrap();
     verify(&lab, &image).fails(3, &["a folder without an OCI image"]);
 }
+
+/// A member that says that the next one's name is a gigabyte long: no archive may take the memory that it asks for.
+#[test]
+fn rimage_factory_596_a_name_without_end_is_refused() {
+    let lab = Lab::new();
+    for kind in [tar::EntryType::GNULongName, tar::EntryType::XHeader] {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("././@LongLink").unwrap();
+        header.set_entry_type(kind);
+        header.set_size(1 << 30);
+        header.set_cksum();
+        // As a whole archive, which is full of holes, and in a layer.
+        let archive = lab.path("bomb.tar");
+        std::fs::write(&archive, header.as_bytes()).unwrap();
+        crate::cli::truncate(&archive, (1 << 30) + 2048);
+        let _ = verify(&lab, &archive).fails(3, &["a name of 1073741824 bytes"]);
+        let layer = [header.as_bytes().as_slice(), &[b'a'; 4096]].concat();
+        let layout = Layout::new(lab.path("layout"));
+        let image = layout.image("arm64", &[("tar", layer.clone(), layer)]);
+        layout.index(&[image]);
+        let _ = verify(&lab, &layout.0).fails(3, &["a name of 1073741824 bytes"]);
+        std::fs::remove_dir_all(&layout.0).unwrap();
+    }
+}

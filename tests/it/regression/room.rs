@@ -100,13 +100,14 @@ fn issue14_8_what_is_recommended_for_room_makes_it() {
     if !tools(&["mmd", "mcopy"]) {
         return;
     }
-    let cases: [(&[Filling], bool, &str); 8] = [
+    let cases: [(&[Filling], bool, &str); 9] = [
         (&[Disabled], true, "prune"),
         (&[Duplicates, Capsules], true, "prune"),
         (&[Backups], true, "--keep-backups 1"),
         (&[Backups, Disabled], true, "--delete`"),
         (&[Lost], true, "recover"),
-        (&[Lost, Folder, Duplicates], true, "prune"),
+        (&[Lost, Folder, Duplicates], true, "recover"),
+        (&[Duplicates], true, "Talos-v1.12.4~3.efi would start and goes for good"),
         (&[Folder], false, ""),
         (&[Capsules, Folder], false, ""),
     ];

@@ -70,6 +70,16 @@ fn rtalos_11885_grub_starts_and_a_swap_is_refused_in_a_dry_run_too() {
     assert_eq!((&report["boot"]["selected"], &report["boot"]["starts"]), (&Value::Null, &"GRUB 2.12".into()));
     assert!(said(&board, &disk).contains("Starts GRUB 2.12"));
     refused(&board, &disk, "GRUB 2.12");
+    // GRUB may start any file of EFI/Linux: none goes, and nothing is recommended by a menu that nobody sees.
+    let before = std::fs::read(board.lab.path(&disk)).unwrap();
+    for how in ["--dry-run", "--yes"] {
+        let prune = ["prune", &disk, "--delete", "--no-fallback", "--efivars", "vars", how];
+        let ran = board.run(&prune);
+        assert_eq!(ran.status.code(), Some(4), "{ran:?}");
+    }
+    assert!(before == std::fs::read(board.lab.path(&disk)).unwrap());
+    let ids: Vec<&str> = report["findings"].as_array().unwrap().iter().filter_map(|f| f["id"].as_str()).collect();
+    assert!(!ids.iter().any(|id| ["half-done-upgrade", "duplicates", "no-room"].contains(id)), "{ids:?}");
     let doctor = board.json(&["doctor", &disk, "--efivars", "vars", "--json"]);
     assert!(doctor["firmware_starts"].as_str().unwrap().contains("GRUB 2.12"), "{doctor}");
 }
