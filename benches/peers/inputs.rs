@@ -24,7 +24,7 @@ const EXTENSION: usize = 48_000_000;
 const ESP_AT: u64 = 1;
 const ESP_MIB: u64 = 1536;
 /// Changes with what is made here, so that older inputs are made anew.
-const EDITION: &str = "2";
+const EDITION: &str = "3";
 /// The canonical schematic of the initrd's last layer.
 const SCHEMATIC: &str =
     "customization:\n    systemExtensions:\n        officialExtensions:\n            - siderolabs/tailscale\n";
@@ -198,7 +198,11 @@ impl Inputs {
         for (uki, name) in ukis {
             self.sh(&[&"mcopy", &"-i", &volume, uki, &format!("::/EFI/Linux/{name}")])?;
         }
-        Ok(())
+        // Without a boot loader nothing starts these images, and a swap is refused.
+        let loader = self.folder.join("loader.efi");
+        let magic = "#### LoaderInfo: systemd-boot 257.9-talos ####\0";
+        fs::write(&loader, Builder::new(Arch::Arm64).section(".text", [0xC3]).section(".sdmagic", magic).build())?;
+        self.sh(&[&"mcopy", &"-i", &volume, &loader, &"::/EFI/BOOT/BOOTAA64.EFI"])
     }
 }
 
