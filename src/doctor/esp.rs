@@ -97,8 +97,8 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
             Finding::new(
                 Severity::Warning,
                 "fat-leftovers",
-                format!("leftovers of something that was interrupted: {what}"),
-                "no file depends on them; they take room, and nothing is written until they are gone",
+                format!("the file system is not tidy, by an interruption or a careless program: {what}"),
+                "no file depends on it; nothing else is written until it is put right",
             )
             .then(words.command("recover", "")),
         );

@@ -62,7 +62,7 @@ pub fn refuse_unhealthy(health: &Health) -> Result<()> {
     let what: Vec<&str> =
         health.problems.iter().filter(|p| p.class != ProblemClass::Note).take(4).map(|p| p.what.as_str()).collect();
     let advice = match (health.is_damaged(), health.remedy) {
-        (false, _) => "run `recover` first: it takes these leftovers away",
+        (false, _) => "run `recover` first: it puts this right",
         (true, Remedy::Recover) => "run `recover` first: it puts the boot sector back",
         (true, Remedy::AskedFsck) => {
             "look at it with `doctor`; `fsck.fat -r` from another system asks which copy of the boot sector is right"

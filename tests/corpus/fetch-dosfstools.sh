@@ -9,9 +9,9 @@ set -eu
 dir=${1:?usage: fetch-dosfstools.sh DIR}
 mirror=$("$(dirname "$0")/../support/mirror.sh")
 suite=${DEBIAN_SUITE:-bookworm}
-mkdir -p "$dir/work/state/lists/partial" "$dir/work/cache/archives/partial" "$dir/work/source"
+mkdir -p "$dir/apt/state/lists/partial" "$dir/apt/cache/archives/partial" "$dir/apt/source"
 dir=$(cd "$dir" && pwd)
-work=$dir/work
+work=$dir/apt
 : >"$work/status"
 echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/sources.list"
 cat >"$work/apt.conf" <<CONF

@@ -18,7 +18,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 /// What fsck.fat says and `Health` does not count against a volume: (part of fsck.fat's line, why not).
-const FSCK_ALONE: [(&str, &str); 15] = [
+const FSCK_ALONE: [(&str, &str); 13] = [
     ("out of range", "of lost chains, which are a note; in a file's chain it is damage, whatever is listed here"),
     ("Reclaim", "a note: lost chains may be the last copy of a file, and are kept until somebody decides"),
     ("Dirty bit is set", "a note: Linux sets it on every mount; with all else in order nothing is wrong"),
@@ -29,8 +29,6 @@ const FSCK_ALONE: [(&str, &str); 15] = [
     ("Free cluster summary", "a note: no reader depends on FSInfo, and the next operation writes it anew"),
     ("Filesystem is FAT32 according to", "a note: FAT32 with few clusters is what Talos makes of a small ESP"),
     ("FSINFO sector has bad magic number(s)", "a note: readers that find no signatures count for themselves"),
-    ("Invalid '.' entry in the first slot", "a note where it has no cluster; in every other case it is damage"),
-    ("Invalid '..' entry in the second slot", "a note where it leads to the root; in every other case it is damage"),
     ("space for", "a note: Linux and this program leave clusters alone that the table has no entries for"),
     ("label", "the labels of boot sector and root directory may differ or be two; nobody boots by them"),
     ("Is a dot with no 8.3 name flag set", "a convention of dosfstools about a byte that nobody reads in `.`"),
@@ -406,10 +404,10 @@ fn cases() -> Vec<Case> {
         case("directory with a size", any, |i| i.set_size("EMPTY", 512), Damage),
         case("directory without a cluster", any, |i| i.set_first("EMPTY", 0), Damage),
         case("`.` of another directory", any, |i| { let at = i.slot("EMPTY", 0); i.put(at + 26, &[2, 0]); }, Damage),
-        case("`.` of no cluster", any, |i| { let at = i.slot("EMPTY", 0); i.put(at + 26, &[0, 0]); }, Note),
+        case("`.` of no cluster", any, |i| { let at = i.slot("EMPTY", 0); i.put(at + 26, &[0, 0]); }, Leftover),
         case("`..` of another directory", any, |i| { let at = i.slot("EFI/Linux", 1); i.put(at + 26, &[9, 0]); }, Damage),
-        case("`..` of no cluster", any, |i| { let at = i.slot("EFI/Linux", 1); i.put(at + 26, &[0, 0]); }, Note),
-        case("`..` to the root by its cluster", fat32, |i| { let at = i.slot("EFI", 1); i.put(at + 26, &[2, 0]); }, Note),
+        case("`..` of no cluster", any, |i| { let at = i.slot("EFI/Linux", 1); i.put(at + 26, &[0, 0]); }, Leftover),
+        case("`..` to the root by its cluster", fat32, |i| { let at = i.slot("EFI", 1); i.put(at + 26, &[2, 0]); }, Leftover),
         case("`.` renamed", any, |i| { let at = i.slot("EMPTY", 0); i.put(at, b"X"); }, Damage),
         case("`..` renamed", any, |i| { let at = i.slot("EMPTY", 1); i.put(at, b"XX"); }, Damage),
         case("`.` deleted", any, |i| { let at = i.slot("EMPTY", 0); i.put(at, &[0xE5]); }, Damage),

@@ -284,7 +284,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
             Some(right) if right == cluster => {}
             Some(wrong) if wrong == 0 || wrong == root => {
                 self.found(
-                    ProblemClass::Note,
+                    ProblemClass::Leftover,
                     ProblemKind::DotEntries,
                     format_args!(
                         "{path}: {shown:?} leads to cluster {wrong} instead of {cluster}; nothing is found by it"

@@ -264,6 +264,47 @@ fn issue14_7_a_boot_sector_of_any_noise_costs_no_file() {
     assert!(restored > 12, "{restored} {refused}");
 }
 
+/// FSInfo, `.` and `..` are mended by writes of their own, and the power may go before and after each.
+#[test]
+fn issue14_7_what_recover_mends_beside_a_record_may_be_cut_at_any_write() {
+    let volume = with_files(&std::fs::read(Lab::new().fixture("fat/fat32-few-clusters.img.zst")).unwrap());
+    let sound = Volume::open(&volume).unwrap();
+    let fsinfo = sound.geometry().fsinfo_offset.unwrap() as usize;
+    let dots = ["EFI", "EFI/Linux"]
+        .map(|path| sound.geometry().cluster_offset(sound.find(path).unwrap().unwrap().first_cluster) as usize);
+    for (what, state, with_dots) in
+        [("FSInfo and dots", volume.clone(), true), ("FSInfo in an interrupted volume", interrupted(&volume), false)]
+    {
+        let expected = Overlay::new(&state);
+        recover(&expected).unwrap();
+        let expected = files(&expected);
+        let mut damaged = state.clone();
+        damaged[fsinfo..fsinfo + 4].fill(0);
+        for at in dots.into_iter().filter(|_| with_dots) {
+            damaged[at + 26..at + 28].fill(0);
+            damaged[at + 32 + 26..at + 32 + 28].fill(0);
+        }
+        let medium = Overlay::new(&damaged);
+        recover(&medium).unwrap();
+        let writes = medium.written.lock().unwrap().len();
+        assert!(writes >= if with_dots { 3 } else { 4 }, "{what}: {writes}");
+        for cut in 0..=writes {
+            let medium = Overlay::cut_after(&damaged, cut);
+            let _ = recover(&medium);
+            let after = medium.to_bytes();
+            let again = Overlay::new(&after);
+            recover(&again).unwrap_or_else(|e| panic!("{what}, cut after {cut}: {e}"));
+            assert!(files(&again) == expected, "{what}, cut after {cut}: files are lost or changed");
+            let health = Health::check(&Volume::open(&again).unwrap()).unwrap();
+            assert!(
+                health.is_healthy() && !health.fsinfo_lost && health.wrong_dots.is_empty(),
+                "{what}, cut after {cut}"
+            );
+            assert!(recover(&again).unwrap().actions.is_empty(), "{what}, cut after {cut}");
+        }
+    }
+}
+
 // ---- names that hold something else since ---------------------------------------------------------------------------
 
 const TARGET: &str = "Talos-v1.12.4.efi";

@@ -175,12 +175,13 @@ fn rnixpkgs_51150_dot_entries_without_a_cluster_are_said_and_mended() {
         }
     }
     let status = is_read(&lab, &disk);
-    assert_eq!(status["esp"]["healthy"], true, "{status:#}");
-    assert!(status["esp"]["notes"].to_string().contains("nothing is found by it"), "{status:#}");
-    bootsurgeon!("swap", disk, uki(&lab, IMAGE), "--yes").code(0);
+    assert!(status["esp"]["problems"].to_string().contains("nothing is found by it"), "{status:#}");
+    // Of a power cut there would be lost clusters as well, and then such entries may mean more: they are mended first.
+    bootsurgeon!("swap", disk, uki(&lab, IMAGE), "--yes").fails(4, &["run `recover` first"]);
     let done = bootsurgeon!("recover", disk, "--yes", "--json").code(0).json();
     assert!(done["actions"].to_string().contains("pointed"), "{done:#}");
     fsck_clean(&disk, ESP);
+    bootsurgeon!("swap", disk, uki(&lab, IMAGE), "--yes").code(0);
 }
 
 #[test]
