@@ -7,7 +7,7 @@ use crate::block::ReadAt;
 use crate::boot::{UkiFile, roles};
 use crate::bootpath::World;
 use crate::esp::{EspFile, FileKind, Inventory, disabled_of, linux_file};
-use crate::surgery::Tidying;
+use crate::surgery::{LINUX_DIR, Tidying};
 use crate::uki::Family;
 use crate::{Code, Error, Result};
 use serde::Serialize;
@@ -172,6 +172,11 @@ impl PrunePlan {
     /// The operation that carries the plan out.
     #[must_use]
     pub fn tidying(&self, time: u64) -> Tidying {
-        Tidying { command: "prune".to_owned(), time, steps: steps(&self.renames, &self.delete) }
+        Tidying {
+            command: "prune".to_owned(),
+            time,
+            directory: LINUX_DIR.to_owned(),
+            steps: steps(&self.renames, &self.delete),
+        }
     }
 }

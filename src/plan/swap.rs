@@ -7,7 +7,7 @@ use crate::boot::{Prediction, Skip, UkiFile, roles};
 use crate::bootpath::World;
 use crate::esp::{BackupName, EspFile, FileKind, Inventory, Runs, backup_of, disabled_of, linux_file, without_counter};
 use crate::fat::same_name;
-use crate::surgery::Order;
+use crate::surgery::{LINUX_DIR, Order};
 use crate::uki::Facts;
 use crate::uki::cmdline::{WIPE, parameters, wipes};
 use crate::{Code, Error, Result};
@@ -226,6 +226,7 @@ impl SwapPlan {
         Order {
             command: command.to_owned(),
             time,
+            directory: LINUX_DIR.to_owned(),
             before: before.to_vec(),
             target: self.target.clone(),
             backup: self.target_backup.clone(),

@@ -5,47 +5,57 @@
 //! holds. The chain is freed from its end, so that the rest of it can be followed from there; then the mark goes. Any system
 //! may overwrite a deleted entry; the clusters are then kept, as all lost clusters are that nothing accounts for.
 
-use super::LINUX_DIR;
 use super::lost::{free_from_the_end, is_wide};
 use super::record::Clusters;
 use crate::Result;
 use crate::block::{ReadAt, read_vec};
 use crate::fat::{Editor, Entry, Link, MARK, Run, Slot, Volume};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 
 const MAGIC: &[u8; 4] = b"BSRG";
 
-/// Deletes a file of `EFI/Linux`.
-pub(super) fn discard(editor: &mut Editor<'_>, entry: &Entry) -> Result<()> {
+/// Deletes a file of a directory.
+pub(super) fn discard(editor: &mut Editor<'_>, dir: &str, entry: &Entry) -> Result<()> {
     if entry.first_cluster == 0 {
-        return editor.remove(LINUX_DIR, entry);
+        return editor.remove(dir, entry);
     }
     let volume = editor.volume()?;
     let chain: Vec<u32> = volume.table().chain(entry.first_cluster)?.into_iter().flat_map(Run::clusters).collect();
     let mark = mark(&volume, entry.first_cluster, entry.bytes)?;
-    editor.remove_marked(LINUX_DIR, entry, mark)?;
+    editor.remove_marked(dir, entry, mark)?;
     free_from_the_end(editor, &chain)?;
-    editor.unmark(LINUX_DIR, entry.short_slot())
+    editor.unmark(dir, entry.short_slot())
 }
 
 /// Finishes deletions that were cut. Says what was done.
 pub(super) fn finish(editor: &mut Editor<'_>, lost: &[Run]) -> Result<Vec<String>> {
     let mut actions = Vec::new();
-    for (slot, chain) in cut(&editor.volume()?, lost)? {
+    for Cut { dir, slot, chain } in cut(&editor.volume()?, lost)? {
         free_from_the_end(editor, &chain)?;
-        editor.unmark(LINUX_DIR, slot)?;
+        editor.unmark(&dir, slot)?;
         actions.push(format!("finished a deletion that was cut: freed {} clusters", chain.len()));
     }
     Ok(actions)
 }
 
-/// The deletions that were cut: the marked slot, and what is left of the file's chain.
-pub(super) fn cut<S: ReadAt>(volume: &Volume<S>, lost: &[Run]) -> Result<Vec<(Slot, Vec<u32>)>> {
+/// A deletion that was cut.
+pub(super) struct Cut {
+    /// The directory of the file, from the root.
+    dir: String,
+    /// The marked slot in it.
+    slot: Slot,
+    /// What is left of the file's chain.
+    pub(super) chain: Vec<u32>,
+}
+
+/// The deletions that were cut.
+pub(super) fn cut<S: ReadAt>(volume: &Volume<S>, lost: &[Run]) -> Result<Vec<Cut>> {
     let lost = Clusters::of(lost.iter().copied());
     let mut all = Vec::new();
-    for (slot, first, bytes) in marked(volume)? {
+    for Marked { dir, slot, first, bytes, mark: found } in marked(volume)? {
         let mut chain = Vec::new();
-        if lost.contains(first) && marks_match(volume, slot, first, bytes)? {
+        if lost.contains(first) && found == mark(volume, first, bytes)? {
             let mut at = first;
             // A chain cannot be longer than the file was, whatever it has become.
             while lost.contains(at) && (chain.len() as u64) < volume.geometry().clusters_for(u64::from(bytes)) {
@@ -54,28 +64,47 @@ pub(super) fn cut<S: ReadAt>(volume: &Volume<S>, lost: &[Run]) -> Result<Vec<(Sl
                 at = next;
             }
         }
-        all.push((slot, chain));
+        all.push(Cut { dir, slot, chain });
     }
     Ok(all)
 }
 
-/// The marked entries of `EFI/Linux`: slot, first cluster, length.
-fn marked<S: ReadAt>(volume: &Volume<S>) -> Result<Vec<(Slot, u32, u32)>> {
-    let Some(directory) = volume.find_directory(LINUX_DIR)? else { return Ok(Vec::new()) };
-    let wide = is_wide(volume);
-    let entry = |slot: Slot| {
-        let raw = directory.slot(slot);
-        let half = |at: usize| u32::from(u16::from_le_bytes([raw[at], raw[at + 1]]));
-        let first = half(26) | if wide { half(20) << 16 } else { 0 };
-        let bytes = u32::from_le_bytes([raw[28], raw[29], raw[30], raw[31]]);
-        (raw[0] == 0xE5 && raw[1..=MAGIC.len()] == *MAGIC).then_some((slot, first, bytes))
-    };
-    Ok((0..directory.end()).filter_map(entry).collect())
+/// A deleted entry with a mark.
+struct Marked {
+    dir: String,
+    slot: Slot,
+    first: u32,
+    bytes: u32,
+    mark: [u8; MARK],
 }
 
-fn marks_match<S: ReadAt>(volume: &Volume<S>, slot: Slot, first: u32, bytes: u32) -> Result<bool> {
-    let Some(directory) = volume.find_directory(LINUX_DIR)? else { return Ok(false) };
-    Ok(directory.slot(slot)[1..=MARK] == mark(volume, first, bytes)?)
+/// The marked entries of all directories.
+fn marked<S: ReadAt>(volume: &Volume<S>) -> Result<Vec<Marked>> {
+    let wide = is_wide(volume);
+    let mut all = Vec::new();
+    let mut stack = vec![(String::new(), volume.root()?)];
+    // A directory that leads to itself would be walked for ever.
+    let mut seen = HashSet::new();
+    while let Some((dir, directory)) = stack.pop() {
+        for slot in 0..directory.end() {
+            let raw = directory.slot(slot);
+            if raw[0] != 0xE5 || raw[1..=MAGIC.len()] != *MAGIC {
+                continue;
+            }
+            let half = |at: usize| u32::from(u16::from_le_bytes([raw[at], raw[at + 1]]));
+            let first = half(26) | if wide { half(20) << 16 } else { 0 };
+            let bytes = u32::from_le_bytes([raw[28], raw[29], raw[30], raw[31]]);
+            let mut mark = [0; MARK];
+            mark.copy_from_slice(&raw[1..=MARK]);
+            all.push(Marked { dir: dir.clone(), slot, first, bytes, mark });
+        }
+        for entry in directory.entries.iter().filter(|e| e.is_dir() && !e.is_dot()) {
+            if seen.insert(entry.first_cluster) {
+                stack.push((format!("{dir}/{}", entry.name), volume.directory(entry)?));
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn mark<S: ReadAt>(volume: &Volume<S>, first: u32, bytes: u32) -> Result<[u8; MARK]> {

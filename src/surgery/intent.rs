@@ -5,9 +5,9 @@
 //! cut leaves a part of it under its name. Whatever else has that name is somebody else's, or damaged by something that
 //! this program knows nothing of, and is left alone.
 
-use super::LINUX_DIR;
 use super::operation::{Install, Operation, Source, Step};
 use super::record::{Clusters, FORMAT, Held, MAX_BYTES, Record, Trouble};
+use super::{LINUX_DIR, is_linux_dir};
 use crate::block::{ReadAt, read_vec, sha256_of};
 use crate::fat::{Attributes, Content, Editor, Entry, Run, Stamp, Volume};
 use crate::{Code, Error, Kind, Result};
@@ -154,11 +154,13 @@ fn begin_of<S: ReadAt>(volume: &Volume<S>, entry: &Entry) -> Result<Result<Recor
 /// Writes the record: its data, its chain, and last its entry, with a barrier behind each. `staged` are the clusters of the
 /// new image.
 pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<()> {
+    // No menu lists the files of another directory by their names.
+    let menu = is_linux_dir(&operation.directory).then(|| others_in_menu(&editor.volume()?, operation)).transpose()?;
     let record = Record {
         operation: operation.clone(),
         files: held(editor, operation)?,
         staged: Clusters::of(staged.iter().copied()),
-        menu: Some(others_in_menu(&editor.volume()?, operation)?),
+        menu,
     };
     let bytes = record.encode(editor.geometry().cluster_bytes)?;
     // A root directory that is full and cannot grow has to be known before anything is allocated.
@@ -200,7 +202,7 @@ fn without_counter(name: &str) -> String {
 /// SHA-256 too, so that nothing else is ever deleted in their place.
 fn held(editor: &Editor<'_>, operation: &Operation) -> Result<BTreeMap<String, Held>> {
     let volume = editor.volume()?;
-    let Some(directory) = volume.find_directory(LINUX_DIR)? else { return Ok(BTreeMap::new()) };
+    let Some(directory) = volume.find_directory(&operation.directory)? else { return Ok(BTreeMap::new()) };
     let mut files = BTreeMap::new();
     for name in operation.touched() {
         if let Some(entry) = directory.find(name) {

@@ -180,7 +180,7 @@ impl LostClusters {
         }
         let Lost { mut ours, mut others } = Lost::sort(volume, lost, interrupted.and_then(|i| i.record.as_ref()))?;
         let discarded = discard::cut(volume, lost)?;
-        let is_discarded = |chain: &mut Chain| discarded.iter().any(|(_, clusters)| *clusters == chain.clusters);
+        let is_discarded = |chain: &mut Chain| discarded.iter().any(|cut| cut.chain == chain.clusters);
         ours.extend(others.extract_if(.., is_discarded));
         let (others, unlisted) = describe(volume, others)?;
         Ok(Self { ours: ours.iter().map(|c| c.clusters.len() as u64).sum(), others, unlisted })

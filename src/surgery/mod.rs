@@ -34,8 +34,13 @@ use crate::block::WriteAt;
 use crate::fat::{Editor, Health, ProblemClass, Remedy};
 use crate::{Code, Error, Result};
 
-/// Where UKIs live on the ESP.
+/// Where the UKIs of systemd-boot's menu live.
 pub const LINUX_DIR: &str = "EFI/Linux";
+
+/// Whether a path from the root of a volume is [`LINUX_DIR`], by FAT's rules.
+pub(crate) fn is_linux_dir(path: &str) -> bool {
+    path.eq_ignore_ascii_case(LINUX_DIR)
+}
 
 /// Opens a volume for an operation: no earlier one interrupted, nothing damaged.
 ///

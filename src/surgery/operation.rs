@@ -6,7 +6,7 @@
 use super::discard::discard;
 use super::rehearsal::rehearse;
 use super::staging::Staged;
-use super::{LINUX_DIR, intent};
+use super::{intent, is_linux_dir};
 use crate::fat::{Content, Editor, Entry, Run, Stamp, same_name};
 use crate::{Code, Error, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -49,9 +49,11 @@ pub struct Order {
     pub command: String,
     /// When it begins, in seconds since 1970 UTC.
     pub time: u64,
+    /// The directory of all these names, from the root of the volume: [`super::LINUX_DIR`].
+    pub directory: String,
     /// Renames before the commit: files that would win over the new content once it is in place. They can be undone.
     pub before: Vec<Rename>,
-    /// The file in `EFI/Linux` that gets the new content. It may not exist yet.
+    /// The file that gets the new content. It may not exist yet.
     pub target: String,
     /// The name under which its old content stays reachable; needed if the target exists.
     pub backup: Option<String>,
@@ -66,6 +68,8 @@ pub struct Tidying {
     pub command: String,
     /// When it begins, in seconds since 1970 UTC.
     pub time: u64,
+    /// The directory of all these names, from the root of the volume: [`super::LINUX_DIR`].
+    pub directory: String,
     /// Its steps, in order.
     pub steps: Vec<Step>,
 }
@@ -78,6 +82,9 @@ pub struct Operation {
     pub command: String,
     /// When it began, in seconds since 1970 UTC.
     pub time: u64,
+    /// The directory of all these names, from the root of the volume. Formats 1 and 2 of the record know `EFI/Linux` alone.
+    #[serde(default = "linux_dir")]
+    pub directory: String,
     /// Renames before the commit, in order. What is cut before the commit undoes them in the reverse order.
     #[serde(default)]
     pub before: Vec<Rename>,
@@ -91,7 +98,7 @@ pub struct Operation {
 /// A file gets a new content, and the old content another name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Install {
-    /// The file, in `EFI/Linux`. It may not exist yet.
+    /// The file. It may not exist yet.
     pub target: String,
     /// The name under which the old content stays reachable, if the target exists.
     pub backup: Option<String>,
@@ -134,12 +141,18 @@ pub struct Outcome {
     pub exchanged: bool,
 }
 
+/// The directory of the operations of formats 1 and 2.
+fn linux_dir() -> String {
+    super::LINUX_DIR.to_owned()
+}
+
 impl Operation {
     /// The operation in a few words: `swap of Talos-v1.12.4.efi`.
     #[must_use]
     pub fn title(&self) -> String {
         match &self.install {
-            Some(install) => format!("{} of {}", self.command, install.target),
+            Some(install) if is_linux_dir(&self.directory) => format!("{} of {}", self.command, install.target),
+            Some(install) => format!("{} of {}/{}", self.command, self.directory, install.target),
             None => self.command.clone(),
         }
     }
@@ -149,7 +162,7 @@ impl Operation {
         self.before.iter().map(|r| r.from.as_str()).chain(self.after.iter().map(Step::name))
     }
 
-    /// Whether a name in `EFI/Linux` is one that it uses, before it or after it.
+    /// Whether a name in its directory is one that it uses, before it or after it.
     pub(super) fn uses(&self, name: &str) -> bool {
         let new_name = |step: &Step| match step {
             Step::Rename(rename) => Some(rename.to.clone()),
@@ -187,13 +200,13 @@ impl Staged<'_> {
 }
 
 impl Order {
-    /// Makes the content of a file in `EFI/Linux` the content of the target; the file's own name goes. `verified` is what
+    /// Makes the content of a file in its directory the content of the target; the file's own name goes. `verified` is what
     /// that file held when it was looked at.
     ///
     /// # Errors
     /// [`Code::Unsafe`] when the file holds something else by now; as [`Staged::commit`].
     pub fn restore(&self, mut editor: Editor<'_>, from: &str, verified: ContentRef) -> Result<Outcome> {
-        let entry = file(&editor, from)?;
+        let entry = file(&editor, &self.directory, from)?;
         if (entry.first_cluster, entry.bytes) != (verified.cluster, verified.bytes) {
             return Err(Error::refused(format!("{from} is another file since it was verified")).advise("run it again"));
         }
@@ -203,7 +216,7 @@ impl Order {
 
     /// The operation, with what the volume holds.
     pub(super) fn with_content(&self, editor: &Editor<'_>, new: ContentRef, source: Source) -> Result<Operation> {
-        let directory = editor.directory(LINUX_DIR)?;
+        let directory = editor.directory(&self.directory)?;
         let old = directory.find(&self.target);
         let backup = match (old, &self.backup) {
             (None, _) => None,
@@ -217,6 +230,7 @@ impl Order {
         Ok(Operation {
             command: self.command.clone(),
             time: self.time,
+            directory: self.directory.clone(),
             before: self.before.clone(),
             install: Some(Install { target: self.target.clone(), backup, old, new, source }),
             after: self.after.clone(),
@@ -234,8 +248,14 @@ impl Tidying {
     }
 
     pub(super) fn operation(&self) -> Operation {
-        let (command, time, after) = (self.command.clone(), self.time, self.steps.clone());
-        Operation { command, time, before: Vec::new(), install: None, after }
+        Operation {
+            command: self.command.clone(),
+            time: self.time,
+            directory: self.directory.clone(),
+            before: Vec::new(),
+            install: None,
+            after: self.steps.clone(),
+        }
     }
 }
 
@@ -266,14 +286,15 @@ fn execute(editor: &mut Editor<'_>, operation: Operation, staged: &[Run]) -> Res
 
 /// Says whether the commit was an exchange.
 pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<bool> {
+    let dir = operation.directory.as_str();
     // A full volume has no room for a record, and the way out of that is to delete. Every deletion is safe by itself, and what
     // is cut in it marks itself: see `discard`.
     let only_deletes = operation.install.is_none() && operation.after.iter().all(|s| matches!(s, Step::Remove(_)));
     match intent::write(editor, operation, staged) {
         Err(e) if only_deletes && e.kind() == Kind::Unsafe => {
             for step in &operation.after {
-                if let Some(entry) = editor.directory(LINUX_DIR)?.find(step.name()).cloned() {
-                    discard(editor, &entry)?;
+                if let Some(entry) = editor.directory(dir)?.find(step.name()).cloned() {
+                    discard(editor, dir, &entry)?;
                 }
             }
             editor.write_fsinfo()?;
@@ -283,34 +304,35 @@ pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: 
         written => written?,
     }
     for rename in &operation.before {
-        rename_file(editor, rename)?;
+        rename_file(editor, dir, rename)?;
     }
     let exchanged = match &operation.install {
-        Some(install) => put_in_place(editor, install, staged, operation.time)?,
+        Some(install) => put_in_place(editor, operation, install, staged)?,
         None => false,
     };
     finish(editor, operation)?;
     for step in &operation.after {
-        take(editor, step)?;
+        take(editor, dir, step)?;
     }
     intent::clear(editor)?;
     Ok(exchanged)
 }
 
 /// Links the chain and commits. Says whether the commit was an exchange.
-fn put_in_place(editor: &mut Editor<'_>, install: &Install, staged: &[Run], time: u64) -> Result<bool> {
+fn put_in_place(editor: &mut Editor<'_>, operation: &Operation, install: &Install, staged: &[Run]) -> Result<bool> {
+    let dir = operation.directory.as_str();
     let content = match &install.source {
         Source::Staged => {
             editor.link(staged)?;
             editor.barrier()?;
-            Content::new(install.new.cluster, install.new.bytes, Stamp(time))
+            Content::new(install.new.cluster, install.new.bytes, Stamp(operation.time))
         }
-        Source::File(name) => Content::of(&file(editor, name)?),
+        Source::File(name) => Content::of(&file(editor, dir, name)?),
     };
-    let directory = editor.directory(LINUX_DIR)?;
+    let directory = editor.directory(dir)?;
     let Some(target) = directory.find(&install.target).cloned() else {
         // Created whole, in one sector.
-        editor.create(LINUX_DIR, &install.target, crate::fat::Attributes::ARCHIVE, content, None)?;
+        editor.create(dir, &install.target, crate::fat::Attributes::ARCHIVE, content, None)?;
         editor.barrier()?;
         return Ok(false);
     };
@@ -318,17 +340,17 @@ fn put_in_place(editor: &mut Editor<'_>, install: &Install, staged: &[Run], time
         return Err(Error::new(Code::Bug, format!("no name for the old content of {}", install.target)));
     };
     let beside = Some(target.short_slot());
-    if editor.create(LINUX_DIR, backup, target.attributes, content, beside)? {
+    if editor.create(dir, backup, target.attributes, content, beside)? {
         editor.barrier()?;
-        let backup = file(editor, backup)?;
-        editor.exchange(LINUX_DIR, &target, &backup)?; // the commit
+        let backup = file(editor, dir, backup)?;
+        editor.exchange(dir, &target, &backup)?; // the commit
         editor.barrier()?;
         return Ok(true);
     }
     // No room in the target's sector. The backup shares the old chain until the target is rewritten alone.
-    editor.create(LINUX_DIR, backup, target.attributes, Content::of(&target), None)?;
+    editor.create(dir, backup, target.attributes, Content::of(&target), None)?;
     editor.barrier()?;
-    editor.retarget(LINUX_DIR, &target, content)?; // the commit
+    editor.retarget(dir, &target, content)?; // the commit
     editor.barrier()?;
     Ok(false)
 }
@@ -336,25 +358,25 @@ fn put_in_place(editor: &mut Editor<'_>, install: &Install, staged: &[Run], time
 /// What comes directly behind the commit.
 fn finish(editor: &mut Editor<'_>, operation: &Operation) -> Result<()> {
     if let Some(Install { source: Source::File(name), .. }) = &operation.install
-        && let Some(entry) = editor.directory(LINUX_DIR)?.find(name).cloned()
+        && let Some(entry) = editor.directory(&operation.directory)?.find(name).cloned()
     {
         // Its chain belongs to the target now; only the name goes.
-        editor.remove(LINUX_DIR, &entry)?;
+        editor.remove(&operation.directory, &entry)?;
     }
     Ok(())
 }
 
 /// One step beside the commit, which may have been taken before. Says what was done, if anything.
-pub(super) fn take(editor: &mut Editor<'_>, step: &Step) -> Result<Option<String>> {
+pub(super) fn take(editor: &mut Editor<'_>, dir: &str, step: &Step) -> Result<Option<String>> {
     match step {
-        Step::Rename(rename) => rename_file(editor, rename),
+        Step::Rename(rename) => rename_file(editor, dir, rename),
         Step::Remove(name) => {
-            let Some(entry) = editor.directory(LINUX_DIR)?.find(name).cloned() else { return Ok(None) };
+            let Some(entry) = editor.directory(dir)?.find(name).cloned() else { return Ok(None) };
             let runs = match entry.first_cluster {
                 0 => Vec::new(),
                 first => editor.table().chain(first)?,
             };
-            editor.remove(LINUX_DIR, &entry)?;
+            editor.remove(dir, &entry)?;
             editor.free(&runs)?;
             editor.barrier()?;
             Ok(Some(format!("deleted {name}")))
@@ -363,24 +385,24 @@ pub(super) fn take(editor: &mut Editor<'_>, step: &Step) -> Result<Option<String
 }
 
 /// Renames a file, or finishes that. Says what was done, if anything.
-pub(super) fn rename_file(editor: &mut Editor<'_>, Rename { from, to }: &Rename) -> Result<Option<String>> {
-    let directory = editor.directory(LINUX_DIR)?;
+pub(super) fn rename_file(editor: &mut Editor<'_>, dir: &str, Rename { from, to }: &Rename) -> Result<Option<String>> {
+    let directory = editor.directory(dir)?;
     match (directory.find(from).cloned(), directory.find(to)) {
         (None, _) => Ok(None),
         (Some(old), None) => {
-            editor.rename(LINUX_DIR, &old, to)?;
+            editor.rename(dir, &old, to)?;
             Ok(Some(format!("renamed {from} to {to}")))
         }
         // A rename across two sectors that was cut in between: both names have the same chain.
         (Some(old), Some(new)) if old.first_cluster == new.first_cluster => {
-            editor.remove(LINUX_DIR, &old)?;
+            editor.remove(dir, &old)?;
             Ok(Some(format!("finished the renaming of {from} to {to}")))
         }
         (Some(_), Some(_)) => Err(Error::refused(format!("both {from} and {to} exist, with different contents"))),
     }
 }
 
-pub(super) fn file(editor: &Editor<'_>, name: &str) -> Result<Entry> {
-    let directory = editor.directory(LINUX_DIR)?;
-    directory.find(name).cloned().ok_or_else(|| Error::refused(format!("there is no file {name} in {LINUX_DIR}")))
+pub(super) fn file(editor: &Editor<'_>, dir: &str, name: &str) -> Result<Entry> {
+    let directory = editor.directory(dir)?;
+    directory.find(name).cloned().ok_or_else(|| Error::refused(format!("there is no file {name} in {dir}")))
 }

@@ -1,12 +1,13 @@
 //! The intent record as bytes: what makes a file one, and a cluster a part of one.
 //!
 //! The record fills its clusters one by one, and each begins with a line of its own:
-//! `BOOTSURGEON RECORD 2 0.1.0 part 0001 of 0001 bytes 000431 sum <32 hex digits>`: the version of the format, the program's
+//! `BOOTSURGEON RECORD 3 0.1.0 part 0001 of 0001 bytes 000431 sum <32 hex digits>`: the version of the format, the program's
 //! version, the part and how many there are, the bytes that follow the line, and the first half of their and the line's
 //! SHA-256. So a cluster is known for a part of a record even where the chain or the name that led there is cut off, and a
 //! person with any FAT reader can read what is in it: the parts together are JSON. Every later format keeps the line's begin.
 //!
-//! Format 1, which the first release wrote, was JSON alone: `{"bootsurgeon": 1, …}`.
+//! Format 2 is the same without the operation's directory, which was always `EFI/Linux`. Format 1, which the first release
+//! wrote, was JSON alone: `{"bootsurgeon": 1, …}`. Both are read.
 
 use super::operation::Operation;
 use crate::fat::Run;
@@ -16,7 +17,9 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// The format that is written.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
+/// The oldest format that comes in parts.
+const FIRST_IN_PARTS: u64 = 2;
 /// A record larger than this was not written by this program.
 pub(super) const MAX_BYTES: u32 = 1024 * 1024;
 
@@ -93,7 +96,7 @@ impl Record {
     /// Reads a file's content.
     pub(super) fn decode(bytes: &[u8], cluster_bytes: u32) -> Result<Self, Trouble> {
         let Some(first) = Part::of(bytes) else { return Self::decode_first(bytes) };
-        if first.format != u64::from(FORMAT) {
+        if !(FIRST_IN_PARTS..=u64::from(FORMAT)).contains(&first.format) {
             return Err(Trouble::Version { format: first.format, program: first.program });
         }
         let mut body = Vec::with_capacity(bytes.len());
@@ -101,7 +104,7 @@ impl Record {
         for (i, chunk) in chunks.iter().enumerate() {
             let part = Part::of(chunk).filter(|p| p.is_whole()).ok_or(Trouble::Damaged)?;
             let in_place = (part.number, part.of) == (i + 1, chunks.len()) && part.length == chunk.len();
-            if !in_place || part.format != u64::from(FORMAT) {
+            if !in_place || part.format != first.format {
                 return Err(Trouble::Damaged);
             }
             body.extend_from_slice(part.payload.unwrap_or_default());
@@ -322,7 +325,7 @@ mod tests {
     fn other_formats_are_named() {
         let version =
             |format, program: Option<&str>| Err(Trouble::Version { format, program: program.map(str::to_owned) });
-        assert_eq!(Record::decode(b"BOOTSURGEON RECORD 3 1.7.0 something else\n", 512), version(3, Some("1.7.0")));
+        assert_eq!(Record::decode(b"BOOTSURGEON RECORD 4 1.7.0 something else\n", 512), version(4, Some("1.7.0")));
         assert_eq!(Record::decode(br#"{"bootsurgeon": 2, "plan": []}"#, 512), version(2, None));
         for foreign in [&b""[..], b"{}", b"no record", b"[1]", br#"{"bootsurgeon": "1"}"#, &[0; 600]] {
             assert_eq!(Record::decode(foreign, 512), Err(Trouble::Foreign));

@@ -10,7 +10,7 @@ use super::lost::{self, Lost, LostChain, LostFiles};
 use super::operation::{ContentRef, Operation, Rename, Source, Step, take};
 use super::record::{Held, Record};
 use super::shadow::Shadow;
-use super::{INTENT_NAME, LINUX_DIR, discard};
+use super::{INTENT_NAME, discard};
 use crate::block::{ReadAt, WriteAt, sha256_of};
 use crate::fat::{
     BootSectorCopy, BootSectorRepair, Editor, Entry, Geometry, Health, ProblemClass, ProblemKind, Table, Volume,
@@ -270,7 +270,7 @@ impl Settling<'_, '_> {
                     Source::Staged => self.holds_sha256(&entry, install.new.sha256.as_deref())?,
                 };
         if loses_nothing {
-            self.editor.remove(LINUX_DIR, &entry)?;
+            self.editor.remove(&self.record.operation.directory, &entry)?;
             self.done.actions.push(format!("removed the prepared backup name {}", entry.name));
         } else {
             self.leave(&format!("{} is another file than the one that was prepared", entry.name));
@@ -286,7 +286,7 @@ impl Settling<'_, '_> {
             // The target leads to the same clusters: only a name is lost.
             Fit::Same => {
                 if let Some(entry) = self.entry(name)? {
-                    self.editor.remove(LINUX_DIR, &entry)?;
+                    self.editor.remove(&self.record.operation.directory, &entry)?;
                     self.done.actions.push(format!("removed the name {name}: its content is {} now", install.target));
                 }
             }
@@ -302,7 +302,7 @@ impl Settling<'_, '_> {
     fn step(&mut self, step: &Step, meant: Option<&Held>) -> Result<bool> {
         let why = match self.why_not(step, meant)? {
             Some(why) => why,
-            None => match take(self.editor, step) {
+            None => match take(self.editor, &self.record.operation.directory, step) {
                 Ok(action) => {
                     self.done.actions.extend(action);
                     return Ok(true);
@@ -350,7 +350,9 @@ impl Settling<'_, '_> {
     }
 
     fn entry(&self, name: &str) -> Result<Option<Entry>> {
-        Ok(self.editor.directory(LINUX_DIR)?.find(name).cloned())
+        // Whoever took the directory away took the files with it.
+        let directory = self.editor.volume()?.find_directory(&self.record.operation.directory)?;
+        Ok(directory.and_then(|d| d.find(name).cloned()))
     }
 
     /// Whether a name leads to a content, by first cluster and length.

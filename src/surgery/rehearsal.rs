@@ -34,7 +34,7 @@ impl Order {
     pub fn rehearse_restore(&self, volume: &dyn ReadAt, sector_size: u32, from: &str) -> Result<()> {
         let shadow = Shadow::new(volume, sector_size);
         let mut editor = Editor::open(&shadow)?;
-        let file = super::operation::file(&editor, from)?;
+        let file = super::operation::file(&editor, &self.directory, from)?;
         let new = ContentRef { cluster: file.first_cluster, bytes: file.bytes, sha256: None };
         let operation = self.with_content(&editor, new, Source::File(file.name))?;
         go_through(&mut editor, &operation, &[])

@@ -293,7 +293,15 @@ fn swap_to(medium: &dyn WriteAt, order: &Order) -> Result<()> {
 
 fn order(command: &str, target: &str, backup: Option<&str>, after: Vec<Step>) -> Order {
     let backup = backup.map(str::to_owned);
-    Order { command: command.into(), time: STAMP.0, before: Vec::new(), target: target.into(), backup, after }
+    Order {
+        command: command.into(),
+        time: STAMP.0,
+        directory: LINUX_DIR.into(),
+        before: Vec::new(),
+        target: target.into(),
+        backup,
+        after,
+    }
 }
 
 fn rename(from: &str, to: &str) -> Step {
@@ -315,7 +323,7 @@ fn prune(medium: &dyn WriteAt) -> Result<()> {
         rename(TWIN, "Talos-v1.12.4~1.efi.disabled.1771000000"),
         Step::Remove("Talos-v1.12.4.efi.bak.1700000000".into()),
     ];
-    let tidying = Tidying { command: "prune".into(), time: STAMP.0, steps };
+    let tidying = Tidying { command: "prune".into(), time: STAMP.0, directory: LINUX_DIR.into(), steps };
     tidying.run(open_healthy(medium)?).map(|_| ())
 }
 

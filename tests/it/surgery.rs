@@ -4,8 +4,8 @@ use bootsurgeon::Kind;
 use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt, read_vec};
 use bootsurgeon::fat::{Editor, Health, Stamp, Volume};
 use bootsurgeon::surgery::{
-    ContentRef, INTENT_NAME, LINUX_DIR, Order, Rename, Staging, Step, Tidying, interrupted, open_healthy, recover,
-    rehearse_recovery,
+    ContentRef, INTENT_NAME, LINUX_DIR, Order, Rename, Staged, Staging, Step, Tidying, interrupted, open_healthy,
+    recover, rehearse_recovery,
 };
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -40,12 +40,16 @@ fn volume(kind: fatfs::FatType, bytes: usize, cluster: u32, sector: u16) -> Memo
     medium
 }
 
-fn stage<'m>(medium: &'m dyn WriteAt, image: &[u8]) -> bootsurgeon::surgery::Staged<'m> {
-    let mut staging = Staging::begin(open_healthy(medium).unwrap(), image.len() as u64).unwrap();
+fn stage<'m>(medium: &'m dyn WriteAt, image: &[u8]) -> Staged<'m> {
+    try_stage(medium, image).unwrap()
+}
+
+fn try_stage<'m>(medium: &'m dyn WriteAt, image: &[u8]) -> bootsurgeon::Result<Staged<'m>> {
+    let mut staging = Staging::begin(open_healthy(medium)?, image.len() as u64)?;
     for chunk in image.chunks(16 * 1024) {
-        staging.chunk(chunk).unwrap();
+        staging.chunk(chunk)?;
     }
-    staging.seal(Sha256::digest(image).into()).unwrap()
+    staging.seal(Sha256::digest(image).into())
 }
 
 fn content(medium: &Memory, name: &str) -> Option<ContentRef> {
@@ -60,7 +64,15 @@ fn swap(medium: &Memory, target: &str, image: &[u8], after: Vec<Step>) -> bool {
 
 fn order(command: &str, target: &str, after: Vec<Step>) -> Order {
     let backup = Some(format!("{target}.bak.1771000000"));
-    Order { command: command.into(), time: STAMP.0, before: Vec::new(), target: target.into(), backup, after }
+    Order {
+        command: command.into(),
+        time: STAMP.0,
+        directory: LINUX_DIR.into(),
+        before: Vec::new(),
+        target: target.into(),
+        backup,
+        after,
+    }
 }
 
 fn rename(from: &str, to: &str) -> Step {
@@ -68,7 +80,7 @@ fn rename(from: &str, to: &str) -> Step {
 }
 
 fn prune(step: Step) -> Tidying {
-    Tidying { command: "prune".into(), time: STAMP.0, steps: vec![step] }
+    Tidying { command: "prune".into(), time: STAMP.0, directory: LINUX_DIR.into(), steps: vec![step] }
 }
 
 /// Every file by path, as the fatfs crate reads it.
@@ -342,4 +354,99 @@ fn deleting_is_the_way_out_of_a_full_volume() {
     assert!(!files(&medium).contains_key("/EFI/Linux/Talos-v1.12.4~1.efi"));
     assert!(interrupted(&Volume::open(&medium).unwrap()).unwrap().is_none());
     assert!(Health::check(&Volume::open(&medium).unwrap()).unwrap().is_healthy());
+}
+
+/// Writes the record of a cut operation anew as the version before this one did, which knew no directory but `EFI/Linux`.
+fn as_format_2(medium: &Memory) -> bool {
+    let volume = Volume::open(medium).unwrap();
+    let cluster = volume.geometry().cluster_bytes as usize;
+    let Some(entry) = volume.find(INTENT_NAME).unwrap() else { return false };
+    let bytes = volume.read_small(INTENT_NAME, 1 << 20).unwrap().unwrap();
+    let body: Vec<u8> = bytes
+        .chunks(cluster)
+        .flat_map(|part| part[part.iter().position(|b| *b == b'\n').unwrap() + 1..].to_vec())
+        .collect();
+    let mut record: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(record["operation"].as_object_mut().unwrap().remove("directory"), Some(LINUX_DIR.into()));
+    let body = serde_json::to_vec(&record).unwrap();
+    let line = |number: usize, of: usize, payload: &[u8]| {
+        let begin = format!("BOOTSURGEON RECORD 2 0.1.0 part {number:04} of {of:04} bytes {:06} sum ", payload.len());
+        let sum = Sha256::new().chain_update(&begin).chain_update(payload).finalize();
+        format!("{begin}{}\n", hex::encode(&sum[..16])).into_bytes()
+    };
+    let room = cluster - line(0, 0, &[]).len();
+    let of = body.len().div_ceil(room);
+    let parts = body.chunks(room).enumerate();
+    let old: Vec<u8> = parts.flat_map(|(i, part)| [line(i + 1, of, part), part.to_vec()].concat()).collect();
+    let mut editor = Editor::open(medium).unwrap();
+    let runs = editor.table().chain(entry.first_cluster).unwrap();
+    editor.remove("", &entry).unwrap();
+    editor.free(&runs).unwrap();
+    editor.make_file("", INTENT_NAME, &old, STAMP).unwrap();
+    true
+}
+
+#[test]
+fn issue13_4_a_record_of_the_version_before_is_finished_or_undone() {
+    let medium = volume(fatfs::FatType::Fat16, 16 << 20, 2048, 512);
+    let (target, twin) = ("/EFI/Linux/Talos-v1.12.4.efi", "/EFI/Linux/Talos-v1.12.4~1.efi");
+    let image = pattern(9, 50_000);
+    let swap = |medium: &dyn WriteAt| {
+        let order = order("swap", "Talos-v1.12.4.efi", vec![Step::Remove("Talos-v1.12.4~1.efi".into())]);
+        let _ = try_stage(medium, &image).and_then(|staged| staged.commit(&order));
+    };
+    let (mut finished, mut undone) = (0, 0);
+    for writes in 0..100 {
+        let cut = cut_after(&medium, writes, swap);
+        if !as_format_2(&cut) {
+            continue;
+        }
+        let recovery = recover(&cut).unwrap();
+        let after = files(&cut);
+        match recovery.finished {
+            Some(true) => finished += 1,
+            _ => undone += 1,
+        }
+        let expected = if recovery.finished == Some(true) { &image } else { &pattern(2, 70_001) };
+        assert!(after[target] == *expected, "after {writes} writes: {recovery:?}");
+        assert_eq!(after.contains_key(twin), recovery.finished != Some(true), "after {writes} writes: {recovery:?}");
+        assert_clean(&cut);
+    }
+    assert!(finished > 1 && undone > 1, "finished {finished}, undone {undone}");
+}
+
+#[test]
+fn issue13_4_another_directory_gets_the_same_surgery() {
+    let medium = volume(fatfs::FatType::Fat16, 16 << 20, 2048, 512);
+    let before = files(&medium);
+    let image = pattern(9, 50_000);
+    let order = Order {
+        directory: "EFI/BOOT".into(),
+        backup: Some("BOOTAA64.EFI.bak.1771000000".into()),
+        ..order("swap", "BOOTAA64.EFI", vec![])
+    };
+    let mut seen = [false; 2];
+    for writes in 0..200 {
+        let cut = cut_after(&medium, writes, |medium| {
+            let _ = try_stage(medium, &image).and_then(|staged| staged.commit(&order));
+        });
+        let recovery = recover(&cut).unwrap();
+        let mut after = files(&cut);
+        let is_new = after["/EFI/BOOT/BOOTAA64.EFI"] == image;
+        if recovery.interrupted.is_some() {
+            assert_eq!(recovery.finished, Some(is_new));
+        }
+        if is_new {
+            assert!(after["/EFI/BOOT/BOOTAA64.EFI.bak.1771000000"] == before["/EFI/BOOT/BOOTAA64.EFI"]);
+            after.remove("/EFI/BOOT/BOOTAA64.EFI.bak.1771000000");
+            after.insert("/EFI/BOOT/BOOTAA64.EFI".into(), before["/EFI/BOOT/BOOTAA64.EFI"].clone());
+        }
+        assert!(after == before, "after {writes} writes: {recovery:?}");
+        assert_clean(&cut);
+        if let Some(words) = recovery.interrupted {
+            assert!(words.contains("swap of EFI/BOOT/BOOTAA64.EFI"), "{words}");
+            seen[usize::from(is_new)] = true;
+        }
+    }
+    assert_eq!(seen, [true; 2]);
 }

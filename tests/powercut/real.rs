@@ -16,7 +16,7 @@ use bootsurgeon::boot::{self, LoaderVersion, OtherLoaders, UkiFile, Variables};
 use bootsurgeon::esp::Inventory;
 use bootsurgeon::plan::{NewImage, PrunePlan, PruneWishes, SwapPlan, SwapWishes};
 use bootsurgeon::surgery::{
-    ContentRef, Order, Outcome, Rename, Staging, Step, Tidying, open_healthy, recover, rehearse_recovery,
+    ContentRef, LINUX_DIR, Order, Outcome, Rename, Staging, Step, Tidying, open_healthy, recover, rehearse_recovery,
 };
 use bootsurgeon::{Error, Kind, Result};
 use sha2::{Digest, Sha256};
@@ -141,6 +141,7 @@ impl Job {
         let order = |command: &str, target: &str, after: Vec<Step>| Order {
             command: command.to_owned(),
             time: TIME,
+            directory: LINUX_DIR.to_owned(),
             before: Vec::new(),
             target: file_name(target),
             backup: (target == TARGET && shape.old.is_some()).then(|| file_name(backup)),
@@ -148,7 +149,10 @@ impl Job {
         };
         let swap = |target: &str, after| Surgery::Swap(order("swap", target, after));
         let restore = |after| Surgery::Restore(order("restore", TARGET, after), file_name(BACKUP));
-        let prune = |steps| Surgery::Prune(Tidying { command: "prune".to_owned(), time: TIME, steps });
+        let prune = |steps| {
+            let (command, directory) = ("prune".to_owned(), LINUX_DIR.to_owned());
+            Surgery::Prune(Tidying { command, time: TIME, directory, steps })
+        };
         let retire = Step::Rename(Rename { from: file_name(TARGET), to: file_name(backup) });
         // Where the target's place in the directory is awkward, it is the one to be renamed or deleted.
         let victim = if shape.room == Room::Ample || shape.old.is_none() { OTHER } else { TARGET };

@@ -126,7 +126,9 @@ fn with_files(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn prune(medium: &dyn WriteAt, steps: Vec<Step>) -> bootsurgeon::Result<()> {
-    Tidying { command: "prune".into(), time: STAMP.0, steps }.run(open_healthy(medium)?).map(drop)
+    Tidying { command: "prune".into(), time: STAMP.0, directory: LINUX_DIR.into(), steps }
+        .run(open_healthy(medium)?)
+        .map(drop)
 }
 
 /// A deletion that was cut behind its record.
@@ -336,7 +338,15 @@ fn esp() -> Vec<u8> {
 fn order(command: &str, after: Vec<Step>) -> Order {
     let before = vec![rename(TWIN, &format!("{TWIN}.disabled.1771000000"))];
     let backup = Some(NEXT_BACKUP.to_owned());
-    Order { command: command.into(), time: STAMP.0, before, target: TARGET.into(), backup, after }
+    Order {
+        command: command.into(),
+        time: STAMP.0,
+        directory: LINUX_DIR.into(),
+        before,
+        target: TARGET.into(),
+        backup,
+        after,
+    }
 }
 
 fn swap(medium: &dyn WriteAt) -> bootsurgeon::Result<()> {

@@ -45,7 +45,7 @@ fn issue11_2_what_has_the_records_name_and_is_none_is_never_deleted() {
         return;
     }
     let lab = Lab::new();
-    let torn = b"BOOTSURGEON RECORD 2 0.1.0 part 0001 of 0001 bytes 000002 sum 00000000000000000000000000000000\n{}";
+    let torn = b"BOOTSURGEON RECORD 3 0.1.0 part 0001 of 0001 bytes 000002 sum 00000000000000000000000000000000\n{}";
     let contents: [(&str, Option<&[u8]>); 6] = [
         ("directory", None),
         ("text", Some(b"no record")),
@@ -97,7 +97,7 @@ fn issue11_7_a_record_of_another_version_is_left_to_that_version() {
         return;
     }
     let lab = Lab::new();
-    let header = "BOOTSURGEON RECORD 3 1.7.0 part 0001 of 0001 bytes 000002 sum 00000000000000000000000000000000\n{}";
+    let header = "BOOTSURGEON RECORD 4 1.7.0 part 0001 of 0001 bytes 000002 sum 00000000000000000000000000000000\n{}";
     let json =
         r#"{"bootsurgeon": 2, "operation": {"command": "swap", "time": 1771000000, "install": null, "tidy": []}}"#;
     for (name, content, words) in [("header", header, "bootsurgeon 1.7.0"), ("json", json, "newer version")] {
