@@ -9,7 +9,7 @@
 
 use bootsurgeon::block::WriteAt;
 use bootsurgeon::fat::{Attributes, Content, Editor, Stamp};
-use bootsurgeon::testkit::crash::{Event, Frame, Limits, Mistake, enumerate, mistakes, record, with_mistake};
+use bootsurgeon::testkit::crash::{Frame, IoEvent, Limits, Mistake, enumerate, mistakes, record, with_mistake};
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 
 const SECTOR: u64 = 512;
@@ -115,7 +115,7 @@ fn exchange(medium: &dyn WriteAt) -> bootsurgeon::Result<()> {
 }
 
 /// In how many of the states that a cut can leave of a run the file is neither the old one nor the new one.
-fn judge(before: &Frame, events: &[Event]) -> (usize, usize) {
+fn judge(before: &Frame, events: &[IoEvent]) -> (usize, usize) {
     // Everything counts as metadata here; what is too much to enumerate is sampled.
     let limits = Limits { complete: 1 << 16, sampled: 500, torn: 0, seed: 1 };
     let (mut states, mut bad) = (0, 0);

@@ -2,7 +2,7 @@
 //! image that holds one; `CERTIFICATE` is that of a signer to trust.
 
 use bootsurgeon::command::{ImageRequest, Silent, TrustRequest, Verify};
-use bootsurgeon::verify::{Status, Verdict};
+use bootsurgeon::verify::{CheckStatus, Verdict};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     };
     match request.run(&Silent::default()) {
         Ok(report) => {
-            for check in report.checks.iter().filter(|c| c.status != Status::Skip) {
+            for check in report.checks.iter().filter(|c| c.status != CheckStatus::Skip) {
                 println!("{:?} {}: {}", check.status, check.id.name(), check.detail);
             }
             if report.verdict == Verdict::Accept { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -13,7 +13,7 @@ fn main() -> bootsurgeon::Result<()> {
     };
     let target = Target::find(Path::new(&disk), None)?;
     let esp = Inventory::read(target.open()?, Variables::default())?;
-    let [prediction, _] = esp.predict(esp.as_seen());
+    let prediction = &esp.predictions.next;
     for (i, entry) in prediction.menu.iter().enumerate() {
         let mark = if prediction.selected == Some(i) { "->" } else { "  " };
         println!("{mark} {}", entry.id);

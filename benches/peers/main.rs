@@ -16,7 +16,7 @@ mod table;
 
 use bootsurgeon::block::{FileSource, ReadAt};
 use bootsurgeon::image;
-use bootsurgeon::testkit::factory::{Behaviour, Content, LocalFactory};
+use bootsurgeon::testkit::factory::{AssetContent, Behaviour, LocalFactory};
 use inputs::Inputs;
 use measure::{READS, Step, Times, WRITES, locate, volume};
 use std::error::Error;
@@ -108,9 +108,15 @@ impl Bench {
     fn new(inputs: Inputs) -> Outcome<Self> {
         let factory = LocalFactory::start()?;
         let ranges = || Behaviour { ranges: true, ..Behaviour::default() };
-        let iso = Content::file(&inputs.iso)?;
+        let iso = AssetContent::file(&inputs.iso)?;
         let iso_url = factory.serve(SCHEMATIC, "v1.12.4", "metal-arm64-secureboot.iso", iso, ranges());
-        factory.serve(SCHEMATIC, "v1.12.4", "metal-arm64-secureboot-uki.efi", Content::file(&inputs.uki)?, ranges());
+        factory.serve(
+            SCHEMATIC,
+            "v1.12.4",
+            "metal-arm64-secureboot-uki.efi",
+            AssetContent::file(&inputs.uki)?,
+            ranges(),
+        );
         let uki_bytes = fs::metadata(&inputs.uki)?.len() as f64;
         Ok(Self { disk: inputs.folder.join("work.img"), inputs, uki_bytes, factory, iso_url })
     }

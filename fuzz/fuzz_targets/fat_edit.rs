@@ -7,7 +7,7 @@
 
 use bootsurgeon::block::{Memory, Sink};
 use bootsurgeon::fat::{Attributes, Content, Editor, Health, Volume};
-use bootsurgeon::surgery::{INTENT_NAME, Order, Rename, Staging, Step, Tidying, open_healthy, recover};
+use bootsurgeon::surgery::{INTENT_NAME, Order, Rename, Staging, FileStep, Tidying, open_healthy, recover};
 use bootsurgeon_fuzz::{DIR, NAMES, STAMP, Width, files, volume};
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
@@ -73,8 +73,8 @@ fn operate(medium: &Memory, op: &[u8; 3]) -> (Vec<String>, bool) {
             }
             5 => {
                 let step = match op[2] & 1 {
-                    0 => Step::Remove(a.into()),
-                    _ => Step::Rename(Rename { from: a.into(), to: b.into() }),
+                    0 => FileStep::Remove(a.into()),
+                    _ => FileStep::Rename(Rename { from: a.into(), to: b.into() }),
                 };
                 let tidying = Tidying { command: "prune".into(), time: STAMP.0, steps: vec![step] };
                 tidying.run(open_healthy(medium)?).map(|_| ())

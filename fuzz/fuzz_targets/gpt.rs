@@ -1,13 +1,13 @@
 //! The partition tables, GPT and MBR, with each sector size, and what is chosen from them.
 #![no_main]
 
-use bootsurgeon::disk::{Table, boot_volumes, esps};
+use bootsurgeon::disk::{PartitionTable, boot_volumes, esps};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let data = data.to_vec();
     for sector_size in [None, Some(512), Some(4096)] {
-        let Ok(Some(table)) = Table::read(&data, sector_size) else { continue };
+        let Ok(Some(table)) = PartitionTable::read(&data, sector_size) else { continue };
         let _ = esps(&table, &data);
         for p in &table.partitions {
             let end = p.extent.offset.checked_add(p.extent.bytes).expect("extents are checked");

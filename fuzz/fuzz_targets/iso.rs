@@ -1,7 +1,7 @@
 //! ISO 9660 with Rock Ridge, and the EFI boot images in it.
 #![no_main]
 
-use bootsurgeon::iso::{Iso, Node};
+use bootsurgeon::iso::{Iso, IsoEntry};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
     let _ = iso.find("EFI/Linux/Talos-v1.12.4.efi");
     let Ok(Some(root)) = iso.find("") else { return };
     // Any tree, loops included: so many directories and no more.
-    let mut open: Vec<Node> = vec![root];
+    let mut open: Vec<IsoEntry> = vec![root];
     for _ in 0..16 {
         let Some(dir) = open.pop() else { return };
         open.extend(iso.read_dir(&dir).unwrap_or_default());

@@ -2,7 +2,7 @@
 //! then the prediction over all of them.
 #![no_main]
 
-use bootsurgeon::boot::{Esp, Loader, LoaderVersion, OtherLoaders, Targets, Type1File, UkiFile, Variables, roles, worlds};
+use bootsurgeon::boot::{Esp, Loader, LoaderVersion, OtherLoaders, Targets, Type1File, UkiFile, Variables, predict, roles};
 use bootsurgeon::boot::{glob, lenient_string, variable_string, verscmp};
 use bootsurgeon::uki::{OsRelease, cmdline};
 use libfuzzer_sys::fuzz_target;
@@ -50,7 +50,7 @@ fuzz_target!(|data: &[u8]| {
             last_booted: Some(conf.clone()),
             ..Variables::default()
         };
-        for prediction in worlds(&esp, &vars) {
+        for prediction in [predict(&esp, &vars), predict(&esp, &vars.reset())] {
             let _ = (prediction.selected_entry(), prediction.selected_file(), roles(&prediction, &vars));
         }
     }

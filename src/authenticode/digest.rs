@@ -41,9 +41,9 @@ pub struct DigestSink {
     ranges: Vec<Range<u64>>,
     next: usize,
     /// What firmware hashes a second time because sections leave gaps.
-    again: Range<u64>,
+    second: Range<u64>,
     kept: Vec<u8>,
-    /// What is hashed behind `again`: the rest of the file without the certificate table.
+    /// What is hashed behind `second`: the rest of the file without the certificate table.
     table: Extent,
     table_bytes: Vec<u8>,
     at: u64,
@@ -51,7 +51,7 @@ pub struct DigestSink {
     gap_bytes: u64,
     signed: bool,
     hash: Hasher,
-    /// Started when the last section has gone by; hashing of `again` comes before the rest.
+    /// Started when the last section has gone by; hashing of `second` comes before the rest.
     rest: Option<Range<u64>>,
 }
 
@@ -126,12 +126,12 @@ impl DigestSink {
         if stop < hashed || table.offset < end {
             return Err(bad(table.offset, "the certificate table lies over the sections".into()));
         }
-        let again = hashed..end.min(stop);
+        let second = hashed..end.min(stop);
         let rest = end.min(stop)..stop;
         Ok(Self {
             ranges,
             next: 0,
-            again,
+            second,
             kept: Vec::new(),
             table,
             table_bytes: Vec::new(),
@@ -208,7 +208,7 @@ impl Sink for DigestSink {
                 self.file_bytes
             )));
         }
-        self.kept.extend_from_slice(overlap(bytes, from, &self.again));
+        self.kept.extend_from_slice(overlap(bytes, from, &self.second));
         self.table_bytes.extend_from_slice(overlap(
             bytes,
             from,

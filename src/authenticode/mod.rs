@@ -25,4 +25,4 @@ pub(crate) use certificate::rsa_bits;
 pub use digest::{DigestSink, ImageDigest};
 pub use hash::Hash;
 pub(crate) use hash::Hasher;
-pub use signature::{Outcome, Signature, parse_table, verify, verify_by};
+pub use signature::{Signature, SignatureOutcome, parse_table, verify, verify_by};

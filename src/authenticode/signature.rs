@@ -45,7 +45,7 @@ pub struct Signature {
 
 /// What became of one signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct SignatureOutcome {
     /// Whether it was made for this image.
     pub digest_matches: bool,
     /// Why the signature itself is wrong (message digest, RSA, ECDSA), if it is, or why that cannot be found out here.
@@ -59,7 +59,7 @@ pub struct Outcome {
     pub anchor: Option<usize>,
 }
 
-impl Outcome {
+impl SignatureOutcome {
     /// Made for this image, mathematically right, and by somebody trusted.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
@@ -252,13 +252,17 @@ fn embedded_certificates(pkcs7: &[u8], originals: &[Vec<u8>]) -> Result<Vec<Cert
 /// signer's own, an embedded authority, or the issuer of one of them; its own validity and issuer do not matter, and no
 /// expiry does.
 #[must_use]
-pub fn verify(signatures: &[Signature], image_digest: &[u8; 32], trusted: &[&Certificate]) -> Vec<Outcome> {
+pub fn verify(signatures: &[Signature], image_digest: &[u8; 32], trusted: &[&Certificate]) -> Vec<SignatureOutcome> {
     verify_by(signatures, &[(Hash::Sha256, image_digest)], trusted)
 }
 
 /// As [`verify`], with the image's digest by every hash that is at hand.
 #[must_use]
-pub fn verify_by(signatures: &[Signature], digests: &[(Hash, &[u8])], trusted: &[&Certificate]) -> Vec<Outcome> {
+pub fn verify_by(
+    signatures: &[Signature],
+    digests: &[(Hash, &[u8])],
+    trusted: &[&Certificate],
+) -> Vec<SignatureOutcome> {
     signatures
         .iter()
         .map(|signature| {
@@ -266,7 +270,7 @@ pub fn verify_by(signatures: &[Signature], digests: &[(Hash, &[u8])], trusted: &
             let anchor =
                 trusted.iter().position(|t| chain.iter().any(|(c, depth)| c == *t || c.is_issued_by(t, *depth)));
             let problem = signature.check().err();
-            Outcome {
+            SignatureOutcome {
                 digest_matches: digests
                     .iter()
                     .any(|(hash, digest)| signature.digest_hash == Some(*hash) && signature.digest == *digest),

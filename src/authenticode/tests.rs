@@ -32,7 +32,7 @@ fn digest(file: &[u8], chunk: usize) -> crate::Result<ImageDigest> {
 fn accepted(file: &[u8], trusted: &[&Certificate]) -> bool {
     let Ok(digest) = digest(file, 1 << 16) else { return false };
     let Ok(signatures) = parse_table(&digest.certificate_table) else { return false };
-    verify(&signatures, &digest.sha256, trusted).iter().any(Outcome::is_trusted)
+    verify(&signatures, &digest.sha256, trusted).iter().any(SignatureOutcome::is_trusted)
 }
 
 #[test]

@@ -178,7 +178,7 @@ impl SurgeryFile {
 }
 
 /// Opens a file for reading. A FIFO would be waited for without end, until somebody writes to it; a device that would
-/// take the flag for a wish of its own (a drive without a medium) is opened without it.
+/// give the flag a meaning of its own (a drive without a medium) is opened without it.
 fn open_without_waiting(path: &Path) -> io::Result<File> {
     if std::fs::metadata(path)?.file_type().is_block_device() {
         return File::open(path);

@@ -47,22 +47,22 @@ pub(super) struct Config {
     /// `LoaderConfigTimeoutOneShot` is there: the menu is shown.
     pub(super) force_menu: bool,
     /// What asks for an entry, the most powerful first.
-    pub(super) wishes: Vec<Wish>,
+    pub(super) patterns: Vec<EntryPattern>,
     pub(super) warnings: Vec<String>,
 }
 
-/// Somebody's wish for a certain entry.
+/// What asks for certain entries (`entry_default`, `entry_oneshot` … of systemd-boot): a pattern, and how it is applied.
 #[derive(Debug, Clone)]
-pub(super) struct Wish {
-    /// Who wishes: a variable's name or `loader.conf default`.
+pub(super) struct EntryPattern {
+    /// Who asks: a variable's name or `loader.conf default`.
     pub(super) source: &'static str,
     /// Which entry: a pattern. `None` for `@saved` when nothing was saved.
     pub(super) pattern: Option<String>,
-    /// The wish is `@saved`.
+    /// The setting is `@saved`.
     pub(super) saved: bool,
     /// Entries without tries left are passed over.
     pub(super) skips_bad: bool,
-    /// The wish is marked in the menu as the default.
+    /// The entry is marked in the menu as the default.
     pub(super) marked: bool,
     /// For the next boot only.
     pub(super) once: bool,
@@ -80,7 +80,7 @@ impl Config {
             enroll: if loader.enrolls_if_safe() { Enroll::IfSafe } else { Enroll::Manual },
             timeout: HIDDEN,
             force_menu: false,
-            wishes: Vec::new(),
+            patterns: Vec::new(),
             warnings: Vec::new(),
         };
         let (default, preferred) = config.read_loader_conf(loader_conf.unwrap_or_default(), loader);
@@ -93,7 +93,7 @@ impl Config {
             config.timeout = timeout;
             config.force_menu = true;
         }
-        config.make_wishes(vars, loader, default, preferred);
+        config.read_patterns(vars, loader, default, preferred);
         config
     }
 
@@ -155,8 +155,8 @@ impl Config {
         text
     }
 
-    /// Puts the wishes in the order of their power (`config_select_default_entry`).
-    fn make_wishes(
+    /// Puts the patterns in the order in which they count (`config_select_default_entry`).
+    fn read_patterns(
         &mut self,
         vars: &Variables,
         loader: &LoaderVersion,
@@ -169,26 +169,26 @@ impl Config {
         let var_preferred =
             if loader.preferred() { fold(self.string("LoaderEntryPreferred", &vars.preferred, loader)) } else { None };
         // Read after the others are folded, and not folded itself: an upper-case letter in it never matches.
-        let is_saved = |wish: &Option<String>| wish.as_deref() == Some(SAVED);
+        let is_saved = |text: &Option<String>| text.as_deref() == Some(SAVED);
         let (conf_default, conf_preferred) = (fold(default), fold(preferred));
         let any_saved = [&var_default, &var_preferred, &conf_default, &conf_preferred].into_iter().any(is_saved);
         let saved = if any_saved { self.string("LoaderEntryLastBooted", &vars.last_booted, loader) } else { None };
 
         // A second @saved would only find the same again.
         let conf_default = conf_default.filter(|d| !(d == SAVED && is_saved(&var_default)));
-        let wish = |source: &'static str, skips_bad: bool, marked: bool, once: bool, text: Option<String>| {
+        let pattern_of = |source: &'static str, skips_bad: bool, marked: bool, once: bool, text: Option<String>| {
             text.map(|text| {
                 let by_saved = text == SAVED && !once;
                 let pattern = if by_saved { saved.clone() } else { Some(text) };
-                Wish { source, pattern, saved: by_saved, skips_bad, marked, once }
+                EntryPattern { source, pattern, saved: by_saved, skips_bad, marked, once }
             })
         };
-        self.wishes = [
-            wish("LoaderEntryOneShot", false, false, true, once),
-            wish("LoaderEntryPreferred", true, true, false, var_preferred),
-            wish("loader.conf preferred", true, false, false, conf_preferred),
-            wish("LoaderEntryDefault", false, true, false, var_default),
-            wish("loader.conf default", false, false, false, conf_default),
+        self.patterns = [
+            pattern_of("LoaderEntryOneShot", false, false, true, once),
+            pattern_of("LoaderEntryPreferred", true, true, false, var_preferred),
+            pattern_of("loader.conf preferred", true, false, false, conf_preferred),
+            pattern_of("LoaderEntryDefault", false, true, false, var_default),
+            pattern_of("loader.conf default", false, false, false, conf_default),
         ]
         .into_iter()
         .flatten()

@@ -1,6 +1,6 @@
 //! Menu entries: how files become ids and titles, what boot counters do, and the order of the menu.
 
-use super::probe::{Profile, UkiFile};
+use super::probe::{ProfileEntry, UkiFile};
 use super::text::number;
 use super::verscmp;
 use super::version::LoaderVersion;
@@ -146,7 +146,7 @@ pub(super) fn of_uki(file: &UkiFile, loader: &LoaderVersion, xbootldr: bool, men
 /// The id of an entry, and for profiles other than 0 the id they sort by.
 fn uki_id(
     name: &str,
-    profile: &Profile,
+    profile: &ProfileEntry,
     counter: Option<&Counter>,
     loader: &LoaderVersion,
 ) -> (String, Option<String>) {

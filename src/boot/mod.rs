@@ -31,8 +31,8 @@ use std::collections::BTreeSet;
 
 pub use config::MenuMode;
 pub use entry::{Counter, EntryKind, MenuEntry};
-pub use predict::{Prediction, predict, worlds};
-pub use probe::{Loader, Profile, Reading, Skip, UkiFile};
+pub use predict::{Prediction, predict};
+pub use probe::{Loader, ProfileEntry, Reading, Skip, UkiFile};
 pub use roles::{Roles, roles};
 pub use select::near_miss;
 pub use text::{lenient_string, variable_string};

@@ -91,7 +91,7 @@ pub fn predict(esp: &Esp, vars: &Variables) -> Prediction {
     append_automatic(&mut menu, esp, vars, &config);
     entry::distinguish_titles(&mut menu);
 
-    let choice = select::choose(&menu, &config.wishes, loader, |_| true);
+    let choice = select::choose(&menu, &config.patterns, loader, |_| true);
     let enrolls_keys = enrolls(esp, vars, &config, &mut warnings);
     let mut prediction = Prediction {
         loader: loader.clone(),
@@ -114,11 +114,6 @@ pub fn predict(esp: &Esp, vars: &Variables) -> Prediction {
     }
     warn_of_unlisted(esp, &mut prediction.warnings);
     prediction
-}
-
-/// The two worlds a plan has to hold in: with the variables as they are, and with none of them (NVRAM reset).
-pub fn worlds(esp: &Esp, vars: &Variables) -> [Prediction; 2] {
-    [predict(esp, vars), predict(esp, &vars.reset())]
 }
 
 fn apply(prediction: &mut Prediction, choice: &Choice, esp: &Esp) {
@@ -282,9 +277,9 @@ fn fallback(menu: &[MenuEntry], config: &Config, loader: &LoaderVersion, selecte
         (Some(path), Some(gone_path)) => (path, e.xbootldr) != (gone_path, gone.xbootldr),
         _ => e.id != gone.id,
     };
-    // A one-shot wish is used up by then.
-    let wishes: Vec<_> = config.wishes.iter().filter(|wish| !wish.once).cloned().collect();
-    let choice = select::choose(menu, &wishes, loader, other)?;
+    // A one-shot pattern is used up by then.
+    let patterns: Vec<_> = config.patterns.iter().filter(|pattern| !pattern.once).cloned().collect();
+    let choice = select::choose(menu, &patterns, loader, other)?;
     (!choice.nothing_to_start).then_some(choice.index)
 }
 

@@ -25,7 +25,7 @@ pub struct UkiFile {
     /// Whether it carries the read-only attribute; systemd-boot 262 does not count down such a file.
     pub read_only: bool,
     /// The profiles in it that can become menu entries, or why there are none, whatever the name says.
-    pub content: Result<Vec<Profile>, Skip>,
+    pub content: Result<Vec<ProfileEntry>, Skip>,
     /// Profiles that are there but cannot become entries, although others of the file can.
     pub lost: Vec<(u32, Skip)>,
     /// The same for other versions of systemd-boot that may run.
@@ -38,14 +38,14 @@ pub struct Reading {
     /// That version.
     pub loader: LoaderVersion,
     /// As [`UkiFile::content`].
-    pub content: Result<Vec<Profile>, Skip>,
+    pub content: Result<Vec<ProfileEntry>, Skip>,
     /// As [`UkiFile::lost`].
     pub lost: Vec<(u32, Skip)>,
 }
 
 /// What systemd-boot knows of one profile of a UKI.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Profile {
+pub struct ProfileEntry {
     /// Its number; 0 is the UKI itself.
     pub number: u32,
     /// From os-release: PRETTY_NAME, IMAGE_ID, NAME or ID.
@@ -148,7 +148,7 @@ impl UkiFile {
     ///
     /// # Errors
     /// Why it lists none: the name first, then the content.
-    pub fn listed(&self, loader: &LoaderVersion) -> Result<&[Profile], Skip> {
+    pub fn listed(&self, loader: &LoaderVersion) -> Result<&[ProfileEntry], Skip> {
         if self.is_dir {
             return Err(Skip::Directory);
         }
@@ -212,7 +212,7 @@ fn read_profiles(
     loader: &LoaderVersion,
     machine: u16,
     lost: &mut Vec<(u32, Skip)>,
-) -> Result<Vec<Profile>, Skip> {
+) -> Result<Vec<ProfileEntry>, Skip> {
     let mut file = FirmwareFile::new(source, !loader.strict_sections());
     let image = Image::read(&mut file, loader, Some(machine))?;
     let base = Found::default().overlaid(&image.base());
@@ -250,7 +250,7 @@ fn read_profile(
     loader: &LoaderVersion,
     number: u32,
     found: &Found,
-) -> Result<Profile, Skip> {
+) -> Result<ProfileEntry, Skip> {
     let os_release = found.os_release.ok_or(Skip::NoOsRelease)?;
     let text = file.read(os_release.offset, os_release.bytes).map_err(|e| e.or(Skip::OsReleaseCutOff))?;
     let os = OsRelease::parse(&text, loader).ok_or(Skip::Nameless)?;
@@ -271,7 +271,7 @@ fn read_profile(
         .cmdline
         .and_then(|section| file.read(section.offset, section.bytes).ok())
         .map(|text| displayed_options(&decode(&text)));
-    Ok(Profile { number, os: os.name, version: os.version, sort_key: os.sort_key, id, title, options })
+    Ok(ProfileEntry { number, os: os.name, version: os.version, sort_key: os.sort_key, id, title, options })
 }
 
 /// Control characters become spaces, those at the ends go (`mangle_stub_cmdline`).

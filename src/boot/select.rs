@@ -1,6 +1,6 @@
 //! Which entry starts without a key press, and the reason in words.
 
-use super::config::Wish;
+use super::config::EntryPattern;
 use super::entry::{Criterion, EntryKind, MenuEntry, first_difference};
 use super::glob;
 use super::version::LoaderVersion;
@@ -21,27 +21,27 @@ pub(super) struct Choice {
 /// Finds the entry (`config_select_default_entry`) among those that `allowed` leaves; `None` when the menu is empty.
 pub(super) fn choose(
     menu: &[MenuEntry],
-    wishes: &[Wish],
+    patterns: &[EntryPattern],
     loader: &LoaderVersion,
     allowed: impl Fn(&MenuEntry) -> bool,
 ) -> Option<Choice> {
     let mut missed = Vec::new();
-    for wish in wishes {
-        let Some(pattern) = &wish.pattern else {
-            missed.push(format!("{} is @saved, and nothing was saved", wish.source));
+    for setting in patterns {
+        let Some(pattern) = &setting.pattern else {
+            missed.push(format!("{} is @saved, and nothing was saved", setting.source));
             continue;
         };
         let matches = |e: &&MenuEntry| allowed(e) && glob::matches(pattern, &e.id);
-        let found = menu.iter().position(|e| matches(&e) && !(wish.skips_bad && e.is_bad()));
+        let found = menu.iter().position(|e| matches(&e) && !(setting.skips_bad && e.is_bad()));
         let Some(index) = found else {
             let bad = menu.iter().any(|e| matches(&e));
-            missed.push(missed_wish(wish, pattern, bad, menu));
+            missed.push(missed_reason(setting, pattern, bad, menu));
             continue;
         };
-        let granted = granted_wish(wish, pattern, &menu[index].id);
+        let matched = matched_reason(setting, pattern, &menu[index].id);
         let reason =
-            if missed.is_empty() { granted } else { format!("{}: next in line, {granted}", missed.join("; ")) };
-        return Some(Choice { index, reason, nothing_to_start: false, marked: wish.marked, once: wish.once });
+            if missed.is_empty() { matched } else { format!("{}: next in line, {matched}", missed.join("; ")) };
+        return Some(Choice { index, reason, nothing_to_start: false, marked: setting.marked, once: setting.once });
     }
 
     let candidates: Vec<usize> =
@@ -70,9 +70,9 @@ fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '[', '\\'])
 }
 
-fn granted_wish(wish: &Wish, pattern: &str, id: &str) -> String {
-    let source = wish.source;
-    match (wish.saved, wish.once) {
+fn matched_reason(setting: &EntryPattern, pattern: &str, id: &str) -> String {
+    let source = setting.source;
+    match (setting.saved, setting.once) {
         (true, _) => format!("{source} is @saved: {id} was started last"),
         (_, true) if is_pattern(pattern) => format!("{source} asks for {pattern:?} for this boot only: {id}"),
         (_, true) => format!("{source} asks for {id} for this boot only"),
@@ -91,13 +91,13 @@ pub fn near_miss<'m>(menu: &'m [MenuEntry], pattern: &str) -> Option<(&'m str, &
     by_suffix.or_else(|| Some((folded()?, "systemd-boot makes the setting lower case, and not this name")))
 }
 
-fn missed_wish(wish: &Wish, pattern: &str, bad: bool, menu: &[MenuEntry]) -> String {
-    let source = wish.source;
+fn missed_reason(setting: &EntryPattern, pattern: &str, bad: bool, menu: &[MenuEntry]) -> String {
+    let source = setting.source;
     let near = near_miss(menu, pattern).filter(|_| !pattern.is_empty());
     match () {
         () if bad => format!("{source} names {pattern}, which has no tries left"),
         () if pattern.is_empty() => format!("{source} is empty"),
-        () if wish.saved => format!("{source} is @saved, and {pattern} is no entry of the menu"),
+        () if setting.saved => format!("{source} is @saved, and {pattern} is no entry of the menu"),
         () if let Some((id, why)) = near => {
             format!("{source} names {pattern}, which matches nothing: the entry is called {id}, and {why}")
         }

@@ -3,13 +3,13 @@
 
 use super::load_option::{BootOption, BootOptions, HardDrive, Lead};
 use super::program::Program;
-use super::{Certainty, Step, StepKind, World};
+use super::{BootScenario, Certainty, StepKind, WayStep};
 use crate::disk::PartUuid;
 use crate::pe::Arch;
 
 /// A FAT volume that firmware can start programs from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Volume {
+pub struct BootVolume {
     /// For people: `partition 1`.
     pub name: String,
     /// What boot options name it by; `None` for a file system without a partition table.
@@ -51,7 +51,7 @@ pub enum Unseen<'a> {
 /// The volumes that can be looked at, and what is known of the machine.
 pub trait Volumes {
     /// The volumes, in the order in which firmware meets them.
-    fn list(&self) -> &[Volume];
+    fn list(&self) -> &[BootVolume];
 
     /// A partition that is there and is none of the volumes.
     fn unseen(&self, partuuid: PartUuid) -> Option<Unseen<'_>>;
@@ -85,7 +85,7 @@ pub trait Volumes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Started {
     /// The step of the way.
-    pub(super) step: Step,
+    pub(super) step: WayStep,
     /// The program; `None` when there is none to be seen.
     pub(super) program: Option<Located>,
     /// By which means.
@@ -124,10 +124,10 @@ pub fn removable_path(arch: Arch) -> String {
     format!("\\EFI\\BOOT\\{}", arch.removable_loader())
 }
 
-/// What the firmware starts in one of the worlds.
-pub(super) fn start(options: &BootOptions, world: World, volumes: &dyn Volumes) -> Started {
+/// What the firmware starts in a scenario.
+pub(super) fn start(options: &BootOptions, scenario: BootScenario, volumes: &dyn Volumes) -> Started {
     let (mut in_doubt, mut passed_over) = (Vec::new(), Vec::new());
-    for (option, once) in options.tried(world) {
+    for (option, once) in options.tried(scenario) {
         let name = format!("{} ({:?})", option.name, option.description);
         match leads(option, volumes) {
             Leads::Nowhere(why) => passed_over.push(format!("{name}: {why}")),
@@ -140,7 +140,7 @@ pub(super) fn start(options: &BootOptions, world: World, volumes: &dyn Volumes) 
                 };
                 let certainty = doubt(&mut why, &in_doubt, certainty);
                 let step =
-                    Step { step: StepKind::Firmware, what: name, place: Some(at.describe(volumes)), why, certainty };
+                    WayStep { step: StepKind::Firmware, what: name, place: Some(at.describe(volumes)), why, certainty };
                 let by = FirmwareStart::Option(option.name.clone());
                 return Started {
                     step,
@@ -155,8 +155,8 @@ pub(super) fn start(options: &BootOptions, world: World, volumes: &dyn Volumes) 
     }
     let path = removable_path(volumes.arch());
     let found = removable(&path, volumes, &mut in_doubt);
-    let reason = match (world, options.known, passed_over.is_empty()) {
-        (World::Reset, ..) => "without variables the firmware takes the removable-media path",
+    let reason = match (scenario, options.known, passed_over.is_empty()) {
+        (BootScenario::Reset, ..) => "without variables the firmware takes the removable-media path",
         (_, false, _) => "no boot option is known, and then the firmware takes the removable-media path",
         (_, true, true) => "there is no boot option, and then the firmware takes the removable-media path",
         (_, true, false) => "no boot option leads to a file, and then the firmware takes the removable-media path",
@@ -166,7 +166,7 @@ pub(super) fn start(options: &BootOptions, world: World, volumes: &dyn Volumes) 
         None => format!("{reason}; {} is on no volume here", path.trim_start_matches('\\').replace('\\', "/")),
     };
     let certainty = doubt(&mut why, &in_doubt, Certainty::Default);
-    let step = Step {
+    let step = WayStep {
         step: StepKind::Firmware,
         what: if found.is_some() { "the removable-media path" } else { "nothing" }.to_owned(),
         place: found.as_ref().map(|at| at.describe(volumes)),
@@ -209,7 +209,7 @@ pub(super) fn leads(option: &BootOption, volumes: &dyn Volumes) -> Leads {
         let Some(partuuid) = drive.partuuid else {
             return Leads::Elsewhere(format!("names a partition without saying of which disk ({})", target.path));
         };
-        let is_meant = |v: &Volume| v.partuuid == Some(partuuid) && (!volumes.is_uboot() || is_in_place(v, drive));
+        let is_meant = |v: &BootVolume| v.partuuid == Some(partuuid) && (!volumes.is_uboot() || is_in_place(v, drive));
         return match volumes.list().iter().position(is_meant) {
             Some(volume) => {
                 let at = Located { volume, path };
@@ -249,7 +249,7 @@ pub(super) fn leads(option: &BootOption, volumes: &dyn Volumes) -> Leads {
 }
 
 /// Whether a node and a partition agree in number, place and length.
-fn is_in_place(volume: &Volume, drive: &HardDrive) -> bool {
+fn is_in_place(volume: &BootVolume, drive: &HardDrive) -> bool {
     volume.place.is_none_or(|place| place == (drive.number, drive.start, drive.sectors))
 }
 

@@ -3,7 +3,7 @@
 //! Formats: UEFI specification 2.10, section 3.1.3 "Load Options" (EFI_LOAD_OPTION) and chapter 10 (device paths). Own
 //! code: a hundred lines, by value and with every length checked, where crates bring a firmware's worth of types.
 
-use super::World;
+use super::BootScenario;
 use super::firmware::{Leads, Located, Volumes, leads};
 use crate::disk::PartUuid;
 use crate::efivars::{EfiVars, GLOBAL};
@@ -162,12 +162,12 @@ impl BootOptions {
         all
     }
 
-    /// The options that the firmware tries in a world, in its order, and whether it does so for one start only.
-    pub(super) fn tried(&self, world: World) -> impl Iterator<Item = (&BootOption, bool)> {
-        let (next, order) = match world {
-            World::Next => (self.next, true),
-            World::Later => (None, true),
-            World::Reset => (None, false),
+    /// The options that the firmware tries in a scenario, in its order, and whether it does so for one start only.
+    pub(super) fn tried(&self, scenario: BootScenario) -> impl Iterator<Item = (&BootOption, bool)> {
+        let (next, order) = match scenario {
+            BootScenario::Next => (self.next, true),
+            BootScenario::Later => (None, true),
+            BootScenario::Reset => (None, false),
         };
         let next = self.options.iter().filter(move |o| Some(o.number) == next).map(|o| (o, true));
         let ordered = self.options.iter().filter(move |o| order && o.place.is_some() && o.active && o.is_system);

@@ -1,6 +1,6 @@
 //! The way of the boot: from the firmware to the file that runs.
 //!
-//! What a board starts is decided in several places, one after the other. Each is a [`Step`] with what is chosen there, why,
+//! What a board starts is decided in several places, one after the other. Each is a [`WayStep`] with what is chosen there, why,
 //! and how sure that is:
 //!
 //! | step | decides | by |
@@ -23,7 +23,7 @@ mod program;
 #[cfg(test)]
 mod tests;
 
-pub use firmware::{FirmwareStart, Located, Unseen, Volume, Volumes, removable_path};
+pub use firmware::{BootVolume, FirmwareStart, Located, Unseen, Volumes, removable_path};
 pub use load_option::{BootOption, BootOptions, BootTarget, HardDrive, Lead};
 pub use program::{Program, ProgramKind};
 
@@ -60,7 +60,7 @@ pub enum StepKind {
 /// A step of the way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Step {
+pub struct WayStep {
     /// Where the decision is made.
     pub step: StepKind,
     /// What is chosen.
@@ -74,7 +74,7 @@ pub struct Step {
     pub certainty: Certainty,
 }
 
-impl Step {
+impl WayStep {
     #[cfg(test)]
     pub(crate) fn firmware(what: &str, place: Option<&str>) -> Self {
         let place = place.map(str::to_owned);
@@ -88,9 +88,9 @@ impl Step {
     }
 }
 
-/// The variables under which the way is looked at.
+/// The start that is looked at: which EFI variables it finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum World {
+pub enum BootScenario {
     /// The next start: BootNext and the one-shot variables count.
     Next,
     /// The starts after it: what is meant for one start is used up.
@@ -123,7 +123,7 @@ pub enum End {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way {
     /// Its steps, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<WayStep>,
     /// What it ends in.
     pub end: End,
     /// Why something outside of these volumes may start instead: boot options that come first and lead where nothing can be
@@ -140,8 +140,8 @@ pub struct Way {
 impl Way {
     /// Follows the way from the firmware over the programs it starts.
     #[must_use]
-    pub fn follow(options: &BootOptions, world: World, volumes: &dyn Volumes) -> Self {
-        let started = firmware::start(options, world, volumes);
+    pub fn follow(options: &BootOptions, scenario: BootScenario, volumes: &dyn Volumes) -> Self {
+        let started = firmware::start(options, scenario, volumes);
         let mut way = Self {
             steps: vec![started.step],
             end: End::Nothing(String::new()),
@@ -164,7 +164,7 @@ impl Way {
             Ok(None) => return End::Nothing(format!("{} is not there", at.path)),
             Err(why) => return self.unreadable(&at, volumes, why),
         };
-        self.steps.push(Step {
+        self.steps.push(WayStep {
             step: StepKind::Program,
             what: program.to_string(),
             place: Some(at.describe(volumes)),
@@ -182,7 +182,7 @@ impl Way {
     }
 
     fn unreadable(&mut self, at: &Located, volumes: &dyn Volumes, why: String) -> End {
-        self.steps.push(Step {
+        self.steps.push(WayStep {
             step: StepKind::Program,
             what: "a file that is no EFI program".to_owned(),
             place: Some(at.describe(volumes)),
@@ -205,7 +205,7 @@ impl Way {
                 "{} makes boot options out of the BOOT*.CSV files it finds and starts one of them",
                 fallback.path
             );
-            self.steps.push(Step {
+            self.steps.push(WayStep {
                 step: StepKind::Program,
                 what: "shim's fallback".to_owned(),
                 place: Some(fallback.describe(volumes)),

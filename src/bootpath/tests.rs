@@ -14,7 +14,7 @@ const REMOVABLE: &str = "\\EFI\\BOOT\\BOOTAA64.EFI";
 
 /// Two volumes with programs, and a partition that holds none.
 struct Disk {
-    list: Vec<Volume>,
+    list: Vec<BootVolume>,
     programs: BTreeMap<(usize, String), ProgramKind>,
     complete: bool,
     is_uboot: bool,
@@ -22,7 +22,7 @@ struct Disk {
 
 impl Disk {
     fn new(programs: &[(usize, &str, ProgramKind)]) -> Self {
-        let volume = |number: u32, uuid| Volume {
+        let volume = |number: u32, uuid| BootVolume {
             name: format!("partition {number}"),
             partuuid: Some(PartUuid::Gpt(uuid)),
             place: Some((number, 2048, 4096)),
@@ -31,13 +31,13 @@ impl Disk {
         Self { list: vec![volume(1, ESP), volume(2, OTHER)], programs, complete: false, is_uboot: false }
     }
 
-    fn way(&self, options: &BootOptions, world: World) -> Way {
-        Way::follow(options, world, self)
+    fn way(&self, options: &BootOptions, scenario: BootScenario) -> Way {
+        Way::follow(options, scenario, self)
     }
 }
 
 impl Volumes for Disk {
-    fn list(&self) -> &[Volume] {
+    fn list(&self) -> &[BootVolume] {
         &self.list
     }
     fn unseen(&self, partuuid: PartUuid) -> Option<Unseen<'_>> {
@@ -133,14 +133,14 @@ fn boot_order_is_followed_past_what_leads_nowhere() {
         (6, on(ESP, REMOVABLE)),
     ];
     let list = options(&all, &[1, 2, 3, 4, 5, 6], None);
-    let way = disk.way(&list, World::Next);
+    let way = disk.way(&list, BootScenario::Next);
     assert_eq!(menu_at(&way), Some(&at(1, "\\EFI\\systemd\\systemd-bootaa64.efi")));
     assert_eq!((way.steps[0].certainty, way.passed_over.len()), (Certainty::Known, 2), "{way:?}");
     assert_eq!(way.by, FirmwareStart::Option("Boot0005".into()));
     assert!(way.passed_over[0].contains("gone.efi on partition 1"), "{:?}", way.passed_over);
     assert!(way.passed_over[1].contains("no file system"), "{:?}", way.passed_over);
     // Without variables it is the removable-media path.
-    let reset = disk.way(&list, World::Reset);
+    let reset = disk.way(&list, BootScenario::Reset);
     assert_eq!((menu_at(&reset), &reset.by), (Some(&at(0, REMOVABLE)), &FirmwareStart::RemovableMedia));
     assert_eq!(reset.steps[0].certainty, Certainty::Default);
 }
@@ -150,8 +150,8 @@ fn boot_next_counts_once_and_even_where_it_is_inactive() {
     let disk = Disk::new(&[(0, REMOVABLE, systemd_boot()), (1, REMOVABLE, ProgramKind::Grub)]);
     let all = [(1, on(ESP, REMOVABLE)), (2, option(0, &[drive(2, 2048, 4096, OTHER), file(REMOVABLE)], b""))];
     let list = options(&all, &[1], Some(2));
-    assert_eq!(disk.way(&list, World::Next).end, End::Other("GRUB".into()));
-    assert_eq!(menu_at(&disk.way(&list, World::Later)), Some(&at(0, REMOVABLE)));
+    assert_eq!(disk.way(&list, BootScenario::Next).end, End::Other("GRUB".into()));
+    assert_eq!(menu_at(&disk.way(&list, BootScenario::Later)), Some(&at(0, REMOVABLE)));
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn what_cannot_be_looked_at_makes_the_rest_unsure() {
         (option(1, &[node(4, 1, &[0; 38])], b""), "which disk"),
     ] {
         let list = options(&[(1, first), (2, on(ESP, REMOVABLE))], &[1, 2], None);
-        let way = disk.way(&list, World::Next);
+        let way = disk.way(&list, BootScenario::Next);
         assert_eq!(menu_at(&way), Some(&at(0, REMOVABLE)));
         assert_eq!((way.steps[0].certainty, way.in_doubt.len()), (Certainty::Unknown, 1));
         assert!(way.in_doubt[0].contains(why), "{:?}", way.in_doubt);
@@ -175,14 +175,14 @@ fn what_cannot_be_looked_at_makes_the_rest_unsure() {
     // Where every disk of the machine is known, a partition that is on none is gone.
     disk.complete = true;
     let list = options(&[(1, on(ELSEWHERE, REMOVABLE)), (2, on(ESP, REMOVABLE))], &[1, 2], None);
-    let way = disk.way(&list, World::Next);
+    let way = disk.way(&list, BootScenario::Next);
     assert_eq!((way.in_doubt.len(), way.passed_over.len(), way.steps[0].certainty), (0, 1, Certainty::Known));
 }
 
 #[test]
 fn a_path_without_a_disk_is_looked_for_on_every_volume() {
     let disk = Disk::new(&[(1, "\\x.efi", ProgramKind::Uki)]);
-    let way = disk.way(&options(&[(1, option(1, &[file("x.efi")], b""))], &[1], None), World::Next);
+    let way = disk.way(&options(&[(1, option(1, &[file("x.efi")], b""))], &[1], None), BootScenario::Next);
     assert_eq!((way.end, way.steps[0].certainty), (End::Uki(at(1, "\\x.efi")), Certainty::Default));
 }
 
@@ -190,20 +190,20 @@ fn a_path_without_a_disk_is_looked_for_on_every_volume() {
 fn a_partition_alone_means_its_removable_media_path() {
     let disk = Disk::new(&[(1, REMOVABLE, systemd_boot())]);
     let list = options(&[(1, option(1, &[drive(2, 2048, 4096, OTHER)], b""))], &[1], None);
-    assert_eq!(menu_at(&disk.way(&list, World::Next)), Some(&at(1, REMOVABLE)));
+    assert_eq!(menu_at(&disk.way(&list, BootScenario::Next)), Some(&at(1, REMOVABLE)));
 }
 
 #[test]
 fn uboot_wants_the_partition_where_it_was() {
     let mut disk = Disk::new(&[(0, "\\x.efi", ProgramKind::Uki), (0, REMOVABLE, systemd_boot())]);
     let moved = options(&[(1, option(1, &[drive(1, 34, 4096, ESP), file("\\x.efi")], b""))], &[1], None);
-    assert_eq!(disk.way(&moved, World::Next).end, End::Uki(at(0, "\\x.efi")));
+    assert_eq!(disk.way(&moved, BootScenario::Next).end, End::Uki(at(0, "\\x.efi")));
     disk.is_uboot = true;
-    let way = disk.way(&moved, World::Next);
+    let way = disk.way(&moved, BootScenario::Next);
     assert_eq!(menu_at(&way), Some(&at(0, REMOVABLE)));
     assert!(way.passed_over[0].contains("moved"), "{way:?}");
     let same = options(&[(1, option(1, &[drive(1, 2048, 4096, ESP), file("\\x.efi")], b""))], &[1], None);
-    assert_eq!(disk.way(&same, World::Next).end, End::Uki(at(0, "\\x.efi")));
+    assert_eq!(disk.way(&same, BootScenario::Next).end, End::Uki(at(0, "\\x.efi")));
 }
 
 #[test]
@@ -213,10 +213,10 @@ fn mbr_disks_are_named_by_signature_and_number() {
     let mut data = [&1_u32.to_le_bytes()[..], &[0; 16], &0x1234_5678_u32.to_le_bytes(), &[0; 12], &[1, 1]].concat();
     let list = options(&[(1, option(1, &[node(4, 1, &data), file("\\x.efi")], b""))], &[1], None);
     assert_eq!(list.options[0].target.path, "HD(1,MBR,0x12345678)/\\x.efi");
-    assert_eq!(disk.way(&list, World::Next).end, End::Uki(at(0, "\\x.efi")));
+    assert_eq!(disk.way(&list, BootScenario::Next).end, End::Uki(at(0, "\\x.efi")));
     data[0] = 2;
     let list = options(&[(1, option(1, &[node(4, 1, &data), file("\\x.efi")], b""))], &[1], None);
-    assert_eq!(disk.way(&list, World::Next).in_doubt.len(), 1);
+    assert_eq!(disk.way(&list, BootScenario::Next).in_doubt.len(), 1);
 }
 
 #[test]
@@ -229,24 +229,24 @@ fn shim_is_followed_to_what_it_starts_whatever_that_is() {
         (ProgramKind::Uki, End::Uki(at(0, by_shim))),
     ] {
         let disk = Disk::new(&[shim(REMOVABLE), (0, by_shim, second)]);
-        let way = disk.way(&BootOptions::default(), World::Next);
+        let way = disk.way(&BootOptions::default(), BootScenario::Next);
         assert_eq!(way.end, end);
         assert_eq!(way.steps.iter().filter(|s| s.step == StepKind::Program).count(), 2);
     }
-    let alone = Disk::new(&[shim(REMOVABLE)]).way(&BootOptions::default(), World::Next);
+    let alone = Disk::new(&[shim(REMOVABLE)]).way(&BootOptions::default(), BootScenario::Next);
     assert!(matches!(alone.end, End::Nothing(_)), "{alone:?}");
-    let twice = Disk::new(&[shim(REMOVABLE), shim(by_shim)]).way(&BootOptions::default(), World::Next);
+    let twice = Disk::new(&[shim(REMOVABLE), shim(by_shim)]).way(&BootOptions::default(), BootScenario::Next);
     assert!(matches!(twice.end, End::Unknown(_)), "{twice:?}");
     // From EFI/BOOT its fallback comes first.
     let fallback =
         [shim(REMOVABLE), (0, by_shim, systemd_boot()), (0, "\\EFI\\BOOT\\fbaa64.efi", ProgramKind::ShimHelper)];
-    assert!(matches!(Disk::new(&fallback).way(&BootOptions::default(), World::Next).end, End::Unknown(_)));
+    assert!(matches!(Disk::new(&fallback).way(&BootOptions::default(), BootScenario::Next).end, End::Unknown(_)));
     // A boot option names the second stage.
     let disk = Disk::new(&[shim("\\EFI\\x\\shimaa64.efi"), (0, "\\EFI\\x\\sd.efi", systemd_boot())]);
     let path = [drive(1, 2048, 4096, ESP), file("\\EFI\\x\\shimaa64.efi")];
     for named in ["sd.efi", "\\EFI\\x\\sd.efi", "sd.efi "] {
         let list = options(&[(1, option(1, &path, &utf16(named)))], &[1], None);
-        assert_eq!(menu_at(&disk.way(&list, World::Next)), Some(&at(0, "\\EFI\\x\\sd.efi")), "{named}");
+        assert_eq!(menu_at(&disk.way(&list, BootScenario::Next)), Some(&at(0, "\\EFI\\x\\sd.efi")), "{named}");
     }
 }
 
@@ -260,11 +260,11 @@ fn what_is_no_systemd_boot_ends_the_way() {
         (ProgramKind::Windows, End::Other("Windows' boot manager".into())),
         (ProgramKind::Kernel, End::Other("a Linux kernel".into())),
     ] {
-        assert_eq!(Disk::new(&[(0, REMOVABLE, kind)]).way(&BootOptions::default(), World::Next).end, end);
+        assert_eq!(Disk::new(&[(0, REMOVABLE, kind)]).way(&BootOptions::default(), BootScenario::Next).end, end);
     }
-    let unknown = Disk::new(&[(0, REMOVABLE, ProgramKind::Unknown)]).way(&BootOptions::default(), World::Next);
+    let unknown = Disk::new(&[(0, REMOVABLE, ProgramKind::Unknown)]).way(&BootOptions::default(), BootScenario::Next);
     assert!(matches!(unknown.end, End::Unknown(_)));
-    let nothing = Disk::new(&[]).way(&BootOptions::default(), World::Next);
+    let nothing = Disk::new(&[]).way(&BootOptions::default(), BootScenario::Next);
     assert!(matches!(nothing.end, End::Nothing(_)));
     assert_eq!(nothing.steps[0].what, "nothing");
 }

@@ -210,8 +210,8 @@ pub(super) struct FetchArgs {
     #[arg(long, value_name = "arm64|amd64")]
     pub(super) arch: Arch,
     /// The ISO, or the UKI alone
-    #[arg(long, value_enum, default_value_t = Kind::Iso)]
-    pub(super) kind: Kind,
+    #[arg(long, value_enum, default_value_t = AssetKind::Iso)]
+    pub(super) kind: AssetKind,
     /// Of the signed image for Secure Boot, or of the plain one
     #[arg(long, value_enum, default_value_t = FetchAsset::Secureboot)]
     pub(super) asset: FetchAsset,
@@ -227,7 +227,7 @@ pub(super) struct FetchArgs {
 
 /// What the factory is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Kind {
+pub(super) enum AssetKind {
     /// metal-<arch>-secureboot.iso, or metal-<arch>.iso
     Iso,
     /// metal-<arch>-secureboot-uki.efi, or metal-<arch>-uki.efi

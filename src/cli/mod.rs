@@ -16,7 +16,7 @@ use crate::surgery::LostFiles;
 use crate::verify::Verdict;
 use crate::{Context, Kind, Result};
 use args::{
-    CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, FetchAsset, ImageArgs, Kind as AssetKind, NetworkArgs,
+    AssetKind, CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, FetchAsset, ImageArgs, NetworkArgs,
     SchematicCommand, SwapArgs, SwapAsset, TrustArgs, Via,
 };
 use clap::{CommandFactory, Parser};
@@ -95,7 +95,7 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
             let variables = variables(a.trust.efivars.clone());
             let efivars = match &variables {
                 VariablesChoice::None => None,
-                VariablesChoice::Unsaid => Some(PathBuf::from(crate::efivars::DEFAULT_DIR)),
+                VariablesChoice::Unspecified => Some(PathBuf::from(crate::efivars::DEFAULT_DIR)),
                 VariablesChoice::Dir(dir) => Some(dir.clone()),
                 VariablesChoice::Esp => {
                     return Err(crate::Error::usage("--efivars esp: `verify` looks at no ESP for variables"));
@@ -282,7 +282,7 @@ fn disk(args: DiskArgs, efivars: Option<PathBuf>) -> DiskRequest {
 
 fn variables(efivars: Option<PathBuf>) -> VariablesChoice {
     match efivars {
-        None => VariablesChoice::Unsaid,
+        None => VariablesChoice::Unspecified,
         Some(dir) if dir.as_os_str() == "none" => VariablesChoice::None,
         Some(dir) if dir.as_os_str() == "esp" => VariablesChoice::Esp,
         Some(dir) => VariablesChoice::Dir(dir),

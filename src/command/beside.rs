@@ -7,7 +7,7 @@ use crate::fat::Volume;
 use crate::image::Candidate;
 use crate::trust::Sbat;
 use crate::uki::{self, CompanionKind, Family, Pointer};
-use crate::verify::{Addon, Companion, Facts, PointedFile};
+use crate::verify::{Addon, CompanionFacts, ImageFacts, PointedFile};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -17,20 +17,20 @@ const MAX_ADDONS: usize = 64;
 const MAX_BYTES: u64 = 1 << 30;
 
 /// What lies beside a UKI in an image, or why that is not known.
-pub(super) fn beside_candidate(candidate: &Candidate) -> Result<Vec<Companion>, String> {
+pub(super) fn beside_candidate(candidate: &Candidate) -> Result<Vec<CompanionFacts>, String> {
     let files = candidate.companions.as_ref().map_err(Clone::clone)?;
     let mut reader = Reader::default();
     Ok(files.iter().map(|f| reader.read(&f.path, f.kind, f.bytes.as_ref().map_err(Clone::clone))).collect())
 }
 
 /// What lies on the ESP beside an image of this name.
-pub(super) fn beside<S: ReadAt>(esp: &Inventory<S>, name: &str) -> Vec<Companion> {
+pub(super) fn beside<S: ReadAt>(esp: &Inventory<S>, name: &str) -> Vec<CompanionFacts> {
     let mut reader = Reader::default();
     let read = |c: &uki::Companion| {
         let bytes = esp.volume.file(&c.entry).map_err(|e| e.to_string());
         let length = u64::from(c.entry.bytes);
         let read = reader.read(&c.path, c.kind, bytes.as_ref().map_err(Clone::clone));
-        Companion { bytes: length, ..read }
+        CompanionFacts { bytes: length, ..read }
     };
     esp.companions.of(name).map(read).collect()
 }
@@ -50,7 +50,7 @@ pub(super) fn pointed<S: ReadAt>(
 }
 
 /// As [`pointed`], on the volume that a candidate lies on; `known` where it lies on none.
-pub(super) fn pointed_of_candidate(candidate: &Candidate, known: &Facts) -> Result<Vec<PointedFile>, String> {
+pub(super) fn pointed_of_candidate(candidate: &Candidate, known: &ImageFacts) -> Result<Vec<PointedFile>, String> {
     let (Some(extent), Family::Lanzaboote) = (candidate.volume, known.family) else { return known.pointed.clone() };
     let source = Arc::clone(candidate.bytes.source());
     let volume = Window::new(source, extent).map_err(Error::from).and_then(Volume::open).map_err(|e| e.to_string())?;
@@ -80,7 +80,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn read<S: ReadAt>(&mut self, path: &str, kind: CompanionKind, source: Result<&S, String>) -> Companion {
+    fn read<S: ReadAt>(&mut self, path: &str, kind: CompanionKind, source: Result<&S, String>) -> CompanionFacts {
         let bytes = source.as_ref().map_or(0, |s| s.size());
         let addon = (kind == CompanionKind::Addon).then(|| {
             let source = source?;
@@ -91,7 +91,7 @@ impl Reader {
             }
             read_addon(source).map_err(|e| e.to_string())
         });
-        Companion { path: path.to_owned(), kind, bytes, addon }
+        CompanionFacts { path: path.to_owned(), kind, bytes, addon }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::{CopyOut, Ui, boot_variables, check_cancelled};
 use crate::block::{ReadAt, WriteAt};
-use crate::boot::Prediction;
 use crate::efivars::EfiVars;
 use crate::esp::Inventory;
 use crate::fat::Volume;
@@ -81,7 +80,7 @@ pub(super) fn confirm_on_medium<S: ReadAt>(
         let in_place = operation.install.as_ref().is_none_or(|i| {
             holds(&i.target, &i.new) && i.backup.iter().zip(&i.old).all(|(backup, old)| holds(backup, old))
         });
-        let as_planned = esp.worlds.each_ref().map(Prediction::selected_file) == boot;
+        let as_planned = esp.predictions.selected_files() == boot;
         if esp.health.is_healthy() && esp.interrupted.is_none() && in_place && as_planned {
             // This looks once more whether the name that the user gave still leads here.
             return Ok(medium.drop_caches()?);

@@ -3,10 +3,10 @@
 use super::variables::{MachineTree, VariablesChoice};
 use crate::block::{ReadAt, read_vec};
 use crate::boot::lenient_string;
-use crate::bootpath::{BootOptions, Volume};
+use crate::bootpath::{BootOptions, BootVolume};
 use crate::disk::{EspChoice, Partition, Shape, Target};
 use crate::efivars::{EfiVars, LOADER};
-use crate::esp::{Context, OtherVolume};
+use crate::esp::{EspContext, OtherVolume};
 use crate::pe::Arch;
 use crate::{Error, Result, disk, fat};
 use std::os::unix::fs::FileTypeExt;
@@ -55,13 +55,13 @@ impl DiskRequest {
     /// What lies around the ESP: the firmware's boot options, the other volumes of the disk. `arch` is the one that was asked
     /// for.
     #[must_use]
-    pub fn context(&self, target: &Target, vars: &EfiVars, arch: Option<Arch>) -> Arc<Context> {
-        let mut context = Context::new(BootOptions::read(vars));
+    pub fn context(&self, target: &Target, vars: &EfiVars, arch: Option<Arch>) -> Arc<EspContext> {
+        let mut context = EspContext::new(BootOptions::read(vars));
         context.is_uboot = vars.is_uboot();
         context.arch = arch;
         let Some(this) = &target.partition else { return Arc::new(context) };
         let sector = u64::from(target.sector_size.max(1));
-        let volume = |p: &Partition| Volume {
+        let volume = |p: &Partition| BootVolume {
             name: format!("partition {}", p.number),
             partuuid: Some(p.partuuid),
             place: Some((p.number, p.extent.offset / sector, p.extent.bytes / sector)),

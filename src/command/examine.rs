@@ -7,7 +7,7 @@ use crate::pcr::{self, Bank, BankHashes, Measured, SectionHashes};
 use crate::pe::Head;
 use crate::trust::Sbat;
 use crate::uki::{self, Analyser, Family, Uki, check_layout};
-use crate::verify::{Extension, Facts, Initrd, PointedFile, Profile, ProfilePcr, Schematic};
+use crate::verify::{ExtensionFacts, ImageFacts, InitrdFacts, PointedFile, ProfileFacts, ProfilePcr, SchematicFacts};
 use crate::{Context, Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ pub struct Examined {
     /// The UKI; `None` when its headers could not be read.
     pub uki: Option<Uki>,
     /// The facts that the policy judges.
-    pub facts: Facts,
+    pub facts: ImageFacts,
     /// PCR 11 per profile and bank: after the sections, and after each phase.
     pub pcr: Vec<(usize, Bank, pcr::PcrValues)>,
 }
@@ -81,7 +81,7 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
     let layout = check_layout(&uki.facts.head);
     let problems = |fatal| layout.iter().filter(|p| p.fatal == fatal).map(|p| p.message.clone()).collect::<Vec<_>>();
     let (waiting_services, unread_services) = uki.waiting_services();
-    let facts = Facts {
+    let facts = ImageFacts {
         sha256: uki.sha256,
         bytes: uki.bytes,
         family,
@@ -97,11 +97,11 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
         pcrpkey: uki.facts.pcrpkey.clone(),
         profiles,
         initrd: initrd(&uki, family),
-        schematic: uki.schematic().map(|s| Schematic { id: s.id.clone(), id_matches: s.id_matches() }),
+        schematic: uki.schematic().map(|s| SchematicFacts { id: s.id.clone(), id_matches: s.id_matches() }),
         extensions: extensions
             .iter()
             .flat_map(|e| &e.extensions)
-            .map(|e| Extension { name: e.name.clone(), version: e.version.clone() })
+            .map(|e| ExtensionFacts { name: e.name.clone(), version: e.version.clone() })
             .collect(),
         waiting_services,
         damaged_images: damaged_images(&uki),
@@ -138,21 +138,23 @@ fn pointed(family: Family) -> Result<Vec<PointedFile>, String> {
 }
 
 /// What became of the initrd.
-fn initrd(uki: &Uki, family: Family) -> Initrd {
+fn initrd(uki: &Uki, family: Family) -> InitrdFacts {
     if family == Family::Lanzaboote {
-        return Initrd::Unread("the stub names it by path and hash, and it lies in a file of its own".into());
+        return InitrdFacts::Unread("the stub names it by path and hash, and it lies in a file of its own".into());
     }
     match (&uki.initrd, &uki.extensions, uki.missing_images().as_slice()) {
-        (Err(e), _, _) | (_, Err(e), _) => Initrd::Bad(e.to_string()),
-        (Ok(None), ..) => Initrd::Absent,
-        (Ok(Some(initrd)), ..) if initrd.unread.is_some() => Initrd::Unread(initrd.unread.clone().unwrap_or_default()),
-        (Ok(Some(initrd)), ..) if initrd.archives.is_empty() => Initrd::Absent,
+        (Err(e), _, _) | (_, Err(e), _) => InitrdFacts::Bad(e.to_string()),
+        (Ok(None), ..) => InitrdFacts::Absent,
+        (Ok(Some(initrd)), ..) if initrd.unread.is_some() => {
+            InitrdFacts::Unread(initrd.unread.clone().unwrap_or_default())
+        }
+        (Ok(Some(initrd)), ..) if initrd.archives.is_empty() => InitrdFacts::Absent,
         (_, _, [_, ..]) => {
-            Initrd::Bad(format!("extensions.yaml names {}, which is not there", uki.missing_images().join(", ")))
+            InitrdFacts::Bad(format!("extensions.yaml names {}, which is not there", uki.missing_images().join(", ")))
         }
         (Ok(Some(initrd)), ..) => {
             let untrailed = initrd.archives.iter().filter(|a| !a.trailer).count();
-            Initrd::Read(format!(
+            InitrdFacts::Read(format!(
                 "{} archives, {} entries, {} squashfs images, {} MiB unpacked.{}",
                 initrd.archives.len(),
                 initrd.entries(),
@@ -181,7 +183,7 @@ fn measure(
     family: Family,
     hashes: Result<BTreeMap<usize, BankHashes>>,
     banks: &[Bank],
-) -> (Vec<Profile>, Vec<(usize, Bank, pcr::PcrValues)>) {
+) -> (Vec<ProfileFacts>, Vec<(usize, Bank, pcr::PcrValues)>) {
     let f = &uki.facts;
     let stub = f.sdmagic.as_deref().and_then(|m| pcr::stub_version(m.as_bytes()));
     let phases: &[&str] = if family == Family::Talos { &pcr::TALOS_PHASES } else { &pcr::SYSTEMD_PHASES };
@@ -202,7 +204,7 @@ fn measure(
                     policy(p, f.pcrpkey.as_deref(), own, hashes)
                 }
             };
-            Profile {
+            ProfileFacts {
                 index: p.index,
                 id: p.id.clone(),
                 cmdline: p.cmdline.clone().unwrap_or_default(),
@@ -218,7 +220,7 @@ fn measure(
 fn policy(
     profile: &uki::Profile,
     key: Option<&[u8]>,
-    own: Option<&pcr::Profile>,
+    own: Option<&pcr::MeasuredProfile>,
     hashes: &BTreeMap<usize, BankHashes>,
 ) -> ProfilePcr {
     let (json, key) = match (&profile.pcrsig, key) {
@@ -227,7 +229,7 @@ fn policy(
         (Some(json), Some(key)) => (json, key),
     };
     let mut measured = Vec::new();
-    for (alternative, sections) in own.map(pcr::Profile::alternatives).unwrap_or_default().iter().enumerate() {
+    for (alternative, sections) in own.map(pcr::MeasuredProfile::alternatives).unwrap_or_default().iter().enumerate() {
         for bank in Bank::ALL {
             let values = pcr::values(bank, sections, hashes, &[]);
             measured.extend(values.map(|v| Measured { bank, alternative: Some(alternative), value: v.sections }));
@@ -275,7 +277,7 @@ fn unreadable(
         fan_out(source, 0, source.size(), &mut sinks)?;
     }
     let unknown = || "unknown, because the headers cannot be read".to_owned();
-    let facts = Facts {
+    let facts = ImageFacts {
         sha256: hash.finish(),
         bytes: source.size(),
         family: Family::Unknown,
@@ -290,7 +292,7 @@ fn unreadable(
         sbat: Err(unknown()),
         pcrpkey: None,
         profiles: Vec::new(),
-        initrd: Initrd::Bad(unknown()),
+        initrd: InitrdFacts::Bad(unknown()),
         schematic: None,
         extensions: Vec::new(),
         waiting_services: Vec::new(),

@@ -5,7 +5,7 @@ use super::swap::Swap;
 use super::trust::schematic_id;
 use super::{Event, Ui, network_event};
 use crate::factory::{Asset, Cache, Factory, Key, Options, show_url};
-use crate::trust::{Anchor, Origin, parse_certificates};
+use crate::trust::{Anchor, AnchorOrigin, parse_certificates};
 use crate::verify::Policy;
 use crate::{Error, Kind, Result};
 
@@ -76,7 +76,7 @@ impl Swap {
             let pem = factory.signing_certificate(ui.cancelled(), &mut |e| network_event(ui, &e));
             match pem.and_then(|pem| parse_certificates(&pem)) {
                 Ok(certs) => {
-                    let origin = Origin::Factory(show_url(url));
+                    let origin = AnchorOrigin::Factory(show_url(url));
                     policy.anchors.extend(Anchor::all(&origin, certs));
                 }
                 Err(e) => ui.event(Event::Warning(format!("the factory's signing certificate: {e}"))),

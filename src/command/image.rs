@@ -5,7 +5,7 @@ use super::copy::unpack;
 use super::remote::Remote;
 use crate::block::{FileSource, ReadAt};
 use crate::factory;
-use crate::image::{Candidate, Found, Source, choose, locate, locate_without_twins, of_oci};
+use crate::image::{Candidate, ImageContents, SharedSource, choose, locate, locate_without_twins, of_oci};
 use crate::oci;
 use crate::packed::Unpacked;
 use crate::{Context, Error, Result};
@@ -27,7 +27,7 @@ pub struct ImageRequest {
 /// An image that has been opened.
 pub struct OpenImage {
     /// What it is and what is in it.
-    pub found: Found,
+    pub found: ImageContents,
     /// The local file, for copies inside the kernel.
     pub file: Option<Arc<FileSource>>,
     /// The remote file.
@@ -83,7 +83,7 @@ impl ImageRequest {
             Some(image) => Arc::clone(image.source()),
             None => Arc::new(FileSource::open(path)?),
         };
-        let source: Source = Arc::clone(&file) as Source;
+        let source: SharedSource = Arc::clone(&file) as SharedSource;
         let found = if twins { locate(source)? } else { locate_without_twins(source)? };
         let uki = self.uki.clone();
         Ok(OpenImage { found, file: Some(file), remote: None, unpacked, uki, _download: download })
@@ -121,9 +121,9 @@ impl OpenImage {
 
     /// All of it, as a source.
     #[must_use]
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> SharedSource {
         match (&self.file, &self.remote) {
-            (Some(file), _) => Arc::clone(file) as Source,
+            (Some(file), _) => Arc::clone(file) as SharedSource,
             (None, Some(remote)) => remote.source(),
             (None, None) => Arc::new(Vec::new()),
         }

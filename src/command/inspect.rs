@@ -6,14 +6,14 @@ use super::{ImageRequest, Ui};
 use crate::Result;
 use crate::authenticode::Signature;
 use crate::block::{FileSource, ReadAt};
-use crate::disk::{Partition, PartitionType, Table};
+use crate::disk::{Partition, PartitionTable, PartitionType};
 use crate::image::{Candidate, ImageKind};
 use crate::iso::Iso;
 use crate::packed::{Packing, Unpacked};
 use crate::pcr::{Bank, PcrSignature, key_fingerprint};
 use crate::pe::Arch;
 use crate::uki::{CompanionKind, Family, Uki, additions, cmdline, kernel_version};
-use crate::verify::{Companion, Extension, Facts, Initrd, ProfilePcr};
+use crate::verify::{CompanionFacts, ExtensionFacts, ImageFacts, InitrdFacts, ProfilePcr};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -40,7 +40,7 @@ pub struct InspectReport {
     /// The volume name of an ISO.
     pub volume: Option<String>,
     /// The partitions of a disk.
-    pub partitions: Vec<PartitionReport>,
+    pub partitions: Vec<InspectedPartition>,
     /// Every UKI that was found: name and place.
     pub ukis: Vec<UkiPlace>,
     /// The UKI that was chosen, or the only one.
@@ -60,7 +60,7 @@ pub struct UkiPlace {
 
 /// A partition of a disk.
 #[derive(Debug, Serialize)]
-pub struct PartitionReport {
+pub struct InspectedPartition {
     /// Its number.
     pub number: u32,
     /// Its label.
@@ -106,7 +106,7 @@ pub struct UkiReport {
     /// That schematic, as YAML.
     pub schematic_yaml: Option<String>,
     /// The extensions in it.
-    pub extensions: Vec<Extension>,
+    pub extensions: Vec<ExtensionFacts>,
     /// Names of extension services that wait for an ExtensionServiceConfig.
     pub waiting_services: Vec<String>,
     /// The ways to boot it.
@@ -172,11 +172,11 @@ pub struct CompanionReport {
 }
 
 impl CompanionReport {
-    fn all(companions: &[Companion], facts: &Facts) -> Vec<Self> {
+    fn all(companions: &[CompanionFacts], facts: &ImageFacts) -> Vec<Self> {
         companions.iter().map(|c| Self::of(c, facts)).collect()
     }
 
-    fn of(companion: &Companion, facts: &Facts) -> Self {
+    fn of(companion: &CompanionFacts, facts: &ImageFacts) -> Self {
         let addon = companion.addon.as_ref().and_then(|a| a.as_ref().ok());
         let signers = addon.and_then(|a| a.signatures.as_deref().ok()).unwrap_or_default();
         Self {
@@ -196,7 +196,7 @@ impl CompanionReport {
 }
 
 /// What the addons that the stub takes add to the command line.
-fn added_lines(facts: &Facts) -> Vec<String> {
+fn added_lines(facts: &ImageFacts) -> Vec<String> {
     let all = facts.companions.as_deref().map_or(Vec::new(), |all| CompanionReport::all(all, facts));
     let lines = all.into_iter().filter(|c| c.kind == CompanionKind::Addon && c.passed_over.is_none());
     lines.filter_map(|c| c.cmdline).filter(|line| !line.is_empty()).collect()
@@ -249,9 +249,9 @@ impl Inspect {
     }
 }
 
-fn partitions(source: &dyn ReadAt, file: Option<&FileSource>) -> Result<Vec<PartitionReport>> {
-    let table = Table::read(source, file.and_then(FileSource::device_sector_size))?;
-    let report = |p: Partition| PartitionReport {
+fn partitions(source: &dyn ReadAt, file: Option<&FileSource>) -> Result<Vec<InspectedPartition>> {
+    let table = PartitionTable::read(source, file.and_then(FileSource::device_sector_size))?;
+    let report = |p: Partition| InspectedPartition {
         esp: p.is_esp(),
         xbootldr: p.is_xbootldr(),
         number: p.number,
@@ -312,10 +312,10 @@ impl UkiReport {
             }),
             companions: facts.companions.as_ref().ok().map(|all| CompanionReport::all(all, facts)),
             initrd: match &facts.initrd {
-                Initrd::Absent => "none".to_owned(),
-                Initrd::Read(what) => what.clone(),
-                Initrd::Unread(why) => format!("not read to its end: {why}"),
-                Initrd::Bad(why) => format!("cannot be read: {why}"),
+                InitrdFacts::Absent => "none".to_owned(),
+                InitrdFacts::Read(what) => what.clone(),
+                InitrdFacts::Unread(why) => format!("not read to its end: {why}"),
+                InitrdFacts::Bad(why) => format!("cannot be read: {why}"),
             },
             problems: problems
                 .chain(facts.signatures.as_ref().err().cloned())
@@ -389,12 +389,12 @@ pub struct DiffReport {
     /// Whether they are the same, byte for byte.
     pub identical: bool,
     /// What differs.
-    pub changes: Vec<Change>,
+    pub changes: Vec<FieldDifference>,
 }
 
 /// One difference.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Change {
+pub struct FieldDifference {
     /// What: `version`, `kernel`, `extension tailscale`.
     pub what: String,
     /// In the one.
@@ -418,11 +418,11 @@ impl Diff {
     }
 }
 
-fn changes(old: &UkiReport, new: &UkiReport) -> Vec<Change> {
+fn changes(old: &UkiReport, new: &UkiReport) -> Vec<FieldDifference> {
     let mut all = Vec::new();
     let mut compare = |what: String, old: Option<String>, new: Option<String>| {
         if old != new {
-            all.push(Change { what, old, new });
+            all.push(FieldDifference { what, old, new });
         }
     };
     let list = |items: &[String]| (!items.is_empty()).then(|| items.join(", "));

@@ -3,7 +3,7 @@
 use crate::disk::{Shape, Target};
 use crate::doctor::DiskWords;
 use crate::uki::Family;
-use crate::verify::{Extension, waits};
+use crate::verify::{ExtensionFacts, waits};
 use serde::Serialize;
 
 /// Stands in commands where the node's name is not known.
@@ -31,7 +31,7 @@ pub(super) struct After<'a> {
     /// Whose image starts now: `talosctl` helps with Talos alone.
     pub(super) family: Family,
     /// The extensions of the image that starts now.
-    pub(super) extensions: &'a [Extension],
+    pub(super) extensions: &'a [ExtensionFacts],
     /// Its services that wait for an ExtensionServiceConfig.
     pub(super) waiting: &'a [String],
 }
@@ -106,7 +106,7 @@ mod tests {
         let packed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/fat/fat32.img.zst")).unwrap();
         std::fs::write(&path, zstd::decode_all(&packed[..]).unwrap()).unwrap();
         let target = Target::find(&path, None).unwrap();
-        let extensions = [Extension { name: "tailscale".into(), version: "1.90.6".into() }];
+        let extensions = [ExtensionFacts { name: "tailscale".into(), version: "1.90.6".into() }];
         let words = DiskWords::new(&path, &path, None, None);
         let after = After {
             target: &target,

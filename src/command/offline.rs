@@ -2,7 +2,7 @@
 
 use super::Ui;
 use super::image::{ImageRequest, OpenImage};
-use crate::image::Source;
+use crate::image::SharedSource;
 use crate::{Code, Error, Result};
 
 /// A file on a server. Without the feature `net` there is none.
@@ -20,7 +20,7 @@ impl Remote {
         match *self {}
     }
 
-    pub(super) fn source(&self) -> Source {
+    pub(super) fn source(&self) -> SharedSource {
         match *self {}
     }
 }

@@ -8,20 +8,24 @@ use super::Silent;
 use super::examine::examine;
 use crate::block::ReadAt;
 use crate::boot::lenient_string;
-use crate::bootpath::{ProgramKind, World};
+use crate::bootpath::{BootScenario, ProgramKind};
 use crate::disk::{PartUuid, Target};
 use crate::doctor::{Judge, Objection};
 use crate::efivars::{EfiVars, LOADER, SHIM};
 use crate::esp::{FileKind, Inventory};
 use crate::trust::Firmware;
-use crate::verify::{Facts, Policy, verify};
+use crate::verify::{ImageFacts, Policy, verify};
 use crate::{Code, Error, Result};
 
-/// What speaks against the programs on the way of a world. Nothing does where Secure Boot is off or its state is not known.
+/// What speaks against the programs on the way of a scenario. Nothing does where Secure Boot is off or its state is not known.
 ///
 /// # Errors
 /// What the source reports.
-pub(super) fn objections<S: ReadAt>(esp: &Inventory<S>, vars: &EfiVars, world: World) -> Result<Vec<Objection>> {
+pub(super) fn objections<S: ReadAt>(
+    esp: &Inventory<S>,
+    vars: &EfiVars,
+    scenario: BootScenario,
+) -> Result<Vec<Objection>> {
     // Variables that cannot be read are reported where the image is verified.
     let firmware = Firmware::read(vars).unwrap_or_default();
     if firmware.secure_boot != Some(true) {
@@ -29,7 +33,7 @@ pub(super) fn objections<S: ReadAt>(esp: &Inventory<S>, vars: &EfiVars, world: W
     }
     let mut found = Vec::new();
     let mut behind_shim = false;
-    for (at, kind) in &esp.way(world).programs {
+    for (at, kind) in &esp.way(scenario).programs {
         let Some(file) = esp.open_at(at)? else { continue };
         let facts = examine(&file, &[], &mut [], &Silent::default())?.facts;
         let is_shim = *kind == ProgramKind::Shim;
@@ -57,7 +61,7 @@ pub(super) fn refuse_distrusted<S: ReadAt>(
     vars: &EfiVars,
     are_the_boards: bool,
 ) -> Result<Vec<String>> {
-    let objections = objections(esp, vars, World::Later)?;
+    let objections = objections(esp, vars, BootScenario::Later)?;
     let refused = objections.iter().filter(|o| o.judge != Judge::Nobody);
     let refused: Vec<String> = refused.map(ToString::to_string).collect();
     if refused.is_empty() {
@@ -74,7 +78,7 @@ pub(super) fn refuse_distrusted<S: ReadAt>(
 }
 
 /// Why firmware refuses a program.
-fn refused(facts: &Facts, firmware: Firmware) -> Option<String> {
+fn refused(facts: &ImageFacts, firmware: Firmware) -> Option<String> {
     let is_unsigned = facts.signatures.as_ref().is_ok_and(Vec::is_empty);
     let policy = Policy { firmware, firmware_is_the_boards: true, allow_untrusted: true, ..Policy::default() };
     let why = verify(facts, &policy).firmware_refuses?;
@@ -86,7 +90,7 @@ fn refused(facts: &Facts, firmware: Firmware) -> Option<String> {
 }
 
 /// Why shim refuses what it starts, as far as that is certain.
-fn refused_by_shim(facts: &Facts, firmware: &Firmware, vars: &EfiVars) -> Option<String> {
+fn refused_by_shim(facts: &ImageFacts, firmware: &Firmware, vars: &EfiVars) -> Option<String> {
     // Of the certificates only those of dbx are known to decide.
     let by_dbx = Firmware { db: None, db_images: Vec::new(), ..firmware.clone() };
     if let Some(why) = refused(facts, by_dbx) {
@@ -100,7 +104,7 @@ fn refused_by_shim(facts: &Facts, firmware: &Firmware, vars: &EfiVars) -> Option
 }
 
 /// Why shim refuses it for its age.
-fn below_level(facts: &Facts, firmware: &Firmware) -> Option<String> {
+fn below_level(facts: &ImageFacts, firmware: &Firmware) -> Option<String> {
     let sbat = facts.sbat.as_ref().ok()?.as_ref()?;
     let below = sbat.below(firmware.sbat_level.as_ref()?);
     let words = below
@@ -117,8 +121,10 @@ fn below_level(facts: &Facts, firmware: &Firmware) -> Option<String> {
 /// What the source reports.
 pub(super) fn refused_images<S: ReadAt>(esp: &Inventory<S>, vars: &EfiVars) -> Result<Vec<(String, String)>> {
     let firmware = Firmware::read(vars).unwrap_or_default();
-    let has_shim = |world| esp.way(world).programs.iter().any(|(_, kind)| *kind == ProgramKind::Shim);
-    if firmware.secure_boot != Some(true) || [World::Next, World::Later, World::Reset].into_iter().any(has_shim) {
+    let has_shim = |scenario| esp.way(scenario).programs.iter().any(|(_, kind)| *kind == ProgramKind::Shim);
+    if firmware.secure_boot != Some(true)
+        || [BootScenario::Next, BootScenario::Later, BootScenario::Reset].into_iter().any(has_shim)
+    {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();

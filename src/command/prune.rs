@@ -8,7 +8,7 @@ use crate::Result;
 use crate::block::ReadAt;
 use crate::disk::Target;
 use crate::esp::{FileKind, Inventory};
-use crate::plan::{PrunePlan, PruneWishes, refuse_unreached};
+use crate::plan::{PruneOptions, PrunePlan, refuse_unreached};
 use crate::surgery::open_healthy;
 use serde::Serialize;
 
@@ -69,9 +69,9 @@ impl Prune {
             }
         }
         let time = esp.stamp(now());
-        let wishes =
-            PruneWishes { delete: self.delete, keep_backups: self.keep_backups, no_fallback: self.no_fallback, time };
-        let plan = PrunePlan::make(&esp, &wishes)?;
+        let options =
+            PruneOptions { delete: self.delete, keep_backups: self.keep_backups, no_fallback: self.no_fallback, time };
+        let plan = PrunePlan::make(&esp, &options)?;
         if plan.is_empty() {
             return Ok(self.report(plan, false));
         }

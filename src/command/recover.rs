@@ -4,7 +4,7 @@ use super::change::Change;
 use super::{DiskRequest, Ui, now};
 use crate::Result;
 use crate::disk::Target;
-use crate::surgery::{LostFiles, Recovery, RecoveryWishes, recover_with, rehearse_with};
+use crate::surgery::{LostFiles, Recovery, RecoveryOptions, recover_with, rehearse_with};
 use serde::Serialize;
 
 /// What `recover` is asked for.
@@ -44,18 +44,18 @@ impl Recover {
 
     fn recover(&self, target: &Target, ui: &dyn Ui) -> Result<RecoverReport> {
         let source = target.open()?;
-        let recovery = rehearse_with(&source, target.sector_size, &self.wishes())?;
+        let recovery = rehearse_with(&source, target.sector_size, &self.options())?;
         if self.change.dry_run || recovery.actions.is_empty() {
             return Ok(self.report(recovery, false));
         }
         drop(source);
         self.change.confirm(ui, &format!("Do this on {}: {}?", target.path.display(), recovery.actions.join("; ")))?;
         let opened = target.open_surgery()?;
-        Ok(self.report(recover_with(opened.medium(), &self.wishes()).map_err(|e| e.with_esp_changed(true))?, true))
+        Ok(self.report(recover_with(opened.medium(), &self.options()).map_err(|e| e.with_esp_changed(true))?, true))
     }
 
-    fn wishes(&self) -> RecoveryWishes {
-        RecoveryWishes { lost: self.lost, set_aside: self.set_aside, time: now() }
+    fn options(&self) -> RecoveryOptions {
+        RecoveryOptions { lost: self.lost, set_aside: self.set_aside, time: now() }
     }
 
     fn report(&self, recovery: Recovery, committed: bool) -> RecoverReport {

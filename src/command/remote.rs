@@ -4,7 +4,7 @@ use super::image::{ImageRequest, OpenImage};
 use super::{Event, Ui, in_words, network_event, temporary_folder};
 use crate::block::{FileSource, ReadAt, read_vec};
 use crate::factory::{self, Destination, Expected, HttpSource, SequentialSource, show_url};
-use crate::image::{Source, locate_without_twins};
+use crate::image::{SharedSource, locate_without_twins};
 use crate::packed::Packing;
 use crate::{Code, Context, Error, Result};
 use std::sync::Arc;
@@ -33,22 +33,22 @@ impl Remote {
         matches!(self, Self::Sequential(_))
     }
 
-    pub(super) fn source(&self) -> Source {
+    pub(super) fn source(&self) -> SharedSource {
         match self {
-            Self::Ranges(source) => Arc::clone(source) as Source,
-            Self::Sequential(source) => Arc::clone(source) as Source,
+            Self::Ranges(source) => Arc::clone(source) as SharedSource,
+            Self::Sequential(source) => Arc::clone(source) as SharedSource,
         }
     }
 }
 
 impl ImageRequest {
     pub(super) fn open_url(&self, ui: &dyn Ui) -> Result<OpenImage> {
-        let mut tell = |e: factory::Event| network_event(ui, &e);
+        let mut tell = |e: factory::TransferEvent| network_event(ui, &e);
         let cancel = || Arc::clone(ui.cancelled());
         // What comes is told by whoever reads it, but for what is worth a warning.
         let detached = ui.detached();
-        let later = move |e: factory::Event| match e {
-            factory::Event::Progress { .. } => {}
+        let later = move |e: factory::TransferEvent| match e {
+            factory::TransferEvent::Progress { .. } => {}
             e => detached(in_words(&e)),
         };
         let remote = match HttpSource::open(&self.image, &self.network, cancel(), Box::new(later))? {

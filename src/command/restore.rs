@@ -14,7 +14,7 @@ use crate::block::ReadAt;
 use crate::disk::Target;
 use crate::esp::{BackupName, Inventory};
 use crate::pcr::Bank;
-use crate::plan::{NewImage, SwapPlan, SwapWishes, backups, latest_backup, refuse_unreached};
+use crate::plan::{NewImage, SwapOptions, SwapPlan, backups, latest_backup, refuse_unreached};
 use crate::surgery::{ContentRef, open_healthy};
 use crate::verify::{Check, verify};
 use crate::{Error, Result};
@@ -141,8 +141,8 @@ impl Restore {
 
         let time = esp.stamp(now());
         let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
-        let wishes = SwapWishes { target: Some(original.clone()), keep_duplicates: false, keep_backups: None, time };
-        let plan = SwapPlan::make(&esp, &image, &wishes)?;
+        let options = SwapOptions { target: Some(original.clone()), keep_duplicates: false, keep_backups: None, time };
+        let plan = SwapPlan::make(&esp, &image, &options)?;
         let report = if plan.target == original {
             report
         } else {

@@ -5,11 +5,11 @@ use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
 use crate::block::ReadAt;
 use crate::boot::{MenuMode, Prediction, Roles};
-use crate::bootpath::{Step, World};
+use crate::bootpath::{BootScenario, WayStep};
 use crate::disk::Target;
 use crate::doctor::{DiskWords, EspView, Finding, examine_esp};
-use crate::efivars::Origin;
-use crate::esp::{EspFile, FileKind, Inventory, Runs};
+use crate::efivars::VariablesOrigin;
+use crate::esp::{EspFile, FileKind, Inventory, Predictions, Runs};
 use crate::fat::{FatKind, ProblemClass};
 use crate::packed::Packing;
 use crate::pe::Arch;
@@ -37,14 +37,14 @@ pub struct StatusReport {
     /// An operation that did not finish.
     pub interrupted: Option<String>,
     /// The way of the boot at the next start, step by step.
-    pub way: Vec<Step>,
+    pub way: Vec<WayStep>,
     /// What makes the way another one, or unsure: boot options that lead nowhere or where nothing can be looked at, a start
     /// without variables.
     pub way_notes: Vec<String>,
     /// The boot loader.
     pub loader: Option<LoaderReport>,
     /// Where the EFI variables come from that the prediction goes by.
-    pub variables: Origin,
+    pub variables: VariablesOrigin,
     /// What is noteworthy.
     pub warnings: Vec<String>,
     /// What is wrong, what it means, and the command that mends it; the worst first.
@@ -205,10 +205,10 @@ pub fn status(request: &Status, ui: &dyn Ui) -> Result<StatusReport> {
     inventory.examine()?;
     let mut warnings = target.warnings.clone();
     warnings.extend(unreadable);
-    warnings.extend(inventory.worlds[0].warnings.iter().cloned());
+    warnings.extend(inventory.predictions.next.warnings.iter().cloned());
     let words = request.words(&target, inventory.arch());
     let room = room_for_one_more(&inventory, inventory.stamp(now()))?;
-    let objections = objections(&inventory, &vars, World::Next)?;
+    let objections = objections(&inventory, &vars, BootScenario::Next)?;
     let view = EspView {
         esp: &inventory,
         words,
@@ -235,7 +235,7 @@ impl DiskRequest {
 pub(super) fn report<S: ReadAt>(
     target: &Target,
     esp: &Inventory<S>,
-    variables: Origin,
+    variables: VariablesOrigin,
     warnings: Vec<String>,
     findings: Vec<Finding>,
 ) -> StatusReport {
@@ -247,7 +247,7 @@ pub(super) fn report<S: ReadAt>(
         files: esp.files.iter().map(FileReport::of).collect(),
         companions: esp.companions.iter().map(|c| BesideReport::of(esp, c)).collect(),
         boot: boot_report(esp),
-        way: esp.steps(World::Next),
+        way: esp.steps(BootScenario::Next),
         way_notes: way_notes(esp),
         interrupted: esp.interrupted.as_ref().filter(|i| i.is_operation()).map(ToString::to_string),
         loader: esp.loader.as_ref().map(|(path, known)| LoaderReport {
@@ -307,15 +307,17 @@ impl FileReport {
     }
 }
 
-/// Boot options that lead nowhere, doubts, and the ways of other worlds where they end elsewhere.
+/// Boot options that lead nowhere, doubts, and the ways of other scenarios where they end elsewhere.
 fn way_notes<S: ReadAt>(esp: &Inventory<S>) -> Vec<String> {
-    let way = esp.way(World::Next);
+    let way = esp.way(BootScenario::Next);
     let mut notes: Vec<String> = way.passed_over.iter().map(|why| format!("passed over: {why}")).collect();
     notes.extend(way.in_doubt.iter().map(|why| format!("perhaps before that: {why}")));
-    let (now, _) = esp.runs(World::Next);
-    for (world, when) in [(World::Later, "at the start after the next one"), (World::Reset, "without EFI variables")] {
-        let (then, _) = esp.runs(world);
-        if then != now || esp.way(world).end != way.end {
+    let (now, _) = esp.runs(BootScenario::Next);
+    for (scenario, when) in
+        [(BootScenario::Later, "at the start after the next one"), (BootScenario::Reset, "without EFI variables")]
+    {
+        let (then, _) = esp.runs(scenario);
+        if then != now || esp.way(scenario).end != way.end {
             notes.push(format!("{when}: {}", in_words(esp, &then)));
         }
     }
@@ -345,11 +347,15 @@ fn starts(runs: &Runs, selected: Option<&str>) -> String {
 }
 
 /// The file that runs: its name where it lies in `EFI/Linux`, else its path, with the partition where that is another.
-fn selected<S: ReadAt>(esp: &Inventory<S>, world: World, prediction: &Prediction) -> (Option<String>, String) {
-    let (runs, by_menu) = esp.runs(world);
+fn selected<S: ReadAt>(
+    esp: &Inventory<S>,
+    scenario: BootScenario,
+    prediction: &Prediction,
+) -> (Option<String>, String) {
+    let (runs, by_menu) = esp.runs(scenario);
     let reason = match (&runs, &by_menu) {
         (_, Some(by_menu)) => by_menu.reason.clone(),
-        (_, None) => esp.way(world).steps.first().map_or_else(String::new, |step| step.why.clone()),
+        (_, None) => esp.way(scenario).steps.first().map_or_else(String::new, |step| step.why.clone()),
     };
     match runs {
         Runs::Image { at, .. } if !esp.is_here(&at) => (Some(esp.describe_place(&at)), reason),
@@ -403,21 +409,21 @@ fn added_to<'e, S: ReadAt>(esp: &'e Inventory<S>, name: &str) -> Vec<&'e str> {
 }
 
 fn boot_report<S: ReadAt>(esp: &Inventory<S>) -> BootReport {
-    let [now, reset]: &[Prediction; 2] = &esp.worlds;
+    let Predictions { next: now, reset, .. } = &esp.predictions;
     let danger = |entry: &crate::boot::MenuEntry| {
         let own = entry.options.as_deref().unwrap_or_default();
         let added = entry.file.as_deref().map_or(Vec::new(), |name| added_to(esp, name));
         let cmdline = std::iter::once(own).chain(added).collect::<Vec<_>>().join(" ");
         crate::uki::cmdline::wipes(&cmdline).map(|what| format!("wipes {what}"))
     };
-    let (selected, reason) = selected(esp, World::Next, now);
-    let is_on_the_way = esp.is_read(World::Next);
+    let (selected, reason) = selected(esp, BootScenario::Next, now);
+    let is_on_the_way = esp.is_read(BootScenario::Next);
     let mut roles = crate::boot::roles(now, &esp.variables);
-    if !is_on_the_way && !matches!(esp.runs(World::Next).0, Runs::Unknown(_)) {
+    if !is_on_the_way && !matches!(esp.runs(BootScenario::Next).0, Runs::Unknown(_)) {
         (roles.selected, roles.fallback) = (None, None);
     }
     BootReport {
-        starts: starts(&esp.runs(World::Next).0, selected.as_deref()),
+        starts: starts(&esp.runs(BootScenario::Next).0, selected.as_deref()),
         is_on_the_way,
         menu: now.menu.iter().map(|e| e.id.clone()).collect(),
         selected,
@@ -434,7 +440,7 @@ fn boot_report<S: ReadAt>(esp: &Inventory<S>) -> BootReport {
             })
             .collect(),
         mode: now.mode,
-        selected_without_variables: self::selected(esp, World::Reset, reset).0,
+        selected_without_variables: self::selected(esp, BootScenario::Reset, reset).0,
         roles,
     }
 }

@@ -22,10 +22,10 @@ use crate::factory::is_url;
 use crate::image::Candidate;
 use crate::pcr::Bank;
 use crate::pe::Head;
-use crate::plan::{NewImage, SwapPlan, SwapWishes, refuse_unreached};
+use crate::plan::{NewImage, SwapOptions, SwapPlan, refuse_unreached};
 use crate::surgery::{Staged, Staging, open_healthy};
 use crate::uki::Family;
-use crate::verify::{Check, CheckId, Facts, Policy, Report, Status, verify};
+use crate::verify::{Check, CheckId, CheckStatus, ImageFacts, Policy, Report, verify};
 use crate::{Code, Context, Error, Kind, Result, uki};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -94,7 +94,7 @@ pub struct SwapReport {
 }
 
 impl Swap {
-    /// A swap without special wishes.
+    /// A swap without any options.
     #[must_use]
     pub fn new(disk: DiskRequest, image: ImageSource, trust: TrustRequest, change: Change) -> Self {
         Self {
@@ -217,7 +217,7 @@ struct Job<'a, S> {
     policy: Policy,
     candidate: &'a Candidate,
     /// What was read of the image, once it was.
-    facts: Option<Facts>,
+    facts: Option<ImageFacts>,
     time: u64,
     ui: &'a dyn Ui,
 }
@@ -294,13 +294,13 @@ impl<S: ReadAt> Job<'_, S> {
 
     fn plan(&self, image: &dyn ReadAt, facts: &uki::Facts) -> Result<SwapPlan> {
         let image = NewImage { source: image, facts: Some(facts), bytes_to_write: image.size(), from_file: None };
-        let wishes = SwapWishes {
+        let options = SwapOptions {
             target: self.swap.target.clone(),
             keep_duplicates: self.swap.keep_duplicates,
             keep_backups: self.swap.keep_backups,
             time: self.time,
         };
-        SwapPlan::make(self.esp, &image, &wishes)
+        SwapPlan::make(self.esp, &image, &options)
     }
 
     /// Writes the image into free clusters while it is verified, and reads it back.
@@ -344,7 +344,7 @@ impl<S: ReadAt> Job<'_, S> {
         without_halt(&mut self.policy, examined.uki.as_ref());
         let sha256 = examined.facts.sha256;
         let pointed = pointed(&self.candidate.bytes, examined.facts.family, &self.esp.volume);
-        self.facts = Some(Facts { pointed, ..examined.facts });
+        self.facts = Some(ImageFacts { pointed, ..examined.facts });
         let name = target.or_else(|| Some(self.esp.selected()?.name())).unwrap_or_default().to_owned();
         Ok((self.judge_beside(&name)?, sha256))
     }
@@ -442,7 +442,7 @@ fn question(plan: &SwapPlan, target: &Target) -> String {
 
 /// The refusal of an image that failed checks.
 pub(super) fn rejected(report: &Report) -> Error {
-    let failed: Vec<&Check> = report.checks.iter().filter(|c| c.status == Status::Fail).collect();
+    let failed: Vec<&Check> = report.checks.iter().filter(|c| c.status == CheckStatus::Fail).collect();
     let list: Vec<String> = failed.iter().map(|c| format!("{}: {}", c.id.name(), c.detail)).collect();
     let only_halt = failed.iter().all(|c| c.id == CheckId::Cmdline);
     let error = Error::new(

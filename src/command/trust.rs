@@ -8,7 +8,7 @@ use crate::efivars::EfiVars;
 use crate::esp::Inventory;
 use crate::factory::{Schematic, is_id};
 use crate::pe::{Arch, Head};
-use crate::trust::{Anchor, Firmware, Origin, Sbat};
+use crate::trust::{Anchor, AnchorOrigin, Firmware, Sbat};
 use crate::uki::Family;
 use crate::verify::{InstalledFacts, Policy};
 use crate::{Context, Error, Result, uki};
@@ -96,7 +96,7 @@ pub(super) fn add_disk<S: ReadAt>(policy: &mut Policy, esp: &Inventory<S>, ui: &
         Vec::new()
     });
     let signers = signatures.iter().map(|s| s.signer.clone()).collect();
-    policy.anchors.extend(Anchor::all(&Origin::InstalledUki, signers));
+    policy.anchors.extend(Anchor::all(&AnchorOrigin::InstalledUki, signers));
     policy.installed = file.facts.as_ref().map(|facts| InstalledFacts {
         signatures,
         companions: beside(esp, file.name()),

@@ -137,23 +137,25 @@ pub(crate) fn check_cancelled(ui: &dyn Ui) -> Result<()> {
 
 /// Tells what a transfer does.
 #[cfg(feature = "net")]
-pub(crate) fn network_event(ui: &dyn Ui, event: &factory::Event) {
+pub(crate) fn network_event(ui: &dyn Ui, event: &factory::TransferEvent) {
     ui.event(in_words(event));
 }
 
 /// What a transfer does, in words.
 #[cfg(feature = "net")]
-pub(crate) fn in_words(event: &factory::Event) -> Event {
+pub(crate) fn in_words(event: &factory::TransferEvent) -> Event {
     match event {
-        factory::Event::Waiting { elapsed } => Event::Waiting { seconds: elapsed.as_secs() },
-        factory::Event::Progress { bytes, total } => Event::Progress { done: *bytes, total: *total },
-        factory::Event::Retrying { after, left, why, .. } => Event::Warning(format!(
+        factory::TransferEvent::Waiting { elapsed } => Event::Waiting { seconds: elapsed.as_secs() },
+        factory::TransferEvent::Progress { bytes, total } => Event::Progress { done: *bytes, total: *total },
+        factory::TransferEvent::Retrying { after, left, why, .. } => Event::Warning(format!(
             "{why}: trying again in {:.1} s, for up to {} s",
             after.as_secs_f32(),
             left.as_secs_f32().ceil()
         )),
-        factory::Event::Note(text) => Event::Note(text.clone()),
-        factory::Event::StartingOver => Event::Warning("the file has changed on the server: starting over".into()),
+        factory::TransferEvent::Note(text) => Event::Note(text.clone()),
+        factory::TransferEvent::StartingOver => {
+            Event::Warning("the file has changed on the server: starting over".into())
+        }
     }
 }
 

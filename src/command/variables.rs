@@ -14,10 +14,10 @@ const MAX_TEXT: u64 = 64 * 1024;
 /// `--efivars`: which EFI variables go with a disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum VariablesChoice {
-    /// Not said: this machine's, if the disk is in this machine; for an image file, which other firmware will boot, those
+    /// Not specified: this machine's, if the disk is in this machine; for an image file, which other firmware will boot, those
     /// that the firmware keeps in a file on the ESP, if there is such a file.
     #[default]
-    Unsaid,
+    Unspecified,
     /// None at all.
     None,
     /// Those in the file on the ESP itself.
@@ -37,7 +37,7 @@ impl VariablesChoice {
     #[must_use]
     pub fn as_argument(&self) -> Option<&Path> {
         match self {
-            Self::Unsaid => None,
+            Self::Unspecified => None,
             Self::None => Some(Path::new("none")),
             Self::Esp => Some(Path::new("esp")),
             Self::Dir(dir) => Some(dir),
@@ -61,7 +61,7 @@ impl VariablesChoice {
                 let why = vars.unavailable().map(|why| format!("no EFI variables: {why}"));
                 why.into_iter().fold(vars, EfiVars::with_warning)
             }
-            Self::Unsaid => match machine {
+            Self::Unspecified => match machine {
                 Some(machine) => EfiVars::open_first(&machine.efivarfs),
                 None => EfiVars::open(None),
             },

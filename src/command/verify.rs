@@ -9,7 +9,7 @@ use crate::efivars::EfiVars;
 use crate::factory::Schematic;
 use crate::image::{TwinVerdict, compare_twins};
 use crate::pcr::Bank;
-use crate::verify::{Check, CheckId, Policy, Report, Status, Verdict, verify};
+use crate::verify::{Check, CheckId, CheckStatus, Policy, Report, Verdict, verify};
 use std::path::PathBuf;
 
 /// What `verify` is asked for.
@@ -65,12 +65,12 @@ fn copies(verdict: &TwinVerdict) -> Option<Check> {
         TwinVerdict::Alone => None,
         TwinVerdict::Same => Some(Check {
             id: CheckId::IsoCopies,
-            status: Status::Pass,
+            status: CheckStatus::Pass,
             detail: "Both copies of the UKI in the ISO are the same.".into(),
         }),
         TwinVerdict::Different { place, at, bytes, twin_bytes } => Some(Check {
             id: CheckId::IsoCopies,
-            status: Status::Warn,
+            status: CheckStatus::Warn,
             detail: format!(
                 "The copies of the UKI in the ISO differ from byte {at} on ({bytes} and {twin_bytes} bytes). Firmware \
                  boots the one in {place}; verified was the one in the ISO tree. Fetch the ISO again."

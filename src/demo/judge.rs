@@ -54,7 +54,7 @@ pub(super) fn fingerprint(disk: &Path, except: Option<Extent>) -> Result<[u8; 32
 }
 
 /// What `fsck.fat -n` said.
-pub(super) struct Verdict {
+pub(super) struct FsckVerdict {
     /// As typed.
     pub(super) command: String,
     /// Its exit code; 0 for a file system without faults.
@@ -64,7 +64,7 @@ pub(super) struct Verdict {
 }
 
 /// Asks `fsck.fat` about a copy of the ESP. `None` where it is not installed.
-pub(super) fn fsck(disk: &Path, esp: Extent, copy: &Path) -> Result<Option<Verdict>> {
+pub(super) fn fsck(disk: &Path, esp: Extent, copy: &Path) -> Result<Option<FsckVerdict>> {
     // Debian has it outside the PATH of ordinary users.
     let tools = ["fsck.fat", "/usr/sbin/fsck.fat", "/sbin/fsck.fat"].map(PathBuf::from);
     for tool in tools {
@@ -78,7 +78,7 @@ pub(super) fn fsck(disk: &Path, esp: Extent, copy: &Path) -> Result<Option<Verdi
             None => Ok(()),
         })?;
         let output = Command::new(&tool).arg("-n").arg(copy).output().while_doing(|| "running fsck.fat")?;
-        return Ok(Some(Verdict {
+        return Ok(Some(FsckVerdict {
             command: format!("{} -n {}", tool.display(), super::word(&copy.display().to_string())),
             exit_code: output.status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(u8::MAX),
             output: String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),

@@ -10,7 +10,7 @@ mod scenes;
 use crate::command::{FetchReport, PruneReport, RestoreReport, StatusReport, SwapReport, Ui};
 use crate::verify::Report;
 use crate::{Context, Error, Result};
-use scenes::{SCENES, Session, World};
+use scenes::{DemoFiles, SCENES, Session};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -28,7 +28,7 @@ pub struct DemoReport {
     /// Whether every step did what it should, and every proof holds.
     pub proven: bool,
     /// The steps in order; they end with the first that went wrong.
-    pub steps: Vec<Step>,
+    pub steps: Vec<DemoStep>,
     /// Whether `fsck.fat` was asked; it is not where it is not installed.
     pub fsck: bool,
     /// The folder, if it was kept.
@@ -39,7 +39,7 @@ pub struct DemoReport {
 
 /// One command of the demonstration.
 #[derive(Debug, Serialize)]
-pub struct Step {
+pub struct DemoStep {
     /// What it shows.
     pub title: String,
     /// The command as one would type it.
@@ -50,7 +50,7 @@ pub struct Step {
     pub expected_exit_code: u8,
     /// What the command said.
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub outcome: StepOutcome,
     /// What it cost, for a swap.
     pub cost: Option<Cost>,
     /// What was looked at afterwards.
@@ -59,7 +59,7 @@ pub struct Step {
     pub milliseconds: u64,
 }
 
-impl Step {
+impl DemoStep {
     /// Whether it did what it should.
     #[must_use]
     pub fn is_proven(&self) -> bool {
@@ -70,14 +70,14 @@ impl Step {
 /// How a command ended.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum StepOutcome {
     /// With its report.
     Report(Box<Answer>),
     /// With an error.
     Error(Error),
 }
 
-impl Outcome {
+impl StepOutcome {
     /// The report, if there is one.
     fn answer(&self) -> Option<&Answer> {
         match self {
@@ -139,7 +139,7 @@ impl Demo {
     /// [`crate::Kind::Usage`] when the folder is not empty; [`crate::Kind::Io`] when media cannot be made or read;
     /// [`crate::Kind::Cancelled`]; what `show` returns. A step that does not do what it should is no error: the report
     /// says so.
-    pub fn run(&self, ui: &dyn Ui, show: &mut dyn FnMut(&Step) -> Result<()>) -> Result<DemoReport> {
+    pub fn run(&self, ui: &dyn Ui, show: &mut dyn FnMut(&DemoStep) -> Result<()>) -> Result<DemoReport> {
         let start = Instant::now();
         let temporary = if self.keep.is_none() { Some(crate::command::temporary_folder()?) } else { None };
         let folder = match (&self.keep, &temporary) {
@@ -150,8 +150,8 @@ impl Demo {
             (None, Some(folder)) => folder.path(),
             (None, None) => Path::new("."),
         };
-        let world = World::make(folder, ui).while_doing(|| "preparing the demonstration")?;
-        let mut session = Session::new(&world, ui, show);
+        let made = DemoFiles::make(folder, ui).while_doing(|| "preparing the demonstration")?;
+        let mut session = Session::new(&made, ui, show);
         let mut proven = true;
         for scene in SCENES {
             proven = scene(&mut session)?;

@@ -1,6 +1,6 @@
 //! The steps of the demonstration, and what has to be true after each.
 
-use super::{Answer, Cost, Outcome, Proof, Step, judge, milliseconds, word};
+use super::{Answer, Cost, DemoStep, Proof, StepOutcome, judge, milliseconds, word};
 use crate::block::Extent;
 use crate::command::{
     Change, DiskRequest, Event, FactoryImage, FactoryRequest, Fetch, Flavour, ImageRequest, ImageSource, Prune,
@@ -13,8 +13,8 @@ use crate::surgery::LINUX_DIR;
 use crate::testkit::factory::{Behaviour, LocalFactory};
 use crate::testkit::media::{self, Files};
 use crate::testkit::signing::SigningKey;
-use crate::testkit::talos::{ARCH, Kind as UkiKind, VERSION, uki};
-use crate::verify::{CheckId, Status, Verdict};
+use crate::testkit::talos::{ARCH, UkiKind, VERSION, uki};
+use crate::verify::{CheckId, CheckStatus, Verdict};
 use crate::{Context, Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ const TWIN: &str = "Talos-v1.12.4~1.efi";
 const EXTENSIONS: [(&str, &str); 1] = [("tailscale", "1.90.6")];
 
 /// Everything that was made.
-pub(super) struct World {
+pub(super) struct DemoFiles {
     disk: PathBuf,
     iso: PathBuf,
     schematic: PathBuf,
@@ -41,7 +41,7 @@ pub(super) struct World {
     iso_bytes: Vec<u8>,
 }
 
-impl World {
+impl DemoFiles {
     /// Makes keys, images, disk and factory.
     pub(super) fn make(folder: &Path, ui: &dyn Ui) -> Result<Self> {
         let key = SigningKey::test("Demonstration of bootsurgeon (public test key, do not trust)")?;
@@ -96,7 +96,7 @@ impl World {
     }
 
     fn disk_request(&self) -> DiskRequest {
-        DiskRequest { path: self.disk.clone(), partition: None, efivars: VariablesChoice::Unsaid }
+        DiskRequest { path: self.disk.clone(), partition: None, efivars: VariablesChoice::Unspecified }
     }
 
     fn trust(&self) -> TrustRequest {
@@ -136,10 +136,10 @@ fn path(path: &Path) -> String {
 
 /// The run of the demonstration so far.
 pub(super) struct Session<'a> {
-    world: &'a World,
+    made: &'a DemoFiles,
     ui: &'a dyn Ui,
-    show: &'a mut dyn FnMut(&Step) -> Result<()>,
-    steps: Vec<Step>,
+    show: &'a mut dyn FnMut(&DemoStep) -> Result<()>,
+    steps: Vec<DemoStep>,
     /// Every file that should be on the ESP.
     expected: BTreeMap<String, Vec<u8>>,
     /// The file that started in the beginning.
@@ -179,13 +179,13 @@ fn proof(proofs: &mut Proofs, what: impl Into<String>, ok: bool) {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(world: &'a World, ui: &'a dyn Ui, show: &'a mut dyn FnMut(&Step) -> Result<()>) -> Self {
-        let expected = world.files.clone();
-        Self { world, ui, show, steps: Vec::new(), expected, started: OLD.into(), fsck: false }
+    pub(super) fn new(made: &'a DemoFiles, ui: &'a dyn Ui, show: &'a mut dyn FnMut(&DemoStep) -> Result<()>) -> Self {
+        let expected = made.files.clone();
+        Self { made, ui, show, steps: Vec::new(), expected, started: OLD.into(), fsck: false }
     }
 
     /// The steps, and whether `fsck.fat` was asked.
-    pub(super) fn finish(self) -> (Vec<Step>, bool) {
+    pub(super) fn finish(self) -> (Vec<DemoStep>, bool) {
         (self.steps, self.fsck)
     }
 
@@ -193,27 +193,27 @@ impl<'a> Session<'a> {
     fn step(
         &mut self,
         plan: Plan<'_>,
-        run: impl FnOnce(&World, &dyn Ui) -> Result<Answer>,
-        judge: impl FnOnce(&mut Self, &Outcome, &mut Proofs) -> Result<Option<Cost>>,
+        run: impl FnOnce(&DemoFiles, &dyn Ui) -> Result<Answer>,
+        judge: impl FnOnce(&mut Self, &StepOutcome, &mut Proofs) -> Result<Option<Cost>>,
     ) -> Result<bool> {
         check_cancelled(self.ui)?;
         let start = Instant::now();
-        let (outcome, exit_code) = match run(self.world, self.ui) {
+        let (outcome, exit_code) = match run(self.made, self.ui) {
             Err(e) if e.kind() == Kind::Cancelled => return Err(e),
             Err(e) => {
                 let code = e.kind().exit_code();
-                (Outcome::Error(e), code)
+                (StepOutcome::Error(e), code)
             }
             Ok(Answer::Verify(report)) if report.verdict == Verdict::Reject => {
-                (Outcome::Report(Box::new(Answer::Verify(report))), Kind::Rejected.exit_code())
+                (StepOutcome::Report(Box::new(Answer::Verify(report))), Kind::Rejected.exit_code())
             }
-            Ok(answer) => (Outcome::Report(Box::new(answer)), 0),
+            Ok(answer) => (StepOutcome::Report(Box::new(answer)), 0),
         };
         let time = milliseconds(start);
         let mut proofs = Vec::new();
         let as_expected = exit_code == plan.expected;
         let cost = if as_expected { judge(self, &outcome, &mut proofs)? } else { None };
-        let step = Step {
+        let step = DemoStep {
             title: plan.title.to_owned(),
             command: plan.command,
             exit_code,
@@ -234,8 +234,8 @@ impl<'a> Session<'a> {
         title: &str,
         judge: impl FnOnce(&mut Self, &StatusReport, &mut Proofs) -> Result<()>,
     ) -> Result<bool> {
-        let plan = Plan { title, command: format!("bootsurgeon status {}", path(&self.world.disk)), expected: 0 };
-        let run = |w: &World, ui: &dyn Ui| status(&w.disk_request(), ui).map(Box::new).map(Answer::Status);
+        let plan = Plan { title, command: format!("bootsurgeon status {}", path(&self.made.disk)), expected: 0 };
+        let run = |w: &DemoFiles, ui: &dyn Ui| status(&w.disk_request(), ui).map(Box::new).map(Answer::Status);
         self.step(plan, run, |s, outcome, proofs| {
             if let Some(Answer::Status(report)) = outcome.answer() {
                 proof(proofs, "the file system is healthy", report.esp.healthy && report.interrupted.is_none());
@@ -258,7 +258,7 @@ impl<'a> Session<'a> {
     }
 
     fn fetch_iso(&mut self) -> Result<bool> {
-        let w = self.world;
+        let w = self.made;
         let plan = Plan {
             title: "The usual way begins with the Secure Boot ISO of the new schematic.",
             command: format!(
@@ -270,7 +270,7 @@ impl<'a> Session<'a> {
             ),
             expected: 0,
         };
-        let run = |w: &World, ui: &dyn Ui| {
+        let run = |w: &DemoFiles, ui: &dyn Ui| {
             let request = Fetch {
                 force: false,
                 schematic: w.schematic.display().to_string(),
@@ -283,14 +283,14 @@ impl<'a> Session<'a> {
             request.run(ui).map(Answer::Fetch)
         };
         self.step(plan, run, |s, _, proofs| {
-            let got = std::fs::read(&s.world.iso).while_doing(|| format!("reading {}", s.world.iso.display()))?;
-            proof(proofs, "the file is what the factory has, byte for byte", got == s.world.iso_bytes);
+            let got = std::fs::read(&s.made.iso).while_doing(|| format!("reading {}", s.made.iso.display()))?;
+            proof(proofs, "the file is what the factory has, byte for byte", got == s.made.iso_bytes);
             Ok(None)
         })
     }
 
     fn verify_iso(&mut self) -> Result<bool> {
-        let w = self.world;
+        let w = self.made;
         let plan = Plan {
             title: "The ISO is genuine. What would its UKI do to an installed node?",
             command: format!(
@@ -301,7 +301,7 @@ impl<'a> Session<'a> {
             ),
             expected: 0,
         };
-        let run = |w: &World, ui: &dyn Ui| {
+        let run = |w: &DemoFiles, ui: &dyn Ui| {
             let image = ImageRequest { image: w.iso.display().to_string(), uki: None, network: Options::default() };
             let installed = DiskRequest { efivars: VariablesChoice::None, ..w.disk_request() };
             Verify { image, trust: w.trust(), efivars: None, installed: Some(installed) }.run(ui).map(Answer::Verify)
@@ -314,9 +314,9 @@ impl<'a> Session<'a> {
                     (CheckId::PcrSignature, "its PCR policy is signed for these very sections"),
                     (CheckId::Schematic, "it was built from the schematic"),
                 ] {
-                    proof(proofs, what, status(id) == Some(Status::Pass));
+                    proof(proofs, what, status(id) == Some(CheckStatus::Pass));
                 }
-                let warned = status(CheckId::Cmdline) == Some(Status::Warn);
+                let warned = status(CheckId::Cmdline) == Some(CheckStatus::Warn);
                 proof(proofs, "its command line and its wiping profile are warned of", warned);
             }
             Ok(None)
@@ -324,46 +324,46 @@ impl<'a> Session<'a> {
     }
 
     fn swap_iso(&mut self) -> Result<bool> {
-        let w = self.world;
+        let w = self.made;
         let before = judge::fingerprint(&w.disk, None)?;
         let plan = Plan {
             title: "So a swap to it is refused, before anything is written.",
             command: format!("bootsurgeon swap {} {} --yes", path(&w.disk), path(&w.iso)),
             expected: Kind::Unsafe.exit_code(),
         };
-        let run = |w: &World, ui: &dyn Ui| {
+        let run = |w: &DemoFiles, ui: &dyn Ui| {
             let image = ImageRequest { image: w.iso.display().to_string(), uki: None, network: Options::default() };
             w.swap(ImageSource::Named(image), TrustRequest::default()).run(ui).map(Answer::Swap)
         };
         self.step(plan, run, |s, outcome, proofs| {
-            if let Outcome::Error(e) = outcome {
+            if let StepOutcome::Error(e) = outcome {
                 let names_it = e.to_string().contains("talos.halt_if_installed");
                 proof(proofs, "the reason is named, and a way out", names_it && e.advice().is_some());
             }
-            let after = judge::fingerprint(&s.world.disk, None)?;
+            let after = judge::fingerprint(&s.made.disk, None)?;
             proof(proofs, "not a byte of the disk has changed", before == after);
             Ok(None)
         })
     }
 
     fn swap_from_factory(&mut self) -> Result<bool> {
-        let w = self.world;
+        let w = self.made;
         let (sent, outside) = (w.factory.bytes_sent(), judge::fingerprint(&w.disk, Some(w.esp))?);
         let plan = Plan {
             title: "The factory has the UKI alone, without the flag: the whole job in one command.",
             command: self.swap_command(),
             expected: 0,
         };
-        let run = |w: &World, ui: &dyn Ui| w.swap_from_factory().run(ui).map(Answer::Swap);
+        let run = |w: &DemoFiles, ui: &dyn Ui| w.swap_from_factory().run(ui).map(Answer::Swap);
         self.step(plan, run, |s, outcome, proofs| {
             let Some(Answer::Swap(report)) = outcome.answer() else { return Ok(None) };
-            let wire = s.world.factory.bytes_sent().saturating_sub(sent);
+            let wire = s.made.factory.bytes_sent().saturating_sub(sent);
             s.expect_swapped(report, proofs);
             s.files_are_as_expected(proofs)?;
-            let same = outside == judge::fingerprint(&s.world.disk, Some(s.world.esp))?;
+            let same = outside == judge::fingerprint(&s.made.disk, Some(s.made.esp))?;
             proof(proofs, "outside the ESP not a byte of the disk has changed", same);
-            let (new, iso) = (s.world.new.len() as u64, s.world.iso_bytes.len() as u64);
-            let old = s.world.files.get(&linux(&s.started)).map_or(0, |bytes| bytes.len() as u64);
+            let (new, iso) = (s.made.new.len() as u64, s.made.iso_bytes.len() as u64);
+            let old = s.made.files.get(&linux(&s.started)).map_or(0, |bytes| bytes.len() as u64);
             Ok(Some(Cost {
                 wire_bytes: wire,
                 by_hand_wire_bytes: iso + new,
@@ -374,7 +374,7 @@ impl<'a> Session<'a> {
     }
 
     fn swap_command(&self) -> String {
-        let w = self.world;
+        let w = self.made;
         format!("bootsurgeon swap {} {} --via auto --factory {} --yes", path(&w.disk), w.order(), w.factory.url())
     }
 
@@ -386,7 +386,7 @@ impl<'a> Session<'a> {
             "the new image has the name that started before",
             report.committed && plan.target == self.started,
         );
-        let old = self.expected.insert(linux(&self.started), self.world.new.clone());
+        let old = self.expected.insert(linux(&self.started), self.made.new.clone());
         if let (Some(backup), Some(old)) = (&plan.backup, old) {
             self.expected.insert(linux(backup), old);
         }
@@ -410,13 +410,13 @@ impl<'a> Session<'a> {
     }
 
     fn swap_again(&mut self) -> Result<bool> {
-        let before = judge::fingerprint(&self.world.disk, None)?;
+        let before = judge::fingerprint(&self.made.disk, None)?;
         let plan = Plan { title: "The same again.", command: self.swap_command(), expected: 0 };
-        let run = |w: &World, ui: &dyn Ui| w.swap_from_factory().run(ui).map(Answer::Swap);
+        let run = |w: &DemoFiles, ui: &dyn Ui| w.swap_from_factory().run(ui).map(Answer::Swap);
         self.step(plan, run, |s, outcome, proofs| {
             let Some(Answer::Swap(report)) = outcome.answer() else { return Ok(None) };
             proof(proofs, "there is nothing to do", report.already_in_place && !report.committed);
-            let after = judge::fingerprint(&s.world.disk, None)?;
+            let after = judge::fingerprint(&s.made.disk, None)?;
             proof(proofs, "not a byte of the disk has changed", before == after);
             Ok(None)
         })
@@ -425,10 +425,10 @@ impl<'a> Session<'a> {
     fn prune(&mut self) -> Result<bool> {
         let plan = Plan {
             title: "The duplicate was only renamed. This frees its room.",
-            command: format!("bootsurgeon prune {} --delete --yes", path(&self.world.disk)),
+            command: format!("bootsurgeon prune {} --delete --yes", path(&self.made.disk)),
             expected: 0,
         };
-        let run = |w: &World, ui: &dyn Ui| {
+        let run = |w: &DemoFiles, ui: &dyn Ui| {
             let change = Change { yes: true, ..Change::default() };
             let request =
                 Prune { disk: w.disk_request(), change, delete: true, keep_backups: None, no_fallback: false };
@@ -448,10 +448,10 @@ impl<'a> Session<'a> {
     fn restore(&mut self) -> Result<bool> {
         let plan = Plan {
             title: "The way back. No byte of an image is copied for it.",
-            command: format!("bootsurgeon restore {} --yes", path(&self.world.disk)),
+            command: format!("bootsurgeon restore {} --yes", path(&self.made.disk)),
             expected: 0,
         };
-        let run = |w: &World, ui: &dyn Ui| {
+        let run = |w: &DemoFiles, ui: &dyn Ui| {
             let change = Change { yes: true, ..Change::default() };
             let request =
                 Restore { disk: w.disk_request(), backup: None, trust: TrustRequest::default(), change, node: None };
@@ -483,7 +483,7 @@ impl<'a> Session<'a> {
 
     /// Where `fsck.fat` is installed: its verdict over the ESP.
     fn second_opinion(&mut self) -> Result<bool> {
-        let w = self.world;
+        let w = self.made;
         let Some(verdict) = judge::fsck(&w.disk, w.esp, &w.copy)? else { return Ok(true) };
         self.fsck = true;
         let plan = Plan {
@@ -504,7 +504,7 @@ impl<'a> Session<'a> {
 
     /// Every file of the ESP, read by the fatfs crate, is byte for byte what it should be.
     fn files_are_as_expected(&self, proofs: &mut Proofs) -> Result<()> {
-        let found = judge::files(&self.world.disk, self.world.esp)?;
+        let found = judge::files(&self.made.disk, self.made.esp)?;
         let differ: Vec<&str> = found
             .keys()
             .chain(self.expected.keys())

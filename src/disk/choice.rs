@@ -1,7 +1,7 @@
 //! Which partition is meant.
 
 use super::layout::Note;
-use super::table::{ESP_TYPE, Partition, PartitionType, Table};
+use super::table::{ESP_TYPE, Partition, PartitionTable, PartitionType};
 use crate::block::{ReadAt, Window};
 use crate::{Error, Result, fat};
 
@@ -32,7 +32,7 @@ impl<'a> From<Option<&'a str>> for EspChoice<'a> {
 ///
 /// # Errors
 /// What the source reports.
-pub(super) fn esps<'t>(table: &'t Table, source: &dyn ReadAt) -> Result<Vec<&'t Partition>> {
+pub(super) fn esps<'t>(table: &'t PartitionTable, source: &dyn ReadAt) -> Result<Vec<&'t Partition>> {
     let typed: Vec<&Partition> = table.partitions.iter().filter(|p| p.is_esp()).collect();
     if !typed.is_empty() {
         return Ok(typed);
@@ -61,7 +61,11 @@ fn may_stand_in(p: &Partition) -> bool {
 /// # Errors
 /// [`crate::Kind::Usage`] when there are several and no choice, or the choice fits none, several, or one without FAT;
 /// [`crate::Kind::Rejected`] when the disk has no ESP.
-pub(super) fn choose(table: &Table, source: &dyn ReadAt, choice: EspChoice<'_>) -> Result<(Partition, Vec<Note>)> {
+pub(super) fn choose(
+    table: &PartitionTable,
+    source: &dyn ReadAt,
+    choice: EspChoice<'_>,
+) -> Result<(Partition, Vec<Note>)> {
     let esps = esps(table, source)?;
     let Some(wanted) = choice.wanted else {
         let booted = choice.booted.and_then(|booted| esps.iter().find(|p| p.partuuid.is(booted)));
@@ -107,7 +111,7 @@ pub(super) fn choose(table: &Table, source: &dyn ReadAt, choice: EspChoice<'_>) 
 }
 
 /// By which rules a partition is an ESP for others, where it is not one for all of them.
-fn esp_for_whom(table: &Table, p: &Partition) -> Vec<Note> {
+fn esp_for_whom(table: &PartitionTable, p: &Partition) -> Vec<Note> {
     if p.is_xbootldr() {
         return Vec::new();
     }
@@ -134,7 +138,7 @@ fn esp_for_whom(table: &Table, p: &Partition) -> Vec<Note> {
     Vec::new()
 }
 
-fn no_esp(table: &Table) -> Error {
+fn no_esp(table: &PartitionTable) -> Error {
     let all: Vec<&Partition> = table.partitions.iter().collect();
     Error::rejected(format!(
         "no EFI System Partition (type {ESP_TYPE}, or a FAT with a folder EFI) among the partitions: {}",

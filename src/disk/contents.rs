@@ -54,7 +54,7 @@ pub(super) fn is_iso(source: &dyn ReadAt) -> Result<bool> {
 /// What a disk or partition is a member of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Member {
+pub enum Membership {
     /// An array of the Linux md driver.
     Md {
         /// Version of the superblock: `0.90`, `1.0`, `1.1`, `1.2`.
@@ -76,7 +76,7 @@ pub enum Member {
     FirmwareRaid,
 }
 
-impl fmt::Display for Member {
+impl fmt::Display for Membership {
     /// With an article: `a member of the md array … (RAID level 1, metadata 1.0)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -92,7 +92,7 @@ impl fmt::Display for Member {
     }
 }
 
-impl Member {
+impl Membership {
     /// What `source`, which is a disk or a partition from its first to its last byte, is a member of.
     ///
     /// # Errors
@@ -135,7 +135,7 @@ const MD_MAGIC: u32 = 0xA92B_4EFC;
 
 /// A superblock of metadata 1.x (`struct mdp_superblock_1`, include/uapi/linux/raid/md_p.h). It says where it stands
 /// itself, counted from the start of the member: that tells the superblock of a disk from that of its last partition.
-fn md_1(source: &dyn ReadAt) -> Result<Option<Member>> {
+fn md_1(source: &dyn ReadAt) -> Result<Option<Membership>> {
     let sectors = source.size() / 512;
     // 8 KiB before the end, on a boundary of 4 KiB; at the start; 4 KiB behind the start (`super_1_load`,
     // drivers/md/md.c).
@@ -149,7 +149,7 @@ fn md_1(source: &dyn ReadAt) -> Result<Option<Member>> {
             continue;
         }
         let name: Vec<u8> = raw[32..64].iter().copied().take_while(|b| *b != 0).collect();
-        return Ok(Some(Member::Md {
+        return Ok(Some(Membership::Md {
             metadata,
             level: le32(72).cast_signed(),
             uuid: md_uuid(&raw[16..32]),
@@ -162,7 +162,7 @@ fn md_1(source: &dyn ReadAt) -> Result<Option<Member>> {
 /// A superblock of metadata 0.90 (`mdp_super_t`), in the last whole 64 KiB but one, in the byte order of the machine
 /// that made it. It does not say where it stands: that of a disk may be found at the end of its last partition, too,
 /// and the other way round.
-fn md_0(source: &dyn ReadAt) -> Result<Option<Member>> {
+fn md_0(source: &dyn ReadAt) -> Result<Option<Membership>> {
     const RESERVED: u64 = 64 << 10;
     let Some(at) = (source.size() / RESERVED * RESERVED).checked_sub(RESERVED) else { return Ok(None) };
     let raw = read_vec(source, at, 64)?;
@@ -176,7 +176,7 @@ fn md_0(source: &dyn ReadAt) -> Result<Option<Member>> {
         return Ok(None);
     }
     let uuid: Vec<u8> = [5, 13, 14, 15].into_iter().flat_map(|n| read(word(n)).to_be_bytes()).collect();
-    Ok(Some(Member::Md {
+    Ok(Some(Membership::Md {
         metadata: "0.90",
         level: read(word(7)).cast_signed(),
         uuid: md_uuid(&uuid),

@@ -20,7 +20,7 @@ const MAX_ARRAY: u64 = 4 << 20;
 
 /// What stands where a header should be.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum HeaderState {
     /// No signature, or no such place.
     Absent,
     /// A signature, and something wrong behind it.
@@ -79,18 +79,18 @@ impl Copy {
 ///
 /// # Errors
 /// What the source reports.
-pub(super) fn read_copy(source: &dyn ReadAt, sector: u32, lba: u64) -> Result<Found> {
+pub(super) fn read_copy(source: &dyn ReadAt, sector: u32, lba: u64) -> Result<HeaderState> {
     let size = u64::from(sector);
     let Some(at) = lba.checked_mul(size).filter(|at| at.checked_add(size).is_some_and(|end| end <= source.size()))
     else {
-        return Ok(Found::Absent);
+        return Ok(HeaderState::Absent);
     };
     let raw = read_vec(source, at, sector as usize)?;
     if &raw[..8] != b"EFI PART" {
-        return Ok(Found::Absent);
+        return Ok(HeaderState::Absent);
     }
     let alternate_lba = le64(&raw, 32);
-    let damaged = |why: String| Ok(Found::Damaged(Damage { why, alternate_lba }));
+    let damaged = |why: String| Ok(HeaderState::Damaged(Damage { why, alternate_lba }));
     let (revision, length) = (le32(&raw, 8), le32(&raw, 12));
     if revision >> 16 != 1 {
         return damaged(format!("revision {revision:#010x}"));
@@ -140,7 +140,7 @@ pub(super) fn read_copy(source: &dyn ReadAt, sector: u32, lba: u64) -> Result<Fo
             Err(why) => copy.nonsense.push(format!("partition {number} {why}")),
         }
     }
-    Ok(Found::Valid(copy))
+    Ok(HeaderState::Valid(copy))
 }
 
 /// One entry; `None` when it is not used.

@@ -6,12 +6,12 @@
 //!    file system at the beginning counts.
 //! 3. The backup of a GPT counts where the primary is *damaged*, not where something else has taken its place.
 //!
-//! Where two things contradict each other, one is read and nothing is written ([`Layout::refusal`]).
+//! Where two things contradict each other, one is read and nothing is written ([`DiskLayout::refusal`]).
 
 use super::contents;
-use super::gpt::{Copy, Found, read_copy};
+use super::gpt::{Copy, HeaderState, read_copy};
 use super::mbr::Mbr;
-use super::table::{Partition, Scheme, Table};
+use super::table::{Partition, PartitionTable, Scheme};
 use crate::block::{Extent, ReadAt, read_vec};
 use crate::{Code, Error, Result, fat};
 
@@ -60,11 +60,11 @@ impl Refusal {
 
 /// A disk's layout.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(super) struct DiskLayout {
     /// Sector size that the table counts in.
     pub(super) sector_size: u32,
     /// The table that counts.
-    pub(super) table: Option<Table>,
+    pub(super) table: Option<PartitionTable>,
     /// Without a table: what has the whole medium, with an article; `None` for FAT and for what is not known.
     pub(super) occupant: Option<&'static str>,
     /// What is worth knowing.
@@ -103,11 +103,11 @@ impl Seen<'_> {
     }
 
     /// A valid backup at the end of the medium, or at the place that a damaged primary names.
-    fn backup(&self, primaries: &[(u32, Found); 2]) -> Result<Option<Copy>> {
+    fn backup(&self, primaries: &[(u32, HeaderState); 2]) -> Result<Option<Copy>> {
         for (sector, primary) in primaries {
-            let named = if let Found::Damaged(damage) = primary { Some(damage.alternate_lba) } else { None };
+            let named = if let HeaderState::Damaged(damage) = primary { Some(damage.alternate_lba) } else { None };
             for lba in [Some(self.last_lba(*sector)), named].into_iter().flatten().filter(|lba| *lba > 1) {
-                if let Found::Valid(copy) = read_copy(self.source, *sector, lba)? {
+                if let HeaderState::Valid(copy) = read_copy(self.source, *sector, lba)? {
                     return Ok(Some(copy));
                 }
             }
@@ -116,7 +116,7 @@ impl Seen<'_> {
     }
 }
 
-impl Layout {
+impl DiskLayout {
     /// Looks at both ends of the medium. `known`: the sector size, for devices.
     ///
     /// # Errors
@@ -136,7 +136,9 @@ impl Layout {
         let sizes = seen.sizes();
         let primaries = [(sizes[0], read_copy(source, sizes[0], 1)?), (sizes[1], read_copy(source, sizes[1], 1)?)];
         let mut layout = match primaries {
-            [(_, Found::Valid(primary)), _] | [_, (_, Found::Valid(primary))] => Self::under_primary(&seen, primary)?,
+            [(_, HeaderState::Valid(primary)), _] | [_, (_, HeaderState::Valid(primary))] => {
+                Self::under_primary(&seen, primary)?
+            }
             damaged => Self::without_primary(&seen, &damaged)?,
         };
         if let (Some(known), Some(_)) = (known, &layout.table)
@@ -226,7 +228,7 @@ impl Layout {
         Ok(layout)
     }
 
-    fn without_primary(seen: &Seen<'_>, primaries: &[(u32, Found); 2]) -> Result<Self> {
+    fn without_primary(seen: &Seen<'_>, primaries: &[(u32, HeaderState); 2]) -> Result<Self> {
         let protective = seen.protective();
         let replaced = !protective || seen.live_fat;
         let backup = seen.backup(primaries)?;
@@ -264,7 +266,7 @@ impl Layout {
             return Ok(layout);
         }
         let damage = primaries.iter().find_map(|(_, found)| match found {
-            Found::Damaged(damage) => Some(damage.why.as_str()),
+            HeaderState::Damaged(damage) => Some(damage.why.as_str()),
             _ => None,
         });
         let occupant = if protective { None } else { contents::file_system(seen.source)? };
@@ -332,8 +334,11 @@ impl Layout {
         let mut layout = Self::empty(sector_size);
         layout.notes.extend(found.nonsense.into_iter().map(nonsense));
         layout.areas = found.records;
-        layout.table =
-            Some(Table { scheme: Scheme::Mbr { signature: mbr.signature }, sector_size, partitions: found.partitions });
+        layout.table = Some(PartitionTable {
+            scheme: Scheme::Mbr { signature: mbr.signature },
+            sector_size,
+            partitions: found.partitions,
+        });
         Ok(layout)
     }
 
@@ -354,11 +359,11 @@ impl Layout {
         layout.areas.extend(primary.areas());
         let last = seen.last_lba(primary.sector);
         let backup = match primary.alternate_lba {
-            0 | 1 => Found::Absent,
+            0 | 1 => HeaderState::Absent,
             lba => read_copy(seen.source, primary.sector, lba)?,
         };
         match &backup {
-            Found::Valid(copy) => {
+            HeaderState::Valid(copy) => {
                 layout.areas.extend(copy.areas());
                 layout.differing = primary.differences(copy);
                 layout.notes.extend(layout.differing.iter().map(|n| {
@@ -399,7 +404,8 @@ impl Layout {
                 ));
             }
             found => {
-                let why = if let Found::Damaged(damage) = found { because(Some(&damage.why)) } else { String::new() };
+                let why =
+                    if let HeaderState::Damaged(damage) = found { because(Some(&damage.why)) } else { String::new() };
                 layout.notes.push(
                     Note::new(
                         "backup-table-missing",
@@ -431,7 +437,8 @@ impl Layout {
                 self.notes.push(nonsense(format!("{} reaches past the end of the disk: ignored", p.name())));
             }
         }
-        self.table = Some(Table { scheme: Scheme::Gpt { disk: copy.disk }, sector_size: copy.sector, partitions });
+        self.table =
+            Some(PartitionTable { scheme: Scheme::Gpt { disk: copy.disk }, sector_size: copy.sector, partitions });
     }
 
     /// Why nothing may be written to this partition, by what the tables say.

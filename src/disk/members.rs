@@ -1,9 +1,9 @@
 //! Disks and partitions that are part of something larger: what is written to one of them behind the back of the
 //! whole is lost, or makes the members differ.
 
-use super::contents::Member;
+use super::contents::Membership;
 use super::layout::{Refusal, overlap};
-use super::table::{Partition, Table};
+use super::table::{Partition, PartitionTable};
 use crate::block::{Extent, ReadAt, Window};
 use crate::{Code, Error, Result};
 use std::path::Path;
@@ -15,7 +15,7 @@ use std::path::Path;
 pub(super) fn refusal(
     path: &Path,
     disk: &dyn ReadAt,
-    table: Option<&Table>,
+    table: Option<&PartitionTable>,
     esp: Option<&Partition>,
 ) -> Result<Option<Refusal>> {
     if let Some(esp) = esp
@@ -29,13 +29,13 @@ pub(super) fn refusal(
 
 /// What a whole disk is a member of. A table that is valid was written after the marks of volume groups and pools
 /// that it leaves, so these count only where there is none.
-fn of_disk(disk: &dyn ReadAt, table: Option<&Table>) -> Result<Option<Member>> {
-    let member = Member::of(disk)?;
+fn of_disk(disk: &dyn ReadAt, table: Option<&PartitionTable>) -> Result<Option<Membership>> {
+    let member = Membership::of(disk)?;
     let (Some(found), Some(table)) = (&member, table) else { return Ok(member) };
     Ok(match found {
-        Member::Lvm | Member::Zfs => None,
+        Membership::Lvm | Membership::Zfs => None,
         // The last partition may end where the disk ends; the superblock is then that of the partition.
-        Member::Md { metadata: "0.90", .. } => {
+        Membership::Md { metadata: "0.90", .. } => {
             let end = disk.size() / (64 << 10) * (64 << 10);
             let place = Extent { offset: end.saturating_sub(64 << 10), bytes: 4096 };
             member.filter(|_| !table.partitions.iter().any(|p| overlap(p.extent, place)))
@@ -45,23 +45,23 @@ fn of_disk(disk: &dyn ReadAt, table: Option<&Table>) -> Result<Option<Member>> {
 }
 
 /// What a partition is a member of. A FAT that begins here was made after the labels of a pool that it leaves.
-fn of_partition(disk: &dyn ReadAt, p: &Partition) -> Result<Option<Member>> {
-    Ok(Member::of(&Window::new(disk, p.extent)?)?.filter(|member| *member != Member::Zfs))
+fn of_partition(disk: &dyn ReadAt, p: &Partition) -> Result<Option<Membership>> {
+    Ok(Membership::of(&Window::new(disk, p.extent)?)?.filter(|member| *member != Membership::Zfs))
 }
 
-fn refuse(who: &str, member: &Member) -> Refusal {
+fn refuse(who: &str, member: &Membership) -> Refusal {
     let advice = match member {
-        Member::Md { .. } => {
+        Membership::Md { .. } => {
             "all members have to be written alike: assemble the array (`mdadm --assemble --scan`; image files are attached with \
              `losetup -f --show FILE` before that) and give the md device. If the array is gone for good, `mdadm --zero-superblock` \
              removes the mark"
         }
-        Member::Lvm => {
+        Membership::Lvm => {
             "give the logical volume; if the volume group is gone for good, `wipefs` shows and removes the mark"
         }
-        Member::Zfs => "a pool has no ESP: the disk or partition that the board starts from is another one",
-        Member::Bcache => "give the device /dev/bcache… that the kernel makes of it",
-        Member::FirmwareRaid => {
+        Membership::Zfs => "a pool has no ESP: the disk or partition that the board starts from is another one",
+        Membership::Bcache => "give the device /dev/bcache… that the kernel makes of it",
+        Membership::FirmwareRaid => {
             "all members have to be written alike: give the device of the array (`mdadm --assemble --scan` assembles it on Linux). \
              If the array is gone for good, `wipefs` shows and removes the mark"
         }

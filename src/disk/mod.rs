@@ -8,7 +8,7 @@
 //! | part | job |
 //! | --- | --- |
 //! | [`Target`] | an ESP that was found; opens it for reading and for surgery |
-//! | [`Table`] | the partitions, whichever table describes them |
+//! | [`PartitionTable`] | the partitions, whichever table describes them |
 //! | `gpt`, `mbr` | the two tables as they stand on the disk |
 //! | `layout` | which of the tables on a disk counts, and where they contradict each other |
 //! | `choice` | which partition is meant |
@@ -37,9 +37,9 @@ mod target;
 mod tests;
 
 pub use choice::EspChoice;
-pub use contents::{Member, file_system};
+pub use contents::{Membership, file_system};
 pub use layout::Note;
-pub use table::{ESP_TYPE, PartUuid, Partition, PartitionType, Scheme, Table, XBOOTLDR_TYPE};
+pub use table::{ESP_TYPE, PartUuid, Partition, PartitionTable, PartitionType, Scheme, XBOOTLDR_TYPE};
 pub use target::{Shape, SurgeryTarget, Target};
 
 use crate::block::{ReadAt, Window};
@@ -54,7 +54,7 @@ use std::path::Path;
 /// # Errors
 /// What the source reports; [`crate::Kind::Rejected`] when both copies of a GPT are bad.
 pub fn boot_volumes(source: &dyn ReadAt) -> Result<Option<Vec<Partition>>> {
-    let Some(table) = Table::read(source, None)? else { return Ok(None) };
+    let Some(table) = PartitionTable::read(source, None)? else { return Ok(None) };
     let mut volumes = esps(&table, source)?;
     if let Some(xbootldr) = table.xbootldr()
         && fat::is_fat(&Window::new(source, xbootldr.extent)?)?
@@ -69,7 +69,7 @@ pub fn boot_volumes(source: &dyn ReadAt) -> Result<Option<Vec<Partition>>> {
 ///
 /// # Errors
 /// What the source reports.
-pub fn esps(table: &Table, source: &dyn ReadAt) -> Result<Vec<Partition>> {
+pub fn esps(table: &PartitionTable, source: &dyn ReadAt) -> Result<Vec<Partition>> {
     Ok(choice::esps(table, source)?.into_iter().cloned().collect())
 }
 

@@ -184,7 +184,7 @@ pub enum Scheme {
 
 /// A partition table that counts: firmware and kernel go by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
+pub struct PartitionTable {
     /// GPT or MBR.
     pub scheme: Scheme,
     /// Sector size that the table counts in, in bytes.
@@ -193,14 +193,14 @@ pub struct Table {
     pub partitions: Vec<Partition>,
 }
 
-impl Table {
+impl PartitionTable {
     /// The table of a disk. `sector_size` is known for devices; for files 512 and 4096 are tried. `None` when there
     /// is none, or another structure at the beginning of the disk has taken its place.
     ///
     /// # Errors
     /// [`crate::Kind::Rejected`] when there is a GPT and both copies are damaged; what the source reports.
     pub fn read(source: &dyn ReadAt, sector_size: Option<u32>) -> Result<Option<Self>> {
-        Ok(layout::Layout::read(source, sector_size)?.table)
+        Ok(layout::DiskLayout::read(source, sector_size)?.table)
     }
 
     /// The partition with this number.

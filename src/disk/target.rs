@@ -2,9 +2,9 @@
 
 use super::choice::EspChoice;
 use super::guard::{Bounds, Guard};
-use super::layout::{Layout, Note, Refusal};
+use super::layout::{DiskLayout, Note, Refusal};
 use super::members;
-use super::table::{Partition, Table};
+use super::table::{Partition, PartitionTable};
 use super::{busy, choice, device_number, sysfs};
 use crate::block::{Extent, FileSource, ReadAt, SurgeryFile, Window, WriteAt, read_vec};
 use crate::packed::{Packing, Unpacked};
@@ -40,7 +40,7 @@ pub struct Target {
     /// What a user should know, for example that the backup partition table was used: [`Self::notes`] in short.
     pub warnings: Vec<String>,
     /// The table that the partition stands in.
-    table: Option<Table>,
+    table: Option<PartitionTable>,
     notes: Vec<Note>,
     /// Why nothing may be written here, if so.
     refusal: Option<Refusal>,
@@ -126,7 +126,7 @@ impl Target {
     }
 
     fn in_file(path: &Path, source: &FileSource, choice: EspChoice<'_>) -> Result<Self> {
-        let layout = Layout::read(source, None)?;
+        let layout = DiskLayout::read(source, None)?;
         let Some(table) = layout.table.clone() else {
             if !fat::is_fat(source)? {
                 return match Packing::detect(source)? {
@@ -147,7 +147,7 @@ impl Target {
     fn on_device(path: &Path, source: &FileSource, choice: EspChoice<'_>) -> Result<Self> {
         let sector_size = source.device_sector_size().unwrap_or(512);
         let device = sysfs::Device::of(path)?;
-        let layout = Layout::read(source, Some(sector_size))?;
+        let layout = DiskLayout::read(source, Some(sector_size))?;
         let Some(table) = layout.table.clone() else {
             if !fat::is_fat(source)? {
                 return Err(no_table(&layout, source));
@@ -170,7 +170,7 @@ impl Target {
     }
 
     /// A file system over all of the medium.
-    fn bare(mut self, layout: Layout, source: &dyn ReadAt) -> Result<Self> {
+    fn bare(mut self, layout: DiskLayout, source: &dyn ReadAt) -> Result<Self> {
         let refusal = members::refusal(&self.path, source, None, None)?;
         self.refusal = refusal.or(layout.refusal);
         self.notes = layout.notes;
@@ -180,8 +180,8 @@ impl Target {
     /// A partition of a medium.
     fn with(
         mut self,
-        layout: Layout,
-        table: Table,
+        layout: DiskLayout,
+        table: PartitionTable,
         esp: Partition,
         notes: Vec<Note>,
         source: &dyn ReadAt,
@@ -211,7 +211,7 @@ impl Target {
         };
         self.disk = Some(disk.clone());
         let Ok(source) = FileSource::open(&disk) else { return Ok(self) };
-        let Ok(layout) = Layout::read(&source, Some(self.sector_size)) else { return Ok(self) };
+        let Ok(layout) = DiskLayout::read(&source, Some(self.sector_size)) else { return Ok(self) };
         let Some((table, esp)) = layout.table.clone().and_then(|t| Some((t.clone(), t.partition(number)?.clone())))
         else {
             return Ok(self);
@@ -265,7 +265,7 @@ impl Target {
 
     /// The partition table of the disk, if there is one and it can be read.
     #[must_use]
-    pub fn table(&self) -> Option<&Table> {
+    pub fn table(&self) -> Option<&PartitionTable> {
         self.table.as_ref()
     }
 
@@ -408,7 +408,7 @@ impl Target {
 }
 
 /// Where writes to `node`, which begins at `node_offset` of the disk, may go.
-fn bounds(layout: &Layout, table: &Table, esp: &Partition, node_offset: u64) -> Bounds {
+fn bounds(layout: &DiskLayout, table: &PartitionTable, esp: &Partition, node_offset: u64) -> Bounds {
     let others = table.partitions.iter().filter(|p| p.number != esp.number).map(|p| p.extent);
     Bounds { node_offset, esp: Some(esp.extent), others: others.chain(layout.areas.iter().copied()).collect() }
 }
@@ -426,7 +426,7 @@ fn no_choice(choice: Option<&str>) -> Result<()> {
     }
 }
 
-fn no_table(layout: &Layout, source: &dyn ReadAt) -> Error {
+fn no_table(layout: &DiskLayout, source: &dyn ReadAt) -> Error {
     // Something that calls itself a FAT has a reason of its own.
     let begin = read_vec(source, 0, source.size().min(512) as usize).unwrap_or_default();
     if fat::is_called_fat(&begin)

@@ -1,8 +1,8 @@
 //! Tables and beginnings drawn at random: whatever lies at the end of a disk, what counts is what lies at its
 //! beginning.
 
-use super::layout::Layout;
-use super::{ESP_TYPE, PartUuid, Scheme, Table, XBOOTLDR_TYPE};
+use super::layout::DiskLayout;
+use super::{ESP_TYPE, PartUuid, PartitionTable, Scheme, XBOOTLDR_TYPE};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -122,12 +122,12 @@ fn put_record(sector: &mut [u8], entries: &[(u8, u32, u32)]) {
 
 const SIZE: usize = 4 << 20;
 
-fn layout(disk: &[u8], sector: Option<u32>) -> Layout {
-    Layout::read(&disk, sector).unwrap()
+fn layout(disk: &[u8], sector: Option<u32>) -> DiskLayout {
+    DiskLayout::read(&disk, sector).unwrap()
 }
 
-fn is_gpt(layout: &Layout) -> bool {
-    matches!(layout.table, Some(Table { scheme: Scheme::Gpt { .. }, .. }))
+fn is_gpt(layout: &DiskLayout) -> bool {
+    matches!(layout.table, Some(PartitionTable { scheme: Scheme::Gpt { .. }, .. }))
 }
 
 #[test]
@@ -284,9 +284,9 @@ proptest! {
             }
         }
         let known = [None, Some(512u32), Some(4096)][known];
-        let found = Layout::read(&disk, known);
-        let old = |l: &Layout| l.table.as_ref().is_some_and(|t| t.partitions[0].extent.bytes / u64::from(t.sector_size) == 100);
-        let writable = |l: &Layout| l.table.as_ref().is_some_and(|t| l.refusal_for(&t.partitions[0]).is_none());
+        let found = DiskLayout::read(&disk, known);
+        let old = |l: &DiskLayout| l.table.as_ref().is_some_and(|t| t.partitions[0].extent.bytes / u64::from(t.sector_size) == 100);
+        let writable = |l: &DiskLayout| l.table.as_ref().is_some_and(|t| l.refusal_for(&t.partitions[0]).is_none());
         let has_old = end != End::Nothing;
         match start {
             Beginning::Fat { .. } | Beginning::BrokenFat | Beginning::Xfs => {
@@ -297,7 +297,7 @@ proptest! {
             }
             Beginning::Mbr => {
                 let found = found.unwrap();
-                let is_mbr = matches!(found.table, Some(Table { scheme: Scheme::Mbr { signature: 0x1a2b_3c4d }, .. }));
+                let is_mbr = matches!(found.table, Some(PartitionTable { scheme: Scheme::Mbr { signature: 0x1a2b_3c4d }, .. }));
                 prop_assert!(is_mbr && writable(&found));
                 prop_assert_eq!(found.notes.iter().any(|n| n.id == "old-backup-table"), has_old);
             }

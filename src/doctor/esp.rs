@@ -4,8 +4,8 @@ use super::words::DiskWords;
 use super::{Finding, Objection, Severity, programs, upgrade};
 use crate::block::ReadAt;
 use crate::boot::MenuEntry;
-use crate::bootpath::{ProgramKind, World};
-use crate::esp::{EspFile, FileKind, FutureStart, Inventory, Room, Runs};
+use crate::bootpath::{BootScenario, ProgramKind};
+use crate::esp::{EspFile, FileKind, FutureStart, Inventory, Predictions, Room, Runs};
 use crate::fat::{Problem, ProblemClass, ProblemKind, Remedy};
 use crate::surgery::{Interrupted, RecordState};
 use crate::uki::cmdline;
@@ -53,13 +53,13 @@ pub fn examine_esp<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     }
     // Where something else starts, it may start any of these images: what a menu would make of them recommends nothing.
     let is_bare = !esp.context.knows_disk() && esp.loader.is_none();
-    if !esp.is_read(World::Later) && !is_bare {
+    if !esp.is_read(BootScenario::Later) && !is_bare {
         return findings;
     }
     let upgrades = upgrade::findings(view);
     let half_done = upgrades.iter().any(|f| f.id == "half-done-upgrade" || f.id == "newer-not-default");
     findings.extend(upgrades);
-    findings.extend(worlds(view).filter(|_| !half_done));
+    findings.extend(depends_on_variables(view).filter(|_| !half_done));
     findings.extend(broken(view));
     // The swap that ends a half-done upgrade takes the duplicates with it.
     findings.extend(duplicates(view).filter(|_| !half_done));
@@ -88,7 +88,7 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
                 format!("the file system is damaged: {what}"),
                 meaning_of_damage(esp.health.remedy),
             )
-            .then(mending(esp.health.remedy, words, &words.extract(esp.worlds[0].selected_file()))),
+            .then(mending(esp.health.remedy, words, &words.extract(esp.predictions.next.selected_file()))),
         );
     }
     let alone = esp.interrupted.is_none() && !esp.health.is_damaged();
@@ -207,7 +207,12 @@ fn loader<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
     match &view.esp.loader {
         Some((_, Some(_))) => None,
         // It leads to systemd-boot, or is an image itself.
-        Some(_) if view.esp.is_read(World::Next) || matches!(view.esp.runs(World::Next).0, Runs::Image { .. }) => None,
+        Some(_)
+            if view.esp.is_read(BootScenario::Next)
+                || matches!(view.esp.runs(BootScenario::Next).0, Runs::Image { .. }) =>
+        {
+            None
+        }
         Some((path, None)) => {
             let program = known(path).filter(|p| p.kind != ProgramKind::Unknown);
             let other = "GRUB (older installations of Talos, and some single-board computers), shim, or a boot loader of another \
@@ -253,7 +258,7 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     if let Some(findings) = starts_by_other_means(view) {
         return findings;
     }
-    let now = &esp.worlds[0];
+    let now = &esp.predictions.next;
     let Some(entry) = now.selected_entry() else {
         if now.enrolls_keys || boots_by_other_means(view) {
             return Vec::new();
@@ -337,7 +342,7 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
 fn counter<S: ReadAt>(view: &EspView<'_, S>, entry: &MenuEntry) -> Option<Finding> {
     let left = entry.tries_left?;
     let today = entry.file.as_deref();
-    let starts = view.esp.starts(World::Next, view.esp.as_seen());
+    let starts = view.esp.starts(BootScenario::Next, view.esp.as_seen());
     let other = starts.iter().position(|s| s.file.as_deref() != today).map(|n| (n + 1, &starts[n]));
     let name = |s: &FutureStart| {
         s.file
@@ -373,7 +378,7 @@ fn counter<S: ReadAt>(view: &EspView<'_, S>, entry: &MenuEntry) -> Option<Findin
 /// The findings where the way of the boot does not come by the menu of a systemd-boot here.
 fn starts_by_other_means<S: ReadAt>(view: &EspView<'_, S>) -> Option<Vec<Finding>> {
     let esp = view.esp;
-    let (runs, by_menu) = esp.runs(World::Next);
+    let (runs, by_menu) = esp.runs(BootScenario::Next);
     if by_menu.is_some() {
         return None;
     }
@@ -404,8 +409,8 @@ fn wipes(entry: &MenuEntry) -> String {
 }
 
 /// With NVRAM reset something else would start.
-fn worlds<S: ReadAt>(view: &EspView<'_, S>) -> impl Iterator<Item = Finding> {
-    let [now, reset] = &view.esp.worlds;
+fn depends_on_variables<S: ReadAt>(view: &EspView<'_, S>) -> impl Iterator<Item = Finding> {
+    let Predictions { next: now, reset, .. } = &view.esp.predictions;
     let id = |p: &crate::boot::Prediction| p.selected_entry().map(|e| e.id.clone());
     let finding = (id(now) != id(reset) && !now.enrolls_keys && now.selected.is_some()).then(|| {
         Finding::new(
@@ -427,7 +432,7 @@ fn worlds<S: ReadAt>(view: &EspView<'_, S>) -> impl Iterator<Item = Finding> {
 }
 
 fn broken<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
-    let starts = view.esp.worlds[0].selected_file();
+    let starts = view.esp.predictions.next.selected_file();
     let dead = view.esp.files.iter().filter(|f| f.kind == FileKind::Broken && Some(f.name()) != starts);
     let named: Vec<String> = dead.map(|f| format!("{} {}", f.name(), trouble(f))).collect();
     let more = named.len().saturating_sub(MAX_SAME);
@@ -461,8 +466,8 @@ fn duplicates<S: ReadAt>(view: &EspView<'_, S>) -> impl Iterator<Item = Finding>
 /// What runs and what starts next are not the same.
 fn running<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
     let esp = view.esp;
-    let roles = crate::boot::roles(&esp.worlds[0], &esp.variables);
-    let (ran, next) = (roles.running_file?, esp.worlds[0].selected_file()?);
+    let roles = crate::boot::roles(&esp.predictions.next, &esp.variables);
+    let (ran, next) = (roles.running_file?, esp.predictions.next.selected_file()?);
     if ran.eq_ignore_ascii_case(next) {
         return None;
     }

@@ -5,7 +5,7 @@ use super::failures::{KNOWN_FAILURES, in_log};
 use super::machine::{Machine, Mount};
 use super::{Finding, Severity};
 use crate::boot::lenient_string;
-use crate::efivars::{EfiVars, GLOBAL, LOADER, Origin, StoreFormat, U_BOOT};
+use crate::efivars::{EfiVars, GLOBAL, LOADER, StoreFormat, U_BOOT, VariablesOrigin};
 use serde::Serialize;
 
 /// More lines of the kernel's log than this are not quoted.
@@ -42,7 +42,7 @@ pub struct FirmwareFacts {
     /// The directory that the variables were read from.
     pub directory: Option<String>,
     /// Where the variables come from that count at the next start.
-    pub variables: Origin,
+    pub variables: VariablesOrigin,
     /// Why there are no variables, if there are none.
     pub unavailable: Option<String>,
     /// Whether the running kernel was started by UEFI; `null` when the variables are not those of this machine.

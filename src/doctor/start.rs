@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn without_a_loader_the_firmware_goes_elsewhere() {
         let way = |by, what: &str, place: Option<&str>| Way {
-            steps: vec![crate::bootpath::Step::firmware(what, place)],
+            steps: vec![crate::bootpath::WayStep::firmware(what, place)],
             end: crate::bootpath::End::Nothing(String::new()),
             in_doubt: Vec::new(),
             passed_over: Vec::new(),

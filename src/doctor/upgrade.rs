@@ -11,27 +11,27 @@ use crate::boot::{LoaderVersion, glob, lenient_string, near_miss, variable_strin
 use crate::esp::{EspFile, FileKind};
 
 pub(super) fn findings<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
-    let half_done = again(view).or_else(|| not_the_default(view));
+    let half_done = half_done(view).or_else(|| not_the_default(view));
     [half_done, stale_pin(view)].into_iter().flatten().collect()
 }
 
 /// The number in `Talos-v1.12.4~2.efi`; Talos' names are case-sensitive.
-fn again_number(name: &str) -> Option<u32> {
+fn retry_number(name: &str) -> Option<u32> {
     let stem = name.strip_prefix("Talos-")?.strip_suffix(".efi")?;
     let (_, number) = stem.rsplit_once('~')?;
     number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())?
 }
 
 /// The newest image of the version that starts, which does not start.
-fn again<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
+fn half_done<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
     let esp = view.esp;
     let starts = esp.selected()?;
-    let ours = again_number(starts.name()).unwrap_or(0);
+    let ours = retry_number(starts.name()).unwrap_or(0);
     let siblings = || {
         let same = |f: &&EspFile| {
             f.kind == FileKind::Uki && !f.is_foreign && f.version().is_some() && f.version() == starts.version()
         };
-        esp.files.iter().filter(same).filter_map(|f| Some((again_number(f.name())?, f)))
+        esp.files.iter().filter(same).filter_map(|f| Some((retry_number(f.name())?, f)))
     };
     let (_, newest) = siblings().filter(|(n, _)| *n > ours).max_by_key(|(n, _)| *n)?;
     if newest.sha256.is_some() && newest.sha256 == starts.sha256 {
@@ -71,7 +71,7 @@ fn again<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
 fn not_the_default<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
     let esp = view.esp;
     let starts = esp.selected()?;
-    let newer = esp.worlds[1].selected_file().and_then(|name| esp.file(name))?;
+    let newer = esp.predictions.reset.selected_file().and_then(|name| esp.file(name))?;
     if newer.name() == starts.name() || newer.kind != FileKind::Uki || newer.version() == starts.version() {
         return None;
     }
@@ -95,14 +95,14 @@ fn not_the_default<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
 fn stale_pin<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
     let esp = view.esp;
     let data = esp.variables.default.as_deref()?;
-    let loader: &LoaderVersion = &esp.worlds[0].loader;
+    let loader: &LoaderVersion = &esp.predictions.next.loader;
     let meant = lenient_string(data);
     let read = variable_string(data, loader).unwrap_or_default().to_ascii_lowercase();
-    let menu = &esp.worlds[0].menu;
+    let menu = &esp.predictions.next.menu;
     if meant.is_empty() || read == "@saved" || menu.iter().any(|e| glob::matches(&read, &e.id)) {
         return None;
     }
-    let by_order = esp.worlds[0].selected_file().unwrap_or("nothing");
+    let by_order = esp.predictions.next.selected_file().unwrap_or("nothing");
     let lost_end = menu.iter().any(|e| glob::matches(&meant.to_ascii_lowercase(), &e.id));
     let near = near_miss(menu, &read);
     let (what, why) = if let (Some((id, why)), false) = (near, lost_end) {
@@ -153,7 +153,7 @@ mod tests {
             ("Talos-v1.12.4~x.efi", None),
             ("Talos-~99999999999.efi", None),
         ] {
-            assert_eq!(again_number(name).unwrap_or(0), number.unwrap_or(0), "{name}");
+            assert_eq!(retry_number(name).unwrap_or(0), number.unwrap_or(0), "{name}");
         }
     }
 }

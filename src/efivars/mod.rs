@@ -93,7 +93,7 @@ enum Source {
 
 /// Where variables come from, for reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Origin {
+pub struct VariablesOrigin {
     /// The kind of place.
     pub kind: OriginKind,
     /// The directory or file; `null` without variables.
@@ -227,7 +227,7 @@ impl EfiVars {
 
     /// Where they come from.
     #[must_use]
-    pub fn origin(&self) -> Origin {
+    pub fn origin(&self) -> VariablesOrigin {
         let of = |format| match format {
             StoreFormat::UBoot => OriginKind::UBoot,
             StoreFormat::Edk2 => OriginKind::Edk2,
@@ -259,7 +259,7 @@ impl EfiVars {
                 ),
             ),
         };
-        Origin { kind, place, why }
+        VariablesOrigin { kind, place, why }
     }
 
     /// Reads a variable; `None` when it does not exist or there are no variables at all.

@@ -2,7 +2,7 @@
 
 use super::board_arch;
 use crate::block::ReadAt;
-use crate::bootpath::{BootOptions, Located, Program, Unseen, Volume, Volumes};
+use crate::bootpath::{BootOptions, BootVolume, Located, Program, Unseen, Volumes};
 use crate::disk::PartUuid;
 use crate::fat;
 use crate::pe::Arch;
@@ -12,7 +12,7 @@ pub type OtherVolume = fat::Volume<Box<dyn ReadAt>>;
 
 /// What is known around an ESP.
 #[derive(Default)]
-pub struct Context {
+pub struct EspContext {
     /// The firmware's boot options.
     pub options: BootOptions,
     /// Whether the firmware is U-Boot.
@@ -20,7 +20,7 @@ pub struct Context {
     /// The architecture of the machine, where it is known.
     pub arch: Option<Arch>,
     /// The volumes in the order in which firmware meets them; none where nothing is known of a disk.
-    volumes: Vec<(Volume, Option<OtherVolume>)>,
+    volumes: Vec<(BootVolume, Option<OtherVolume>)>,
     /// The volume's place among them that the inventory is of.
     this: usize,
     /// The place of the Extended Boot Loader Partition.
@@ -34,7 +34,7 @@ pub struct Context {
     unseen: Vec<(PartUuid, Option<String>)>,
 }
 
-impl Context {
+impl EspContext {
     /// Without anything about a disk.
     #[must_use]
     pub fn new(options: BootOptions) -> Self {
@@ -42,13 +42,13 @@ impl Context {
     }
 
     /// Adds the volume that the inventory is of.
-    pub fn add_this(&mut self, volume: Volume) {
+    pub fn add_this(&mut self, volume: BootVolume) {
         self.this = self.volumes.len();
         self.volumes.push((volume, None));
     }
 
     /// Adds another volume of the disk.
-    pub fn add(&mut self, volume: Volume, files: OtherVolume, is_xbootldr: bool) {
+    pub fn add(&mut self, volume: BootVolume, files: OtherVolume, is_xbootldr: bool) {
         if is_xbootldr {
             self.xbootldr = Some(self.volumes.len());
         }
@@ -97,16 +97,16 @@ impl Context {
 /// The volumes as the way of the boot asks for them.
 pub(super) struct View<'a, S> {
     own: &'a fat::Volume<S>,
-    context: &'a Context,
-    list: Vec<Volume>,
+    context: &'a EspContext,
+    list: Vec<BootVolume>,
     arch: Arch,
 }
 
 impl<'a, S: ReadAt> View<'a, S> {
-    pub(super) fn new(own: &'a fat::Volume<S>, context: &'a Context) -> Self {
-        let mut list: Vec<Volume> = context.volumes.iter().map(|(volume, _)| volume.clone()).collect();
+    pub(super) fn new(own: &'a fat::Volume<S>, context: &'a EspContext) -> Self {
+        let mut list: Vec<BootVolume> = context.volumes.iter().map(|(volume, _)| volume.clone()).collect();
         if list.is_empty() {
-            list.push(Volume { name: String::new(), partuuid: None, place: None });
+            list.push(BootVolume { name: String::new(), partuuid: None, place: None });
         }
         Self { own, context, list, arch: board_arch(own, context) }
     }
@@ -126,7 +126,7 @@ impl<'a, S: ReadAt> View<'a, S> {
 }
 
 impl<S: ReadAt> Volumes for View<'_, S> {
-    fn list(&self) -> &[Volume] {
+    fn list(&self) -> &[BootVolume] {
         &self.list
     }
 

@@ -8,7 +8,7 @@ use super::Inventory;
 use super::predict::Scene;
 use crate::block::ReadAt;
 use crate::boot::{Counter, EntryKind, Prediction, UkiFile};
-use crate::bootpath::World;
+use crate::bootpath::BootScenario;
 
 /// Starts that are followed at most. A counter may allow two billions.
 const MAX_STARTS: usize = 32;
@@ -26,18 +26,18 @@ impl<S: ReadAt> Inventory<S> {
     /// The starts from a state in which `EFI/Linux` holds these files, if nobody ever marks one as good: until every further one
     /// would be like the last, at most 32.
     #[must_use]
-    pub fn starts(&self, first: World, linux: &[UkiFile]) -> Vec<FutureStart> {
+    pub fn starts(&self, first: BootScenario, linux: &[UkiFile]) -> Vec<FutureStart> {
         let mut scene = Scene::of(self, linux);
         let names: Vec<String> = linux.iter().map(|f| f.name.clone()).collect();
         let mut all = Vec::new();
         while all.len() < MAX_STARTS {
-            let world = if first == World::Next && !all.is_empty() { World::Later } else { first };
-            let prediction = self.predict_scene(world, &scene);
+            let scenario = if first == BootScenario::Next && !all.is_empty() { BootScenario::Later } else { first };
+            let prediction = self.predict_scene(scenario, &scene);
             let place = |name: &str| scene.linux.iter().position(|f| f.name == name);
             let at = prediction.selected_file().and_then(place);
             let file = at.and_then(|at| names.get(at).cloned());
             let renamed = scene.count(&prediction);
-            let settled = !renamed && world != World::Next || prediction.enrolls_keys;
+            let settled = !renamed && scenario != BootScenario::Next || prediction.enrolls_keys;
             all.push(FutureStart { prediction, file });
             if settled {
                 break;

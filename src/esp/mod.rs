@@ -11,14 +11,15 @@ mod read;
 mod room;
 mod runs;
 
-pub use context::{Context, OtherVolume};
+pub use context::{EspContext, OtherVolume};
 pub use counting::{FutureStart, without_counter};
 pub use names::{BackupName, backup_of, disabled_of};
+pub use predict::{OneShot, Predictions};
 pub use room::{Room, WayToRoom};
 pub use runs::Runs;
 
 use crate::block::{ReadAt, sha256_of};
-use crate::boot::{Loader, OtherLoaders, Prediction, Type1File, UkiFile, Variables};
+use crate::boot::{Loader, OtherLoaders, Type1File, UkiFile, Variables};
 use crate::bootpath::Way;
 use crate::fat::{Entry, Health, Volume};
 use crate::pe::Arch;
@@ -26,8 +27,11 @@ use crate::surgery::{Interrupted, LINUX_DIR, LostClusters, interrupted, refuse_u
 use crate::uki::{CompanionKind, Companions, Family, Identity};
 use crate::{Code, Error, Result, uki};
 pub(crate) use predict::linux_file;
-use predict::{Companion, Rules};
-use read::{Found, Watch, as_far_as_it_goes, board_arch, describe, find_loader, has_loader, type1_files, unhealthy};
+use predict::{LoaderRules, XbootldrContents};
+use read::{
+    EntryTargets, FirstFailure, as_far_as_it_goes, board_arch, describe, find_loader, has_loader, type1_files,
+    unhealthy,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -125,11 +129,11 @@ pub struct Inventory<S> {
     /// The EFI variables, as far as they could be read.
     pub variables: Variables,
     /// What lies around the volume.
-    pub context: Arc<Context>,
-    /// What systemd-boot starts with these variables, and with none (NVRAM reset). Whether the way of the boot comes by it
+    pub context: Arc<EspContext>,
+    /// What systemd-boot starts in each scenario. Whether the way of the boot comes by it
     /// at all, [`Self::way`] tells.
-    pub worlds: [Prediction; 2],
-    /// The ways of the boot, in the order of `WORLDS`.
+    pub predictions: Predictions,
+    /// The ways of the boot, in the order of `SCENARIOS`.
     ways: [Way; 3],
     /// The files as systemd-boot sees them.
     linux: Vec<UkiFile>,
@@ -139,9 +143,9 @@ pub struct Inventory<S> {
     /// What the addons among them say, by path, or why they say nothing.
     pub addons: BTreeMap<String, Result<uki::Facts, String>>,
     /// What systemd-boot reads on the Extended Boot Loader Partition.
-    companion: Option<Companion>,
+    companion: Option<XbootldrContents>,
     /// The systemd-boots of these ways.
-    rules: [Rules; 3],
+    rules: [LoaderRules; 3],
     /// The first error of the medium that was taken for a broken or missing file.
     unreadable: Option<String>,
 }
@@ -151,7 +155,7 @@ pub struct Inventory<S> {
 struct Surroundings {
     type1: Vec<Type1File>,
     /// What the entries name.
-    found: Found,
+    found: EntryTargets,
     loader_conf: Option<Vec<u8>>,
     key_dirs: Vec<String>,
     others: OtherLoaders,
@@ -170,7 +174,7 @@ impl<S: ReadAt> Inventory<S> {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn read_in(source: S, variables: Variables, context: Arc<Context>) -> Result<Self> {
+    pub fn read_in(source: S, variables: Variables, context: Arc<EspContext>) -> Result<Self> {
         let volume = Volume::open(source).map_err(unhealthy)?;
         let health = Health::check(&volume).map_err(unhealthy)?;
         let interrupted = interrupted(&volume)?;
@@ -178,12 +182,12 @@ impl<S: ReadAt> Inventory<S> {
         let lost = if damaged { &[][..] } else { &health.lost };
         let lost = LostClusters::look(&volume, lost, interrupted.as_ref())?;
         // What cannot be read looks like what is not there; whoever decides by it has to know.
-        let watch = Watch { source: volume.source(), first_error: Mutex::default() };
+        let watch = FirstFailure { source: volume.source(), first_error: Mutex::default() };
         let watched = Volume::with_table(watch, volume.geometry().clone(), volume.table().clone());
         let arch = board_arch(&watched, &context);
         let loader = as_far_as_it_goes(find_loader(&watched, arch), damaged)?;
         let ways = predict::ways(&watched, &context);
-        let rules = ways.each_ref().map(|way| Rules::of(way, &watched, context.this(), arch));
+        let rules = ways.each_ref().map(|way| LoaderRules::of(way, &watched, context.this(), arch));
         let others: Vec<Arch> = Arch::ALL.into_iter().filter(|a| *a != arch && has_loader(&watched, *a)).collect();
         let mut files = Vec::new();
         let mut linux = Vec::new();
@@ -197,9 +201,8 @@ impl<S: ReadAt> Inventory<S> {
         let surroundings = Surroundings::read(&watched, &rules, damaged)?;
         let companions = Companions::read(&watched, damaged)?;
         let addons = read_addons(&watched, &companions);
-        let companion = context.xbootldr().map(|x| Companion::read(x, &rules));
+        let companion = context.xbootldr().map(|x| XbootldrContents::read(x, &rules));
         let unreadable = watched.into_source().first_error.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let unknown = || Prediction::unknown();
         let mut inventory = Self {
             volume,
             health,
@@ -209,7 +212,7 @@ impl<S: ReadAt> Inventory<S> {
             loader,
             variables,
             context,
-            worlds: [unknown(), unknown()],
+            predictions: Predictions::unknown(),
             ways,
             linux,
             surroundings,
@@ -219,7 +222,7 @@ impl<S: ReadAt> Inventory<S> {
             rules,
             unreadable,
         };
-        inventory.worlds = inventory.predict(&inventory.linux);
+        inventory.predictions = inventory.predict(&inventory.linux);
         inventory.mark_duplicates();
         Ok(inventory)
     }
@@ -243,7 +246,7 @@ impl<S: ReadAt> Inventory<S> {
     pub fn refuse_changed<N: ReadAt>(&self, now: &Volume<N>) -> Result<()> {
         // What the medium failed to give, then or now, looks like something that is not there.
         self.refuse_unreadable()?;
-        let watch = Watch { source: now.source(), first_error: Mutex::default() };
+        let watch = FirstFailure { source: now.source(), first_error: Mutex::default() };
         let watched = Volume::with_table(watch, now.geometry().clone(), now.table().clone());
         let compared = self.compare(&watched);
         match watched.into_source().first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -271,7 +274,7 @@ impl<S: ReadAt> Inventory<S> {
         if predict::ways(now, &self.context) != self.ways {
             return changed("what the firmware starts");
         }
-        let companion = self.context.xbootldr().map(|x| Companion::read(x, &self.rules));
+        let companion = self.context.xbootldr().map(|x| XbootldrContents::read(x, &self.rules));
         if companion != self.companion {
             return changed("the Extended Boot Loader Partition");
         }
@@ -327,7 +330,7 @@ impl<S: ReadAt> Inventory<S> {
     /// The file the board starts now.
     #[must_use]
     pub fn selected(&self) -> Option<&EspFile> {
-        let name = self.worlds[0].selected_file()?;
+        let name = self.predictions.next.selected_file()?;
         self.files.iter().find(|f| f.name() == name)
     }
 
@@ -348,7 +351,7 @@ impl<S: ReadAt> Inventory<S> {
     fn mark_duplicates(&mut self) {
         // The one that starts is the original; else the one highest in the menu.
         let menu: Vec<String> = {
-            let w = &self.worlds[0];
+            let w = &self.predictions.next;
             w.selected_file()
                 .into_iter()
                 .chain(w.menu.iter().filter_map(|e| e.file.as_deref()))

@@ -1,29 +1,29 @@
 //! What the board starts from an ESP: the way there, and systemd-boot's menu under the rules of the systemd-boot that runs.
 
 use super::context::{OtherVolume, View, program};
-use super::read::{Found, find_targets};
+use super::read::{EntryTargets, find_targets};
 use super::{Inventory, Surroundings, type1_files};
 use crate::block::ReadAt;
 use crate::boot::{self, Esp, LoaderVersion, Prediction, Skip, Targets, Type1File, UkiFile, Variables, Xbootldr};
-use crate::bootpath::{End, ProgramKind, Way, World, removable_path};
+use crate::bootpath::{BootScenario, End, ProgramKind, Way, removable_path};
 use crate::fat::{Entry, Volume, same_name};
 use crate::pe::Arch;
 use crate::surgery::LINUX_DIR;
 
-/// The worlds, in the order of [`Inventory::ways`].
-pub(super) const WORLDS: [World; 3] = [World::Next, World::Later, World::Reset];
+/// The scenarios, in the order of [`Inventory::ways`].
+pub(super) const SCENARIOS: [BootScenario; 3] = [BootScenario::Next, BootScenario::Later, BootScenario::Reset];
 
-/// The systemd-boot that runs in one world.
+/// The systemd-boot that runs in a scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Rules {
+pub(super) struct LoaderRules {
     pub(super) version: LoaderVersion,
     pub(super) machine: u16,
     /// Where it lies: `\EFI\BOOT\BOOTAA64.EFI`; empty where none is known.
     path: String,
 }
 
-impl Rules {
-    /// Those of the world whose way is given. Where the way comes by no systemd-boot of this volume, those of the one in
+impl LoaderRules {
+    /// Those of the scenario whose way is given. Where the way comes by no systemd-boot of this volume, those of the one in
     /// `EFI/BOOT`, and without that those of a version that is assumed: then the menu is what a systemd-boot there would show.
     pub(super) fn of<S: ReadAt>(way: &Way, volume: &Volume<S>, this: usize, arch: Arch) -> Self {
         if let End::Menu { loader, at } = &way.end
@@ -45,18 +45,18 @@ impl Rules {
 
 /// The images and entries of the Extended Boot Loader Partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Companion {
+pub(super) struct XbootldrContents {
     linux: Vec<UkiFile>,
     type1: Vec<Type1File>,
     /// What the entries name.
-    found: Found,
+    found: EntryTargets,
     /// Why these may not be all: the first failure of the medium, or the first damage.
     pub(super) trouble: Option<String>,
 }
 
-impl Companion {
+impl XbootldrContents {
     /// Reads them, as far as it goes: what cannot be read stands in nobody's way who only looks.
-    pub(super) fn read(volume: &OtherVolume, rules: &[Rules]) -> Self {
+    pub(super) fn read(volume: &OtherVolume, rules: &[LoaderRules]) -> Self {
         let mut companion = Self::default();
         match volume.list(LINUX_DIR) {
             Ok(list) => {
@@ -91,7 +91,7 @@ impl Companion {
 }
 
 /// A file as the systemd-boots that may run see it. A broken chain reads as an empty file: firmware would fail there too.
-pub(super) fn seen<S: ReadAt>(volume: &Volume<S>, entry: &Entry, rules: &[Rules]) -> UkiFile {
+pub(super) fn seen<S: ReadAt>(volume: &Volume<S>, entry: &Entry, rules: &[LoaderRules]) -> UkiFile {
     if entry.is_dir() {
         return UkiFile::directory(&entry.name);
     }
@@ -103,7 +103,7 @@ pub(super) fn seen<S: ReadAt>(volume: &Volume<S>, entry: &Entry, rules: &[Rules]
     seen
 }
 
-fn probe(name: &str, source: &dyn ReadAt, rules: &[Rules]) -> UkiFile {
+fn probe(name: &str, source: &dyn ReadAt, rules: &[LoaderRules]) -> UkiFile {
     let Some((first, others)) = rules.split_first() else { return UkiFile::directory(name) };
     let mut known = vec![&first.version];
     let mut seen = UkiFile::probe(name, source, &first.version, first.machine);
@@ -116,11 +116,55 @@ fn probe(name: &str, source: &dyn ReadAt, rules: &[Rules]) -> UkiFile {
     seen
 }
 
+/// What systemd-boot shows and starts at every start that a plan has to hold for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Predictions {
+    /// At the next start, with the EFI variables as they are.
+    pub next: Prediction,
+    /// At a start without EFI variables: NVRAM was reset.
+    pub reset: Prediction,
+    /// Where something is set for the next start only: at the start after it.
+    pub later: Option<(Prediction, OneShot)>,
+}
+
+/// What is set for the next start only, and decides there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OneShot {
+    /// `LoaderEntryOneShot`, for systemd-boot.
+    Entry,
+    /// `BootNext`, for the firmware: it leads to a systemd-boot with other rules.
+    BootNext,
+}
+
+impl Predictions {
+    pub(super) fn unknown() -> Self {
+        Self { next: Prediction::unknown(), reset: Prediction::unknown(), later: None }
+    }
+
+    /// Each prediction, and in words when it holds.
+    pub fn all(&self) -> impl Iterator<Item = (&Prediction, &'static str)> {
+        let later = self.later.as_ref().map(|(prediction, used_up)| match used_up {
+            OneShot::Entry => (prediction, "once the one-shot variable is used up"),
+            OneShot::BootNext => (prediction, "once BootNext is used up"),
+        });
+        [(&self.next, "with the EFI variables as they are"), (&self.reset, "without EFI variables")]
+            .into_iter()
+            .chain(later)
+    }
+
+    /// The files of `EFI/Linux` that are started at the next start and after a reset of NVRAM.
+    #[must_use]
+    pub fn selected_files(&self) -> [Option<&str>; 2] {
+        [self.next.selected_file(), self.reset.selected_file()]
+    }
+}
+
 /// What systemd-boot reads in its menu's directories, as it is or as it might be.
 pub(super) struct Scene {
     pub(super) linux: Vec<UkiFile>,
     type1: Vec<Type1File>,
-    companion: Companion,
+    companion: XbootldrContents,
     /// `LoaderEntryLastBooted`, where a start has changed it.
     pub(super) last_booted: Option<Vec<u8>>,
 }
@@ -162,7 +206,7 @@ impl<S: ReadAt> Inventory<S> {
     /// Whether systemd-boot lists a file of this name.
     #[must_use]
     pub fn lists(&self, name: &str) -> bool {
-        self.linux.iter().any(|f| f.name == name && f.listed(&self.worlds[0].loader).is_ok())
+        self.linux.iter().any(|f| f.name == name && f.listed(&self.predictions.next.loader).is_ok())
     }
 
     /// The files of `EFI/Linux` as systemd-boot sees them, in on-disk order.
@@ -171,45 +215,43 @@ impl<S: ReadAt> Inventory<S> {
         &self.linux
     }
 
-    /// The way of the boot in a world, up to the program that chooses a system.
+    /// The way of the boot in a scenario, up to the program that chooses a system.
     #[must_use]
-    pub fn way(&self, world: World) -> &Way {
-        &self.ways[place(world)]
+    pub fn way(&self, scenario: BootScenario) -> &Way {
+        &self.ways[place(scenario)]
     }
 
-    /// Whether the way of a world comes by a systemd-boot that reads this volume.
+    /// Whether the way of a scenario comes by a systemd-boot that reads this volume.
     #[must_use]
-    pub fn is_read(&self, world: World) -> bool {
+    pub fn is_read(&self, scenario: BootScenario) -> bool {
         // Firmware does not read a volume without its boot sector.
         let is_readable = self.volume.geometry().lost_boot_sector.is_none();
-        is_readable && matches!(&self.way(world).end, End::Menu { at, .. } if at.volume == self.context.this())
+        is_readable && matches!(&self.way(scenario).end, End::Menu { at, .. } if at.volume == self.context.this())
     }
 
-    /// What systemd-boot would start if `EFI/Linux` held these files: with the variables as they are, and with none.
-    pub fn predict(&self, linux: &[UkiFile]) -> [Prediction; 2] {
-        [self.predict_in(World::Next, linux), self.predict_in(World::Reset, linux)]
-    }
-
-    /// Every boot that a plan has to hold for, and its name: as [`Self::predict`], and where something is set for one start
-    /// only, the boot after the one that uses it up.
-    pub fn futures(&self, linux: &[UkiFile]) -> Vec<(Prediction, &'static str)> {
-        let [now, reset] = self.predict(linux);
-        let mut all = vec![(now, "with the EFI variables as they are"), (reset, "without EFI variables")];
-        if self.variables.oneshot.is_some() {
-            all.push((self.predict_in(World::Later, linux), "once the one-shot variable is used up"));
-        } else if self.rules[place(World::Next)] != self.rules[place(World::Later)] {
-            all.push((self.predict_in(World::Later, linux), "once BootNext is used up"));
+    /// What systemd-boot would show and start if `EFI/Linux` held these files, at every start that a plan has to hold for.
+    pub fn predict(&self, linux: &[UkiFile]) -> Predictions {
+        let later = || self.predict_in(BootScenario::Later, linux);
+        Predictions {
+            next: self.predict_in(BootScenario::Next, linux),
+            reset: self.predict_in(BootScenario::Reset, linux),
+            later: if self.variables.oneshot.is_some() {
+                Some((later(), OneShot::Entry))
+            } else if self.rules[place(BootScenario::Next)] != self.rules[place(BootScenario::Later)] {
+                Some((later(), OneShot::BootNext))
+            } else {
+                None
+            },
         }
-        all
     }
 
-    /// What the systemd-boot of one world shows and starts.
-    pub(super) fn predict_in(&self, world: World, linux: &[UkiFile]) -> Prediction {
-        self.predict_scene(world, &Scene::of(self, linux))
+    /// What the systemd-boot of one scenario shows and starts.
+    pub(super) fn predict_in(&self, scenario: BootScenario, linux: &[UkiFile]) -> Prediction {
+        self.predict_scene(scenario, &Scene::of(self, linux))
     }
 
     /// The same, of everything that the menu is made from.
-    pub(super) fn predict_scene(&self, world: World, scene: &Scene) -> Prediction {
+    pub(super) fn predict_scene(&self, scenario: BootScenario, scene: &Scene) -> Prediction {
         let Scene { linux, type1, companion, last_booted } = scene;
         // A Type #1 entry may name a file of the directory that is looked at as it would be.
         let held = |name: &str| linux.iter().any(|f| same_name(&f.name, name));
@@ -219,7 +261,7 @@ impl<S: ReadAt> Inventory<S> {
             (Some(_), Some(name)) => held(name),
             (Some(name), None) => held(name),
         };
-        let rules = &self.rules[place(world)];
+        let rules = &self.rules[place(scenario)];
         let s: &Surroundings = &self.surroundings;
         let xbootldr = self.companion.is_some().then(|| Xbootldr {
             linux: companion.linux.clone(),
@@ -240,10 +282,10 @@ impl<S: ReadAt> Inventory<S> {
             targets: Targets::these(s.found.iter().filter(here).map(|(path, _)| path.clone())),
             xbootldr,
         };
-        let mut variables: Variables = match world {
-            World::Next => self.variables.clone(),
-            World::Later => self.variables.after_one_boot(),
-            World::Reset => self.variables.reset(),
+        let mut variables: Variables = match scenario {
+            BootScenario::Next => self.variables.clone(),
+            BootScenario::Later => self.variables.after_one_boot(),
+            BootScenario::Reset => self.variables.reset(),
         };
         if last_booted.is_some() {
             variables.last_booted.clone_from(last_booted);
@@ -261,17 +303,17 @@ pub(crate) fn linux_file(path: &str) -> Option<&str> {
     (inside && parts.next().is_none()).then_some(name)
 }
 
-/// The ways of all worlds.
-pub(super) fn ways<S: ReadAt>(volume: &Volume<S>, context: &super::Context) -> [Way; 3] {
+/// The ways of all scenarios.
+pub(super) fn ways<S: ReadAt>(volume: &Volume<S>, context: &super::EspContext) -> [Way; 3] {
     let view = View::new(volume, context);
-    WORLDS.map(|world| Way::follow(&context.options, world, &view))
+    SCENARIOS.map(|scenario| Way::follow(&context.options, scenario, &view))
 }
 
-/// The place of a world in lists of them.
-fn place(world: World) -> usize {
-    match world {
-        World::Next => 0,
-        World::Later => 1,
-        World::Reset => 2,
+/// The place of a scenario in lists of them.
+fn place(scenario: BootScenario) -> usize {
+    match scenario {
+        BootScenario::Next => 0,
+        BootScenario::Later => 1,
+        BootScenario::Reset => 2,
     }
 }

@@ -1,7 +1,7 @@
 //! Reading an ESP: what its files are, and what cannot be read.
 
-use super::predict::Rules;
-use super::{BackupName, Context, EspFile, FileKind, Surroundings};
+use super::predict::LoaderRules;
+use super::{BackupName, EspContext, EspFile, FileKind, Surroundings};
 use crate::block::{Pieces, ReadAt};
 use crate::boot::{Loader, LoaderVersion, OtherLoaders, Skip, Type1File, UkiFile, type1_target};
 use crate::fat::{Entry, Volume};
@@ -17,16 +17,16 @@ const MAX_TYPE1: usize = 1024;
 const MAX_TEXT: u32 = 64 * 1024;
 
 /// Where the targets of Type #1 entries lead: by their path in lower case the name that was found there.
-pub(super) type Found = BTreeMap<String, Option<String>>;
+pub(super) type EntryTargets = BTreeMap<String, Option<String>>;
 
 /// Looks for the targets of Type #1 entries, by the rules of each loader that may run; and the first failure of the medium. What
 /// is damaged is not there: firmware does not find it either.
 pub(super) fn find_targets<S: ReadAt>(
     volume: &Volume<S>,
     type1: &[Type1File],
-    rules: &[Rules],
-) -> (Found, Option<String>) {
-    let (mut found, mut trouble) = (Found::new(), None);
+    rules: &[LoaderRules],
+) -> (EntryTargets, Option<String>) {
+    let (mut found, mut trouble) = (EntryTargets::new(), None);
     let named = rules.iter().flat_map(|r| type1.iter().filter_map(|file| type1_target(file, &r.version)));
     for path in named {
         found.entry(path.to_lowercase()).or_insert_with(|| match volume.find(&path.replace('\\', "/")) {
@@ -43,7 +43,7 @@ pub(super) fn find_targets<S: ReadAt>(
 }
 
 impl Surroundings {
-    pub(super) fn read<S: ReadAt>(volume: &Volume<S>, rules: &[Rules], damaged: bool) -> Result<Self> {
+    pub(super) fn read<S: ReadAt>(volume: &Volume<S>, rules: &[LoaderRules], damaged: bool) -> Result<Self> {
         let keys = as_far_as_it_goes(volume.list("loader/keys"), damaged)?.unwrap_or_default();
         let there = |path: &str| volume.find(path).ok().flatten().is_some();
         let type1 = type1_files(volume, damaged)?;
@@ -111,7 +111,7 @@ fn find_arch<S: ReadAt>(volume: &Volume<S>) -> Arch {
 }
 
 /// The architecture of the board: the one that was asked for, if a loader for it is here; else as the volume tells.
-pub(super) fn board_arch<S: ReadAt>(volume: &Volume<S>, context: &Context) -> Arch {
+pub(super) fn board_arch<S: ReadAt>(volume: &Volume<S>, context: &EspContext) -> Arch {
     context.arch.filter(|arch| has_loader(volume, *arch)).unwrap_or_else(|| find_arch(volume))
 }
 
@@ -171,12 +171,12 @@ fn is_of(machine: u16, archs: &[Arch]) -> bool {
 }
 
 /// A source that remembers the first failure of the medium, for code that takes a failure for a broken file.
-pub(super) struct Watch<'s, S> {
+pub(super) struct FirstFailure<'s, S> {
     pub(super) source: &'s S,
     pub(super) first_error: Mutex<Option<String>>,
 }
 
-impl<S: ReadAt> ReadAt for Watch<'_, S> {
+impl<S: ReadAt> ReadAt for FirstFailure<'_, S> {
     fn size(&self) -> u64 {
         self.source.size()
     }

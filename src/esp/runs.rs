@@ -4,7 +4,7 @@ use super::context::{OtherVolume, View, program};
 use super::{EspFile, Inventory, without_counter};
 use crate::block::ReadAt;
 use crate::boot::{EntryKind, MenuEntry, Prediction};
-use crate::bootpath::{Certainty, End, Located, Program, ProgramKind, Step, StepKind, World};
+use crate::bootpath::{BootScenario, Certainty, End, Located, Program, ProgramKind, StepKind, WayStep};
 use crate::fat::Volume;
 use crate::{Result, uki};
 
@@ -18,7 +18,7 @@ const MAX_NAMED: usize = 8;
 pub enum Runs {
     /// A UKI.
     Image {
-        /// Where it lies, in [`super::Context`]'s numbers.
+        /// Where it lies, in [`super::EspContext`]'s numbers.
         at: Located,
         /// The profile of it; 0 is the system itself.
         profile: u32,
@@ -34,15 +34,15 @@ pub enum Runs {
 }
 
 impl<S: ReadAt> Inventory<S> {
-    /// What runs in a world, and the prediction for it where systemd-boot's menu is on the way.
+    /// What runs in a scenario, and the prediction for it where systemd-boot's menu is on the way.
     #[must_use]
-    pub fn runs(&self, world: World) -> (Runs, Option<Prediction>) {
-        match &self.way(world).end {
+    pub fn runs(&self, scenario: BootScenario) -> (Runs, Option<Prediction>) {
+        match &self.way(scenario).end {
             End::Menu { at, .. } if at.volume == self.context.this() => {
-                let prediction = match world {
-                    World::Next => self.worlds[0].clone(),
-                    World::Reset => self.worlds[1].clone(),
-                    World::Later => self.predict_in(world, self.as_seen()),
+                let prediction = match scenario {
+                    BootScenario::Next => self.predictions.next.clone(),
+                    BootScenario::Reset => self.predictions.reset.clone(),
+                    BootScenario::Later => self.predict_in(scenario, self.as_seen()),
                 };
                 (self.runs_by_menu(&prediction), Some(prediction))
             }
@@ -191,11 +191,11 @@ impl<S: ReadAt> Inventory<S> {
         }
     }
 
-    /// The whole way in a world, from the firmware to the kernel.
+    /// The whole way in a scenario, from the firmware to the kernel.
     #[must_use]
-    pub fn steps(&self, world: World) -> Vec<Step> {
-        let mut steps = self.way(world).steps.clone();
-        let (runs, prediction) = self.runs(world);
+    pub fn steps(&self, scenario: BootScenario) -> Vec<WayStep> {
+        let mut steps = self.way(scenario).steps.clone();
+        let (runs, prediction) = self.runs(scenario);
         if let Some(prediction) = &prediction {
             steps.push(self.menu_step(prediction));
         }
@@ -207,7 +207,7 @@ impl<S: ReadAt> Inventory<S> {
                 let handed = prediction.as_ref().and_then(|p| p.load_options.clone());
                 steps.push(self.kernel_step(at, *profile, entry, handed, cmdline));
             }
-            Runs::Other(what) | Runs::Unknown(what) if prediction.is_some() => steps.push(Step {
+            Runs::Other(what) | Runs::Unknown(what) if prediction.is_some() => steps.push(WayStep {
                 step: StepKind::Image,
                 what: what.clone(),
                 place: None,
@@ -219,7 +219,7 @@ impl<S: ReadAt> Inventory<S> {
         steps
     }
 
-    fn menu_step(&self, prediction: &Prediction) -> Step {
+    fn menu_step(&self, prediction: &Prediction) -> WayStep {
         let entry = prediction.selected_entry();
         let place = entry.map(|e| {
             let dir = if e.kind == EntryKind::Uki { "EFI/Linux" } else { "loader/entries" };
@@ -228,7 +228,7 @@ impl<S: ReadAt> Inventory<S> {
                 name => format!("{dir} on {name}"),
             }
         });
-        Step {
+        WayStep {
             step: StepKind::Menu,
             what: match (prediction.enrolls_keys, entry) {
                 (true, _) => "enrolment of Secure Boot keys".to_owned(),
@@ -242,7 +242,7 @@ impl<S: ReadAt> Inventory<S> {
     }
 
     /// The step of a UKI, and the command line in it.
-    fn image_step(&self, at: &Located) -> (Step, Option<String>) {
+    fn image_step(&self, at: &Located) -> (WayStep, Option<String>) {
         let name = at.path.rsplit('\\').next().unwrap_or_default();
         let own = self.in_linux(at).and_then(|name| self.file(name));
         let path = at.path.trim_start_matches('\\').replace('\\', "/");
@@ -262,7 +262,7 @@ impl<S: ReadAt> Inventory<S> {
             }
             Err(why) => (String::new(), format!("it would not start: {why}"), None),
         };
-        let step = Step {
+        let step = WayStep {
             step: StepKind::Image,
             what: format!("{name}{words}"),
             place: Some(self.describe_place(at)),
@@ -279,7 +279,7 @@ impl<S: ReadAt> Inventory<S> {
         entry: Option<&MenuEntry>,
         handed: Option<String>,
         cmdline: Option<String>,
-    ) -> Step {
+    ) -> WayStep {
         let own = entry.filter(|e| e.kind == EntryKind::Uki).and_then(|e| e.options.clone()).or(cmdline);
         let addons = self.addons(at);
         let mut why = match profile {
@@ -296,7 +296,7 @@ impl<S: ReadAt> Inventory<S> {
         }
         let text: String = own.unwrap_or_default().chars().take(MAX_CMDLINE).collect();
         let what = if text.is_empty() { "no command line".to_owned() } else { text };
-        Step { step: StepKind::Kernel, what, place: None, why, certainty }
+        WayStep { step: StepKind::Kernel, what, place: None, why, certainty }
     }
 
     /// The addons that the stub of a UKI looks at: `<uki>.extra.d` beside it and `loader/addons` (systemd-stub(7)).

@@ -3,7 +3,7 @@
 
 use super::client::{Asset, Factory};
 use super::download::{Destination, fetch};
-use super::options::{Event, Options};
+use super::options::{Options, TransferEvent};
 use crate::block::{FileSource, ReadAt, sha256_of, write_whole};
 use crate::{Context, Error, Result};
 use std::fs::File;
@@ -57,7 +57,7 @@ impl Cache {
         key: Key<'_>,
         options: &Options,
         cancel: &AtomicBool,
-        events: &mut dyn FnMut(Event),
+        events: &mut dyn FnMut(TransferEvent),
     ) -> Result<PathBuf> {
         let url = factory.asset_url(key.asset, key.schematic, key.talos, key.arch)?;
         // The URL is checked: its last parts are a plain ID, version and name.

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 
 /// A piece of a YAML document.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Node {
+pub(super) enum YamlNode {
     /// Text that is already a YAML scalar: a number, `true`, `null`.
     Verbatim(String),
     /// A string, quoted as needed.
@@ -27,7 +27,7 @@ pub(super) enum Node {
 const INDENT: usize = 4;
 
 /// The document whose root is a mapping of these entries.
-pub(super) fn print(root: &[(String, Node)]) -> String {
+pub(super) fn print(root: &[(String, YamlNode)]) -> String {
     let mut out = String::new();
     if root.is_empty() {
         out.push_str("{}\n");
@@ -41,7 +41,7 @@ fn deeper(indent: usize) -> usize {
     INDENT * ((indent + INDENT) / INDENT)
 }
 
-fn map(out: &mut String, entries: &[(String, Node)], indent: usize, mut on_this_line: bool) {
+fn map(out: &mut String, entries: &[(String, YamlNode)], indent: usize, mut on_this_line: bool) {
     for (key, value) in entries {
         if !std::mem::take(&mut on_this_line) {
             pad(out, indent);
@@ -49,11 +49,11 @@ fn map(out: &mut String, entries: &[(String, Node)], indent: usize, mut on_this_
         scalar(out, key, indent, true);
         out.push(':');
         match value {
-            Node::Map(e) if !e.is_empty() => {
+            YamlNode::Map(e) if !e.is_empty() => {
                 out.push('\n');
                 map(out, e, deeper(indent), false);
             }
-            Node::Seq(items) if !items.is_empty() => {
+            YamlNode::Seq(items) if !items.is_empty() => {
                 out.push('\n');
                 seq(out, items, deeper(indent), false);
             }
@@ -65,26 +65,26 @@ fn map(out: &mut String, entries: &[(String, Node)], indent: usize, mut on_this_
     }
 }
 
-fn seq(out: &mut String, items: &[Node], indent: usize, mut on_this_line: bool) {
+fn seq(out: &mut String, items: &[YamlNode], indent: usize, mut on_this_line: bool) {
     for item in items {
         if !std::mem::take(&mut on_this_line) {
             pad(out, indent);
         }
         out.push_str("- ");
         match item {
-            Node::Map(e) if !e.is_empty() => map(out, e, indent + 2, true),
-            Node::Seq(i) if !i.is_empty() => seq(out, i, indent + 2, true),
+            YamlNode::Map(e) if !e.is_empty() => map(out, e, indent + 2, true),
+            YamlNode::Seq(i) if !i.is_empty() => seq(out, i, indent + 2, true),
             leaf => leaf_value(out, leaf, indent + 2),
         }
     }
 }
 
-fn leaf_value(out: &mut String, leaf: &Node, indent: usize) {
+fn leaf_value(out: &mut String, leaf: &YamlNode, indent: usize) {
     match leaf {
-        Node::Verbatim(s) => out.push_str(s),
-        Node::Text(s) => return scalar_line(out, s, indent),
-        Node::Seq(_) => out.push_str("[]"),
-        Node::Map(_) => out.push_str("{}"),
+        YamlNode::Verbatim(s) => out.push_str(s),
+        YamlNode::Text(s) => return scalar_line(out, s, indent),
+        YamlNode::Seq(_) => out.push_str("[]"),
+        YamlNode::Map(_) => out.push_str("{}"),
     }
     out.push('\n');
 }

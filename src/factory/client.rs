@@ -2,7 +2,7 @@
 
 use super::auth::origin;
 use super::http::{Control, Http, Request, network};
-use super::options::{Event, Options};
+use super::options::{Options, TransferEvent};
 use super::schematic::{Schematic, is_id};
 use super::url::show_url;
 use crate::{Context, Error, Result};
@@ -93,7 +93,7 @@ impl Factory {
         &self,
         schematic: &Schematic,
         cancel: &AtomicBool,
-        events: &mut dyn FnMut(Event),
+        events: &mut dyn FnMut(TransferEvent),
     ) -> Result<String> {
         #[derive(serde::Deserialize)]
         struct Created {
@@ -136,7 +136,12 @@ impl Factory {
     ///
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io) when the factory cannot be asked, does not know it, or answers something else.
-    pub fn show_schematic(&self, id: &str, cancel: &AtomicBool, events: &mut dyn FnMut(Event)) -> Result<String> {
+    pub fn show_schematic(
+        &self,
+        id: &str,
+        cancel: &AtomicBool,
+        events: &mut dyn FnMut(TransferEvent),
+    ) -> Result<String> {
         if !is_id(id) {
             return Err(Error::usage(format!("{id:?} is not a schematic ID (64 hexadecimal digits)")));
         }
@@ -155,12 +160,12 @@ impl Factory {
     ///
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io) when the factory cannot be asked.
-    pub fn signing_certificate(&self, cancel: &AtomicBool, events: &mut dyn FnMut(Event)) -> Result<Vec<u8>> {
+    pub fn signing_certificate(&self, cancel: &AtomicBool, events: &mut dyn FnMut(TransferEvent)) -> Result<Vec<u8>> {
         self.ask(&Request::get(&format!("{}/secureboot/signing-cert.pem", self.base)), cancel, events)
             .while_doing(|| format!("asking {} for its signing certificate", show_url(&self.base)))
     }
 
-    fn ask(&self, request: &Request, cancel: &AtomicBool, events: &mut dyn FnMut(Event)) -> Result<Vec<u8>> {
+    fn ask(&self, request: &Request, cancel: &AtomicBool, events: &mut dyn FnMut(TransferEvent)) -> Result<Vec<u8>> {
         let deadline = self.http.options.overall.and_then(|limit| Instant::now().checked_add(limit));
         self.http.small(request, MAX_ANSWER, &mut Control { cancel, deadline, events }).map_err(|(_, e)| e)
     }

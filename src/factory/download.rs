@@ -5,7 +5,7 @@
 
 use super::client::Asset;
 use super::http::{Control, Http, Request};
-use super::options::{Event, Options};
+use super::options::{Options, TransferEvent};
 use super::transfer::{Endpoint, Entity, Piece, Transfer};
 use super::url::show_url;
 use crate::block::{PartFile, check_free, read_own, write_whole};
@@ -92,7 +92,7 @@ pub fn fetch(
     to: &Destination<'_>,
     options: &Options,
     cancel: &AtomicBool,
-    events: &mut dyn FnMut(Event),
+    events: &mut dyn FnMut(TransferEvent),
 ) -> Result<Fetched> {
     let mut work = || -> Result<Fetched> {
         // Said before anything is transferred.
@@ -127,7 +127,7 @@ fn fetch_with(http: &Arc<Http>, url: &str, to: &Destination<'_>, control: &mut C
                 hash.update(&chunk);
                 at += chunk.len() as u64;
                 transfer.give_back(chunk);
-                (control.events)(Event::Progress { bytes: at, total: transfer.total() });
+                (control.events)(TransferEvent::Progress { bytes: at, total: transfer.total() });
             }
             Piece::StartOver => {
                 part.file().set_len(0)?;
@@ -321,7 +321,7 @@ fn check_sidecars(
                 let published = published_hash(&body, digits);
                 if published.is_none() {
                     // Some servers answer every path with a page.
-                    (control.events)(Event::Note(no_hash(&sidecar)));
+                    (control.events)(TransferEvent::Note(no_hash(&sidecar)));
                 }
                 Ok(published)
             }
@@ -329,14 +329,14 @@ fn check_sidecars(
             Err((400..=499, _)) => Ok(None),
             // Longer than any hash.
             Err((200 | 201, e)) if e.code() == Code::Malformed => {
-                (control.events)(Event::Note(no_hash(&sidecar)));
+                (control.events)(TransferEvent::Note(no_hash(&sidecar)));
                 Ok(None)
             }
             Err((_, e)) => {
                 control.check()?;
                 let why =
                     format!("{e}: whether a hash is published is not known, and the download is not compared with one");
-                (control.events)(Event::Note(why));
+                (control.events)(TransferEvent::Note(why));
                 Ok(None)
             }
         }

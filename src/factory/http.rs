@@ -10,7 +10,7 @@ mod worker;
 use self::worker::Worker;
 use super::auth::{Withheld, is_loopback, origin};
 use super::forward;
-use super::options::{Event, Options};
+use super::options::{Options, TransferEvent};
 use super::url::show_url;
 use crate::{Code, Context, Error, Result};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,7 +36,7 @@ const MAX_TOLD: usize = 2000;
 pub(super) struct Control<'a> {
     pub(super) cancel: &'a AtomicBool,
     pub(super) deadline: Option<Instant>,
-    pub(super) events: &'a mut dyn FnMut(Event),
+    pub(super) events: &'a mut dyn FnMut(TransferEvent),
 }
 
 impl Control<'_> {
@@ -115,7 +115,7 @@ impl Request {
 
 /// The head of the last answer.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct ResponseHead {
     pub(super) status: u16,
     /// The URL that answered, after redirects.
     pub(super) url: String,
@@ -144,7 +144,7 @@ enum Credentials {
     Withheld(Withheld),
 }
 
-impl Head {
+impl ResponseHead {
     /// The failure that this status is. The request's own URL is the caller's to name; where a redirect led is named here.
     pub(super) fn failure(&self) -> Failure {
         let status = StatusCode::from_u16(self.status).ok();
@@ -184,7 +184,7 @@ impl Head {
 }
 
 enum Message {
-    Head(Box<Head>),
+    Head(Box<ResponseHead>),
     Data(Vec<u8>),
     End,
     Failed(Failure),
@@ -253,7 +253,7 @@ impl Http {
         self: &Arc<Self>,
         request: &Request,
         control: &mut Control<'_>,
-    ) -> Result<(Head, Exchange), Failure> {
+    ) -> Result<(ResponseHead, Exchange), Failure> {
         control.check().map_err(Failure::fatal)?;
         origin(&request.url).map_err(Failure::fatal)?;
         let loopback = is_loopback(&request.url);
@@ -280,7 +280,7 @@ impl Http {
             let elapsed = begun.elapsed();
             if elapsed.as_secs() > told {
                 told = elapsed.as_secs();
-                (control.events)(Event::Waiting { elapsed });
+                (control.events)(TransferEvent::Waiting { elapsed });
             }
         })?;
         let Message::Head(head) = head else {
@@ -357,7 +357,7 @@ impl Http {
             return Err(failure.error.while_doing("the time limit does not allow another attempt"));
         }
         let why = failure.error.to_string();
-        (control.events)(Event::Retrying { attempt: retries.failures, after, left, why });
+        (control.events)(TransferEvent::Retrying { attempt: retries.failures, after, left, why });
         loop {
             control.check()?;
             let left = until.saturating_duration_since(Instant::now());

@@ -38,7 +38,7 @@ pub use client::{Asset, Factory, PUBLIC_FACTORY};
 pub use download::{Destination, Expected, Fetched, fetch};
 #[cfg(feature = "net")]
 pub(crate) use download::{PAGE_ADVICE, is_page};
-pub use options::{Event, Options};
+pub use options::{Options, TransferEvent};
 #[cfg(feature = "net")]
 pub use remote::{HttpSource, SharedEvents, stream};
 pub use schematic::{Bootloader, OptionValue, Overlay, Schematic, is_id};

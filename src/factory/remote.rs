@@ -3,7 +3,7 @@
 //! Small reads go through a cache of blocks; what [`ReadAt::will_read`] announces comes in one streaming request.
 
 use super::http::{Control, Http, network};
-use super::options::{Event, Options};
+use super::options::{Options, TransferEvent};
 use super::transfer::{Endpoint, Entity, Piece, Transfer};
 use super::url::show_url;
 use crate::block::{ReadAt, check_range};
@@ -24,7 +24,7 @@ const MAX_ANNOUNCED: usize = 256;
 const STREAM_FROM: u64 = 4 * BLOCK;
 
 /// Takes events from whatever thread reads.
-pub type SharedEvents = Box<dyn FnMut(Event) + Send>;
+pub type SharedEvents = Box<dyn FnMut(TransferEvent) + Send>;
 
 /// A file on a server that serves byte ranges.
 pub struct HttpSource {
@@ -253,7 +253,7 @@ pub fn stream(
     url: &str,
     options: &Options,
     cancel: &AtomicBool,
-    events: &mut dyn FnMut(Event),
+    events: &mut dyn FnMut(TransferEvent),
     each: &mut dyn FnMut(&[u8]) -> Result<ControlFlow<()>>,
 ) -> Result<u64> {
     let http = Http::new(options.clone())?;
@@ -262,22 +262,22 @@ pub fn stream(
     let mut transfer = Transfer::new(&http, &Endpoint::new(url), 0, None, None);
     let (mut seen, mut hash) = (0u64, Sha256::new());
     // Bytes that come again, and their hash.
-    let mut again: Option<(u64, Sha256)> = None;
+    let mut repeated: Option<(u64, Sha256)> = None;
     let mut run = || -> Result<()> {
         loop {
             let chunk = match transfer.next(&mut control)? {
                 Piece::Data(chunk) => chunk,
                 Piece::StartOver => {
-                    again = (seen > 0).then(|| (seen, Sha256::new()));
+                    repeated = (seen > 0).then(|| (seen, Sha256::new()));
                     continue;
                 }
-                Piece::End if again.is_some() => {
+                Piece::End if repeated.is_some() => {
                     return Err(network("it is shorter than it was before").advise("run it again"));
                 }
                 Piece::End => return Ok(()),
             };
             let mut fresh = &chunk[..];
-            if let Some((left, second)) = &mut again {
+            if let Some((left, second)) = &mut repeated {
                 let n = fresh.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 second.update(&fresh[..n]);
                 *left -= n as u64;
@@ -286,13 +286,13 @@ pub fn stream(
                     if second.clone().finalize() != hash.clone().finalize() {
                         return Err(network("it changed while it was being read").advise("run it again"));
                     }
-                    again = None;
+                    repeated = None;
                 }
             }
             if !fresh.is_empty() {
                 hash.update(fresh);
                 seen += fresh.len() as u64;
-                (control.events)(Event::Progress { bytes: seen, total: transfer.total() });
+                (control.events)(TransferEvent::Progress { bytes: seen, total: transfer.total() });
                 if each(fresh)?.is_break() {
                     return Ok(());
                 }

@@ -4,7 +4,7 @@
 //! (an unknown field is an error, as at the factory, and says where); `serde-saphyr` does it, because it bounds aliases
 //! and nesting. Printing is [`super::canonical`]'s. Pure: touches nothing.
 
-use super::canonical::{self, Node};
+use super::canonical::{self, YamlNode};
 use crate::{Error, Result};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
@@ -206,31 +206,31 @@ impl Schematic {
         self.extra_kernel_args.iter().any(|a| a == NO_HALT)
     }
 
-    fn nodes(&self) -> Vec<(String, Node)> {
-        let texts = |list: &[String]| Node::Seq(list.iter().cloned().map(Node::Text).collect());
-        let text = |s: &str| (!s.is_empty()).then(|| Node::Text(s.to_owned()));
-        let map = |fields: Vec<(String, Node)>| (!fields.is_empty()).then_some(Node::Map(fields));
+    fn nodes(&self) -> Vec<(String, YamlNode)> {
+        let texts = |list: &[String]| YamlNode::Seq(list.iter().cloned().map(YamlNode::Text).collect());
+        let text = |s: &str| (!s.is_empty()).then(|| YamlNode::Text(s.to_owned()));
+        let map = |fields: Vec<(String, YamlNode)>| (!fields.is_empty()).then_some(YamlNode::Map(fields));
 
         let overlay = (self.overlay != Overlay::default()).then(|| {
-            Node::Map(fields([
-                ("image", Some(Node::Text(self.overlay.image.clone()))),
-                ("name", Some(Node::Text(self.overlay.name.clone()))),
+            YamlNode::Map(fields([
+                ("image", Some(YamlNode::Text(self.overlay.image.clone()))),
+                ("name", Some(YamlNode::Text(self.overlay.name.clone()))),
                 ("options", map(option_nodes(&self.overlay.options))),
             ]))
         });
         let meta = self.meta.iter().map(|(key, value)| {
-            Node::Map(fields([
-                ("key", Some(Node::Verbatim(key.to_string()))),
-                ("value", Some(Node::Text(value.clone()))),
+            YamlNode::Map(fields([
+                ("key", Some(YamlNode::Verbatim(key.to_string()))),
+                ("value", Some(YamlNode::Text(value.clone()))),
             ]))
         });
         let extensions = (!self.official_extensions.is_empty()).then(|| texts(&self.official_extensions));
-        let well_known = self.include_well_known_certificates.then(|| Node::Verbatim("true".into()));
-        let sector_size = (self.sector_size != 0).then(|| Node::Verbatim(self.sector_size.to_string()));
+        let well_known = self.include_well_known_certificates.then(|| YamlNode::Verbatim("true".into()));
+        let sector_size = (self.sector_size != 0).then(|| YamlNode::Verbatim(self.sector_size.to_string()));
         let customization = fields([
             ("embeddedMachineConfiguration", text(&self.embedded_machine_configuration)),
             ("extraKernelArgs", (!self.extra_kernel_args.is_empty()).then(|| texts(&self.extra_kernel_args))),
-            ("meta", (!self.meta.is_empty()).then(|| Node::Seq(meta.collect()))),
+            ("meta", (!self.meta.is_empty()).then(|| YamlNode::Seq(meta.collect()))),
             ("systemExtensions", map(fields([("officialExtensions", extensions)]))),
             ("bootloader", text(self.bootloader.name())),
             (
@@ -240,7 +240,11 @@ impl Schematic {
             ("diskImage", map(fields([("sectorSize", sector_size)]))),
         ]);
         // The only field that is printed even when empty.
-        fields([("owner", text(&self.owner)), ("overlay", overlay), ("customization", Some(Node::Map(customization)))])
+        fields([
+            ("owner", text(&self.owner)),
+            ("overlay", overlay),
+            ("customization", Some(YamlNode::Map(customization))),
+        ])
     }
 }
 
@@ -250,26 +254,26 @@ pub fn is_id(s: &str) -> bool {
     s.len() == 64 && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn fields<const N: usize>(all: [(&str, Option<Node>); N]) -> Vec<(String, Node)> {
+fn fields<const N: usize>(all: [(&str, Option<YamlNode>); N]) -> Vec<(String, YamlNode)> {
     all.into_iter().filter_map(|(name, node)| Some((name.to_owned(), node?))).collect()
 }
 
-fn option_nodes(options: &[(String, OptionValue)]) -> Vec<(String, Node)> {
+fn option_nodes(options: &[(String, OptionValue)]) -> Vec<(String, YamlNode)> {
     let mut sorted: Vec<_> = options.iter().map(|(k, v)| (k.clone(), v.node())).collect();
     canonical::sort_by_key(&mut sorted);
     sorted
 }
 
 impl OptionValue {
-    fn node(&self) -> Node {
+    fn node(&self) -> YamlNode {
         match self {
-            Self::Null => Node::Verbatim("null".into()),
-            Self::Bool(b) => Node::Verbatim(b.to_string()),
-            Self::Int(i) => Node::Verbatim(i.to_string()),
-            Self::Float(f) => Node::Verbatim(canonical::float(*f)),
-            Self::Text(s) => Node::Text(s.clone()),
-            Self::List(items) => Node::Seq(items.iter().map(Self::node).collect()),
-            Self::Map(entries) => Node::Map(option_nodes(entries)),
+            Self::Null => YamlNode::Verbatim("null".into()),
+            Self::Bool(b) => YamlNode::Verbatim(b.to_string()),
+            Self::Int(i) => YamlNode::Verbatim(i.to_string()),
+            Self::Float(f) => YamlNode::Verbatim(canonical::float(*f)),
+            Self::Text(s) => YamlNode::Text(s.clone()),
+            Self::List(items) => YamlNode::Seq(items.iter().map(Self::node).collect()),
+            Self::Map(entries) => YamlNode::Map(option_nodes(entries)),
         }
     }
 }

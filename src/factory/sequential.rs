@@ -5,7 +5,7 @@
 //! is read. Going back further is an error; whoever needs that has to download the file first.
 
 use super::http::network;
-use super::options::{Event, Options};
+use super::options::{Options, TransferEvent};
 use super::remote::stream;
 use crate::block::{ReadAt, check_range};
 use crate::{Error, Kind, Result};
@@ -54,10 +54,10 @@ impl SequentialSource {
         url: &str,
         options: &Options,
         cancel: Arc<AtomicBool>,
-        events: &mut dyn FnMut(Event),
+        events: &mut dyn FnMut(TransferEvent),
     ) -> Result<Option<Self>> {
         let (chunk_in, chunks) = sync_channel::<Vec<u8>>(WAITING);
-        let (event_in, news) = sync_channel::<Event>(64);
+        let (event_in, news) = sync_channel::<TransferEvent>(64);
         let (stop, wire) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let transfer = {
             let (url, options) = (url.to_owned(), options.clone());
@@ -79,11 +79,11 @@ impl SequentialSource {
         };
         loop {
             match news.recv_timeout(TICK) {
-                Ok(Event::Progress { total: Some(total), .. }) => {
+                Ok(TransferEvent::Progress { total: Some(total), .. }) => {
                     source.bytes = total;
                     return Ok(Some(source));
                 }
-                Ok(Event::Progress { total: None, .. }) => return Ok(None),
+                Ok(TransferEvent::Progress { total: None, .. }) => return Ok(None),
                 Ok(event) => events(event),
                 Err(RecvTimeoutError::Timeout) => check(&cancel)?,
                 // The transfer ended before its first byte: it says why.
@@ -123,10 +123,10 @@ fn run(
     stop: &AtomicBool,
     wire: &AtomicU64,
     chunks: &SyncSender<Vec<u8>>,
-    news: &SyncSender<Event>,
+    news: &SyncSender<TransferEvent>,
 ) -> Result<u64> {
     // Only the beginning is worth telling: afterwards the reader tells how far it is.
-    let mut tell = |event: Event| {
+    let mut tell = |event: TransferEvent| {
         let _ = news.try_send(event);
     };
     stream(url, options, stop, &mut tell, &mut |bytes| {

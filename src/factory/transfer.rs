@@ -5,8 +5,8 @@
 //! kept while it works; when it expires the factory is asked for a new one.
 
 use super::download::PAGE_ADVICE;
-use super::http::{Control, Exchange, Failure, Head, Http, Request, Retries, network};
-use super::options::Event;
+use super::http::{Control, Exchange, Failure, Http, Request, ResponseHead, Retries, network};
+use super::options::TransferEvent;
 use super::url::show_url;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub(super) struct Entity {
 }
 
 impl Entity {
-    fn of(head: &Head) -> Self {
+    fn of(head: &ResponseHead) -> Self {
         let length = head.range.map_or(head.length, |(_, total)| Some(total));
         Self { etag: head.etag.clone(), last_modified: head.last_modified.clone(), length }
     }
@@ -59,7 +59,7 @@ impl Endpoint {
         http: &Arc<Http>,
         headers: &[(&'static str, String)],
         control: &mut Control<'_>,
-    ) -> Result<(Head, Exchange), Failure> {
+    ) -> Result<(ResponseHead, Exchange), Failure> {
         let place = self.resolved.lock().unwrap_or_else(PoisonError::into_inner).take();
         let request = |url: &str| Request { headers: headers.to_vec(), ..Request::get(url) };
         if let Some(place) = place
@@ -76,7 +76,7 @@ impl Endpoint {
         Ok((head, exchange))
     }
 
-    fn keep(&self, head: &Head) {
+    fn keep(&self, head: &ResponseHead) {
         *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = Some(head.url.clone());
     }
 }
@@ -160,7 +160,7 @@ impl Transfer {
     }
 
     fn start_over(&mut self, control: &mut Control<'_>) -> Piece {
-        (control.events)(Event::StartingOver);
+        (control.events)(TransferEvent::StartingOver);
         self.at = 0;
         self.entity = None;
         Piece::StartOver
@@ -256,7 +256,7 @@ impl Transfer {
                 self.entity = Some(now);
                 self.exchange = Some(exchange);
                 Ok((before > 0).then(|| {
-                    (control.events)(Event::StartingOver);
+                    (control.events)(TransferEvent::StartingOver);
                     Piece::StartOver
                 }))
             }

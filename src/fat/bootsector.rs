@@ -5,7 +5,7 @@
 //! should, and the directories are where their own entries say.
 
 use super::geometry::{BACKUP_SECTOR, FatKind, Geometry, is_fsinfo};
-use super::table::Table;
+use super::table::AllocationTable;
 use super::volume::Volume;
 use crate::block::{ReadAt, read_vec};
 use crate::{Kind, Result};
@@ -120,7 +120,7 @@ fn is_borne_out<S: ReadAt>(source: &S, geometry: &Geometry) -> Result<bool> {
         return Ok(false);
     }
     for n in geometry.live_copies() {
-        let table = Table::read(source, geometry, n)?;
+        let table = AllocationTable::read(source, geometry, n)?;
         if !begins_as_one(geometry, &table) || !leads_to_a_directory(source, geometry, table)? {
             return Ok(false);
         }
@@ -150,7 +150,7 @@ pub fn contradiction<S: ReadAt>(volume: &Volume<S>) -> Result<Option<String>> {
     }
     let mut borne_out = false;
     for n in g.live_copies() {
-        let table = Table::read(volume.source(), g, n)?;
+        let table = AllocationTable::read(volume.source(), g, n)?;
         if !begins_as_one(g, &table) {
             return Ok(Some(format!("copy {n} of the allocation table is not where the boot sector says")));
         }
@@ -165,7 +165,7 @@ pub fn contradiction<S: ReadAt>(volume: &Volume<S>) -> Result<Option<String>> {
 }
 
 /// Entry 0 holds the media byte, all other bits set; entry 1 is an end mark, but for two flags.
-fn begins_as_one(geometry: &Geometry, table: &Table) -> bool {
+fn begins_as_one(geometry: &Geometry, table: &AllocationTable) -> bool {
     let kind = geometry.kind;
     let flags = match kind {
         FatKind::Fat12 => 0,
@@ -178,7 +178,7 @@ fn begins_as_one(geometry: &Geometry, table: &Table) -> bool {
 
 /// Whether there is a directory in the root that says itself in which cluster it is. Only then is the data area where the
 /// boot sector says.
-fn leads_to_a_directory<S: ReadAt>(source: &S, geometry: &Geometry, table: Table) -> Result<bool> {
+fn leads_to_a_directory<S: ReadAt>(source: &S, geometry: &Geometry, table: AllocationTable) -> Result<bool> {
     let by_this = Volume::with_table(source, geometry.clone(), table);
     let root = match by_this.root() {
         Err(e) if e.kind() == Kind::Rejected => return Ok(false),

@@ -33,6 +33,6 @@ pub use geometry::{FatKind, Geometry, Root, is_fat};
 pub use health::{Health, Problem, ProblemClass, ProblemKind, Remedy, WrongDot};
 pub(crate) use name::same_name;
 pub use name::{NameError, check_long_name, slots_of};
-pub use table::{Link, Run, Table};
+pub use table::{AllocationTable, Link, Run};
 pub use usage::{Usage, usage};
 pub use volume::Volume;

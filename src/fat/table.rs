@@ -38,13 +38,13 @@ impl Run {
 
 /// One copy of the allocation table, in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
+pub struct AllocationTable {
     kind: FatKind,
     clusters: u32,
     bytes: Vec<u8>,
 }
 
-impl Table {
+impl AllocationTable {
     /// Reads copy `n`.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use super::dir::{Directory, Entry};
 use super::geometry::{Geometry, Root};
-use super::table::{Run, Table};
+use super::table::{AllocationTable, Run};
 use crate::block::{Extent, Pieces, ReadAt, read_vec};
 use crate::{Context, Error, Result};
 
@@ -13,7 +13,7 @@ const MAX_DIRECTORY: u64 = 65_536 * 32;
 pub struct Volume<S> {
     source: S,
     geometry: Geometry,
-    table: Table,
+    table: AllocationTable,
 }
 
 impl<S: ReadAt> Volume<S> {
@@ -23,14 +23,14 @@ impl<S: ReadAt> Volume<S> {
     /// [`crate::Kind::Rejected`] when it is not a FAT volume this tool can use; what the source reports.
     pub fn open(source: S) -> Result<Self> {
         let geometry = Geometry::read(&source)?;
-        let table =
-            Table::read(&source, &geometry, geometry.active_fat).while_doing(|| "reading the file allocation table")?;
+        let table = AllocationTable::read(&source, &geometry, geometry.active_fat)
+            .while_doing(|| "reading the file allocation table")?;
         Ok(Self { source, geometry, table })
     }
 
     /// The volume as another copy of the allocation table describes it.
     #[must_use]
-    pub fn with_table(source: S, geometry: Geometry, table: Table) -> Self {
+    pub fn with_table(source: S, geometry: Geometry, table: AllocationTable) -> Self {
         Self { source, geometry, table }
     }
 
@@ -42,7 +42,7 @@ impl<S: ReadAt> Volume<S> {
 
     /// The active copy of the allocation table.
     #[must_use]
-    pub fn table(&self) -> &Table {
+    pub fn table(&self) -> &AllocationTable {
         &self.table
     }
 

@@ -12,7 +12,7 @@ pub use twins::{TwinVerdict, compare_twins};
 
 use crate::block::{Extent, Pieces, ReadAt, Window, read_vec};
 use crate::fat::Volume;
-use crate::iso::{Iso, Origin};
+use crate::iso::{EfiImageOrigin, Iso};
 use crate::oci::OciUki;
 use crate::uki::{Companion, CompanionKind, Companions};
 use crate::{Context, Error, Kind, Result};
@@ -20,7 +20,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A source that several readers share.
-pub type Source = Arc<dyn ReadAt>;
+pub type SharedSource = Arc<dyn ReadAt>;
 
 /// Where systemd-boot looks for UKIs (UAPI.1, Boot Loader Specification type #2).
 const UKI_FOLDER: &str = "EFI/Linux";
@@ -63,7 +63,7 @@ impl ImageKind {
             Some(Self::Iso)
         } else if is_pe(source)? {
             Some(Self::Uki)
-        } else if crate::disk::Table::read(source, None)?.is_some() {
+        } else if crate::disk::PartitionTable::read(source, None)?.is_some() {
             Some(Self::Disk)
         } else {
             crate::fat::is_fat(source)?.then_some(Self::Fat)
@@ -90,7 +90,7 @@ pub struct Candidate {
     /// Where it was found, in words.
     pub place: String,
     /// Its bytes. The extents are those of the whole source.
-    pub bytes: Pieces<Source>,
+    pub bytes: Pieces<SharedSource>,
     /// The same file in another place of an ISO, next to be asked: the tree's twin is the copy in the FAT image, which
     /// firmware boots.
     pub twin: Option<Box<Self>>,
@@ -110,7 +110,7 @@ pub struct CompanionFile {
     /// What it is.
     pub kind: CompanionKind,
     /// Its bytes, or why they cannot be had.
-    pub bytes: Result<Pieces<Source>, String>,
+    pub bytes: Result<Pieces<SharedSource>, String>,
 }
 
 impl fmt::Debug for Candidate {
@@ -137,7 +137,7 @@ impl fmt::Display for Candidate {
 
 /// What an image holds.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct ImageContents {
     /// What the image is.
     pub kind: ImageKind,
     /// The UKIs in it, in the order of the medium.
@@ -148,7 +148,7 @@ pub struct Found {
 ///
 /// # Errors
 /// [`crate::Kind::Rejected`] when it is nothing this tool knows, or malformed or truncated; what the source reports.
-pub fn locate(source: Source) -> Result<Found> {
+pub fn locate(source: SharedSource) -> Result<ImageContents> {
     locate_in(&source, true)
 }
 
@@ -157,11 +157,11 @@ pub fn locate(source: Source) -> Result<Found> {
 ///
 /// # Errors
 /// As [`locate`].
-pub fn locate_without_twins(source: Source) -> Result<Found> {
+pub fn locate_without_twins(source: SharedSource) -> Result<ImageContents> {
     locate_in(&source, false)
 }
 
-fn locate_in(source: &Source, twins: bool) -> Result<Found> {
+fn locate_in(source: &SharedSource, twins: bool) -> Result<ImageContents> {
     let kind = ImageKind::detect(source)?.ok_or_else(|| unknown(source))?;
     let all = Extent { offset: 0, bytes: source.size() };
     let candidates = match kind {
@@ -172,20 +172,20 @@ fn locate_in(source: &Source, twins: bool) -> Result<Found> {
         // Not found out from a source of bytes.
         ImageKind::Oci => Vec::new(),
     };
-    Ok(Found { kind, candidates })
+    Ok(ImageContents { kind, candidates })
 }
 
 /// The UKIs that were found in an OCI image, as what an image holds.
 ///
 /// # Errors
 /// None in practice: each is a file of its own, and all of it.
-pub fn of_oci(ukis: Vec<OciUki>) -> Result<Found> {
+pub fn of_oci(ukis: Vec<OciUki>) -> Result<ImageContents> {
     let one = |uki: OciUki| {
-        let source: Source = uki.file;
+        let source: SharedSource = uki.file;
         let all = Extent { offset: 0, bytes: source.size() };
         candidate(&source, Some(uki.path), &uki.image, vec![all])
     };
-    Ok(Found { kind: ImageKind::Oci, candidates: ukis.into_iter().map(one).collect::<Result<_>>()? })
+    Ok(ImageContents { kind: ImageKind::Oci, candidates: ukis.into_iter().map(one).collect::<Result<_>>()? })
 }
 
 /// The UKI that is meant: the only one, or the one named `uki` (without regard to case, `.efi` may be left out).
@@ -193,7 +193,7 @@ pub fn of_oci(ukis: Vec<OciUki>) -> Result<Found> {
 /// # Errors
 /// [`crate::Kind::Rejected`] when there is none; [`crate::Kind::Usage`] when there are several and no name, or the
 /// name fits none or several: the error lists what there is.
-pub fn choose<'a>(found: &'a Found, uki: Option<&str>) -> Result<&'a Candidate> {
+pub fn choose<'a>(found: &'a ImageContents, uki: Option<&str>) -> Result<&'a Candidate> {
     let kind = found.kind;
     let fits = |c: &&Candidate| match (uki, &c.name) {
         (None, _) => true,
@@ -232,7 +232,7 @@ pub fn choose<'a>(found: &'a Found, uki: Option<&str>) -> Result<&'a Candidate> 
     }
 }
 
-fn in_iso(source: &Source, twins: bool) -> Result<Vec<Candidate>> {
+fn in_iso(source: &SharedSource, twins: bool) -> Result<Vec<Candidate>> {
     let mut iso = Iso::open(Arc::clone(source))?;
     let (mut found, mut packed) = (Vec::new(), Vec::new());
     if let Some(folder) = iso.find(UKI_FOLDER)?.filter(|node| node.is_dir) {
@@ -254,9 +254,9 @@ fn in_iso(source: &Source, twins: bool) -> Result<Vec<Candidate>> {
     }
     for image in iso.efi_images()? {
         let place = match image.origin {
-            Origin::ElTorito => "the ISO's El Torito FAT image".to_owned(),
-            Origin::AppendedPartition => "the ISO's appended EFI partition".to_owned(),
-            Origin::TreeFile(name) => format!("the FAT image {name} in the ISO's tree"),
+            EfiImageOrigin::ElTorito => "the ISO's El Torito FAT image".to_owned(),
+            EfiImageOrigin::AppendedPartition => "the ISO's appended EFI partition".to_owned(),
+            EfiImageOrigin::TreeFile(name) => format!("the FAT image {name} in the ISO's tree"),
         };
         found.extend(in_fat(source, image.extent, &place)?);
     }
@@ -268,7 +268,7 @@ fn in_iso(source: &Source, twins: bool) -> Result<Vec<Candidate>> {
     same_under_other_names(pair(found))
 }
 
-fn in_disk(source: &Source) -> Result<Vec<Candidate>> {
+fn in_disk(source: &SharedSource) -> Result<Vec<Candidate>> {
     let mut found = Vec::new();
     for volume in crate::disk::boot_volumes(source)?.unwrap_or_default() {
         let what = if volume.is_xbootldr() { "XBOOTLDR partition" } else { "EFI System Partition" };
@@ -279,7 +279,7 @@ fn in_disk(source: &Source) -> Result<Vec<Candidate>> {
 }
 
 /// The UKIs of a FAT volume that lies at `extent` of the source.
-fn in_fat(source: &Source, extent: Extent, place: &str) -> Result<Vec<Candidate>> {
+fn in_fat(source: &SharedSource, extent: Extent, place: &str) -> Result<Vec<Candidate>> {
     let read = || -> Result<Vec<Candidate>> {
         let volume = Volume::open(Window::new(Arc::clone(source), extent)?)?;
         let mut found = Vec::new();
@@ -306,7 +306,7 @@ fn in_fat(source: &Source, extent: Extent, place: &str) -> Result<Vec<Candidate>
     read().while_doing(|| format!("looking for UKIs in {place}"))
 }
 
-fn candidate(source: &Source, name: Option<String>, place: &str, extents: Vec<Extent>) -> Result<Candidate> {
+fn candidate(source: &SharedSource, name: Option<String>, place: &str, extents: Vec<Extent>) -> Result<Candidate> {
     let bytes = Pieces::new(Arc::clone(source), extents)?;
     let companions = Err("What lies on the ESP beside the image, for systemd's stub to add to it, is not known; \
                           --installed would name the disk."
@@ -315,7 +315,12 @@ fn candidate(source: &Source, name: Option<String>, place: &str, extents: Vec<Ex
 }
 
 /// A companion file of a FAT volume that lies at `extent` of the source.
-fn beside<S: ReadAt>(source: &Source, volume: &Volume<S>, extent: Extent, companion: &Companion) -> CompanionFile {
+fn beside<S: ReadAt>(
+    source: &SharedSource,
+    volume: &Volume<S>,
+    extent: Extent,
+    companion: &Companion,
+) -> CompanionFile {
     let bytes = volume.extents(&companion.entry).and_then(|mut extents| {
         for e in &mut extents {
             e.offset += extent.offset;
@@ -406,7 +411,7 @@ fn same_name(a: &str, b: &str) -> bool {
 }
 
 /// A source without anything known in it. What is packed has been unpacked before it comes here, once.
-fn unknown(source: &Source) -> Error {
+fn unknown(source: &SharedSource) -> Error {
     match crate::packed::Packing::detect(source) {
         Err(e) => e,
         Ok(Some(packing)) => packing.unexpected(),

@@ -57,7 +57,7 @@ fn pe() -> Vec<u8> {
     bytes
 }
 
-fn source(bytes: Vec<u8>) -> Source {
+fn source(bytes: Vec<u8>) -> SharedSource {
     Arc::new(bytes)
 }
 
@@ -196,7 +196,7 @@ fn extract_writes_the_bytes_and_nothing_else() {
         Extent { offset: (uki.len() - half + 7) as u64, bytes: half as u64 },
         Extent { offset: 0, bytes: (uki.len() - half) as u64 },
     ];
-    let medium: Source = local.clone();
+    let medium: SharedSource = local.clone();
     let uki_in_file = candidate(&medium, None, "here", extents).unwrap();
 
     for (name, file) in [("kernel", Some(&*local)), ("plain", None)] {
@@ -230,7 +230,7 @@ fn an_extract_that_fails_leaves_nothing_behind() {
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let medium: Source = Arc::new(Failing);
+    let medium: SharedSource = Arc::new(Failing);
     let uki = candidate(&medium, None, "there", vec![Extent { offset: 0, bytes: 4 << 20 }]).unwrap();
     let e = extract(&uki, &folder.path().join("out.efi"), None, false).unwrap_err();
     assert_eq!(e.kind(), Kind::Io);
@@ -254,7 +254,7 @@ fn a_uki_is_located_in_few_reads() {
     }
     for (image, most) in [(iso_image(Some(b"uki"), Some(b"uki")), 16), (iso_image(None, Some(b"uki")), 16)] {
         let counting = Arc::new(Counting(image, AtomicUsize::new(0)));
-        let shared: Source = counting.clone();
+        let shared: SharedSource = counting.clone();
         assert_eq!(locate(shared).unwrap().candidates.len(), 1);
         let reads = counting.1.load(Ordering::Relaxed);
         assert!(reads <= most, "{reads} reads");

@@ -18,7 +18,7 @@ const TREE_IMAGE: &str = "efiboot.img";
 
 /// Who names a boot image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum EfiImageOrigin {
     /// The El Torito boot catalog: what firmware boots from an optical medium.
     ElTorito,
     /// An MBR partition of type 0xEF: what firmware boots from a USB stick.
@@ -31,7 +31,7 @@ pub enum Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EfiImage {
     /// Who names it; the first of several.
-    pub origin: Origin,
+    pub origin: EfiImageOrigin,
     /// Where it lies in the source of the ISO.
     pub extent: Extent,
 }
@@ -63,13 +63,13 @@ impl<S: ReadAt> Iso<S> {
                 Some(extent) => extent.bytes,
                 None => self.boot_image_bytes(offset, sectors)?,
             };
-            add(Origin::ElTorito, Extent { offset, bytes });
+            add(EfiImageOrigin::ElTorito, Extent { offset, bytes });
         }
         for extent in partitions {
-            add(Origin::AppendedPartition, extent);
+            add(EfiImageOrigin::AppendedPartition, extent);
         }
         if let Some(extent) = tree {
-            add(Origin::TreeFile(TREE_IMAGE.to_owned()), extent);
+            add(EfiImageOrigin::TreeFile(TREE_IMAGE.to_owned()), extent);
         }
         for image in &images {
             self.check_inside(image.extent, "the EFI boot image")?;

@@ -17,7 +17,7 @@ mod device;
 #[cfg(test)]
 mod tests;
 
-pub use boot::{EfiImage, Origin};
+pub use boot::{EfiImage, EfiImageOrigin};
 
 use crate::block::{Extent, ReadAt, read_vec};
 use crate::{Context, Error, Result};
@@ -49,7 +49,7 @@ pub fn is_iso(source: &(impl ReadAt + ?Sized)) -> Result<bool> {
 
 /// A file or directory of an ISO.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct IsoEntry {
     /// Name as on the medium: Rock Ridge's, else Joliet's, else the plain one without its version.
     pub name: String,
     /// Whether it is a directory.
@@ -91,7 +91,7 @@ impl<S: ReadAt> Iso<S> {
     ///
     /// # Errors
     /// As [`Self::read_dir`]; also [`crate::Kind::Rejected`] when a directory on the way is its own ancestor.
-    pub fn find(&mut self, path: &str) -> Result<Option<Node>> {
+    pub fn find(&mut self, path: &str) -> Result<Option<IsoEntry>> {
         let mut node = self.root()?;
         let mut above = vec![node.id];
         for name in path.split('/').filter(|name| !name.is_empty()) {
@@ -119,11 +119,11 @@ impl<S: ReadAt> Iso<S> {
     /// # Errors
     /// [`crate::Kind::Rejected`] when `dir` is a file, a record or a Rock Ridge area is damaged, an extent lies past the
     /// end of the source (a truncated ISO), or the directory has more than [`MAX_ENTRIES`] entries.
-    pub fn read_dir(&mut self, dir: &Node) -> Result<Vec<Node>> {
+    pub fn read_dir(&mut self, dir: &IsoEntry) -> Result<Vec<IsoEntry>> {
         self.list(dir).while_doing(|| format!("listing /{} in the ISO", dir.name))
     }
 
-    fn list(&mut self, dir: &Node) -> Result<Vec<Node>> {
+    fn list(&mut self, dir: &IsoEntry) -> Result<Vec<IsoEntry>> {
         if !dir.is_dir {
             return Err(Error::rejected("not a directory"));
         }
@@ -153,7 +153,7 @@ impl<S: ReadAt> Iso<S> {
     }
 
     /// `None` for what is neither a file nor a directory.
-    fn node(&mut self, entry: &DirEntry) -> Result<Option<Node>> {
+    fn node(&mut self, entry: &DirEntry) -> Result<Option<IsoEntry>> {
         let name = String::from_utf8_lossy(entry.name().as_bytes()).into_owned();
         let meta = entry.metadata();
         // The reader shows an entry whose Rock Ridge area is damaged under its plain name, with an empty mode and no
@@ -167,14 +167,14 @@ impl<S: ReadAt> Iso<S> {
             _ => return Ok(None),
         };
         self.extents(entry.node(), &name, (!is_dir).then_some(meta.len()))
-            .map(|(bytes, extents)| Some(Node { name, is_dir, bytes, extents, id: entry.node() }))
+            .map(|(bytes, extents)| Some(IsoEntry { name, is_dir, bytes, extents, id: entry.node() }))
     }
 
-    fn root(&mut self) -> Result<Node> {
+    fn root(&mut self) -> Result<IsoEntry> {
         self.fs.device().new_operation();
         let id = self.fs.root();
         let (bytes, extents) = self.extents(id, "", None)?;
-        Ok(Node { name: String::new(), is_dir: true, bytes, extents, id })
+        Ok(IsoEntry { name: String::new(), is_dir: true, bytes, extents, id })
     }
 
     /// Length and extents of a node; `expected` is the length that the listing gave.

@@ -4,7 +4,7 @@ use crate::testkit::iso::*;
 
 const NAME: &str = "Talos-v1.12.4.efi";
 
-fn linux(iso: &TinyIso) -> Result<Vec<Node>> {
+fn linux(iso: &TinyIso) -> Result<Vec<IsoEntry>> {
     let mut iso = Iso::open(&iso.0)?;
     let dir = iso.find("efi/LINUX")?.unwrap();
     iso.read_dir(&dir)
@@ -180,7 +180,9 @@ fn the_size_of_a_boot_image_comes_from_whoever_knows_it() {
         }
         let found = Iso::open(&tiny.0).unwrap().efi_images();
         match (found, expected) {
-            (Ok(found), Ok(bytes)) => assert_eq!(found, [image(Origin::ElTorito, bytes)], "{catalog} {mbr:?} {fat:?}"),
+            (Ok(found), Ok(bytes)) => {
+                assert_eq!(found, [image(EfiImageOrigin::ElTorito, bytes)], "{catalog} {mbr:?} {fat:?}")
+            }
             (Err(e), Err(why)) => assert!(e.to_string().contains(why), "{e}"),
             (found, expected) => panic!("{catalog} {mbr:?} {fat:?}: {found:?}, {expected:?} expected"),
         }
@@ -195,9 +197,9 @@ fn boot_images_come_from_the_catalog_the_mbr_and_the_tree() {
     tiny.directory(ROOT, ROOT, &[file("EFIBOOT.img", 50, 5000)]);
     let found = Iso::open(&tiny.0).unwrap().efi_images().unwrap();
     let expected = [
-        (Origin::ElTorito, at(30, 4096)),
-        (Origin::AppendedPartition, at(40, 6144)),
-        (Origin::TreeFile("efiboot.img".to_owned()), at(50, 5000)),
+        (EfiImageOrigin::ElTorito, at(30, 4096)),
+        (EfiImageOrigin::AppendedPartition, at(40, 6144)),
+        (EfiImageOrigin::TreeFile("efiboot.img".to_owned()), at(50, 5000)),
     ];
     assert_eq!(found, expected.map(|(origin, extent)| EfiImage { origin, extent }));
 

@@ -1,6 +1,6 @@
 //! The UKIs in the layers of an image: the top layer first, because it hides what has the same path below.
 
-use super::layout::{Layout, Names, check};
+use super::layout::{ImageLayout, Names, check};
 use super::{Layer, Verified};
 use crate::block::FileSource;
 use crate::pe::Head;
@@ -25,7 +25,11 @@ const MAX_MEMBERS: usize = 1 << 20;
 const MAX_REMEMBERED: usize = 32 << 20;
 
 /// Path and content of every UKI.
-pub(super) fn ukis(layout: &Layout, layers: &[Layer], cancel: &AtomicBool) -> Result<Vec<(String, Arc<FileSource>)>> {
+pub(super) fn ukis(
+    layout: &ImageLayout,
+    layers: &[Layer],
+    cancel: &AtomicBool,
+) -> Result<Vec<(String, Arc<FileSource>)>> {
     let mut found = Vec::new();
     let mut hidden = Hidden::default();
     for layer in layers.iter().rev() {
@@ -58,7 +62,7 @@ impl Hidden {
 
 /// Goes through one layer to its end, so that all of it is held against its digest.
 fn look(
-    layout: &Layout,
+    layout: &ImageLayout,
     layer: &Layer,
     hidden: &Hidden,
     cancel: &AtomicBool,

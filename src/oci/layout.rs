@@ -14,13 +14,13 @@ const MAX_JSON: u64 = 4 << 20;
 const MAX_MEMBERS: usize = 65_536;
 
 /// A folder or an archive.
-pub(super) enum Layout {
+pub(super) enum ImageLayout {
     Folder(PathBuf),
     /// Where each member lies in the file: offset and length.
     Archive(PathBuf, BTreeMap<String, (u64, u64)>),
 }
 
-impl Layout {
+impl ImageLayout {
     /// `None` when the path is neither.
     pub(super) fn open(path: &Path) -> Result<Option<Self>> {
         let layout = if path.is_dir() {

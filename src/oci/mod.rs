@@ -14,7 +14,7 @@ mod layout;
 
 use crate::block::FileSource;
 use crate::{Code, Error, Result};
-use layout::Layout;
+use layout::ImageLayout;
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -102,7 +102,7 @@ enum Verified {
 /// [`Code::Malformed`] when a blob is not what its digest says, or the image breaks its format; [`Code::WrongImage`] when nothing
 /// has the digest that was asked for; [`Code::Cancelled`]; what the file reports.
 pub fn open(path: &Path, pin: Option<&str>, cancel: &AtomicBool) -> Result<Option<Vec<OciUki>>> {
-    let Some(layout) = Layout::open(path)? else { return Ok(None) };
+    let Some(layout) = ImageLayout::open(path)? else { return Ok(None) };
     let check = || match cancel.load(Ordering::Relaxed) {
         true => Err(Error::new(Code::Cancelled, "stopped on request")),
         false => Ok(()),
@@ -134,7 +134,7 @@ pub fn open(path: &Path, pin: Option<&str>, cancel: &AtomicBool) -> Result<Optio
 
 /// The images that an index leads to; `taken` once the pinned digest was passed on the way.
 fn collect(
-    layout: &Layout,
+    layout: &ImageLayout,
     all: Vec<Descriptor>,
     pin: Option<&str>,
     taken: bool,
@@ -176,7 +176,7 @@ fn is_layer(media_type: &str) -> bool {
 }
 
 /// The images of `docker save`, whose layers are held against the configuration, which is named by its digest.
-fn saved(layout: &Layout, pin: Option<&str>, seen: &mut Vec<String>) -> Result<Vec<(String, Vec<Layer>)>> {
+fn saved(layout: &ImageLayout, pin: Option<&str>, seen: &mut Vec<String>) -> Result<Vec<(String, Vec<Layer>)>> {
     let all: Vec<Saved> = layout.json("manifest.json", None)?;
     let mut images = Vec::new();
     for image in all.into_iter().take(MAX_IMAGES) {

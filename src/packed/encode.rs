@@ -1,6 +1,6 @@
 //! Packing within limits: on several threads, in memory that a small board has.
 
-use super::room::Room;
+use super::room::FreeSpace;
 use super::{BLOCK, Packing, Place, Watch, data_from};
 use crate::block::{FileSource, ReadAt};
 use crate::{Context, Error, Result};
@@ -25,7 +25,7 @@ const MAX_THREADS: u32 = 4;
 /// [`crate::Kind::Io`] when reading or writing fails, or there is no room; [`crate::Kind::Cancelled`].
 pub fn pack(from: &FileSource, packing: Packing, to: &File, place: &Place, watch: Watch<'_>) -> Result<()> {
     let work = || -> Result<()> {
-        let out = Output { room: Room::new(to, place), at: 0 };
+        let out = Output { room: FreeSpace::new(to, place), at: 0 };
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32).min(MAX_THREADS);
         match packing {
             Packing::Zstd => {
@@ -77,7 +77,7 @@ fn feed(from: &FileSource, to: &mut dyn Write, watch: Watch<'_>) -> Result<()> {
 
 /// What comes out of an encoder. Dropped with its encoder after an error, it takes no harm: the file is thrown away.
 struct Output<'a> {
-    room: Room<'a>,
+    room: FreeSpace<'a>,
     at: u64,
 }
 

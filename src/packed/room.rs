@@ -24,14 +24,14 @@ pub struct Place {
 
 /// Keeps an account of what is stored in a file, and refuses before its file system is full: where it lies in memory
 /// (tmpfs), that would take the memory of everybody.
-pub(super) struct Room<'a> {
+pub(super) struct FreeSpace<'a> {
     file: &'a File,
     place: &'a Place,
     granted: u64,
     stored: u64,
 }
 
-impl<'a> Room<'a> {
+impl<'a> FreeSpace<'a> {
     pub(super) fn new(file: &'a File, place: &'a Place) -> Self {
         Self { file, place, granted: 0, stored: 0 }
     }
@@ -74,14 +74,14 @@ impl<'a> Room<'a> {
 
 /// Writes a file from front to back and leaves holes where it would be zeros.
 pub(super) struct Sparse<'a> {
-    room: Room<'a>,
+    room: FreeSpace<'a>,
     at: u64,
 }
 
 impl<'a> Sparse<'a> {
     /// Into this empty file.
     pub(super) fn new(file: &'a File, place: &'a Place) -> Self {
-        Self { room: Room::new(file, place), at: 0 }
+        Self { room: FreeSpace::new(file, place), at: 0 }
     }
 
     /// The next bytes.

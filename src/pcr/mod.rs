@@ -19,7 +19,7 @@ pub use phases::{SYSTEMD_PHASES, TALOS_PHASES, path};
 pub use policy::{
     EntryOutcome, Measured, PcrSignature, SignedPolicy, banks_of, key_fingerprint, policy_digest, verify_pcrsig,
 };
-pub use sections::{MAX_ALTERNATIVES, Profile, SectionHashes, exchanged, profiles, stub_version};
+pub use sections::{MAX_ALTERNATIVES, MeasuredProfile, SectionHashes, exchanged, profiles, stub_version};
 
 use std::collections::BTreeMap;
 
@@ -40,8 +40,8 @@ impl PcrValues {
     }
 }
 
-/// PCR 11 after measured sections (names and places in the section table, in measuring order; [`Profile::measured`] or one
-/// of [`Profile::alternatives`]) and the phase words. `None` when a section was not hashed in this bank.
+/// PCR 11 after measured sections (names and places in the section table, in measuring order; [`MeasuredProfile::measured`] or one
+/// of [`MeasuredProfile::alternatives`]) and the phase words. `None` when a section was not hashed in this bank.
 #[must_use]
 pub fn values(
     bank: Bank,

@@ -42,7 +42,7 @@ struct Entry {
     phase: Option<String>,
 }
 
-/// PCR 11 when the stub is done, in one bank, for one of [`super::Profile::alternatives`].
+/// PCR 11 when the stub is done, in one bank, for one of [`super::MeasuredProfile::alternatives`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measured {
     /// The bank.

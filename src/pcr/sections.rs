@@ -34,7 +34,7 @@ pub const MAX_ALTERNATIVES: usize = 256;
 
 /// What the stub takes for one profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Profile {
+pub struct MeasuredProfile {
     /// 0 for the first, also when the UKI has no `.profile` at all.
     pub index: usize,
     /// The sections that are measured whatever the hardware, in measuring order: name and index in the section table.
@@ -44,7 +44,7 @@ pub struct Profile {
     pub by_hardware: Vec<(String, usize)>,
 }
 
-impl Profile {
+impl MeasuredProfile {
     /// What may be measured, depending on the hardware, each in measuring order; the first is what is measured where
     /// nothing fits. One alternative for an image without `.dtbauto` and `.efifw`; never more than [`MAX_ALTERNATIVES`].
     #[must_use]
@@ -96,7 +96,7 @@ pub fn stub_version(sdmagic: &[u8]) -> Option<u32> {
 
 /// The profiles of a UKI in order, as a stub of version `stub` takes them; without a version as the newest does.
 #[must_use]
-pub fn profiles(sections: &[Section], stub: Option<u32>) -> Vec<Profile> {
+pub fn profiles(sections: &[Section], stub: Option<u32>) -> Vec<MeasuredProfile> {
     let stub = stub.unwrap_or(u32::MAX);
     let layout = if stub < 257 { Profiles::none(sections) } else { Profiles::of(sections) };
     let find = |index: usize, name: &str| {
@@ -113,7 +113,7 @@ pub fn profiles(sections: &[Section], stub: Option<u32>) -> Vec<Profile> {
     };
     let known = |name: &'static str| ORDER.iter().any(|(n, since)| *n == name && stub >= *since);
     (0..layout.count())
-        .map(|index| Profile {
+        .map(|index| MeasuredProfile {
             index,
             measured: ORDER
                 .iter()

@@ -1,6 +1,6 @@
 //! Planning: pure decisions over an [`Inventory`], checked against the boot prediction before anything is written.
 //!
-//! systemd-boot has no fallback: what it chooses either boots or the node is down. So a plan has to hold in two worlds,
+//! systemd-boot has no fallback: what it chooses either boots or the node is down. So a plan has to hold in two scenarios,
 //! with the EFI variables as they are and with none of them (NVRAM reset), and in both the entry that starts must be
 //! the intended file itself, not one of its extra profiles (which wipe disks).
 //!
@@ -12,23 +12,23 @@ mod room;
 mod states;
 mod swap;
 
-pub use prune::{PrunePlan, PruneWishes};
+pub use prune::{PruneOptions, PrunePlan};
 pub use reach::refuse_unreached;
 pub use room::{beside, room, room_for_one_more};
-pub use swap::{NewImage, SwapPlan, SwapWishes};
+pub use swap::{NewImage, SwapOptions, SwapPlan};
 
 use crate::block::ReadAt;
 use crate::boot::roles;
 use crate::esp::{BackupName, FileKind, Inventory};
 use crate::fat::{check_long_name, same_name, slots_of};
+use crate::surgery::FileStep;
 pub use crate::surgery::Rename;
-use crate::surgery::Step;
 use crate::{Error, Result};
 
 /// The directory entries that change beside the image itself, renames first.
-fn steps(renames: &[Rename], delete: &[String]) -> Vec<Step> {
-    let renames = renames.iter().cloned().map(Step::Rename);
-    renames.chain(delete.iter().cloned().map(Step::Remove)).collect()
+fn steps(renames: &[Rename], delete: &[String]) -> Vec<FileStep> {
+    let renames = renames.iter().cloned().map(FileStep::Rename);
+    renames.chain(delete.iter().cloned().map(FileStep::Remove)).collect()
 }
 
 /// Refuses names that the directory cannot take: an entry has to stand in one sector, or it would not appear in one write.
@@ -55,7 +55,7 @@ fn old_backups<S: ReadAt>(esp: &Inventory<S>, keep: usize, except: Option<&str>)
 /// The file aside that holds what was started at the last boot, where the menu has no file of that name any more: the newest
 /// backup, or else what was disabled last.
 fn started_last<S: ReadAt>(esp: &Inventory<S>) -> Option<String> {
-    let started = roles(&esp.worlds[0], &esp.variables).running_file.filter(|name| esp.file(name).is_none())?;
+    let started = roles(&esp.predictions.next, &esp.variables).running_file.filter(|name| esp.file(name).is_none())?;
     let aside = esp.files.iter().filter_map(|f| Some((BackupName::parse(f.name())?, f)));
     let of_it = aside.filter(|(b, f)| same_name(&b.original, &started) && f.facts.is_some());
     let newest = of_it.max_by_key(|(b, _)| (!b.disabled, b.time < crate::esp::END_OF_TIME, b.time));
@@ -68,7 +68,7 @@ pub fn latest_backup<S: ReadAt>(esp: &Inventory<S>) -> Option<(String, BackupNam
     let all = backups(esp);
     let is_image = |name: &str| esp.file(name).is_some_and(|f| f.facts.is_some());
     let (images, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| is_image(name));
-    let started = roles(&esp.worlds[0], &esp.variables).running_file.filter(|name| esp.file(name).is_none());
+    let started = roles(&esp.predictions.next, &esp.variables).running_file.filter(|name| esp.file(name).is_none());
     let started = started.and_then(|name| images.iter().find(|(_, b)| same_name(&b.original, &name)).cloned());
     started.or_else(|| images.into_iter().chain(others).next())
 }

@@ -4,8 +4,8 @@ use super::reach::refuse_unreached;
 use super::states::keeps_booting;
 use super::{Rename, old_backups, refuse_long_names, started_last, steps};
 use crate::block::ReadAt;
-use crate::boot::{UkiFile, roles};
-use crate::bootpath::World;
+use crate::boot::{Prediction, UkiFile, roles};
+use crate::bootpath::BootScenario;
 use crate::esp::{EspFile, FileKind, Inventory, disabled_of, linux_file};
 use crate::surgery::{LINUX_DIR, Tidying};
 use crate::uki::Family;
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 /// What the user asked of `prune`.
 #[derive(Debug, Clone, Default)]
-pub struct PruneWishes {
+pub struct PruneOptions {
     /// Delete instead of renaming, and delete what was disabled before.
     pub delete: bool,
     /// Keep this many backups, the newest.
@@ -63,10 +63,10 @@ impl PrunePlan {
     /// # Errors
     /// [`crate::Kind::Unsafe`] when the board would start something else afterwards or starts something else than these images (that
     /// may start any of them), or what is in the menu is not known; [`crate::Kind::Io`] when part of the ESP could not be read.
-    pub fn make<S: ReadAt>(esp: &Inventory<S>, wishes: &PruneWishes) -> Result<Self> {
+    pub fn make<S: ReadAt>(esp: &Inventory<S>, options: &PruneOptions) -> Result<Self> {
         let _unsure = refuse_unreached(esp)?;
         esp.refuse_unreadable()?;
-        let roles = roles(&esp.worlds[0], &esp.variables);
+        let roles = roles(&esp.predictions.next, &esp.variables);
         let mut keep: Vec<(String, String)> = Vec::new();
         let mut hold = |name: Option<&str>, why: &str| {
             if let Some(name) = name
@@ -79,41 +79,48 @@ impl PrunePlan {
         // What is listed and cannot start leaves, also where it is selected: what starts without it is what counts.
         let broken = |name: &str| esp.file(name).is_some_and(|f| f.kind == FileKind::Broken);
         let alive: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !broken(&f.name)).cloned().collect();
-        let futures = esp.futures(&alive);
-        let starts = |n: usize| {
-            let entry = futures.get(n)?.0.selected_entry().filter(|e| !e.xbootldr)?;
+        let predictions = esp.predict(&alive);
+        let starts = |prediction: &Prediction| {
+            let entry = prediction.selected_entry().filter(|e| !e.xbootldr)?;
             // A Type #1 entry may start a file of this directory too.
-            entry.file.as_deref().or_else(|| linux_file(entry.path.as_deref()?))
+            entry.file.clone().or_else(|| linux_file(entry.path.as_deref()?).map(str::to_owned))
         };
-        hold(starts(0), "starts next");
-        hold(starts(1), "starts if the EFI variables are lost");
+        let (next, reset) = (starts(&predictions.next), starts(&predictions.reset));
+        let later = predictions.later.as_ref().and_then(|(prediction, _)| starts(prediction));
+        hold(next.as_deref(), "starts next");
+        hold(reset.as_deref(), "starts if the EFI variables are lost");
         let alive_now = |name: &&str| !esp.file(name).is_some_and(|f| broken(f.name()));
         hold(roles.running_file.as_deref().filter(alive_now), "was started at the last boot");
-        for world in [World::Next, World::Reset] {
-            for start in esp.starts(world, &alive) {
+        for scenario in [BootScenario::Next, BootScenario::Reset] {
+            for start in esp.starts(scenario, &alive) {
                 hold(start.file.as_deref(), "starts once boot counting has used up the tries of others");
             }
         }
-        hold(starts(2), "starts once what is set for one start is used up");
+        hold(later.as_deref(), "starts once what is set for one start is used up");
         for (name, option) in esp.named_by_options() {
             hold(Some(name.as_str()).filter(alive_now), &format!("{option} of the firmware starts it itself"));
         }
         for file in esp.files.iter().filter(|f| f.is_foreign) {
             hold(Some(file.name()), "for another architecture, whose boot loader is here as well");
         }
-        if !wishes.no_fallback {
-            let kept = [starts(0), starts(1)].into_iter().flatten();
+        if !options.no_fallback {
+            let kept = [next.as_deref(), reset.as_deref()].into_iter().flatten();
             let kept_versions: Vec<&str> = kept.filter_map(|n| esp.file(n)?.version()).collect();
             let other =
                 |f: &&EspFile| f.kind == FileKind::Uki && !kept_versions.iter().any(|v| Some(*v) == f.version());
-            let in_order =
-                esp.worlds[0].menu.iter().filter(|e| e.profile == 0).filter_map(|e| esp.file(e.file.as_deref()?));
+            let in_order = esp
+                .predictions
+                .next
+                .menu
+                .iter()
+                .filter(|e| e.profile == 0)
+                .filter_map(|e| esp.file(e.file.as_deref()?));
             hold(in_order.filter(other).map(|f| f.name()).next(), "the fallback");
         }
         // Whatever variables and counters say, an image that starts stays here if there is one.
         let sound = |f: &EspFile| f.kind == FileKind::Uki && !f.is_foreign;
         if !keep.iter().any(|(name, _)| esp.file(name).is_some_and(sound)) {
-            let in_order = esp.worlds[0].menu.iter().filter_map(|e| esp.file(e.file.as_deref()?));
+            let in_order = esp.predictions.next.menu.iter().filter_map(|e| esp.file(e.file.as_deref()?));
             let only = in_order.chain(&esp.files).find(|f| sound(f));
             keep.extend(only.map(|f| (f.name().to_owned(), "nothing else here would start".to_owned())));
         }
@@ -130,16 +137,16 @@ impl PrunePlan {
         let mut delete = Vec::new();
         let taken = |name: &str| esp.file(name).is_some();
         for f in esp.files.iter().filter(leaves) {
-            if wishes.delete {
+            if options.delete {
                 delete.push(f.name().to_owned());
             } else {
-                renames.push(Rename { from: f.name().to_owned(), to: disabled_of(f.name(), wishes.time, taken) });
+                renames.push(Rename { from: f.name().to_owned(), to: disabled_of(f.name(), options.time, taken) });
             }
         }
-        if wishes.delete {
+        if options.delete {
             delete.extend(esp.files.iter().filter(|f| f.kind == FileKind::Disabled).map(|f| f.name().to_owned()));
         }
-        if let Some(n) = wishes.keep_backups {
+        if let Some(n) = options.keep_backups {
             delete.extend(old_backups(esp, n, None));
         }
         if let Some(name) = started_last(esp)
@@ -151,11 +158,11 @@ impl PrunePlan {
         refuse_long_names(esp, renames.iter().map(|r| r.to.as_str()))?;
         let gone = |name: &str| delete.iter().any(|d| d == name) || renames.iter().any(|r| r.from == name);
         let left: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !gone(&f.name)).cloned().collect();
-        let starts_then = esp.predict(&left).map(|world| world.selected_file().map(str::to_owned));
+        let starts_then = esp.predict(&left).selected_files().map(|file| file.map(str::to_owned));
         keeps_booting(esp, &renames, &delete)
             .map_err(|fault| Error::new(Code::WouldNotBoot, format!("no order of the steps is safe: {fault}")))?;
-        let elsewhere = esp.elsewhere(&esp.worlds[0]);
-        let boot_before = esp.worlds[0].selected_file().map(str::to_owned).or_else(|| elsewhere.clone());
+        let elsewhere = esp.elsewhere(&esp.predictions.next);
+        let boot_before = esp.predictions.next.selected_file().map(str::to_owned).or_else(|| elsewhere.clone());
         // Every state was held against what starts today: what lies elsewhere starts afterwards as well.
         let boot = starts_then[0].clone().or(elsewhere);
         let leaving = renames.iter().map(|r| &r.from).chain(&delete);

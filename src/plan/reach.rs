@@ -1,7 +1,7 @@
 //! Whether the way of the boot comes by the files that a plan would change at all.
 
 use crate::block::ReadAt;
-use crate::bootpath::{End, World};
+use crate::bootpath::{BootScenario, End};
 use crate::esp::Inventory;
 use crate::{Code, Error, Result};
 
@@ -12,7 +12,7 @@ use crate::{Code, Error, Result};
 /// [`Code::WouldNotBoot`], with what starts instead and what could be done.
 pub fn refuse_unreached<S: ReadAt>(esp: &Inventory<S>) -> Result<Vec<String>> {
     refuse_xbootldr(esp)?;
-    let lasting = esp.way(World::Later);
+    let lasting = esp.way(BootScenario::Later);
     if !esp.context.knows_disk() && matches!(lasting.end, End::Nothing(_)) && esp.loader.is_none() {
         // A file system by itself: what lies around it elsewhere may start from here.
         return Ok(vec![
@@ -20,7 +20,7 @@ pub fn refuse_unreached<S: ReadAt>(esp: &Inventory<S>) -> Result<Vec<String>> {
                 .to_owned(),
         ]);
     }
-    if !esp.is_read(World::Later) {
+    if !esp.is_read(BootScenario::Later) {
         let (what, advice) = instead(esp, &lasting.end);
         let doubt = match lasting.in_doubt.as_slice() {
             [] => String::new(),
@@ -38,12 +38,12 @@ pub fn refuse_unreached<S: ReadAt>(esp: &Inventory<S>) -> Result<Vec<String>> {
             "whether the board starts from here is not certain: {doubt}. What is said here holds for a start from this partition"
         ));
     }
-    if !esp.is_read(World::Next) {
-        let (what, _) = instead(esp, &esp.way(World::Next).end);
+    if !esp.is_read(BootScenario::Next) {
+        let (what, _) = instead(esp, &esp.way(BootScenario::Next).end);
         warnings.push(format!("the next start is another one: BootNext is set, and {what}"));
     }
-    if !esp.is_read(World::Reset) {
-        let (what, _) = instead(esp, &esp.way(World::Reset).end);
+    if !esp.is_read(BootScenario::Reset) {
+        let (what, _) = instead(esp, &esp.way(BootScenario::Reset).end);
         warnings.push(format!(
             "without EFI variables the board would not start from here, before and after the change: {what}"
         ));
@@ -57,7 +57,9 @@ pub fn refuse_unreached<S: ReadAt>(esp: &Inventory<S>) -> Result<Vec<String>> {
 /// # Errors
 /// [`Code::WouldNotBoot`].
 pub(super) fn refuse_xbootldr<S: ReadAt>(esp: &Inventory<S>) -> Result<()> {
-    let is_read = [World::Next, World::Later, World::Reset].into_iter().any(|world| esp.is_read(world));
+    let is_read = [BootScenario::Next, BootScenario::Later, BootScenario::Reset]
+        .into_iter()
+        .any(|scenario| esp.is_read(scenario));
     if is_read && let Some(why) = esp.xbootldr_trouble() {
         return Err(Error::new(
             Code::WouldNotBoot,

@@ -1,6 +1,6 @@
 //! What would make room: each command is planned, and what its plan deletes is counted.
 
-use super::{PrunePlan, PruneWishes};
+use super::{PruneOptions, PrunePlan};
 use crate::Result;
 use crate::block::ReadAt;
 use crate::esp::{FileKind, Inventory, Room, WayToRoom};
@@ -24,9 +24,9 @@ pub fn room<S: ReadAt>(esp: &Inventory<S>, needed_bytes: u64, time: u64) -> Resu
     let cluster = u64::from(esp.volume.geometry().cluster_bytes);
     let mut harsh = Vec::new();
     for (options, keep_backups, loses) in PRUNES {
-        let wishes = PruneWishes { delete: true, keep_backups, no_fallback: false, time };
+        let prune = PruneOptions { delete: true, keep_backups, no_fallback: false, time };
         // A plan that is refused frees nothing.
-        let Ok(plan) = PrunePlan::make(esp, &wishes) else { continue };
+        let Ok(plan) = PrunePlan::make(esp, &prune) else { continue };
         let of = |name: &String| esp.file(name).map_or(0, |f| u64::from(f.entry.bytes).next_multiple_of(cluster));
         let frees_bytes: u64 = plan.delete.iter().map(of).sum();
         let sound: Vec<&str> = plan.delete.iter().filter(|n| is_sound(esp, n)).map(String::as_str).collect();

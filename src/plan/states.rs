@@ -3,16 +3,16 @@
 //!
 //! Files leave the menu one after the other, and after each write the power may go. So the directory is followed through
 //! every state that a plan takes it through, a rename's with both names included, and each state goes through the boot
-//! prediction for every future: the variables as they are, none, and none of the one-shot ones any more. In each of them
+//! prediction in every scenario: the variables as they are, none, and none of the one-shot ones any more. In each of them
 //! the board has to start what it starts today, until it starts the new image, and that from then on.
 //!
-//! In one future systemd-boot takes the first entry by an order that does not depend on which others are there. So taking
+//! In one scenario systemd-boot takes the first entry by an order that does not depend on which others are there. So taking
 //! away what does not start changes nothing, which gives the rule: what would win over the new image once it is in place,
 //! and starts nowhere today, leaves before the commit; everything else leaves after it, what starts today last.
 
 use crate::block::ReadAt;
 use crate::boot::{EntryKind, Prediction, UkiFile};
-use crate::esp::{FileKind, Inventory};
+use crate::esp::{FileKind, Inventory, Predictions};
 use crate::fat::same_name;
 use crate::surgery::Rename;
 use std::fmt;
@@ -47,7 +47,7 @@ pub(super) fn sequence<S: ReadAt>(
     commit: &Commit<'_>,
     renames: Vec<Rename>,
     delete: &[String],
-) -> Result<Sequence, Fault> {
+) -> Result<Sequence, UnsafeState> {
     let mut rest = renames;
     let mut before: Vec<Rename> = Vec::new();
     let mut states = loop {
@@ -94,7 +94,11 @@ pub(super) fn sequence<S: ReadAt>(
 ///
 /// # Errors
 /// The first state that does not.
-pub(super) fn keeps_booting<S: ReadAt>(esp: &Inventory<S>, renames: &[Rename], delete: &[String]) -> Result<(), Fault> {
+pub(super) fn keeps_booting<S: ReadAt>(
+    esp: &Inventory<S>,
+    renames: &[Rename],
+    delete: &[String],
+) -> Result<(), UnsafeState> {
     let mut states = States { may_wake: true, ..States::new(esp) };
     for rename in renames {
         states.rename(rename)?;
@@ -104,10 +108,10 @@ pub(super) fn keeps_booting<S: ReadAt>(esp: &Inventory<S>, renames: &[Rename], d
 
 /// A state in which the board would start something else than it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct UnsafeState {
     /// What has just been done.
     step: String,
-    /// Which future: `without EFI variables`.
+    /// In which scenario: `without EFI variables`.
     when: &'static str,
     /// The file in `EFI/Linux` that is selected then, dead or alive.
     selected: Option<String>,
@@ -115,7 +119,7 @@ pub(super) struct Fault {
     instead_of: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for UnsafeState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { step, when, starts, instead_of, .. } = self;
         write!(f, "{step}, the board would start {starts} instead of {instead_of} {when}")
@@ -155,9 +159,9 @@ impl Start {
     const NEW: Self = Self::Uki { image: Image::New, profile: 0 };
 }
 
-/// A future of the board.
+/// What has to start in one scenario.
 #[derive(Debug, Clone)]
-struct Future {
+struct Expected {
     when: &'static str,
     /// What starts today, and what it is called.
     today: Start,
@@ -170,7 +174,7 @@ struct Future {
 struct States<'e, S> {
     esp: &'e Inventory<S>,
     files: Vec<Held>,
-    futures: Vec<Future>,
+    expected: Vec<Expected>,
     committed: bool,
     /// Where nothing starts today, something may.
     may_wake: bool,
@@ -181,7 +185,7 @@ impl<S> Clone for States<'_, S> {
         Self {
             esp: self.esp,
             files: self.files.clone(),
-            futures: self.futures.clone(),
+            expected: self.expected.clone(),
             committed: self.committed,
             may_wake: self.may_wake,
         }
@@ -198,13 +202,14 @@ impl<'e, S: ReadAt> States<'e, S> {
             dead: dead(&file.name),
         };
         let files: Vec<Held> = esp.as_seen().iter().enumerate().map(held).collect();
-        let mut states = Self { esp, files, futures: Vec::new(), committed: false, may_wake: false };
-        let today = states.predict().into_iter();
-        states.futures = today
-            .map(|(prediction, when)| Future {
+        let mut states = Self { esp, files, expected: Vec::new(), committed: false, may_wake: false };
+        let today = states.predict();
+        states.expected = today
+            .all()
+            .map(|(prediction, when)| Expected {
                 when,
-                today: states.start(&prediction),
-                title: title(&prediction),
+                today: states.start(prediction),
+                title: title(prediction),
                 is_new: false,
             })
             .collect();
@@ -212,7 +217,7 @@ impl<'e, S: ReadAt> States<'e, S> {
     }
 
     /// The new name appears, then the old one goes. Where both stand in one sector it is one step.
-    fn rename(&mut self, rename: &Rename) -> Result<(), Fault> {
+    fn rename(&mut self, rename: &Rename) -> Result<(), UnsafeState> {
         let Some(at) = self.place(&rename.from) else { return Ok(()) };
         let copy = Held { name: rename.to.clone(), ..self.files[at].clone() };
         self.files.push(copy);
@@ -223,7 +228,7 @@ impl<'e, S: ReadAt> States<'e, S> {
 
     /// These renames taken back, the last one first. A file that comes back may stand anywhere in its directory, and between equal
     /// entries the one that stands first starts: so the first place and the last are tried.
-    fn undone(&self, renames: &[Rename]) -> Result<(), Fault> {
+    fn undone(&self, renames: &[Rename]) -> Result<(), UnsafeState> {
         for first in [true, false] {
             let mut states = self.clone();
             for rename in renames.iter().rev() {
@@ -237,7 +242,7 @@ impl<'e, S: ReadAt> States<'e, S> {
         Ok(())
     }
 
-    fn remove(&mut self, name: &str) -> Result<(), Fault> {
+    fn remove(&mut self, name: &str) -> Result<(), UnsafeState> {
         let Some(at) = self.place(name) else { return Ok(()) };
         self.files.remove(at);
         self.check(|| format!("after {name} was deleted"))
@@ -245,7 +250,7 @@ impl<'e, S: ReadAt> States<'e, S> {
 
     /// The backup's name appears, with the new content or, where the two do not stand in one sector, with the old one. Then
     /// the target holds the new content. At last, for a restore, the name goes that it had.
-    fn commit(&mut self, commit: &Commit<'_>) -> Result<(), Fault> {
+    fn commit(&mut self, commit: &Commit<'_>) -> Result<(), UnsafeState> {
         let target = commit.target.name.as_str();
         let new =
             Held { name: target.to_owned(), image: Image::New, content: Rc::new(commit.target.clone()), dead: false };
@@ -284,33 +289,34 @@ impl<'e, S: ReadAt> States<'e, S> {
         self.files.iter().position(|f| f.name == name)
     }
 
-    /// Predicts this state in every future.
-    fn predict(&self) -> Vec<(Prediction, &'static str)> {
+    /// Predicts this state in every scenario.
+    fn predict(&self) -> Predictions {
         let seen = |f: &Held| UkiFile { name: f.name.clone(), ..(*f.content).clone() };
         let linux: Vec<UkiFile> = self.files.iter().map(seen).collect();
-        self.esp.futures(&linux)
+        self.esp.predict(&linux)
     }
 
     /// Holds this state against what has to start.
-    fn check(&mut self, step: impl Fn() -> String) -> Result<(), Fault> {
-        for (i, (prediction, _)) in self.predict().into_iter().enumerate() {
-            let start = self.start(&prediction);
-            let Some(future) = self.futures.get_mut(i) else { continue };
+    fn check(&mut self, step: impl Fn() -> String) -> Result<(), UnsafeState> {
+        let predictions = self.predict();
+        for (i, (prediction, _)) in predictions.all().enumerate() {
+            let start = self.start(prediction);
+            let Some(expected) = self.expected.get_mut(i) else { continue };
             if start == Start::NEW && self.committed {
-                future.is_new = true;
-            } else if self.may_wake && future.today == Start::Nothing && start != Start::Nothing {
-                (future.today, future.title) = (start, title(&prediction));
-            } else if future.is_new || start != future.today {
-                return Err(Fault {
+                expected.is_new = true;
+            } else if self.may_wake && expected.today == Start::Nothing && start != Start::Nothing {
+                (expected.today, expected.title) = (start, title(prediction));
+            } else if expected.is_new || start != expected.today {
+                return Err(UnsafeState {
                     step: step(),
-                    when: future.when,
+                    when: expected.when,
                     selected: prediction.selected_file().map(str::to_owned),
                     starts: match (start, prediction.selected_entry()) {
                         (Start::Nothing, _) => "nothing".into(),
                         (_, Some(entry)) if entry.xbootldr || entry.file.is_none() => self.esp.entry_place(entry),
-                        _ => title(&prediction),
+                        _ => title(prediction),
                     },
-                    instead_of: if future.is_new { "the new image".into() } else { future.title.clone() },
+                    instead_of: if expected.is_new { "the new image".into() } else { expected.title.clone() },
                 });
             }
         }

@@ -4,7 +4,7 @@ use super::states::{Commit, Sequence, sequence};
 use super::{Rename, old_backups, refuse_long_names, started_last, steps};
 use crate::block::ReadAt;
 use crate::boot::{Prediction, Skip, UkiFile, roles};
-use crate::bootpath::World;
+use crate::bootpath::BootScenario;
 use crate::esp::{BackupName, EspFile, FileKind, Inventory, Runs, backup_of, disabled_of, linux_file, without_counter};
 use crate::fat::same_name;
 use crate::surgery::{LINUX_DIR, Order};
@@ -42,7 +42,7 @@ pub struct SwapPlan {
 
 /// What the user asked of a swap.
 #[derive(Debug, Clone, Default)]
-pub struct SwapWishes {
+pub struct SwapOptions {
     /// `--target`.
     pub target: Option<String>,
     /// `--keep-duplicates`.
@@ -72,17 +72,17 @@ impl SwapPlan {
     /// [`crate::Kind::Unsafe`] when no arrangement makes the board start the new image, with the reasons;
     /// [`crate::Kind::Usage`] for a target name that cannot be one; [`crate::Kind::Io`] when part of the ESP could not be
     /// read.
-    pub fn make<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &SwapWishes) -> Result<Self> {
+    pub fn make<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, options: &SwapOptions) -> Result<Self> {
         esp.refuse_unreadable()?;
         let mut reasons = Vec::new();
-        for target in candidates(esp, image, wishes)? {
-            match Self::with_target(esp, image, wishes, &target)? {
+        for target in candidates(esp, image, options)? {
+            match Self::with_target(esp, image, options, &target)? {
                 Ok(plan) => return Ok(plan),
                 Err(why) => reasons.push(format!("as {target}: {why}")),
             }
         }
         let why = format!("the board would not start the new image: {}", reasons.join("; "));
-        let advice = match (esp.runs(World::Later).0, esp.worlds[0].selected_entry()) {
+        let advice = match (esp.runs(BootScenario::Later).0, esp.predictions.next.selected_entry()) {
             (Runs::Image { at, .. }, Some(entry)) if esp.in_linux(&at).is_none() && !entry.xbootldr => format!(
                 "only images in EFI/Linux are replaced: change {} by the means of the system that it belongs to, or take the entry {} \
                  out of loader/entries first",
@@ -99,7 +99,7 @@ impl SwapPlan {
     fn with_target<S: ReadAt>(
         esp: &Inventory<S>,
         image: &NewImage<'_>,
-        wishes: &SwapWishes,
+        options: &SwapOptions,
         target: &str,
     ) -> Result<Result<Self, String>> {
         let existing = esp.file(target);
@@ -108,11 +108,11 @@ impl SwapPlan {
         }
         // The name keeps the case it has on the volume.
         let target = existing.map_or_else(|| target.to_owned(), |f| f.name().to_owned());
-        let before = esp.worlds[0].selected_file().map(str::to_owned);
+        let before = esp.predictions.next.selected_file().map(str::to_owned);
         // The image that boots now, under another name, is retired rather than disabled: it is the way back.
         let retired = before.clone().filter(|name| *name != target && Some(name.as_str()) != image.from_file);
         let mut disable: Vec<String> = Vec::new();
-        if !wishes.keep_duplicates {
+        if !options.keep_duplicates {
             let old = before.as_deref().and_then(|b| esp.file(b)).and_then(EspFile::identity);
             let new = image.facts.and_then(Facts::identity);
             let doubles = |f: &&EspFile| {
@@ -128,42 +128,42 @@ impl SwapPlan {
         }
 
         // Whatever still wins over the target has to go too; each turn takes one file away, so it ends.
-        let (mut worlds, mut linux);
+        let (mut predictions, mut linux);
         loop {
             let gone = |name: &str| disable.iter().any(|d| d == name) || retired.as_deref() == Some(name);
             linux = arranged(esp, image, &target, gone)?;
-            worlds = esp.futures(&linux);
-            let wins = |(world, _): &(Prediction, _)| world.selected_file().filter(|f| *f != target).map(str::to_owned);
-            let Some(winner) = worlds.iter().find_map(wins) else {
+            predictions = esp.predict(&linux);
+            let wins = |(p, _): (&Prediction, _)| p.selected_file().filter(|f| *f != target).map(str::to_owned);
+            let Some(winner) = predictions.all().find_map(wins) else {
                 break;
             };
-            if wishes.keep_duplicates || esp.file(&winner).is_none() || disable.contains(&winner) {
-                return Ok(Err(format!("{winner} would start instead ({})", worlds[0].0.reason)));
+            if options.keep_duplicates || esp.file(&winner).is_none() || disable.contains(&winner) {
+                return Ok(Err(format!("{winner} would start instead ({})", predictions.next.reason)));
             }
             disable.push(winner);
         }
-        for (world, name) in &worlds {
-            let Some(entry) = world.selected_entry() else {
-                return Ok(Err(format!("nothing would start {name}: {}", world.reason)));
+        for (prediction, when) in predictions.all() {
+            let Some(entry) = prediction.selected_entry() else {
+                return Ok(Err(format!("nothing would start {when}: {}", prediction.reason)));
             };
-            if world.selected_file() != Some(target.as_str()) {
+            if prediction.selected_file() != Some(target.as_str()) {
                 let winner = esp.entry_place(entry);
-                return Ok(Err(format!("{winner} would start instead {name} ({})", world.reason)));
+                return Ok(Err(format!("{winner} would start instead {when} ({})", prediction.reason)));
             }
             if entry.profile != 0 {
-                return Ok(Err(format!("its profile {} would start {name} ({})", entry.id, world.reason)));
+                return Ok(Err(format!("its profile {} would start {when} ({})", entry.id, prediction.reason)));
             }
-            refuse_wiping_options(world)?;
+            refuse_wiping_options(prediction)?;
         }
         let counter = boot_counter(esp, &linux, &target);
         if let Some((why, true)) = &counter
-            && (wishes.target.is_none() || image.from_file.is_some())
+            && (options.target.is_none() || image.from_file.is_some())
         {
             return Ok(Err(why.clone()));
         }
         // Whoever wins over the others goes after them, and the image that boots now goes last.
         let leaving: Vec<&str> = disable.iter().rev().chain(&retired).map(String::as_str).collect();
-        let mut names = names_outside_the_menu(esp, existing.map(EspFile::name), &leaving, wishes.time);
+        let mut names = names_outside_the_menu(esp, existing.map(EspFile::name), &leaving, options.time);
         let target_backup = existing.map(|_| names.remove(0));
         let renames: Vec<Rename> =
             leaving.iter().zip(names).map(|(from, to)| Rename { from: (*from).to_owned(), to }).collect();
@@ -171,7 +171,7 @@ impl SwapPlan {
         let backup = backup.or_else(|| target_backup.clone());
         let made: Vec<&String> = target_backup.iter().chain(renames.iter().map(|r| &r.to)).collect();
         refuse_long_names(esp, made.iter().map(|name| name.as_str()).chain([target.as_str()]))?;
-        let delete = match wishes.keep_backups {
+        let delete = match options.keep_backups {
             None => Vec::new(),
             // The backups that this plan makes are the newest.
             Some(keep) => {
@@ -192,8 +192,8 @@ impl SwapPlan {
         };
         let renames_before = renames_first.len();
         let renames = [renames_first, after].concat();
-        let world = &worlds[0].0;
-        let mut warnings = world.warnings.clone();
+        let next = &predictions.next;
+        let mut warnings = next.warnings.clone();
         warnings.extend(lockdown(before.as_deref().and_then(|name| esp.file(name)), image.facts));
         warnings.extend(another_system(before.as_deref().and_then(|name| esp.file(name)), image.facts));
         warnings.extend(pinned_elsewhere(esp, &renames));
@@ -203,11 +203,11 @@ impl SwapPlan {
         warnings.extend(named.map(|(name, option)| {
             format!("{option} of the firmware names {name}, which gets another name: that option then leads nowhere")
         }));
-        warnings.extend(keeps_its_name(esp, image, wishes, &target));
+        warnings.extend(keeps_its_name(esp, image, options, &target));
         Ok(Ok(Self {
             bytes_to_write: image.bytes_to_write,
-            boot_before: before.or_else(|| esp.elsewhere(&esp.worlds[0])),
-            boot_after: world.selected_file().map(str::to_owned),
+            boot_before: before.or_else(|| esp.elsewhere(&esp.predictions.next)),
+            boot_after: next.selected_file().map(str::to_owned),
             target,
             backup,
             disable,
@@ -244,9 +244,9 @@ fn names_outside_the_menu<S: ReadAt>(
     leaving: &[&str],
     time: u64,
 ) -> Vec<String> {
-    let running = roles(&esp.worlds[0], &esp.variables).running_file;
+    let running = roles(&esp.predictions.next, &esp.variables).running_file;
     let running = running.as_deref().and_then(|name| esp.file(name)).map(EspFile::name);
-    let selected = esp.worlds[0].selected_file();
+    let selected = esp.predictions.next.selected_file();
     let rank = |name: &str| match Some(name) {
         name if name == running => 2,
         name if name == selected => 1,
@@ -275,8 +275,8 @@ fn boot_counter<S: ReadAt>(esp: &Inventory<S>, linux: &[UkiFile], target: &str) 
     without_counter(target)?;
     let marks =
         "unless the system that runs marks a start as good before that (systemd-bless-boot does; Talos does not)";
-    for (world, when) in [(World::Next, ""), (World::Reset, " without EFI variables")] {
-        for (n, start) in esp.starts(world, linux).iter().enumerate() {
+    for (scenario, when) in [(BootScenario::Next, ""), (BootScenario::Reset, " without EFI variables")] {
+        for (n, start) in esp.starts(scenario, linux).iter().enumerate() {
             let entry = start.prediction.selected_entry();
             if start.file.as_deref() == Some(target) && entry.is_some_and(|e| e.profile == 0) {
                 continue;
@@ -301,11 +301,11 @@ fn boot_counter<S: ReadAt>(esp: &Inventory<S>, linux: &[UkiFile], target: &str) 
 
 /// Up to 254, systemd-boot hands the command line of an image's last profile to the stub, which takes it for its own
 /// unless Secure Boot is enforced: of an installer's UKI that is the profile which wipes. No name helps against that.
-fn refuse_wiping_options(world: &Prediction) -> Result<()> {
-    let Some(what) = world.load_options.as_deref().and_then(wipes) else { return Ok(()) };
+fn refuse_wiping_options(prediction: &Prediction) -> Result<()> {
+    let Some(what) = prediction.load_options.as_deref().and_then(wipes) else { return Ok(()) };
     Err(Error::refused(format!(
         "{} on the ESP would start the image with the command line of its last profile, which wipes ({WIPE}={what})",
-        world.loader
+        prediction.loader
     ))
     .advise(
         "take an image without a wiping profile (the factory's …-secureboot-uki.efi), or first replace the boot loader in \
@@ -314,8 +314,8 @@ fn refuse_wiping_options(world: &Prediction) -> Result<()> {
 }
 
 /// The names the image might get, best first.
-fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &SwapWishes) -> Result<Vec<String>> {
-    if let Some(target) = &wishes.target {
+fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, options: &SwapOptions) -> Result<Vec<String>> {
+    if let Some(target) = &options.target {
         // A path is the same file, where it leads into the directory that is written.
         let target = match linux_file(target) {
             Some(name) => name,
@@ -346,8 +346,9 @@ fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, wishes: &Swap
     let now = esp.selected();
     let mut names = Vec::new();
     // The same system again: the file that boots keeps its name and gets the content.
-    let again = now.and_then(EspFile::identity).is_some_and(|id| image.facts.and_then(Facts::identity) == Some(id));
-    if let Some(facts) = image.facts.filter(|_| !again) {
+    let is_same_system =
+        now.and_then(EspFile::identity).is_some_and(|id| image.facts.and_then(Facts::identity) == Some(id));
+    if let Some(facts) = image.facts.filter(|_| !is_same_system) {
         names.extend(facts.usual_names(now.and_then(|f| Some((f.name(), f.facts.as_ref()?)))));
         names.retain(|name| crate::fat::check_long_name(name).is_ok());
         // What lies beside the file that boots belongs to its name.
@@ -406,10 +407,10 @@ fn companions<S: ReadAt>(esp: &Inventory<S>, target: &str) -> Vec<String> {
 fn keeps_its_name<S: ReadAt>(
     esp: &Inventory<S>,
     image: &NewImage<'_>,
-    wishes: &SwapWishes,
+    options: &SwapOptions,
     target: &str,
 ) -> Option<String> {
-    let now = esp.selected().filter(|f| wishes.target.is_none() && f.name() == target)?;
+    let now = esp.selected().filter(|f| options.target.is_none() && f.name() == target)?;
     let usual = image.facts?.usual_names(Some((now.name(), now.facts.as_ref()?))).into_iter().next()?;
     left_beside(esp, &usual).filter(|_| !same_name(&usual, target)).map(|_| {
         format!(

@@ -2,7 +2,7 @@
 
 use super::recover::{Recovery, beyond_recovery};
 use crate::block::WriteAt;
-use crate::fat::{Editor, Entry, Health, Problem, ProblemClass, ProblemKind, Run, Table, Volume};
+use crate::fat::{AllocationTable, Editor, Entry, Health, Problem, ProblemClass, ProblemKind, Run, Volume};
 use crate::{Kind, Result};
 use std::collections::{BTreeMap, HashSet};
 
@@ -23,7 +23,7 @@ pub(super) fn choose_table(medium: &dyn WriteAt, done: &mut Recovery) -> Result<
         return Ok(());
     }
     for n in geometry.live_copies().skip(1) {
-        let table = Table::read(medium, &geometry, n)?;
+        let table = AllocationTable::read(medium, &geometry, n)?;
         if table == *volume.table() {
             continue;
         }
@@ -72,7 +72,7 @@ pub(super) fn equalise_copies(editor: &Editor<'_>, done: &mut Recovery) -> Resul
 fn copies_agree_on_every_file(volume: &Volume<&dyn WriteAt>) -> Result<bool> {
     let ours = every_file(volume)?;
     for n in volume.geometry().live_copies().skip(1) {
-        let table = Table::read(volume.source(), volume.geometry(), n)?;
+        let table = AllocationTable::read(volume.source(), volume.geometry(), n)?;
         let other = Volume::with_table(*volume.source(), volume.geometry().clone(), table);
         if ours.is_none() || every_file(&other)? != ours {
             return Ok(false);

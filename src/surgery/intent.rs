@@ -5,7 +5,7 @@
 //! cut leaves a part of it under its name. Whatever else has that name is somebody else's, or damaged by something that
 //! this program knows nothing of, and is left alone.
 
-use super::operation::{Install, Operation, Source, Step};
+use super::operation::{ContentSource, FileStep, Install, Operation};
 use super::record::{Clusters, FORMAT, Held, MAX_BYTES, Record, Trouble};
 use super::{LINUX_DIR, is_linux_dir};
 use crate::block::{ReadAt, read_vec, sha256_of};
@@ -212,7 +212,7 @@ fn held(editor: &Editor<'_>, operation: &Operation) -> Result<BTreeMap<String, H
         }
     }
     for (n, step) in operation.after.iter().enumerate() {
-        if let (Step::Remove(_), Origin::File(name)) = (step, origin(operation, n, step.name()))
+        if let (FileStep::Remove(_), NamedContent::File(name)) = (step, origin(operation, n, step.name()))
             && let (Some(held), Some(entry)) = (files.get_mut(name), directory.find(name))
         {
             let bytes = volume.file(entry)?;
@@ -227,7 +227,7 @@ fn held(editor: &Editor<'_>, operation: &Operation) -> Result<BTreeMap<String, H
 
 /// What a name stands for in the middle of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin<'a> {
+pub(super) enum NamedContent<'a> {
     /// What the target held.
     Old(&'a Install),
     /// What the target gets.
@@ -237,10 +237,10 @@ pub(super) enum Origin<'a> {
 }
 
 /// What `name` stands for once `steps` steps behind the commit are taken.
-pub(super) fn origin<'a>(operation: &'a Operation, steps: usize, name: &'a str) -> Origin<'a> {
+pub(super) fn origin<'a>(operation: &'a Operation, steps: usize, name: &'a str) -> NamedContent<'a> {
     let mut name = name;
     for step in operation.after.iter().take(steps).rev() {
-        if let Step::Rename(rename) = step
+        if let FileStep::Rename(rename) = step
             && rename.to == name
         {
             name = &rename.from;
@@ -248,14 +248,14 @@ pub(super) fn origin<'a>(operation: &'a Operation, steps: usize, name: &'a str) 
     }
     if let Some(install) = &operation.install {
         if install.target == name {
-            return Origin::New(install);
+            return NamedContent::New(install);
         }
         if install.backup.as_deref() == Some(name) {
-            return Origin::Old(install);
+            return NamedContent::Old(install);
         }
     }
     let undone = operation.before.iter().rev().fold(name, |name, r| if r.to == name { &r.from } else { name });
-    Origin::File(undone)
+    NamedContent::File(undone)
 }
 
 impl Record {
@@ -263,9 +263,9 @@ impl Record {
     pub(super) fn meant(&self, step: usize) -> Option<Held> {
         let name = self.operation.after.get(step)?.name();
         let content = match origin(&self.operation, step, name) {
-            Origin::File(name) => return self.files.get(name).cloned(),
-            Origin::New(install) => &install.new,
-            Origin::Old(install) => install.old.as_ref()?,
+            NamedContent::File(name) => return self.files.get(name).cloned(),
+            NamedContent::New(install) => &install.new,
+            NamedContent::Old(install) => install.old.as_ref()?,
         };
         let clusters = Clusters::default();
         Some(Held { cluster: content.cluster, bytes: content.bytes, sha256: content.sha256.clone(), clusters })
@@ -274,7 +274,7 @@ impl Record {
     /// The file whose name goes when the target has its content.
     pub(super) fn source_file(&self) -> Option<(&Install, &str)> {
         match self.operation.install.as_ref()? {
-            install @ Install { source: Source::File(name), .. } => Some((install, name)),
+            install @ Install { source: ContentSource::File(name), .. } => Some((install, name)),
             _ => None,
         }
     }

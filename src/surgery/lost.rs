@@ -5,11 +5,11 @@
 //! accounts for, and clusters that say themselves what they are (parts of a record whose name was cut off, the cluster by
 //! which a directory was about to grow).
 
-use super::operation::Source;
+use super::operation::ContentSource;
 use super::record::{Clusters, Record, is_part};
 use super::{Interrupted, LINUX_DIR, discard};
 use crate::block::{Pieces, ReadAt, read_vec, sha256_of};
-use crate::fat::{Attributes, Content, Editor, FatKind, Link, Run, Stamp, Table, Volume, grown_cluster};
+use crate::fat::{AllocationTable, Attributes, Content, Editor, FatKind, Link, Run, Stamp, Volume, grown_cluster};
 use crate::{Error, Kind, Result, uki};
 use serde::Serialize;
 
@@ -104,7 +104,7 @@ fn is_staged_image<S: ReadAt>(volume: &Volume<S>, chain: &Chain, record: Option<
     let length = u64::from(install.new.bytes);
     let begins = chain.clusters.first() == Some(&install.new.cluster);
     let fits = chain.clusters.len() as u64 == volume.geometry().clusters_for(length);
-    let (true, Some(sha256)) = (begins && fits && install.source == Source::Staged, &install.new.sha256) else {
+    let (true, Some(sha256)) = (begins && fits && install.source == ContentSource::Staged, &install.new.sha256) else {
         return Ok(false);
     };
     let bytes = Pieces::new(volume.source(), volume.extents_of(&chain.runs()))?;
@@ -113,7 +113,7 @@ fn is_staged_image<S: ReadAt>(volume: &Volume<S>, chain: &Chain, record: Option<
 
 /// Lost clusters as chains, by the table: each from a cluster that no other leads to, as far as it is lost and in no chain
 /// yet; then what runs in circles.
-pub(super) fn chains(table: &Table, lost: &[Run]) -> Vec<Chain> {
+pub(super) fn chains(table: &AllocationTable, lost: &[Run]) -> Vec<Chain> {
     let lost = Clusters::of(lost.iter().copied());
     let all = || lost.runs().iter().flat_map(|r| r.clusters());
     let next = |c: u32| match table.link(c) {

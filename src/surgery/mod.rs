@@ -26,8 +26,8 @@ mod staging;
 
 pub use intent::{INTENT_NAME, Interrupted, RecordState, interrupted};
 pub use lost::{LostChain, LostClusters, LostFiles};
-pub use operation::{ContentRef, Install, Operation, Order, Outcome, Rename, Source, Step, Tidying};
-pub use recover::{Recovery, RecoveryWishes, recover, recover_with, rehearse as rehearse_recovery, rehearse_with};
+pub use operation::{ContentRef, ContentSource, FileStep, Install, Operation, Order, Outcome, Rename, Tidying};
+pub use recover::{Recovery, RecoveryOptions, recover, recover_with, rehearse as rehearse_recovery, rehearse_with};
 pub use staging::{Staged, Staging, room_for};
 
 use crate::block::WriteAt;

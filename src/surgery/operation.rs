@@ -1,4 +1,4 @@
-//! Step two: from the intent record to the commit, and the steps around it.
+//! FileStep two: from the intent record to the commit, and the steps around it.
 //!
 //! A plan gives an [`Order`] or a [`Tidying`]: names, in the order in which they change. What only the volume can tell
 //! (clusters, lengths) is added here, and the whole becomes the [`Operation`] that the record holds.
@@ -23,14 +23,14 @@ pub struct Rename {
 /// What happens to a file beside the one that gets the new content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Step {
+pub enum FileStep {
     /// It gets another name: out of the boot menu, or back into it.
     Rename(Rename),
     /// It is deleted.
     Remove(String),
 }
 
-impl Step {
+impl FileStep {
     /// The file's name before the step.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -58,7 +58,7 @@ pub struct Order {
     /// The name under which its old content stays reachable; needed if the target exists.
     pub backup: Option<String>,
     /// What follows the commit.
-    pub after: Vec<Step>,
+    pub after: Vec<FileStep>,
 }
 
 /// A prune as a plan gives it: no file gets a new content.
@@ -71,7 +71,7 @@ pub struct Tidying {
     /// The directory of all these names, from the root of the volume: [`super::LINUX_DIR`].
     pub directory: String,
     /// Its steps, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<FileStep>,
 }
 
 /// An operation on the ESP, complete: carrying it out takes no further decision. This is what the intent record holds.
@@ -92,7 +92,7 @@ pub struct Operation {
     pub install: Option<Install>,
     /// What happens to other files once the new image is in place, in order. Format 1 of the record called it `tidy`.
     #[serde(alias = "tidy")]
-    pub after: Vec<Step>,
+    pub after: Vec<FileStep>,
 }
 
 /// A file gets a new content, and the old content another name.
@@ -107,13 +107,13 @@ pub struct Install {
     /// What it will hold.
     pub new: ContentRef,
     /// Where the new content comes from.
-    pub source: Source,
+    pub source: ContentSource,
 }
 
 /// Where the new content comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub enum ContentSource {
     /// It was staged in free clusters.
     Staged,
     /// It is a file already, which goes when the target has it: a backup that is restored.
@@ -159,20 +159,20 @@ impl Operation {
 
     /// The names, before the operation, of the files beside the target that it touches.
     pub(super) fn touched(&self) -> impl Iterator<Item = &str> {
-        self.before.iter().map(|r| r.from.as_str()).chain(self.after.iter().map(Step::name))
+        self.before.iter().map(|r| r.from.as_str()).chain(self.after.iter().map(FileStep::name))
     }
 
     /// Whether a name in its directory is one that it uses, before it or after it.
     pub(super) fn uses(&self, name: &str) -> bool {
-        let new_name = |step: &Step| match step {
-            Step::Rename(rename) => Some(rename.to.clone()),
-            Step::Remove(_) => None,
+        let new_name = |step: &FileStep| match step {
+            FileStep::Rename(rename) => Some(rename.to.clone()),
+            FileStep::Remove(_) => None,
         };
         let given = self.before.iter().map(|r| r.to.clone()).chain(self.after.iter().filter_map(new_name));
         let installed = self.install.iter().flat_map(|install| {
             let source = match &install.source {
-                Source::File(name) => Some(name.clone()),
-                Source::Staged => None,
+                ContentSource::File(name) => Some(name.clone()),
+                ContentSource::Staged => None,
             };
             [Some(install.target.clone()), install.backup.clone(), source].into_iter().flatten()
         });
@@ -194,7 +194,7 @@ impl Staged<'_> {
             sha256: Some(hex::encode(self.sha256)),
         };
         let mut editor = self.editor;
-        let operation = order.with_content(&editor, new, Source::Staged)?;
+        let operation = order.with_content(&editor, new, ContentSource::Staged)?;
         execute(&mut editor, operation, &self.runs)
     }
 }
@@ -210,12 +210,17 @@ impl Order {
         if (entry.first_cluster, entry.bytes) != (verified.cluster, verified.bytes) {
             return Err(Error::refused(format!("{from} is another file since it was verified")).advise("run it again"));
         }
-        let operation = self.with_content(&editor, verified, Source::File(entry.name))?;
+        let operation = self.with_content(&editor, verified, ContentSource::File(entry.name))?;
         execute(&mut editor, operation, &[])
     }
 
     /// The operation, with what the volume holds.
-    pub(super) fn with_content(&self, editor: &Editor<'_>, new: ContentRef, source: Source) -> Result<Operation> {
+    pub(super) fn with_content(
+        &self,
+        editor: &Editor<'_>,
+        new: ContentRef,
+        source: ContentSource,
+    ) -> Result<Operation> {
         let directory = editor.directory(&self.directory)?;
         let old = directory.find(&self.target);
         let backup = match (old, &self.backup) {
@@ -289,7 +294,7 @@ pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: 
     let dir = operation.directory.as_str();
     // A full volume has no room for a record, and the way out of that is to delete. Every deletion is safe by itself, and what
     // is cut in it marks itself: see `discard`.
-    let only_deletes = operation.install.is_none() && operation.after.iter().all(|s| matches!(s, Step::Remove(_)));
+    let only_deletes = operation.install.is_none() && operation.after.iter().all(|s| matches!(s, FileStep::Remove(_)));
     match intent::write(editor, operation, staged) {
         Err(e) if only_deletes && e.kind() == Kind::Unsafe => {
             for step in &operation.after {
@@ -322,12 +327,12 @@ pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: 
 fn put_in_place(editor: &mut Editor<'_>, operation: &Operation, install: &Install, staged: &[Run]) -> Result<bool> {
     let dir = operation.directory.as_str();
     let content = match &install.source {
-        Source::Staged => {
+        ContentSource::Staged => {
             editor.link(staged)?;
             editor.barrier()?;
             Content::new(install.new.cluster, install.new.bytes, Stamp(operation.time))
         }
-        Source::File(name) => Content::of(&file(editor, dir, name)?),
+        ContentSource::File(name) => Content::of(&file(editor, dir, name)?),
     };
     let directory = editor.directory(dir)?;
     let Some(target) = directory.find(&install.target).cloned() else {
@@ -357,7 +362,7 @@ fn put_in_place(editor: &mut Editor<'_>, operation: &Operation, install: &Instal
 
 /// What comes directly behind the commit.
 fn finish(editor: &mut Editor<'_>, operation: &Operation) -> Result<()> {
-    if let Some(Install { source: Source::File(name), .. }) = &operation.install
+    if let Some(Install { source: ContentSource::File(name), .. }) = &operation.install
         && let Some(entry) = editor.directory(&operation.directory)?.find(name).cloned()
     {
         // Its chain belongs to the target now; only the name goes.
@@ -367,10 +372,10 @@ fn finish(editor: &mut Editor<'_>, operation: &Operation) -> Result<()> {
 }
 
 /// One step beside the commit, which may have been taken before. Says what was done, if anything.
-pub(super) fn take(editor: &mut Editor<'_>, dir: &str, step: &Step) -> Result<Option<String>> {
+pub(super) fn take(editor: &mut Editor<'_>, dir: &str, step: &FileStep) -> Result<Option<String>> {
     match step {
-        Step::Rename(rename) => rename_file(editor, dir, rename),
-        Step::Remove(name) => {
+        FileStep::Rename(rename) => rename_file(editor, dir, rename),
+        FileStep::Remove(name) => {
             let Some(entry) = editor.directory(dir)?.find(name).cloned() else { return Ok(None) };
             let runs = match entry.first_cluster {
                 0 => Vec::new(),

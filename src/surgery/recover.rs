@@ -7,14 +7,14 @@
 use super::copies::{choose_table, equalise_copies};
 use super::intent::{self, Interrupted, RecordState, interrupted};
 use super::lost::{self, Lost, LostChain, LostFiles};
-use super::operation::{ContentRef, Operation, Rename, Source, Step, take};
+use super::operation::{ContentRef, ContentSource, FileStep, Operation, Rename, take};
 use super::record::{Held, Record};
 use super::shadow::Shadow;
 use super::{INTENT_NAME, discard};
 use crate::block::{ReadAt, WriteAt, sha256_of};
 use crate::fat::{
-    BootSectorCopy, BootSectorRepair, Editor, Entry, Geometry, Health, ProblemClass, ProblemKind, Table, Volume,
-    boot_sector_repair, contradiction,
+    AllocationTable, BootSectorCopy, BootSectorRepair, Editor, Entry, Geometry, Health, ProblemClass, ProblemKind,
+    Volume, boot_sector_repair, contradiction,
 };
 use crate::{Code, Error, Kind, Result};
 use serde::Serialize;
@@ -37,7 +37,7 @@ pub struct Recovery {
 
 /// What is to be done beside ending an interrupted operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RecoveryWishes {
+pub struct RecoveryOptions {
     /// What happens to lost chains that this program did not leave.
     pub lost: LostFiles,
     /// Give another name to what has the record's name and is none.
@@ -51,7 +51,7 @@ pub struct RecoveryWishes {
 /// # Errors
 /// As [`recover`].
 pub fn rehearse(source: &dyn ReadAt, sector_size: u32) -> Result<Recovery> {
-    rehearse_with(source, sector_size, &RecoveryWishes::default())
+    rehearse_with(source, sector_size, &RecoveryOptions::default())
 }
 
 /// What [`recover_with`] would do. It runs the same code on a view whose writes stay in memory, so what it says is what
@@ -59,8 +59,8 @@ pub fn rehearse(source: &dyn ReadAt, sector_size: u32) -> Result<Recovery> {
 ///
 /// # Errors
 /// As [`recover`].
-pub fn rehearse_with(source: &dyn ReadAt, sector_size: u32, wishes: &RecoveryWishes) -> Result<Recovery> {
-    recover_with(&Shadow::new(source, sector_size), wishes)
+pub fn rehearse_with(source: &dyn ReadAt, sector_size: u32, options: &RecoveryOptions) -> Result<Recovery> {
+    recover_with(&Shadow::new(source, sector_size), options)
 }
 
 /// Brings a volume back to a clean state. Lost chains that this program did not leave stay.
@@ -69,28 +69,28 @@ pub fn rehearse_with(source: &dyn ReadAt, sector_size: u32, wishes: &RecoveryWis
 /// [`Kind::Unsafe`] when the volume is damaged in a way that no interrupted operation of this program explains, or something
 /// else has the record's name ([`Code::ForeignRecord`]); [`Code::RecordVersion`]; what the medium reports.
 pub fn recover(medium: &dyn WriteAt) -> Result<Recovery> {
-    recover_with(medium, &RecoveryWishes::default())
+    recover_with(medium, &RecoveryOptions::default())
 }
 
-/// [`recover`], and what else is wished.
+/// [`recover`], with options.
 ///
 /// # Errors
 /// As [`recover`].
-pub fn recover_with(medium: &dyn WriteAt, wishes: &RecoveryWishes) -> Result<Recovery> {
-    run(medium, wishes).map_err(|e| match e.kind() {
+pub fn recover_with(medium: &dyn WriteAt, options: &RecoveryOptions) -> Result<Recovery> {
+    run(medium, options).map_err(|e| match e.kind() {
         // Whatever of the volume cannot be understood, it is the volume: no image is involved here.
         Kind::Rejected => e.with_code(Code::Unhealthy),
         _ => e,
     })
 }
 
-fn run(medium: &dyn WriteAt, wishes: &RecoveryWishes) -> Result<Recovery> {
+fn run(medium: &dyn WriteAt, options: &RecoveryOptions) -> Result<Recovery> {
     let mut done = Recovery::default();
     let mut volume = Volume::open(medium)?;
     let repair = boot_sector_repair(&volume)?;
     match &repair {
         Some(repair) => {
-            let table = Table::read(&medium, &repair.geometry, repair.geometry.active_fat)?;
+            let table = AllocationTable::read(&medium, &repair.geometry, repair.geometry.active_fat)?;
             volume = Volume::with_table(medium, repair.geometry.clone(), table);
         }
         None => {
@@ -102,7 +102,7 @@ fn run(medium: &dyn WriteAt, wishes: &RecoveryWishes) -> Result<Recovery> {
     // Before the first write: what is not ours to end stays as it is, to the last bit. Where the root directory or the record
     // cannot be read whole by this copy of the table, another one may be right.
     let found = interrupted(&volume).or_else(|e| if e.kind() == Kind::Rejected { Ok(None) } else { Err(e) })?;
-    refuse_foreign(found.filter(|f| f.state != RecordState::Damaged).as_ref(), wishes)?;
+    refuse_foreign(found.filter(|f| f.state != RecordState::Damaged).as_ref(), options)?;
     if let Some(BootSectorRepair { wrong, why, .. }) = repair {
         let editor = Editor::of_volume(volume)?;
         editor.restore_boot_sector(wrong)?;
@@ -115,9 +115,9 @@ fn run(medium: &dyn WriteAt, wishes: &RecoveryWishes) -> Result<Recovery> {
     choose_table(medium, &mut done)?;
     let mut editor = Editor::open(medium)?;
     let found = interrupted(&editor.volume()?)?;
-    refuse_foreign(found.as_ref(), wishes)?;
+    refuse_foreign(found.as_ref(), options)?;
     equalise_copies(&editor, &mut done)?;
-    if wishes.set_aside && found.as_ref().is_some_and(|f| f.record.is_none()) {
+    if options.set_aside && found.as_ref().is_some_and(|f| f.record.is_none()) {
         set_aside(&mut editor, &mut done)?;
     }
     let record = found.as_ref().and_then(|f| f.record.as_ref());
@@ -139,16 +139,16 @@ fn run(medium: &dyn WriteAt, wishes: &RecoveryWishes) -> Result<Recovery> {
         intent::clear(&mut editor)?;
         done.actions.push("removed the intent record".into());
     }
-    others(&mut editor, wishes, &mut done)?;
+    others(&mut editor, options, &mut done)?;
     Ok(done)
 }
 
 /// Refuses what is not this program's to end.
-fn refuse_foreign(found: Option<&Interrupted>, wishes: &RecoveryWishes) -> Result<()> {
+fn refuse_foreign(found: Option<&Interrupted>, options: &RecoveryOptions) -> Result<()> {
     let Some(found) = found else { return Ok(()) };
     match found.state {
         RecordState::Sound => Ok(()),
-        RecordState::Damaged | RecordState::Foreign(_) if wishes.set_aside => Ok(()),
+        RecordState::Damaged | RecordState::Foreign(_) if options.set_aside => Ok(()),
         RecordState::Damaged | RecordState::Foreign(_) | RecordState::OtherVersion { .. } => Err(found.error()),
     }
 }
@@ -226,7 +226,7 @@ impl Settling<'_, '_> {
         }
         for (n, step) in operation.after.iter().enumerate() {
             let meant = self.record.meant(n);
-            if !self.step(step, meant.as_ref())? && matches!(step, Step::Rename(_)) {
+            if !self.step(step, meant.as_ref())? && matches!(step, FileStep::Rename(_)) {
                 break;
             }
         }
@@ -244,7 +244,7 @@ impl Settling<'_, '_> {
     fn undo(&mut self, operation: &Operation) -> Result<()> {
         self.remove_prepared_name()?;
         for rename in operation.before.iter().rev() {
-            let back = Step::Rename(Rename { from: rename.to.clone(), to: rename.from.clone() });
+            let back = FileStep::Rename(Rename { from: rename.to.clone(), to: rename.from.clone() });
             if !self.step(&back, self.record.files.get(&rename.from))? {
                 break;
             }
@@ -265,9 +265,9 @@ impl Settling<'_, '_> {
         let loses_nothing = shares_old
             || self.fits(name, &install.new)? == Fit::Same
                 && match &install.source {
-                    Source::File(from) => self.fits(from, &install.new)? == Fit::Same,
+                    ContentSource::File(from) => self.fits(from, &install.new)? == Fit::Same,
                     // The staged image loses its only name here.
-                    Source::Staged => self.holds_sha256(&entry, install.new.sha256.as_deref())?,
+                    ContentSource::Staged => self.holds_sha256(&entry, install.new.sha256.as_deref())?,
                 };
         if loses_nothing {
             self.editor.remove(&self.record.operation.directory, &entry)?;
@@ -299,7 +299,7 @@ impl Settling<'_, '_> {
     ///
     /// What is refused now will be refused tomorrow. An ESP that every command refuses until the impossible is done would be
     /// the greater harm.
-    fn step(&mut self, step: &Step, meant: Option<&Held>) -> Result<bool> {
+    fn step(&mut self, step: &FileStep, meant: Option<&Held>) -> Result<bool> {
         let why = match self.why_not(step, meant)? {
             Some(why) => why,
             None => match take(self.editor, &self.record.operation.directory, step) {
@@ -313,19 +313,19 @@ impl Settling<'_, '_> {
         };
         self.leave(&why);
         // The renames are in the order that keeps the old image or the new one in front at each moment.
-        if matches!(step, Step::Rename(_)) {
+        if matches!(step, FileStep::Rename(_)) {
             self.done.actions.push("left out what was to follow: look at `status`".to_owned());
         }
         Ok(false)
     }
 
-    fn why_not(&self, step: &Step, meant: Option<&Held>) -> Result<Option<String>> {
+    fn why_not(&self, step: &FileStep, meant: Option<&Held>) -> Result<Option<String>> {
         let Some(entry) = self.entry(step.name())? else { return Ok(None) };
         let name = &entry.name;
         let Some(meant) = meant.filter(|m| (m.cluster, m.bytes) == (entry.first_cluster, entry.bytes)) else {
             return Ok(Some(format!("{name} is another file since")));
         };
-        if let Step::Remove(_) = step {
+        if let FileStep::Remove(_) = step {
             if meant.sha256.is_none() {
                 return Ok(Some(format!(
                     "{name} stays: the record does not say what was in it, `prune` can delete it"
@@ -436,15 +436,15 @@ fn free_ours(editor: &mut Editor<'_>, record: Option<&Record>, done: &mut Recove
 }
 
 /// The lost chains that this program did not leave: kept and described, named, or freed.
-fn others(editor: &mut Editor<'_>, wishes: &RecoveryWishes, done: &mut Recovery) -> Result<()> {
+fn others(editor: &mut Editor<'_>, options: &RecoveryOptions, done: &mut Recovery) -> Result<()> {
     let volume = editor.volume()?;
     let others = Lost::sort(&volume, &Health::check(&volume)?.lost, None)?.others;
     if others.is_empty() {
         return Ok(());
     }
-    match wishes.lost {
+    match options.lost {
         LostFiles::Keep => (done.lost, done.lost_unlisted) = lost::describe(&volume, others)?,
-        LostFiles::Salvage => done.actions.extend(lost::salvage(editor, others, wishes.time)?),
+        LostFiles::Salvage => done.actions.extend(lost::salvage(editor, others, options.time)?),
         LostFiles::Free => {
             let (described, unlisted) = lost::describe(&volume, others.clone())?;
             lost::free(editor, &others)?;
@@ -454,7 +454,7 @@ fn others(editor: &mut Editor<'_>, wishes: &RecoveryWishes, done: &mut Recovery)
             }
         }
     }
-    if wishes.lost != LostFiles::Keep && editor.geometry().fsinfo_offset.is_some() {
+    if options.lost != LostFiles::Keep && editor.geometry().fsinfo_offset.is_some() {
         write_fsinfo(editor, done)?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! a full volume, a name that fits into no sector) stops it here, before anything is written: the same code runs on the same
 //! volume, so what has room here has room there.
 
-use super::operation::{ContentRef, Operation, Order, Source, Tidying, carry_out};
+use super::operation::{ContentRef, ContentSource, Operation, Order, Tidying, carry_out};
 use super::shadow::Shadow;
 use super::staging::room_for;
 use crate::block::ReadAt;
@@ -23,7 +23,7 @@ impl Order {
         let cluster = runs.first().map_or(0, |r| r.first);
         // As long a record as the real one.
         let new = ContentRef { cluster, bytes: bytes as u32, sha256: Some("0".repeat(64)) };
-        let operation = self.with_content(&editor, new, Source::Staged)?;
+        let operation = self.with_content(&editor, new, ContentSource::Staged)?;
         go_through(&mut editor, &operation, &runs)
     }
 
@@ -36,7 +36,7 @@ impl Order {
         let mut editor = Editor::open(&shadow)?;
         let file = super::operation::file(&editor, &self.directory, from)?;
         let new = ContentRef { cluster: file.first_cluster, bytes: file.bytes, sha256: None };
-        let operation = self.with_content(&editor, new, Source::File(file.name))?;
+        let operation = self.with_content(&editor, new, ContentSource::File(file.name))?;
         go_through(&mut editor, &operation, &[])
     }
 }

@@ -25,14 +25,14 @@ const MAX_SEEN: usize = 100_000;
 
 /// What an asset consists of.
 #[derive(Debug, Clone)]
-pub enum Content {
+pub enum AssetContent {
     /// Bytes in memory.
     Bytes(Arc<Vec<u8>>),
     /// A file and its length in bytes.
     File(Arc<File>, u64),
 }
 
-impl Content {
+impl AssetContent {
     /// The contents of a file, read when they are asked for.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl Content {
     }
 }
 
-impl From<Vec<u8>> for Content {
+impl From<Vec<u8>> for AssetContent {
     fn from(bytes: Vec<u8>) -> Self {
         Self::Bytes(Arc::new(bytes))
     }
@@ -113,7 +113,7 @@ pub struct Seen {
 }
 
 struct Served {
-    content: Content,
+    content: AssetContent,
     behaviour: Behaviour,
     generation: u64,
     /// How often a counted misbehaviour has happened.
@@ -204,14 +204,14 @@ impl LocalFactory {
         schematic: &str,
         version: &str,
         name: &str,
-        content: impl Into<Content>,
+        content: impl Into<AssetContent>,
         behaviour: Behaviour,
     ) -> String {
         self.serve_path(&format!("/image/{schematic}/{version}/{name}"), content, behaviour)
     }
 
     /// Serves anything under any path, in place of what was there, and returns its URL.
-    pub fn serve_path(&self, path: &str, content: impl Into<Content>, behaviour: Behaviour) -> String {
+    pub fn serve_path(&self, path: &str, content: impl Into<AssetContent>, behaviour: Behaviour) -> String {
         let generation = self.shared.generation.fetch_add(1, Ordering::Relaxed);
         let served =
             Served { content: content.into(), behaviour, generation, drops: 0, truncations: 0, stalls: 0, refusals: 0 };
@@ -575,7 +575,7 @@ enum Cut {
 }
 
 struct Body {
-    content: Content,
+    content: AssetContent,
     behaviour: Behaviour,
     first: u64,
     end: u64,

@@ -5,10 +5,10 @@ pub(crate) const HEADERS: usize = 1024;
 const ALIGN: usize = 512;
 
 /// A section for [`pe`]: name, data, and bytes of nothing before it.
-pub(crate) type Piece<'a> = (&'a str, &'a [u8], usize);
+pub(crate) type SectionBytes<'a> = (&'a str, &'a [u8], usize);
 
 /// A PE32+ image for arm64 with these sections, each padded to 512 bytes in the file, in table order.
-pub(crate) fn pe(sections: &[Piece<'_>]) -> Vec<u8> {
+pub(crate) fn pe(sections: &[SectionBytes<'_>]) -> Vec<u8> {
     let mut b = vec![0; HEADERS];
     let put = |b: &mut Vec<u8>, at: usize, bytes: &[u8]| b[at..at + bytes.len()].copy_from_slice(bytes);
     put(&mut b, 0, b"MZ");

@@ -31,7 +31,7 @@ const EXTENSION: usize = 96 * 1024;
 
 /// For which place the imager builds a UKI: they differ in command line and profiles.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum UkiKind {
     /// Inside the ISO: halts on an installed node, and can wipe the disk.
     Iso,
     /// `metal-arm64-secureboot-uki.efi`.
@@ -41,8 +41,8 @@ pub enum Kind {
 }
 
 /// A signed UKI.
-pub fn uki(kind: Kind, schematic: &Schematic, extensions: &[(&str, &str)], key: &SigningKey) -> Result<Vec<u8>> {
-    let halt = if kind == Kind::Iso { " talos.halt_if_installed=1" } else { "" };
+pub fn uki(kind: UkiKind, schematic: &Schematic, extensions: &[(&str, &str)], key: &SigningKey) -> Result<Vec<u8>> {
+    let halt = if kind == UkiKind::Iso { " talos.halt_if_installed=1" } else { "" };
     let cmdline = format!("{CMDLINE}{halt}");
     let public = key.public_key_pem()?.into_bytes();
     let mut sections: Vec<(&str, Vec<u8>)> = vec![
@@ -59,9 +59,9 @@ pub fn uki(kind: Kind, schematic: &Schematic, extensions: &[(&str, &str)], key: 
         (".pcrsig", Vec::new()),
     ];
     let wiping = match kind {
-        Kind::Uki => None,
-        Kind::Iso => Some(("ID=reset\nTITLE=Reset system disk", "system")),
-        Kind::Installer => Some(("ID=reset-maintenance\nTITLE=Reset to maintenance mode", "system:EPHEMERAL,STATE")),
+        UkiKind::Uki => None,
+        UkiKind::Iso => Some(("ID=reset\nTITLE=Reset system disk", "system")),
+        UkiKind::Installer => Some(("ID=reset-maintenance\nTITLE=Reset to maintenance mode", "system:EPHEMERAL,STATE")),
     };
     if let Some((profile, what)) = wiping {
         sections.push((".profile", profile.into()));

@@ -10,7 +10,7 @@ mod siglist;
 
 pub use revocation::Dbx;
 pub use sbat::Sbat;
-pub use siglist::{Entry, TbsHash, parse as parse_signature_lists, parse_auth};
+pub use siglist::{SignatureListEntry, TbsHash, parse as parse_signature_lists, parse_auth};
 
 use crate::authenticode::Certificate;
 use crate::efivars::{EfiVars, GLOBAL, SECURITY_DATABASE, SHIM};
@@ -26,7 +26,7 @@ const MAX_CERTIFICATES: usize = 64;
 
 /// Where an anchor comes from, in the order of preference.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub enum AnchorOrigin {
     /// A file the user named with `--cert`.
     CertFile(PathBuf),
     /// The firmware's db.
@@ -39,7 +39,7 @@ pub enum Origin {
     Factory(String),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for AnchorOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CertFile(path) => write!(f, "--cert {}", path.display()),
@@ -55,7 +55,7 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchor {
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: AnchorOrigin,
     /// The certificate.
     pub certificate: Certificate,
 }
@@ -72,7 +72,7 @@ impl Anchor {
             parse_certificates(&bytes)
         };
         let certificates = read().while_doing(|| format!("reading the certificate {}", path.display()))?;
-        Ok(Self::all(&Origin::CertFile(path.to_owned()), certificates))
+        Ok(Self::all(&AnchorOrigin::CertFile(path.to_owned()), certificates))
     }
 
     /// The certificates in a `db.auth` file as anchors.
@@ -80,12 +80,12 @@ impl Anchor {
     /// # Errors
     /// [`crate::Kind::Rejected`] when the file breaks its format.
     pub fn from_db_auth(bytes: &[u8]) -> Result<Vec<Self>> {
-        Ok(Self::all(&Origin::EspDbAuth, certificates(&parse_auth(bytes)?)))
+        Ok(Self::all(&AnchorOrigin::EspDbAuth, certificates(&parse_auth(bytes)?)))
     }
 
     /// The same origin for several certificates.
     #[must_use]
-    pub fn all(origin: &Origin, certificates: Vec<Certificate>) -> Vec<Self> {
+    pub fn all(origin: &AnchorOrigin, certificates: Vec<Certificate>) -> Vec<Self> {
         certificates.into_iter().map(|certificate| Self { origin: origin.clone(), certificate }).collect()
     }
 }
@@ -125,8 +125,11 @@ pub fn parse_certificates(bytes: &[u8]) -> Result<Vec<Certificate>> {
 
 /// The certificates among the entries of signature lists.
 #[must_use]
-pub fn certificates(entries: &[Entry]) -> Vec<Certificate> {
-    entries.iter().filter_map(|e| if let Entry::Certificate(c) = e { Some((**c).clone()) } else { None }).collect()
+pub fn certificates(entries: &[SignatureListEntry]) -> Vec<Certificate> {
+    entries
+        .iter()
+        .filter_map(|e| if let SignatureListEntry::Certificate(c) = e { Some((**c).clone()) } else { None })
+        .collect()
 }
 
 /// What the firmware says about Secure Boot.
@@ -152,7 +155,7 @@ impl Firmware {
     /// # Errors
     /// A variable that exists and cannot be read or parsed.
     pub fn read(vars: &EfiVars) -> Result<Self> {
-        let lists = |name: &str| -> Result<Option<Vec<Entry>>> {
+        let lists = |name: &str| -> Result<Option<Vec<SignatureListEntry>>> {
             let Some(variable) = vars.read(name, SECURITY_DATABASE)? else { return Ok(None) };
             siglist::parse(&variable.data).map(Some).while_doing(|| format!("reading the EFI variable {name}"))
         };
@@ -164,7 +167,7 @@ impl Firmware {
             db_images: db
                 .iter()
                 .flatten()
-                .filter_map(|e| if let Entry::ImageSha256(hash) = e { Some(*hash) } else { None })
+                .filter_map(|e| if let SignatureListEntry::ImageSha256(hash) = e { Some(*hash) } else { None })
                 .collect(),
             db: db.as_deref().map(certificates),
             dbx: lists("dbx")?.map(|entries| entries.into_iter().collect()),
@@ -178,7 +181,7 @@ impl Firmware {
     /// The certificates in db as anchors.
     #[must_use]
     pub fn anchors(&self) -> Vec<Anchor> {
-        Anchor::all(&Origin::FirmwareDb, self.db.clone().unwrap_or_default())
+        Anchor::all(&AnchorOrigin::FirmwareDb, self.db.clone().unwrap_or_default())
     }
 }
 

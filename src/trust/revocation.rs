@@ -1,7 +1,7 @@
 //! The firmware's list of what may not start.
 
-use super::siglist::{Entry, TbsHash};
-use crate::authenticode::{Certificate, ImageDigest, Outcome};
+use super::siglist::{SignatureListEntry, TbsHash};
+use crate::authenticode::{Certificate, ImageDigest, SignatureOutcome};
 
 /// dbx, sorted by type.
 #[derive(Debug, Clone, Default)]
@@ -16,15 +16,15 @@ pub struct Dbx {
     pub not_looked_at: usize,
 }
 
-impl FromIterator<Entry> for Dbx {
-    fn from_iter<T: IntoIterator<Item = Entry>>(entries: T) -> Self {
+impl FromIterator<SignatureListEntry> for Dbx {
+    fn from_iter<T: IntoIterator<Item = SignatureListEntry>>(entries: T) -> Self {
         let mut dbx = Self::default();
         for entry in entries {
             match entry {
-                Entry::ImageSha256(hash) => dbx.images.push(hash),
-                Entry::Certificate(certificate) => dbx.certificates.push(*certificate),
-                Entry::Tbs(hash) => dbx.tbs_hashes.push(hash),
-                Entry::Other(_) => dbx.not_looked_at += 1,
+                SignatureListEntry::ImageSha256(hash) => dbx.images.push(hash),
+                SignatureListEntry::Certificate(certificate) => dbx.certificates.push(*certificate),
+                SignatureListEntry::Tbs(hash) => dbx.tbs_hashes.push(hash),
+                SignatureListEntry::Other(_) => dbx.not_looked_at += 1,
             }
         }
         dbx
@@ -47,7 +47,7 @@ impl Dbx {
     /// Why firmware would refuse the image, one sentence per reason. Firmware refuses as soon as one of several
     /// signatures is revoked, and looks at every certificate of the chain.
     #[must_use]
-    pub fn reasons(&self, digest: &ImageDigest, signatures: &[Outcome]) -> Vec<String> {
+    pub fn reasons(&self, digest: &ImageDigest, signatures: &[SignatureOutcome]) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.images.contains(&digest.sha256) || digest.unpadded.is_some_and(|d| self.images.contains(&d)) {
             reasons.push(format!("the image itself ({}) is in dbx", hex::encode(digest.sha256)));

@@ -22,7 +22,7 @@ const MAX_ENTRIES: usize = 65_536;
 
 /// One entry of a signature list, of the types that matter for images signed with SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
+pub enum SignatureListEntry {
     /// A certificate: what it or its descendants signed.
     Certificate(Box<Certificate>),
     /// The Authenticode SHA-256 of one image.
@@ -62,9 +62,9 @@ impl TbsHash {
 /// All entries of the signature lists in `bytes`, which stand one behind the other to the end.
 ///
 /// # Errors
-/// [`crate::Kind::Rejected`] when a list breaks its format. A certificate that cannot be parsed is an [`Entry::Other`]:
+/// [`crate::Kind::Rejected`] when a list breaks its format. A certificate that cannot be parsed is an [`SignatureListEntry::Other`]:
 /// vendors put odd ones into db, and one of them must not hide the rest.
-pub fn parse(bytes: &[u8]) -> Result<Vec<Entry>> {
+pub fn parse(bytes: &[u8]) -> Result<Vec<SignatureListEntry>> {
     let mut entries = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
@@ -98,22 +98,22 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-fn parse_entry(kind: Uuid, data: &[u8]) -> Result<Entry> {
+fn parse_entry(kind: Uuid, data: &[u8]) -> Result<SignatureListEntry> {
     let wrong = || Error::rejected(format!("an entry of {} bytes for type {kind}", data.len()));
     let tbs = |hash_bytes: usize| {
         let (hash, time) = data.split_at_checked(hash_bytes).filter(|(_, t)| t.len() == TIME).ok_or_else(wrong)?;
-        Ok(Entry::Tbs(TbsHash { hash: hash.to_vec(), since: efi_time(time) }))
+        Ok(SignatureListEntry::Tbs(TbsHash { hash: hash.to_vec(), since: efi_time(time) }))
     };
     match kind {
         X509 => Ok(Certificate::from_der(data).map_or_else(
-            |e| Entry::Other(format!("a certificate that cannot be read: {e}")),
-            |certificate| Entry::Certificate(Box::new(certificate)),
+            |e| SignatureListEntry::Other(format!("a certificate that cannot be read: {e}")),
+            |certificate| SignatureListEntry::Certificate(Box::new(certificate)),
         )),
-        SHA256 => Ok(Entry::ImageSha256(data.try_into().map_err(|_| wrong())?)),
+        SHA256 => Ok(SignatureListEntry::ImageSha256(data.try_into().map_err(|_| wrong())?)),
         X509_SHA256 => tbs(32),
         X509_SHA384 => tbs(48),
         X509_SHA512 => tbs(64),
-        other => Ok(Entry::Other(other.to_string())),
+        other => Ok(SignatureListEntry::Other(other.to_string())),
     }
 }
 
@@ -123,7 +123,7 @@ fn parse_entry(kind: Uuid, data: &[u8]) -> Result<Entry> {
 ///
 /// # Errors
 /// [`crate::Kind::Rejected`] when it breaks its format.
-pub fn parse_auth(bytes: &[u8]) -> Result<Vec<Entry>> {
+pub fn parse_auth(bytes: &[u8]) -> Result<Vec<SignatureListEntry>> {
     let bad = |why: String| Error::malformed("authenticated variable update", 0, why);
     let Some((header, _)) = bytes.split_first_chunk::<40>() else {
         return Err(bad(format!("{} bytes", bytes.len())));
@@ -200,15 +200,15 @@ pub(super) mod tests {
         bytes.extend(list(X509_SHA384, &[&[5; 64]]));
         bytes.extend(list(Uuid::nil(), &[&[6; 20]]));
         let tbs = |hash: &[u8], since: Option<&str>| {
-            Entry::Tbs(TbsHash { hash: hash.to_vec(), since: since.map(str::to_owned) })
+            SignatureListEntry::Tbs(TbsHash { hash: hash.to_vec(), since: since.map(str::to_owned) })
         };
         let expected = [
-            Entry::ImageSha256([1; 32]),
-            Entry::ImageSha256([2; 32]),
+            SignatureListEntry::ImageSha256([1; 32]),
+            SignatureListEntry::ImageSha256([2; 32]),
             tbs(&[3; 32], None),
             tbs(&[4; 32], Some("2024-05-06T07:08:09Z")),
             tbs(&[5; 48], Some("1285-05-05T05:05:05Z")),
-            Entry::Other(Uuid::nil().to_string()),
+            SignatureListEntry::Other(Uuid::nil().to_string()),
         ];
         assert_eq!(parse(&bytes).unwrap(), expected);
         assert_eq!(parse(&[]).unwrap(), []);
@@ -222,7 +222,7 @@ pub(super) mod tests {
         auth.extend(PKCS7.to_bytes_le());
         auth.extend([0xAA; 100]);
         auth.extend(hashes(&[&[7; 32]]));
-        assert_eq!(parse_auth(&auth).unwrap(), [Entry::ImageSha256([7; 32])]);
+        assert_eq!(parse_auth(&auth).unwrap(), [SignatureListEntry::ImageSha256([7; 32])]);
         for at in [16, 20, 22, 24] {
             let mut bad = auth.clone();
             bad[at] ^= 0x40;
@@ -247,7 +247,7 @@ pub(super) mod tests {
             damage(&mut bytes);
             assert!(parse(&bytes).is_err(), "{what}");
         }
-        assert!(matches!(&parse(&list(X509, &[&[0; 40]])).unwrap()[..], [Entry::Other(_)]));
+        assert!(matches!(&parse(&list(X509, &[&[0; 40]])).unwrap()[..], [SignatureListEntry::Other(_)]));
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! Everything a UKI says, in one pass over its bytes.
 
-use super::extensions::{Extensions, Schematic};
+use super::extensions::{Extensions, SchematicLayer};
 use super::facts::Facts;
 use super::initrd::{Initrd, Members};
 use super::sinks::{InitrdSink, Sha256Sink};
@@ -28,7 +28,7 @@ pub struct Uki {
 impl Uki {
     /// The schematic it says it was built from.
     #[must_use]
-    pub fn schematic(&self) -> Option<&Schematic> {
+    pub fn schematic(&self) -> Option<&SchematicLayer> {
         self.extensions.as_ref().ok()?.as_ref()?.schematic.as_ref()
     }
 

@@ -30,7 +30,7 @@ pub struct Extension {
 
 /// The schematic an image was built from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Schematic {
+pub struct SchematicLayer {
     /// What the image claims: 64 lower-case hex digits.
     pub id: String,
     /// The canonical YAML.
@@ -41,7 +41,7 @@ pub struct Schematic {
     pub image: String,
 }
 
-impl Schematic {
+impl SchematicLayer {
     /// Whether the ID is the hash of the YAML; `None` when the layer does not hold the YAML.
     #[must_use]
     pub fn id_matches(&self) -> Option<bool> {
@@ -55,7 +55,7 @@ pub struct Extensions {
     /// The system extensions, in the order they are layered.
     pub extensions: Vec<Extension>,
     /// The schematic; images that no factory built have none.
-    pub schematic: Option<Schematic>,
+    pub schematic: Option<SchematicLayer>,
     /// The squashfs file with the kernel module index, when extensions brought modules.
     pub modules_image: Option<String>,
     /// The kernel version that these modules are for.
@@ -82,7 +82,7 @@ impl Extensions {
             match m.name.as_str() {
                 "schematic" => {
                     let yaml_sha256 = hex::encode(Sha256::digest(&m.extra_info));
-                    let schematic = Schematic { id: m.version, yaml: m.extra_info, yaml_sha256, image };
+                    let schematic = SchematicLayer { id: m.version, yaml: m.extra_info, yaml_sha256, image };
                     if found.schematic.replace(schematic).is_some() {
                         return Err(bad(
                             "two schematic layers: it does not say which one the image was built from".into()

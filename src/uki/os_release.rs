@@ -6,23 +6,23 @@
 
 /// The line rules that differ between files and between versions of systemd-boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
+pub struct LineRules {
     /// Bytes that end a key; all that follow each other are skipped.
     pub separators: &'static [u8],
     /// Whether a pair of single quotes around a value is removed as well: since 257.13.
     pub single_quotes: bool,
 }
 
-impl Rules {
+impl LineRules {
     /// os-release and `.profile` as systemd-boot 257.13 and later read them.
     pub const OS_RELEASE: Self = Self { separators: b"=", single_quotes: true };
     /// `loader.conf` and Type #1 entries.
     pub const LOADER_CONF: Self = Self { separators: b" \t", single_quotes: true };
 }
 
-/// The keys and values of os-release text, in order; see [`Rules::OS_RELEASE`].
+/// The keys and values of os-release text, in order; see [`LineRules::OS_RELEASE`].
 pub fn lines(text: &[u8]) -> impl Iterator<Item = (String, String)> + '_ {
-    lines_by(text, Rules::OS_RELEASE)
+    lines_by(text, LineRules::OS_RELEASE)
 }
 
 /// The keys and values of `text`, in order, duplicates included (the last one counts).
@@ -30,7 +30,7 @@ pub fn lines(text: &[u8]) -> impl Iterator<Item = (String, String)> + '_ {
 /// Lines end at `\n` or `\r`. Spaces and tabs around a line are dropped; empty lines, lines that begin with `#` and
 /// lines without separator are skipped. There are no escapes and no comments after a value. The text ends at the first
 /// NUL. What is no UTF-8, or not in the Basic Multilingual Plane, is left out.
-pub fn lines_by(text: &[u8], rules: Rules) -> impl Iterator<Item = (String, String)> + '_ {
+pub fn lines_by(text: &[u8], rules: LineRules) -> impl Iterator<Item = (String, String)> + '_ {
     let end = text.iter().position(|b| *b == 0).unwrap_or(text.len());
     text[..end].split(|b| matches!(b, b'\n' | b'\r')).filter_map(move |line| {
         let line = trim(line);
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parse(text: &[u8], rules: Rules) -> Vec<(String, String)> {
+    fn parse(text: &[u8], rules: LineRules) -> Vec<(String, String)> {
         lines_by(text, rules).collect()
     }
 
@@ -177,11 +177,11 @@ mod tests {
             ("", None),
         ] {
             let expected: Vec<_> = expected.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-            assert_eq!(parse(line.as_bytes(), Rules::OS_RELEASE), expected, "{line:?}");
+            assert_eq!(parse(line.as_bytes(), LineRules::OS_RELEASE), expected, "{line:?}");
         }
-        let old = Rules { single_quotes: false, ..Rules::OS_RELEASE };
+        let old = LineRules { single_quotes: false, ..LineRules::OS_RELEASE };
         assert_eq!(parse(b"A='x'", old), [("A".into(), "'x'".into())]);
-        assert_eq!(parse(b"timeout \t 10", Rules::LOADER_CONF), [("timeout".into(), "10".into())]);
+        assert_eq!(parse(b"timeout \t 10", LineRules::LOADER_CONF), [("timeout".into(), "10".into())]);
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
         #[test]
         fn any_bytes_will_do(text in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = OsRelease::parse(&text);
-            let _ = parse(&text, Rules::LOADER_CONF);
+            let _ = parse(&text, LineRules::LOADER_CONF);
         }
     }
 }

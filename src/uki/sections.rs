@@ -15,14 +15,14 @@ const MANY_SECTIONS: usize = 25;
 
 /// Something about the section table that is not as it has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct SectionProblem {
     /// Whether the image must not be booted because of it; else it is only unusual.
     pub fatal: bool,
     /// What is wrong, with names and places.
     pub message: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for SectionProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
@@ -31,9 +31,9 @@ impl fmt::Display for Problem {
 /// Checks the section table of a UKI: the sections it must have, none twice in a range, none overlapping another in the
 /// file or in memory. ([`Head::read`] has made sure that none leaves the file.)
 #[must_use]
-pub fn check_layout(head: &Head) -> Vec<Problem> {
+pub fn check_layout(head: &Head) -> Vec<SectionProblem> {
     let mut problems = Vec::new();
-    let mut add = |fatal, message| problems.push(Problem { fatal, message });
+    let mut add = |fatal, message| problems.push(SectionProblem { fatal, message });
     let profiles = Profiles::of(&head.sections);
 
     for name in [".linux", ".osrel"] {

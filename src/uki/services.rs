@@ -9,7 +9,7 @@
 //! files it is at the end, with many at the beginning. Where that fails, it is said.
 
 use super::os_release::OsRelease;
-use super::squashfs::{Bytes, Fault, Squashfs};
+use super::squashfs::{Bytes, Squashfs, SquashfsError};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ impl Collector {
     /// An image of so many bytes begins.
     pub(super) fn begin(&mut self, name: &str, bytes: u64, look: Look) {
         let buffers = self.image.take().unwrap_or_default();
-        self.image = Some(buffers.again(bytes));
+        self.image = Some(buffers.reset_for(bytes));
         name.clone_into(&mut self.name);
         self.look = look;
     }
@@ -102,9 +102,9 @@ fn services(image: &Kept, look: Look, budget: &mut u32) -> Services {
             return Services { version, ..Services::default() };
         }
         Ok(files) => files,
-        Err(Fault::Unread(_)) if look == Look::Root => return Services::default(),
-        Err(Fault::Unread(why)) => return Services { unread: Some(why), ..Services::default() },
-        Err(Fault::Damaged(why)) => return Services { damaged: Some(why), ..Services::default() },
+        Err(SquashfsError::Unread(_)) if look == Look::Root => return Services::default(),
+        Err(SquashfsError::Unread(why)) => return Services { unread: Some(why), ..Services::default() },
+        Err(SquashfsError::Damaged(why)) => return Services { damaged: Some(why), ..Services::default() },
     };
     let mut found = Services::default();
     for (name, content) in files {
@@ -118,7 +118,7 @@ fn services(image: &Kept, look: Look, budget: &mut u32) -> Services {
 }
 
 /// The os-release of a root file system; in one of the two places it is a link to the other.
-fn os_release(fs: &mut Squashfs<'_, Kept>) -> Result<Vec<(String, Vec<u8>)>, Fault> {
+fn os_release(fs: &mut Squashfs<'_, Kept>) -> Result<Vec<(String, Vec<u8>)>, SquashfsError> {
     for folder in [&["etc"][..], &["usr", "lib"]] {
         let mut files = fs.read_dir(folder, "os-release", MAX_FILES, MAX_BYTES)?;
         files.retain(|(name, _)| name == "os-release");
@@ -165,7 +165,7 @@ struct Kept {
 
 impl Kept {
     /// For the next image, with the memory of the last.
-    fn again(mut self, bytes: u64) -> Self {
+    fn reset_for(mut self, bytes: u64) -> Self {
         self.head.clear();
         self.tail.clear();
         self.bytes = bytes;
@@ -227,11 +227,11 @@ mod tests {
         let image: Vec<u8> = (0..BYTES as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         for piece in [77_777, BYTES] {
             // A shorter image before it leaves nothing behind.
-            let mut kept = Kept::default().again(10);
+            let mut kept = Kept::default().reset_for(10);
             kept.push(&[1; 10]);
             assert_eq!(kept.bytes(0, 10), Some(&[1; 10][..]));
             assert_eq!(kept.bytes(1, 10), None);
-            let mut kept = kept.again(BYTES as u64);
+            let mut kept = kept.reset_for(BYTES as u64);
             image.chunks(piece).for_each(|part| kept.push(part));
             assert_eq!(kept.head.len() + kept.tail.len(), (HEAD + TAIL) as usize);
             for (at, len) in [(0, 96), (HEAD as usize - 5, 5), (BYTES - TAIL as usize, 5), (BYTES - 5, 5)] {

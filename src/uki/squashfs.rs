@@ -33,7 +33,7 @@ pub(super) trait Bytes {
 
 /// Why something of an image could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum SquashfsError {
     /// The image is cut, points outside itself or breaks its format in another way: Linux does not mount it, or cannot read
     /// it.
     Damaged(String),
@@ -41,14 +41,14 @@ pub(super) enum Fault {
     Unread(String),
 }
 
-type Result<T> = std::result::Result<T, Fault>;
+type Result<T> = std::result::Result<T, SquashfsError>;
 
 fn damaged<T>(why: impl Into<String>) -> Result<T> {
-    Err(Fault::Damaged(why.into()))
+    Err(SquashfsError::Damaged(why.into()))
 }
 
 fn unread<T>(why: impl Into<String>) -> Result<T> {
-    Err(Fault::Unread(why.into()))
+    Err(SquashfsError::Unread(why.into()))
 }
 
 /// How blocks are compressed.
@@ -93,7 +93,7 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
     /// be unpacked, and is counted down.
     ///
     /// # Errors
-    /// [`Fault::Damaged`] when Linux would not mount it; [`Fault::Unread`] when this reader cannot.
+    /// [`SquashfsError::Damaged`] when Linux would not mount it; [`SquashfsError::Unread`] when this reader cannot.
     pub(super) fn open(source: &'a B, budget: &'a mut u32) -> Result<Self> {
         let Some(head) = source.bytes(0, SUPERBLOCK) else { return damaged("it is too short for a squashfs image") };
         if head[..4] != *b"hsqs" {
@@ -177,7 +177,7 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
     /// None when there is no such directory.
     ///
     /// # Errors
-    /// [`Fault::Damaged`] when the image is malformed; [`Fault::Unread`] when there are more or larger files, or when what is
+    /// [`SquashfsError::Damaged`] when the image is malformed; [`SquashfsError::Unread`] when there are more or larger files, or when what is
     /// needed of it is not at hand.
     pub(super) fn read_dir(
         &mut self,
@@ -347,7 +347,7 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
             return damaged(format!("it points outside itself: to byte {at} of {}", self.used));
         }
         let not_kept =
-            || Fault::Unread(format!("it is too large to keep as it flies by, and byte {at} of it is needed"));
+            || SquashfsError::Unread(format!("it is too large to keep as it flies by, and byte {at} of it is needed"));
         self.source.bytes(at, len).ok_or_else(not_kept)
     }
 
@@ -360,7 +360,7 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
         if plain {
             return Ok(raw.to_vec());
         }
-        let bad = |e: std::io::Error| Fault::Damaged(format!("the block at byte {at}: {e}"));
+        let bad = |e: std::io::Error| SquashfsError::Damaged(format!("the block at byte {at}: {e}"));
         let mut out = Vec::new();
         let limit = limit as u64;
         match self.coding {
@@ -423,8 +423,8 @@ impl Cursor {
     }
 }
 
-fn short() -> Fault {
-    Fault::Damaged("a record points out of its block".into())
+fn short() -> SquashfsError {
+    SquashfsError::Damaged("a record points out of its block".into())
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

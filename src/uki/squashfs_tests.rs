@@ -136,9 +136,11 @@ fn folders_that_are_not_there_are_empty_and_limits_hold() {
     // A file where a folder should be.
     assert_eq!(fs.read_dir(&["usr", "local", "etc", "containers", "tailscale.yaml"], "", 4, 4096).unwrap(), []);
     for (files, bytes, why) in [(0, 4096, "1 files in usr/local/etc/containers"), (4, 3, "a file of 49 bytes")] {
-        assert_eq!(fs.read_dir(&FOLDER, ".yaml", files, bytes), Err(Fault::Unread(why.to_owned())));
+        assert_eq!(fs.read_dir(&FOLDER, ".yaml", files, bytes), Err(SquashfsError::Unread(why.to_owned())));
     }
-    assert!(matches!(read(&image, &mut 3), Err(Fault::Unread(why)) if why.starts_with("more blocks to unpack")));
+    assert!(
+        matches!(read(&image, &mut 3), Err(SquashfsError::Unread(why)) if why.starts_with("more blocks to unpack"))
+    );
 }
 
 #[test]
@@ -149,9 +151,9 @@ fn what_is_no_image_is_named() {
         bad[at] = byte;
         read(&bad, &mut 100).unwrap_err()
     };
-    let damaged = |why: &str| Fault::Damaged(why.to_owned());
+    let damaged = |why: &str| SquashfsError::Damaged(why.to_owned());
     assert_eq!(with(0, 0), damaged("it is no squashfs image"));
-    assert_eq!(with(20, 3), Fault::Unread("it is packed with lzo, which is not unpacked here".into()));
+    assert_eq!(with(20, 3), SquashfsError::Unread("it is packed with lzo, which is not unpacked here".into()));
     assert_eq!(with(20, 7), damaged("it is packed in a way of number 7, which does not exist"));
     assert_eq!(with(28, 3), damaged("it is of squashfs version 3.0, and Linux mounts 4.0"));
     assert_eq!(with(13, 0x11), damaged("its squashfs blocks have 4352 bytes (2^12)"));
@@ -169,7 +171,7 @@ fn an_image_that_is_cut_or_points_outside_itself_is_damaged() {
     for end in 0..good.len() {
         let cut = read(&good[..end].to_vec(), &mut 100).unwrap_err();
         assert!(
-            matches!(&cut, Fault::Damaged(why) if why.contains("is cut") || why.contains("too short")),
+            matches!(&cut, SquashfsError::Damaged(why) if why.contains("is cut") || why.contains("too short")),
             "{end}: {cut:?}"
         );
     }
@@ -181,14 +183,14 @@ fn an_image_that_is_cut_or_points_outside_itself_is_damaged() {
             let mut bad = padded.clone();
             bad[field..field + 8].copy_from_slice(&place.to_le_bytes());
             let fault = read(&bad, &mut 100).unwrap_err();
-            assert!(matches!(fault, Fault::Damaged(_)), "{field} {place}: {fault:?}");
+            assert!(matches!(fault, SquashfsError::Damaged(_)), "{field} {place}: {fault:?}");
         }
     }
     // What an inode points to.
     let mut bad = image(Coding::Zstd, &[9; 3000], false);
     let used = bad.len() as u64;
     bad[40..48].copy_from_slice(&97u64.to_le_bytes());
-    assert!(matches!(read(&bad, &mut 100), Err(Fault::Damaged(_))), "{used}");
+    assert!(matches!(read(&bad, &mut 100), Err(SquashfsError::Damaged(_))), "{used}");
 }
 
 #[test]

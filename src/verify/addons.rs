@@ -5,7 +5,7 @@
 //! stub starts without it.
 
 use super::signature::Signed;
-use super::{Addon, Check, CheckId, Companion, Facts, InstalledFacts, Policy, Status};
+use super::{Addon, Check, CheckId, CheckStatus, CompanionFacts, ImageFacts, InstalledFacts, Policy};
 use crate::uki::{CompanionKind, Host, additions, cmdline};
 
 /// What comes of the companions of an image.
@@ -35,14 +35,18 @@ fn joined(own: &str, lines: &[(String, String)]) -> String {
     all.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn judge(facts: &Facts, policy: &Policy) -> Added {
+pub(super) fn judge(facts: &ImageFacts, policy: &Policy) -> Added {
     let installed = policy.installed.as_ref();
     let installed_lines = installed.map(|i| lines(&i.companions, &i.host, policy)).unwrap_or_default();
     let check = |status, detail: String| Check::new(CheckId::Addons, status, detail);
     let companions = match &facts.companions {
         Ok(companions) => companions,
         Err(why) => {
-            return Added { check: check(Status::Skip, why.clone()), lines: Vec::new(), installed: installed_lines };
+            return Added {
+                check: check(CheckStatus::Skip, why.clone()),
+                lines: Vec::new(),
+                installed: installed_lines,
+            };
         }
     };
     let lines = lines(companions, &facts.host, policy);
@@ -66,7 +70,7 @@ struct Findings {
 }
 
 impl Findings {
-    fn look(&mut self, companion: &Companion, facts: &Facts, policy: &Policy) {
+    fn look(&mut self, companion: &CompanionFacts, facts: &ImageFacts, policy: &Policy) {
         let path = &companion.path;
         let Some(addon) = &companion.addon else {
             return self.unverified.push(format!("{path} ({})", companion.kind));
@@ -79,7 +83,7 @@ impl Findings {
         let what = adds(addon);
         let revoked = signed.revocation();
         match signed.in_short() {
-            Ok(_) if revoked.status == Status::Fail => {
+            Ok(_) if revoked.status == CheckStatus::Fail => {
                 self.untrusted.push(format!("{path} adds {what}, and is revoked."));
             }
             Ok(by) => self.good.push(format!("{path} adds {what}, {by}.")),
@@ -92,7 +96,7 @@ impl Findings {
     fn losses(
         &mut self,
         installed: Option<&InstalledFacts>,
-        companions: &[Companion],
+        companions: &[CompanionFacts],
         host: &Host,
         line: &str,
         policy: &Policy,
@@ -121,11 +125,11 @@ impl Findings {
     fn check(self, policy: &Policy) -> Check {
         let untrusted_fails = !self.untrusted.is_empty() && !policy.allow_untrusted && !policy.way_back;
         let status = if untrusted_fails || !self.lost.is_empty() && !policy.way_back {
-            Status::Fail
+            CheckStatus::Fail
         } else if [&self.untrusted, &self.lost, &self.notes, &self.unverified].iter().any(|list| !list.is_empty()) {
-            Status::Warn
+            CheckStatus::Warn
         } else {
-            Status::Pass
+            CheckStatus::Pass
         };
         let mut all = [self.lost, self.untrusted].concat();
         if untrusted_fails {
@@ -160,9 +164,9 @@ fn taken<'a>(content: &'a Result<Addon, String>, host: &Host, policy: &Policy) -
 }
 
 /// What the addons that are taken add to the command line.
-fn lines(companions: &[Companion], host: &Host, policy: &Policy) -> Vec<(String, String)> {
+fn lines(companions: &[CompanionFacts], host: &Host, policy: &Policy) -> Vec<(String, String)> {
     let addons = companions.iter().filter(|c| c.kind == CompanionKind::Addon);
-    let line = |c: &Companion| {
+    let line = |c: &CompanionFacts| {
         let line = taken(c.addon.as_ref()?, host, policy).ok()?.says.cmdline()?.to_owned();
         Some((c.path.clone(), line))
     };

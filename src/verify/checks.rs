@@ -1,7 +1,7 @@
 //! The checks that are about contents: is it what was asked for, will it boot, will disks unlock.
 
 use super::addons::Added;
-use super::{Check, CheckId, Facts, Initrd, Policy, ProfilePcr, Status};
+use super::{Check, CheckId, CheckStatus, ImageFacts, InitrdFacts, Policy, ProfilePcr};
 use crate::pcr::{PcrSignature, key_fingerprint};
 use crate::uki::Family;
 use std::collections::BTreeSet;
@@ -11,28 +11,32 @@ const WIPE: &str = "talos.experimental.wipe";
 /// Talos' root file system in the initrd.
 const ROOT_FS: &str = "rootfs.sqsh";
 
-pub(super) fn pe(facts: &Facts) -> Check {
+pub(super) fn pe(facts: &ImageFacts) -> Check {
     problems(CheckId::Pe, &facts.pe_problems, "A PE32+ image that systemd-boot starts.")
 }
 
-pub(super) fn sections(facts: &Facts) -> Check {
+pub(super) fn sections(facts: &ImageFacts) -> Check {
     if facts.section_problems.is_empty() && !facts.section_warnings.is_empty() {
-        return Check::new(CheckId::Sections, Status::Warn, format!("{}.", facts.section_warnings.join("; ")));
+        return Check::new(CheckId::Sections, CheckStatus::Warn, format!("{}.", facts.section_warnings.join("; ")));
     }
     problems(CheckId::Sections, &facts.section_problems, "Every section that a UKI needs is there.")
 }
 
 fn problems(id: CheckId, problems: &[String], good: &str) -> Check {
     if problems.is_empty() {
-        return Check::new(id, Status::Pass, good);
+        return Check::new(id, CheckStatus::Pass, good);
     }
-    Check::new(id, Status::Fail, format!("{}. The image is damaged or no UKI: fetch it again.", problems.join("; ")))
+    Check::new(
+        id,
+        CheckStatus::Fail,
+        format!("{}. The image is damaged or no UKI: fetch it again.", problems.join("; ")),
+    )
 }
 
-pub(super) fn arch(facts: &Facts, policy: &Policy) -> Check {
+pub(super) fn arch(facts: &ImageFacts, policy: &Policy) -> Check {
     let id = CheckId::Arch;
     let Some(arch) = facts.arch else {
-        return Check::new(id, Status::Fail, "The image is for neither arm64 nor amd64.");
+        return Check::new(id, CheckStatus::Fail, "The image is for neither arm64 nor amd64.");
     };
     let installed = policy.installed.as_ref().and_then(|i| i.arch);
     for (wanted, by) in [(policy.arch, "was asked for"), (installed, "is installed")] {
@@ -40,56 +44,56 @@ pub(super) fn arch(facts: &Facts, policy: &Policy) -> Check {
             && wanted != arch
         {
             let detail = format!("The image is for {arch}, and {wanted} {by}. Fetch the one for {wanted}.");
-            return Check::new(id, Status::Fail, detail);
+            return Check::new(id, CheckStatus::Fail, detail);
         }
     }
     if policy.arch.or(installed).is_none() {
         let detail = format!("The image is for {arch}; --arch would compare that with what is wanted.");
-        return Check::new(id, Status::Skip, detail);
+        return Check::new(id, CheckStatus::Skip, detail);
     }
-    Check::new(id, Status::Pass, format!("The image is for {arch}, as wanted."))
+    Check::new(id, CheckStatus::Pass, format!("The image is for {arch}, as wanted."))
 }
 
-pub(super) fn version(facts: &Facts, policy: &Policy) -> Check {
+pub(super) fn version(facts: &ImageFacts, policy: &Policy) -> Check {
     let id = CheckId::Version;
     if !facts.contradictions.is_empty() {
         return Check::new(
             id,
-            Status::Fail,
+            CheckStatus::Fail,
             format!("The image contradicts itself: {}.", facts.contradictions.join("; ")),
         );
     }
     let plain = |v: &str| v.strip_prefix('v').unwrap_or(v).to_owned();
     match (&facts.version, &policy.version) {
         (None, Some(wanted)) => {
-            Check::new(id, Status::Fail, format!("The image states no version, and {wanted} was asked for."))
+            Check::new(id, CheckStatus::Fail, format!("The image states no version, and {wanted} was asked for."))
         }
-        (None, None) => Check::new(id, Status::Skip, "The image states no version, and none was asked for."),
+        (None, None) => Check::new(id, CheckStatus::Skip, "The image states no version, and none was asked for."),
         (Some(version), None) if facts.family == Family::Talos => {
             let detail = format!("The image is {version}; --talos would compare that with what is wanted.");
-            Check::new(id, Status::Skip, detail)
+            Check::new(id, CheckStatus::Skip, detail)
         }
         (Some(version), None) => {
-            Check::new(id, Status::Skip, format!("The image is {version}, and none was asked for."))
+            Check::new(id, CheckStatus::Skip, format!("The image is {version}, and none was asked for."))
         }
         (Some(version), Some(wanted)) if plain(version) == plain(wanted) => {
-            Check::new(id, Status::Pass, format!("The image is {version}, as asked for."))
+            Check::new(id, CheckStatus::Pass, format!("The image is {version}, as asked for."))
         }
         (Some(version), Some(wanted)) => {
-            Check::new(id, Status::Fail, format!("The image is {version}, and {wanted} was asked for."))
+            Check::new(id, CheckStatus::Fail, format!("The image is {version}, and {wanted} was asked for."))
         }
     }
 }
 
-pub(super) fn pcr_signature(facts: &Facts, policy: &Policy) -> Check {
+pub(super) fn pcr_signature(facts: &ImageFacts, policy: &Policy) -> Check {
     let id = CheckId::PcrSignature;
     if facts.pcrpkey.is_none() && facts.profiles.iter().all(|p| p.pcr == ProfilePcr::Missing) {
         let detail = "The image has no PCR key and no PCR signature: disks that are sealed to a TPM under a signed policy \
                       cannot be unlocked with it.";
-        return Check::new(id, Status::Skip, detail);
+        return Check::new(id, CheckStatus::Skip, detail);
     }
     let Some(default) = facts.profiles.first() else {
-        return Check::new(id, Status::Fail, "Wrong: there is no profile to measure.");
+        return Check::new(id, CheckStatus::Fail, "Wrong: there is no profile to measure.");
     };
     let (status, mut detail) = default_profile(facts, default, policy);
     // Nobody unlocks disks in a profile that wipes them, so the board still boots.
@@ -99,15 +103,15 @@ pub(super) fn pcr_signature(facts: &Facts, policy: &Policy) -> Check {
         return Check::new(id, status, detail);
     }
     let others = others.join("; ");
-    if status == Status::Pass {
-        return Check::new(id, Status::Warn, format!("The profile that boots by default is right, but {others}."));
+    if status == CheckStatus::Pass {
+        return Check::new(id, CheckStatus::Warn, format!("The profile that boots by default is right, but {others}."));
     }
     detail.push_str(&format!(" And {others}."));
     Check::new(id, status, detail)
 }
 
 /// The profile that boots when nobody chooses.
-fn default_profile(facts: &Facts, profile: &super::Profile, policy: &Policy) -> (Status, String) {
+fn default_profile(facts: &ImageFacts, profile: &super::ProfileFacts, policy: &Policy) -> (CheckStatus, String) {
     const LOCKED: &str = "A TPM would not release the keys of disks that are sealed to signed policies";
     let n = facts.profiles.len();
     let signature = match &profile.pcr {
@@ -115,13 +119,16 @@ fn default_profile(facts: &Facts, profile: &super::Profile, policy: &Policy) -> 
             let missing = "The image has a PCR key (.pcrpkey) and no PCR signature (.pcrsig).";
             let installed = policy.installed.as_ref().is_some_and(|i| i.pcrsig);
             return match (policy.require_pcr_key, installed) {
-                (_, true) => (Status::Fail, format!("{missing} The installed UKI has one. {LOCKED}.")),
-                (true, false) => (Status::Fail, format!("{missing} {LOCKED}, and --require-pcr-key was given.")),
-                (false, false) => (Status::Warn, format!("{missing} {LOCKED}, if the board has such disks.")),
+                (_, true) => (CheckStatus::Fail, format!("{missing} The installed UKI has one. {LOCKED}.")),
+                (true, false) => (CheckStatus::Fail, format!("{missing} {LOCKED}, and --require-pcr-key was given.")),
+                (false, false) => (CheckStatus::Warn, format!("{missing} {LOCKED}, if the board has such disks.")),
             };
         }
         ProfilePcr::Unusable(why) => {
-            return (Status::Fail, format!("Wrong: the PCR signature of profile {}: {why}. {LOCKED}.", name(profile)));
+            return (
+                CheckStatus::Fail,
+                format!("Wrong: the PCR signature of profile {}: {why}. {LOCKED}.", name(profile)),
+            );
         }
         ProfilePcr::Checked(signature) => signature,
     };
@@ -129,16 +136,16 @@ fn default_profile(facts: &Facts, profile: &super::Profile, policy: &Policy) -> 
         // No disk can be sealed to such policies, so an installed image with the same is no reason to refuse this one.
         let why = signature.problem().unwrap_or_default();
         let needed = policy.require_pcr_key || policy.installed.as_ref().is_some_and(|i| i.pcrsig);
-        let status = if needed { Status::Fail } else { Status::Warn };
+        let status = if needed { CheckStatus::Fail } else { CheckStatus::Warn };
         return (status, format!("The PCR signature of profile {}: {why}. {LOCKED}.", name(profile)));
     }
     if let Some(why) = pcr_problem(facts.family, &profile.pcr) {
         let detail =
             format!("Wrong: the PCR signature of profile {}: {why}. {LOCKED}: fetch the image again.", name(profile));
-        return (Status::Fail, detail);
+        return (CheckStatus::Fail, detail);
     }
     if let Some(why) = signature.unjudged() {
-        return (Status::Skip, format!("The signed PCR 11 policy cannot be judged from the image: {why}."));
+        return (CheckStatus::Skip, format!("The signed PCR 11 policy cannot be judged from the image: {why}."));
     }
     let alternatives: BTreeSet<usize> = signature.verified().map(|(_, _, alternative)| alternative).collect();
     let fits = format!(
@@ -146,10 +153,10 @@ fn default_profile(facts: &Facts, profile: &super::Profile, policy: &Policy) -> 
         phases(signature)
     );
     match profile.by_hardware {
-        0 => (Status::Pass, fits),
+        0 => (CheckStatus::Pass, fits),
         1 if alternatives.contains(&1) => {
             let without = if alternatives.contains(&0) { ", and where it takes none" } else { "" };
-            (Status::Pass, format!("{fits} It holds where the board takes the device tree in the image{without}."))
+            (CheckStatus::Pass, format!("{fits} It holds where the board takes the device tree in the image{without}."))
         }
         all => {
             let signed = alternatives.iter().filter(|a| **a > 0).count();
@@ -159,7 +166,7 @@ fn default_profile(facts: &Facts, profile: &super::Profile, policy: &Policy) -> 
                  .efifw) that fits it. Policies that fit the image are signed for {signed} of them, and {none} for a board \
                  that none of them fits."
             );
-            (Status::Skip, detail)
+            (CheckStatus::Skip, detail)
         }
     }
 }
@@ -181,21 +188,21 @@ fn pcr_problem(family: Family, pcr: &ProfilePcr) -> Option<String> {
     }
 }
 
-fn name(profile: &super::Profile) -> String {
+fn name(profile: &super::ProfileFacts) -> String {
     profile.id.as_ref().map_or_else(|| profile.index.to_string(), |id| format!("{} ({id})", profile.index))
 }
 
-pub(super) fn pcr_key(facts: &Facts, policy: &Policy) -> Check {
+pub(super) fn pcr_key(facts: &ImageFacts, policy: &Policy) -> Check {
     let id = CheckId::PcrKey;
     let found = |detail: String| {
         if policy.require_pcr_key {
-            Check::new(id, Status::Fail, detail)
+            Check::new(id, CheckStatus::Fail, detail)
         } else {
-            Check::new(id, Status::Warn, format!("{detail} --require-pcr-key makes this a failure."))
+            Check::new(id, CheckStatus::Warn, format!("{detail} --require-pcr-key makes this a failure."))
         }
     };
     let nothing = |detail: &str| {
-        let status = if policy.require_pcr_key { Status::Fail } else { Status::Skip };
+        let status = if policy.require_pcr_key { CheckStatus::Fail } else { CheckStatus::Skip };
         Check::new(id, status, detail)
     };
     let Some(installed) = &policy.installed else {
@@ -209,7 +216,7 @@ pub(super) fn pcr_key(facts: &Facts, policy: &Policy) -> Check {
         (None, Some(_)) => found(format!("The image has no PCR key, and the installed UKI has one. {sealed}")),
         (Some(new), Some(old)) => match (key_fingerprint(new), key_fingerprint(old)) {
             (Ok(new), Ok(old)) if new == old => {
-                Check::new(id, Status::Pass, format!("The PCR key is the installed one ({new})."))
+                Check::new(id, CheckStatus::Pass, format!("The PCR key is the installed one ({new})."))
             }
             (Ok(new), Ok(old)) => {
                 found(format!("The image's PCR key is {new}, the installed UKI's is {old}. {sealed}"))
@@ -220,50 +227,53 @@ pub(super) fn pcr_key(facts: &Facts, policy: &Policy) -> Check {
     }
 }
 
-pub(super) fn schematic(facts: &Facts, policy: &Policy) -> Check {
+pub(super) fn schematic(facts: &ImageFacts, policy: &Policy) -> Check {
     let id = CheckId::Schematic;
     let Some(schematic) = &facts.schematic else {
         return match &policy.schematic {
             None if facts.family != Family::Talos => {
-                Check::new(id, Status::Skip, "Images of this family are not built from schematics.")
+                Check::new(id, CheckStatus::Skip, "Images of this family are not built from schematics.")
             }
             Some(wanted) => Check::new(
                 id,
-                Status::Fail,
+                CheckStatus::Fail,
                 format!("The image has no schematic layer, and {wanted} was asked for: it is not from that factory."),
             ),
-            None => Check::new(id, Status::Skip, "The image has no schematic layer, and no schematic was asked for."),
+            None => {
+                Check::new(id, CheckStatus::Skip, "The image has no schematic layer, and no schematic was asked for.")
+            }
         };
     };
     let states = &schematic.id;
     if schematic.id_matches == Some(false) {
         let detail = format!("The image states the schematic {states}, but the schematic in it has another hash.");
-        return Check::new(id, Status::Fail, detail);
+        return Check::new(id, CheckStatus::Fail, detail);
     }
     match &policy.schematic {
         Some(wanted) if !wanted.eq_ignore_ascii_case(states) => Check::new(
             id,
-            Status::Fail,
+            CheckStatus::Fail,
             format!("The image was built from the schematic {states}, and {wanted} was asked for."),
         ),
         wanted if schematic.id_matches.is_none() => {
-            let (status, asked) = if wanted.is_some() { (Status::Warn, "asked for, ") } else { (Status::Skip, "") };
+            let (status, asked) =
+                if wanted.is_some() { (CheckStatus::Warn, "asked for, ") } else { (CheckStatus::Skip, "") };
             let detail = format!(
                 "The image says it was built from the schematic {asked}{states}. The schematic itself is not in it, so the \
                  ID cannot be compared with it."
             );
             Check::new(id, status, detail)
         }
-        Some(_) => Check::new(id, Status::Pass, format!("Built from the schematic asked for, {states}.")),
+        Some(_) => Check::new(id, CheckStatus::Pass, format!("Built from the schematic asked for, {states}.")),
         None => Check::new(
             id,
-            Status::Pass,
+            CheckStatus::Pass,
             format!("Built from the schematic {states}; --schematic would compare that with what is wanted."),
         ),
     }
 }
 
-pub(super) fn extensions(facts: &Facts, policy: &Policy) -> Check {
+pub(super) fn extensions(facts: &ImageFacts, policy: &Policy) -> Check {
     let id = CheckId::Extensions;
     let plain = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
     let there: BTreeSet<_> = facts.extensions.iter().map(|e| plain(&e.name)).collect();
@@ -273,7 +283,7 @@ pub(super) fn extensions(facts: &Facts, policy: &Policy) -> Check {
     if !missing.is_empty() {
         let detail =
             format!("Not in the image: {}. It has: {list}. Use a schematic with these extensions.", missing.join(", "));
-        return Check::new(id, Status::Fail, detail);
+        return Check::new(id, CheckStatus::Fail, detail);
     }
     let damaged = facts.damaged_images.iter().filter(|(name, _)| name != ROOT_FS);
     let damaged: Vec<_> = damaged.map(|(name, why)| format!("Linux would not mount {name}: {why}")).collect();
@@ -282,22 +292,26 @@ pub(super) fn extensions(facts: &Facts, policy: &Policy) -> Check {
             "Extensions: {list}. {}. Talos mounts each at every start: fetch the image again.",
             damaged.join("; ")
         );
-        return Check::new(id, Status::Fail, detail);
+        return Check::new(id, CheckStatus::Fail, detail);
     }
     let mut waiting: Vec<_> = facts.waiting_services.iter().map(|name| waits(name)).collect();
     waiting.extend(facts.unread_services.iter().map(|(extension, why)| {
         format!("Whether a service of {extension} waits for an ExtensionServiceConfig could not be found out ({why})")
     }));
     if !waiting.is_empty() {
-        return Check::new(id, Status::Warn, format!("Extensions: {list}. {}.", waiting.join("; ")));
+        return Check::new(id, CheckStatus::Warn, format!("Extensions: {list}. {}.", waiting.join("; ")));
     }
     if policy.required_extensions.is_empty() && facts.family != Family::Talos {
-        return Check::new(id, Status::Skip, "Images of this family have no such extensions, and none was asked for.");
+        return Check::new(
+            id,
+            CheckStatus::Skip,
+            "Images of this family have no such extensions, and none was asked for.",
+        );
     }
     if policy.required_extensions.is_empty() {
-        return Check::new(id, Status::Skip, format!("No extension was asked for. The image has: {list}."));
+        return Check::new(id, CheckStatus::Skip, format!("No extension was asked for. The image has: {list}."));
     }
-    Check::new(id, Status::Pass, format!("Every extension asked for is there: {list}."))
+    Check::new(id, CheckStatus::Pass, format!("Every extension asked for is there: {list}."))
 }
 
 /// What it means that an extension service depends on configuration.
@@ -307,41 +321,45 @@ pub fn waits(service: &str) -> String {
 }
 
 /// The files that a lanzaboote stub starts.
-fn pointed(facts: &Facts) -> Check {
+fn pointed(facts: &ImageFacts) -> Check {
     let id = CheckId::Initrd;
     let files = match &facts.pointed {
         Ok(files) => files,
-        Err(why) => return Check::new(id, Status::Skip, format!("{why}.")),
+        Err(why) => return Check::new(id, CheckStatus::Skip, format!("{why}.")),
     };
     let trouble: Vec<_> = files.iter().filter_map(|f| Some(format!("{} {}", f.path, f.trouble.as_ref()?))).collect();
     if !trouble.is_empty() {
         let detail =
             format!("The stub would not start what it names: {}. Install that file with it.", trouble.join("; "));
-        return Check::new(id, Status::Fail, detail);
+        return Check::new(id, CheckStatus::Fail, detail);
     }
     let names: Vec<_> = files.iter().map(|f| f.path.as_str()).collect();
-    Check::new(id, Status::Pass, format!("On the ESP with the hashes that the stub states: {}.", names.join(", ")))
+    Check::new(id, CheckStatus::Pass, format!("On the ESP with the hashes that the stub states: {}.", names.join(", ")))
 }
 
-pub(super) fn initrd(facts: &Facts) -> Check {
+pub(super) fn initrd(facts: &ImageFacts) -> Check {
     let id = CheckId::Initrd;
     if facts.family == Family::Lanzaboote {
         return pointed(facts);
     }
     let root = facts.damaged_images.iter().find(|(name, _)| name == ROOT_FS);
     match (&facts.initrd, root) {
-        (Initrd::Read(_), Some((name, why))) if facts.family == Family::Talos => {
-            Check::new(id, Status::Fail, format!("Linux would not mount {name}: {why}. Fetch the image again."))
+        (InitrdFacts::Read(_), Some((name, why))) if facts.family == Family::Talos => {
+            Check::new(id, CheckStatus::Fail, format!("Linux would not mount {name}: {why}. Fetch the image again."))
         }
-        (Initrd::Read(what), _) => Check::new(id, Status::Pass, what),
-        (Initrd::Absent, _) if facts.family == Family::Talos => {
-            Check::new(id, Status::Fail, "The image has no initrd, and Talos does not start without one.")
+        (InitrdFacts::Read(what), _) => Check::new(id, CheckStatus::Pass, what),
+        (InitrdFacts::Absent, _) if facts.family == Family::Talos => {
+            Check::new(id, CheckStatus::Fail, "The image has no initrd, and Talos does not start without one.")
         }
-        (Initrd::Absent, _) => Check::new(id, Status::Pass, "The image has no initrd: the kernel does without."),
-        (Initrd::Unread(why), _) => Check::new(id, Status::Skip, format!("The initrd was not read to its end: {why}.")),
-        (Initrd::Bad(why), _) => {
+        (InitrdFacts::Absent, _) => {
+            Check::new(id, CheckStatus::Pass, "The image has no initrd: the kernel does without.")
+        }
+        (InitrdFacts::Unread(why), _) => {
+            Check::new(id, CheckStatus::Skip, format!("The initrd was not read to its end: {why}."))
+        }
+        (InitrdFacts::Bad(why), _) => {
             let detail = format!("The kernel could not unpack the initrd: {why}. Fetch the image again.");
-            Check::new(id, Status::Fail, detail)
+            Check::new(id, CheckStatus::Fail, detail)
         }
     }
 }
@@ -357,7 +375,7 @@ fn parameter<'a>(cmdline: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 /// The halt flag in the image itself, and the ways out.
-fn halts(facts: &Facts, policy: &Policy) -> String {
+fn halts(facts: &ImageFacts, policy: &Policy) -> String {
     let arch = facts.arch.map_or("<arch>", |arch| arch.name());
     let id = policy.schematic_without_halt.as_ref().map(|id| format!(", whose ID is then {id}")).unwrap_or_default();
     format!(
@@ -367,7 +385,7 @@ fn halts(facts: &Facts, policy: &Policy) -> String {
     )
 }
 
-pub(super) fn cmdline(facts: &Facts, policy: &Policy, added: &Added) -> Check {
+pub(super) fn cmdline(facts: &ImageFacts, policy: &Policy, added: &Added) -> Check {
     let id = CheckId::Cmdline;
     let talos = facts.family == Family::Talos;
     let (mut failures, mut warnings) = (Vec::new(), Vec::new());
@@ -417,10 +435,14 @@ pub(super) fn cmdline(facts: &Facts, policy: &Policy, added: &Added) -> Check {
         }
     }
     let status = match (failures.is_empty(), warnings.is_empty()) {
-        (false, _) => Status::Fail,
-        (true, false) => Status::Warn,
-        (true, true) if talos => return Check::new(id, Status::Pass, "Nothing on the command lines halts or wipes."),
-        (true, true) => return Check::new(id, Status::Pass, "Nothing on the command line is known to be in the way."),
+        (false, _) => CheckStatus::Fail,
+        (true, false) => CheckStatus::Warn,
+        (true, true) if talos => {
+            return Check::new(id, CheckStatus::Pass, "Nothing on the command lines halts or wipes.");
+        }
+        (true, true) => {
+            return Check::new(id, CheckStatus::Pass, "Nothing on the command line is known to be in the way.");
+        }
     };
     failures.append(&mut warnings);
     Check::new(id, status, failures.join(" "))

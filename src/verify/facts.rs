@@ -9,7 +9,7 @@ use serde::Serialize;
 
 /// An extension in the image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Extension {
+pub struct ExtensionFacts {
     /// Its name as in `extensions.yaml`, for example `tailscale`.
     pub name: String,
     /// Its version.
@@ -18,7 +18,7 @@ pub struct Extension {
 
 /// The schematic layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Schematic {
+pub struct SchematicFacts {
     /// The ID that the layer states.
     pub id: String,
     /// Whether the YAML in the layer hashes to this ID; `None` when there is no YAML to compare it with.
@@ -38,7 +38,7 @@ pub enum ProfilePcr {
 
 /// One profile of a UKI.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Profile {
+pub struct ProfileFacts {
     /// 0 is what boots when nobody chooses.
     pub index: usize,
     /// `ID=` of its `.profile`, if it has one.
@@ -53,7 +53,7 @@ pub struct Profile {
 
 /// What became of an image's initrd.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Initrd {
+pub enum InitrdFacts {
     /// There is none, or an empty one.
     Absent,
     /// It was read to its end; what it holds, in one sentence.
@@ -75,7 +75,7 @@ pub struct PointedFile {
 
 /// A file beside the image that systemd's stub adds to it.
 #[derive(Debug, Clone)]
-pub struct Companion {
+pub struct CompanionFacts {
     /// From the root of the volume: `loader/addons/console.addon.efi`.
     pub path: String,
     /// What it is.
@@ -101,7 +101,7 @@ pub struct Addon {
 
 /// Facts about an image that `verify` has read. What could not be read carries the reason.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub struct ImageFacts {
     /// SHA-256 of the whole file.
     pub sha256: [u8; 32],
     /// Length of the file in bytes.
@@ -129,13 +129,13 @@ pub struct Facts {
     /// `.pcrpkey` as it stands, if there is one.
     pub pcrpkey: Option<Vec<u8>>,
     /// The profiles, at least one for a UKI.
-    pub profiles: Vec<Profile>,
+    pub profiles: Vec<ProfileFacts>,
     /// What became of the initrd.
-    pub initrd: Initrd,
+    pub initrd: InitrdFacts,
     /// The schematic layer, if there is one.
-    pub schematic: Option<Schematic>,
+    pub schematic: Option<SchematicFacts>,
     /// The extensions, without the schematic layer.
-    pub extensions: Vec<Extension>,
+    pub extensions: Vec<ExtensionFacts>,
     /// Names of extension services that wait for an ExtensionServiceConfig.
     pub waiting_services: Vec<String>,
     /// Files of the initrd that Linux would have to mount and could not: name of the extension or the file, and why.
@@ -147,5 +147,5 @@ pub struct Facts {
     /// What its stub is, as far as that decides which addons it takes.
     pub host: Host,
     /// What lies beside it for the stub to add, in the stub's order; or why that is not known.
-    pub companions: Result<Vec<Companion>, String>,
+    pub companions: Result<Vec<CompanionFacts>, String>,
 }

@@ -14,7 +14,10 @@ mod facts;
 mod signature;
 
 pub use checks::waits;
-pub use facts::{Addon, Companion, Extension, Facts, Initrd, PointedFile, Profile, ProfilePcr, Schematic};
+pub use facts::{
+    Addon, CompanionFacts, ExtensionFacts, ImageFacts, InitrdFacts, PointedFile, ProfileFacts, ProfilePcr,
+    SchematicFacts,
+};
 
 use crate::authenticode::Signature;
 use crate::pe::Arch;
@@ -89,7 +92,7 @@ impl CheckId {
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum CheckStatus {
     /// As it should be.
     Pass,
     /// Acceptable, and worth knowing.
@@ -106,13 +109,13 @@ pub struct Check {
     /// Which check.
     pub id: CheckId,
     /// How it went.
-    pub status: Status,
+    pub status: CheckStatus,
     /// Sentences for people: what was found, and in a failure the way out.
     pub detail: String,
 }
 
 impl Check {
-    fn new(id: CheckId, status: Status, detail: impl Into<String>) -> Self {
+    fn new(id: CheckId, status: CheckStatus, detail: impl Into<String>) -> Self {
         Self { id, status, detail: detail.into() }
     }
 }
@@ -141,7 +144,7 @@ pub struct ImageSummary {
     /// The ID of the schematic, if it has one.
     pub schematic: Option<String>,
     /// The extensions in it.
-    pub extensions: Vec<Extension>,
+    pub extensions: Vec<ExtensionFacts>,
     /// Names of extension services that wait for an ExtensionServiceConfig.
     pub waiting_services: Vec<String>,
 }
@@ -212,13 +215,13 @@ pub struct InstalledFacts {
     /// What its stub is, as far as that decides which addons it takes.
     pub host: Host,
     /// What lies beside it for the stub to add.
-    pub companions: Vec<Companion>,
+    pub companions: Vec<CompanionFacts>,
 }
 
 /// What is expected of an image.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// Who is trusted, in order of preference ([`crate::trust::Origin`]).
+    /// Who is trusted, in order of preference ([`crate::trust::AnchorOrigin`]).
     pub anchors: Vec<Anchor>,
     /// What the firmware's variables say.
     pub firmware: Firmware,
@@ -277,7 +280,7 @@ impl Default for Policy {
 }
 
 /// Applies the policy. Every check is in the report, also those that could not be done.
-pub fn verify(facts: &Facts, policy: &Policy) -> Report {
+pub fn verify(facts: &ImageFacts, policy: &Policy) -> Report {
     let signed = signature::Signed::new(facts, policy);
     let added = addons::judge(facts, policy);
     let checks = vec![
@@ -297,7 +300,7 @@ pub fn verify(facts: &Facts, policy: &Policy) -> Report {
         checks::cmdline(facts, policy, &added),
         added.check,
     ];
-    let failed = checks.iter().any(|c| c.status == Status::Fail);
+    let failed = checks.iter().any(|c| c.status == CheckStatus::Fail);
     Report {
         verdict: if failed { Verdict::Reject } else { Verdict::Accept },
         family: facts.family,

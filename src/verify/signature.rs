@@ -1,7 +1,7 @@
 //! The checks that are about signatures: digest, signer, revocation.
 
-use super::{Addon, Check, CheckId, Facts, Policy, Signer, Status};
-use crate::authenticode::{self, Certificate, Hash, ImageDigest, Outcome, Signature};
+use super::{Addon, Check, CheckId, CheckStatus, ImageFacts, Policy, Signer};
+use crate::authenticode::{self, Certificate, Hash, ImageDigest, Signature, SignatureOutcome};
 use crate::trust::Sbat;
 use crate::uki::Family;
 
@@ -16,11 +16,11 @@ pub(super) struct Signed<'a> {
     family: Family,
     policy: &'a Policy,
     signatures: &'a [Signature],
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<SignatureOutcome>,
 }
 
 impl<'a> Signed<'a> {
-    pub(super) fn new(facts: &'a Facts, policy: &'a Policy) -> Self {
+    pub(super) fn new(facts: &'a ImageFacts, policy: &'a Policy) -> Self {
         Self::of((&facts.digest, &facts.signatures, &facts.sbat), facts.family, policy)
     }
 
@@ -37,7 +37,7 @@ impl<'a> Signed<'a> {
     }
 
     /// Without a digest of the image no signature matches it; their chains are still looked at.
-    fn outcomes_with(&self, trusted: &[&Certificate]) -> Vec<Outcome> {
+    fn outcomes_with(&self, trusted: &[&Certificate]) -> Vec<SignatureOutcome> {
         match self.digest {
             Ok(digest) => {
                 let mut digests = vec![(Hash::Sha256, &digest.sha256[..])];
@@ -51,9 +51,9 @@ impl<'a> Signed<'a> {
     /// A problem of signatures: a failure, or a warning under `--allow-untrusted`.
     fn problem(&self, id: CheckId, detail: impl Into<String>) -> Check {
         if self.policy.allow_untrusted {
-            Check::new(id, Status::Warn, format!("{} Accepted because of --allow-untrusted.", detail.into()))
+            Check::new(id, CheckStatus::Warn, format!("{} Accepted because of --allow-untrusted.", detail.into()))
         } else {
-            Check::new(id, Status::Fail, detail)
+            Check::new(id, CheckStatus::Fail, detail)
         }
     }
 
@@ -85,7 +85,7 @@ impl<'a> Signed<'a> {
             (Ok(_), Ok(signatures)) if signatures.is_empty() && self.in_db_by_hash() => {
                 return Check::new(
                     id,
-                    Status::Skip,
+                    CheckStatus::Skip,
                     "The image is not signed, and needs no signature: see the next check.",
                 );
             }
@@ -116,7 +116,7 @@ impl<'a> Signed<'a> {
         let all = self.outcomes.len();
         Check::new(
             id,
-            Status::Pass,
+            CheckStatus::Pass,
             format!("The Authenticode SHA-256 {hash} is the one signed ({matching} of {all} signatures).{gaps}"),
         )
     }
@@ -149,7 +149,7 @@ impl<'a> Signed<'a> {
     pub(super) fn signer(&self) -> Check {
         let id = CheckId::AuthenticodeSigner;
         if self.in_db_by_hash() {
-            return Check::new(id, Status::Pass, "The image itself is in the firmware's db, by its hash.");
+            return Check::new(id, CheckStatus::Pass, "The image itself is in the firmware's db, by its hash.");
         }
         if let Err(why) = self.read {
             return self.problem(id, format!("The signatures cannot be read, and firmware refuses that: {why}."));
@@ -168,10 +168,10 @@ impl<'a> Signed<'a> {
             signer.not_after()
         );
         self.firmware_would_refuse().map_or_else(
-            || Check::new(id, Status::Pass, trusted.clone()),
+            || Check::new(id, CheckStatus::Pass, trusted.clone()),
             |(refuses, why)| {
                 let detail = format!("{trusted} {why}");
-                if refuses { self.problem(id, detail) } else { Check::new(id, Status::Warn, detail) }
+                if refuses { self.problem(id, detail) } else { Check::new(id, CheckStatus::Warn, detail) }
             },
         )
     }
@@ -214,7 +214,7 @@ impl<'a> Signed<'a> {
         if db.is_empty() && firmware.db_images.is_empty() && firmware.secure_boot != Some(true) {
             return None;
         }
-        let by_signer = || self.outcomes_with(&db.iter().collect::<Vec<_>>()).iter().any(Outcome::is_trusted);
+        let by_signer = || self.outcomes_with(&db.iter().collect::<Vec<_>>()).iter().any(SignatureOutcome::is_trusted);
         Some(self.in_db_by_hash() || by_signer())
     }
 
@@ -293,7 +293,7 @@ impl<'a> Signed<'a> {
             let why = self.policy.no_variables.as_deref().unwrap_or("the firmware has neither dbx nor SbatLevelRT");
             return Check::new(
                 id,
-                Status::Skip,
+                CheckStatus::Skip,
                 format!("No revocation list to look into ({why}). --efivars names a directory with dbx."),
             );
         }
@@ -321,17 +321,17 @@ impl<'a> Signed<'a> {
         }
         let looked_at = looked_at.join(" and ");
         if reasons.is_empty() {
-            return Check::new(id, Status::Pass, format!("Nothing in {looked_at} is against the image."));
+            return Check::new(id, CheckStatus::Pass, format!("Nothing in {looked_at} is against the image."));
         }
         let reasons = reasons.join("; ");
         if firmware.secure_boot == Some(false) {
             let detail =
                 format!("Revoked: {reasons}. Secure Boot is off; if it were on, the board would not start it.");
-            return Check::new(id, Status::Warn, detail);
+            return Check::new(id, CheckStatus::Warn, detail);
         }
         Check::new(
             id,
-            Status::Fail,
+            CheckStatus::Fail,
             format!("Revoked: {reasons}. Firmware with Secure Boot refuses it: use a newer image or another signer."),
         )
     }
@@ -341,31 +341,35 @@ impl<'a> Signed<'a> {
     pub(super) fn pcr7(&self) -> Check {
         let id = CheckId::Pcr7;
         let Some(installed) = &self.policy.installed else {
-            return Check::new(id, Status::Skip, "There is no installed UKI to compare the signer with.");
+            return Check::new(id, CheckStatus::Skip, "There is no installed UKI to compare the signer with.");
         };
         let firmware = &self.policy.firmware;
         if self.policy.firmware_is_the_boards && firmware.secure_boot == Some(false) {
             return Check::new(
                 id,
-                Status::Pass,
+                CheckStatus::Pass,
                 "Secure Boot is off: PCR 7 does not depend on who has signed the image.",
             );
         }
         let Some(old) = installed.signatures.first() else {
-            return Check::new(id, Status::Skip, "The installed UKI is not signed: no disk is sealed to its signer.");
+            return Check::new(
+                id,
+                CheckStatus::Skip,
+                "The installed UKI is not signed: no disk is sealed to its signer.",
+            );
         };
         let detail = match (self.authorities(&installed.signatures), self.signatures.first()) {
             (Some((old, new)), _) if old == new => {
                 let detail =
                     format!("One entry of the firmware's db, {new}, stands for this image and for the installed one.");
-                return Check::new(id, Status::Pass, detail);
+                return Check::new(id, CheckStatus::Pass, detail);
             }
             (Some((old, new)), _) => {
                 format!("The firmware's db stands for the image by {new}, and for the installed one by {old}.")
             }
             (None, Some(new)) if old.signer == new.signer => {
                 let detail = format!("The signer is that of the installed UKI ({}).", new.signer.subject());
-                return Check::new(id, Status::Pass, detail);
+                return Check::new(id, CheckStatus::Pass, detail);
             }
             (None, Some(new)) => format!(
                 "The image is signed by {}, and the installed UKI by {}, which matters unless one certificate in the firmware's db \
@@ -380,16 +384,16 @@ impl<'a> Signed<'a> {
              otherwise) would stay locked after the swap."
         );
         if self.policy.require_pcr_key {
-            return Check::new(id, Status::Fail, detail);
+            return Check::new(id, CheckStatus::Fail, detail);
         }
-        Check::new(id, Status::Warn, format!("{detail} --require-pcr-key makes this a failure."))
+        Check::new(id, CheckStatus::Warn, format!("{detail} --require-pcr-key makes this a failure."))
     }
 
     /// The entries of the firmware's db that stand for an image with these signatures and for this image; `None` where db is not
     /// known or does not stand for both.
     fn authorities(&self, installed: &[Signature]) -> Option<(String, String)> {
         let db: Vec<&Certificate> = self.policy.firmware.db.as_ref()?.iter().collect();
-        let entry = |outcomes: &[Outcome]| {
+        let entry = |outcomes: &[SignatureOutcome]| {
             let index = outcomes.iter().find_map(|o| o.anchor)?;
             db.get(index).map(|c| format!("{} (SHA-256 {})", c.subject(), hex::encode(&c.fingerprint()[..4])))
         };
@@ -398,7 +402,7 @@ impl<'a> Signed<'a> {
     }
 
     pub(super) fn signers(&self) -> Vec<Signer> {
-        let trusted_by = |o: &Outcome| o.is_trusted().then(|| self.policy.anchors.get(o.anchor?)).flatten();
+        let trusted_by = |o: &SignatureOutcome| o.is_trusted().then(|| self.policy.anchors.get(o.anchor?)).flatten();
         self.signatures
             .iter()
             .zip(&self.outcomes)

@@ -7,7 +7,7 @@ use crate::pcr::{EntryOutcome, PcrSignature, SignedPolicy, TALOS_PHASES, path};
 use crate::pe::Head;
 use crate::testkit::pe::pe;
 use crate::testkit::signing::{SigningKey, sign_pe};
-use crate::trust::{Dbx, Origin};
+use crate::trust::{AnchorOrigin, Dbx};
 use std::sync::LazyLock;
 
 static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::test("factory").unwrap());
@@ -29,11 +29,11 @@ fn fits() -> EntryOutcome {
     EntryOutcome::Verified { phases: path(&TALOS_PHASES), alternative: 0 }
 }
 
-fn facts(file: &[u8]) -> Facts {
+fn facts(file: &[u8]) -> ImageFacts {
     let mut sink = DigestSink::new(&Head::read(&file.to_vec()).unwrap()).unwrap();
     sink.chunk(file).unwrap();
     let digest = sink.finish().unwrap();
-    Facts {
+    ImageFacts {
         sha256: [7; 32],
         bytes: file.len() as u64,
         family: crate::uki::Family::Talos,
@@ -47,16 +47,16 @@ fn facts(file: &[u8]) -> Facts {
         digest: Ok(digest),
         sbat: Ok(Some(Sbat::parse(b"sbat,1,x\nsystemd-stub,1,y\n").unwrap())),
         pcrpkey: Some(KEY.public_key_pem().unwrap().into_bytes()),
-        profiles: vec![Profile {
+        profiles: vec![ProfileFacts {
             index: 0,
             id: Some("main".into()),
             cmdline: "console=ttyS0 talos.platform=metal".into(),
             pcr: pcr(fits()),
             by_hardware: 0,
         }],
-        initrd: Initrd::Read("2 archives".into()),
-        schematic: Some(Schematic { id: ID.into(), id_matches: Some(true) }),
-        extensions: vec![Extension { name: "tailscale".into(), version: "1.90.6".into() }],
+        initrd: InitrdFacts::Read("2 archives".into()),
+        schematic: Some(SchematicFacts { id: ID.into(), id_matches: Some(true) }),
+        extensions: vec![ExtensionFacts { name: "tailscale".into(), version: "1.90.6".into() }],
         waiting_services: vec![],
         damaged_images: vec![],
         unread_services: vec![],
@@ -67,7 +67,7 @@ fn facts(file: &[u8]) -> Facts {
 }
 
 fn anchor(key: &SigningKey) -> Anchor {
-    Anchor { origin: Origin::CertFile("factory.pem".into()), certificate: key.certificate().unwrap() }
+    Anchor { origin: AnchorOrigin::CertFile("factory.pem".into()), certificate: key.certificate().unwrap() }
 }
 
 /// A policy that asks for everything, and gets it from `facts(&SIGNED)`.
@@ -101,11 +101,11 @@ fn policy() -> Policy {
 }
 
 /// The statuses that are not `pass`, with their details.
-fn unusual(facts: &Facts, policy: &Policy) -> Vec<(CheckId, Status, String)> {
+fn unusual(facts: &ImageFacts, policy: &Policy) -> Vec<(CheckId, CheckStatus, String)> {
     let report = verify(facts, policy);
     assert_eq!(report.checks.len(), 15);
-    assert_eq!(report.verdict == Verdict::Reject, report.checks.iter().any(|c| c.status == Status::Fail));
-    let unusual = report.checks.into_iter().filter(|c| c.status != Status::Pass);
+    assert_eq!(report.verdict == Verdict::Reject, report.checks.iter().any(|c| c.status == CheckStatus::Fail));
+    let unusual = report.checks.into_iter().filter(|c| c.status != CheckStatus::Pass);
     unusual.map(|c| (c.id, c.status, c.detail)).collect()
 }
 
@@ -117,10 +117,10 @@ fn a_good_image_passes_every_check() {
 
 #[test]
 fn one_thing_wrong_is_one_check_that_says_so() {
-    type Change = fn(&mut Facts, &mut Policy);
+    type Change = fn(&mut ImageFacts, &mut Policy);
     use CheckId as C;
-    use Status::{Fail, Skip, Warn};
-    let cases: &[(&str, C, Status, Change)] = &[
+    use CheckStatus::{Fail, Skip, Warn};
+    let cases: &[(&str, C, CheckStatus, Change)] = &[
         ("damaged", C::Pe, Fail, |f, _| f.pe_problems.push("damaged".into())),
         (".linux", C::Sections, Fail, |f, _| f.section_problems.push("no .linux".into())),
         ("amd64 was asked for", C::Arch, Fail, |_, p| p.arch = Some(Arch::Amd64)),
@@ -173,7 +173,7 @@ fn one_thing_wrong_is_one_check_that_says_so() {
         }),
         ("not JSON", C::PcrSignature, Fail, |f, _| f.profiles[0].pcr = ProfilePcr::Unusable("not JSON".into())),
         ("but the PCR signature of profile 1 (reset)", C::PcrSignature, Warn, |f, _| {
-            f.profiles.push(Profile {
+            f.profiles.push(ProfileFacts {
                 index: 1,
                 id: Some("reset".into()),
                 cmdline: String::new(),
@@ -231,10 +231,12 @@ fn one_thing_wrong_is_one_check_that_says_so() {
         ("would not mount rootfs.sqsh", C::Initrd, Fail, |f, _| {
             f.damaged_images.push(("rootfs.sqsh".into(), "it is cut".into()));
         }),
-        ("lzo is not unpacked", C::Initrd, Skip, |f, _| f.initrd = Initrd::Unread("lzo is not unpacked here".into())),
-        ("does not start without", C::Initrd, Fail, |f, _| f.initrd = Initrd::Absent),
+        ("lzo is not unpacked", C::Initrd, Skip, |f, _| {
+            f.initrd = InitrdFacts::Unread("lzo is not unpacked here".into())
+        }),
+        ("does not start without", C::Initrd, Fail, |f, _| f.initrd = InitrdFacts::Absent),
         ("No extension was asked for", C::Extensions, Skip, |_, p| p.required_extensions.clear()),
-        ("zstd", C::Initrd, Fail, |f, _| f.initrd = Initrd::Bad("zstd: bad checksum".into())),
+        ("zstd", C::Initrd, Fail, |f, _| f.initrd = InitrdFacts::Bad("zstd: bad checksum".into())),
         ("metal-arm64-secureboot-uki.efi", C::Cmdline, Warn, |f, _| {
             f.profiles[0].cmdline += " talos.halt_if_installed=1";
         }),
@@ -263,7 +265,7 @@ fn one_thing_wrong_is_one_check_that_says_so() {
 #[test]
 fn a_menu_entry_that_wipes_is_a_warning() {
     let mut f = facts(&SIGNED);
-    f.profiles.push(Profile {
+    f.profiles.push(ProfileFacts {
         index: 1,
         id: Some("reset".into()),
         cmdline: "talos.experimental.wipe=system".into(),
@@ -272,16 +274,16 @@ fn a_menu_entry_that_wipes_is_a_warning() {
     });
     let found = unusual(&f, &policy());
     assert!(
-        matches!(&found[..], [(CheckId::Cmdline, Status::Warn, d)] if d.contains("profile 1 (reset)")),
+        matches!(&found[..], [(CheckId::Cmdline, CheckStatus::Warn, d)] if d.contains("profile 1 (reset)")),
         "{found:?}"
     );
 }
 
 #[test]
 fn signature_problems_and_what_softens_them() {
-    type Change = fn(&mut Facts, &mut Policy);
-    use Status::{Fail, Pass, Warn};
-    let cases: &[(&str, Status, Status, Change)] = &[
+    type Change = fn(&mut ImageFacts, &mut Policy);
+    use CheckStatus::{Fail, Pass, Warn};
+    let cases: &[(&str, CheckStatus, CheckStatus, Change)] = &[
         ("is not signed", Fail, Fail, |f, _| *f = facts(&unsigned())),
         ("changed after it was signed", Fail, Fail, |f, _| f.digest.as_mut().unwrap().sha256[0] ^= 1),
         ("cannot be read", Fail, Fail, |f, _| f.signatures = Err("bytes are left over".into())),
@@ -305,7 +307,7 @@ fn signature_problems_and_what_softens_them() {
             policy.firmware.dbx = None;
             change(&mut facts, &mut policy);
             let report = verify(&facts, &policy);
-            let soft = |s: Status| if allow && s == Fail { Warn } else { s };
+            let soft = |s: CheckStatus| if allow && s == Fail { Warn } else { s };
             let check = |id| report.check(id).unwrap();
             let (d, s) = (check(CheckId::AuthenticodeDigest), check(CheckId::AuthenticodeSigner));
             assert_eq!((d.status, s.status), (soft(*digest), soft(*signer)), "{text}: {d:?} {s:?}");
@@ -331,8 +333,8 @@ fn an_image_in_db_by_its_hash_needs_no_signature() {
     let (f, mut policy) = (facts(&unsigned()), policy());
     policy.firmware.db_images.push(f.digest.as_ref().unwrap().sha256);
     let report = verify(&f, &policy);
-    assert_eq!(report.check(CheckId::AuthenticodeSigner).unwrap().status, Status::Pass);
-    assert_eq!(report.check(CheckId::AuthenticodeDigest).unwrap().status, Status::Skip);
+    assert_eq!(report.check(CheckId::AuthenticodeSigner).unwrap().status, CheckStatus::Pass);
+    assert_eq!(report.check(CheckId::AuthenticodeDigest).unwrap().status, CheckStatus::Skip);
     assert_eq!((report.verdict, report.firmware_refuses), (Verdict::Accept, None));
 }
 
@@ -341,8 +343,8 @@ fn the_first_anchor_in_order_is_named() {
     let mut policy = policy();
     policy.anchors = vec![
         anchor(&OTHER),
-        Anchor { origin: Origin::FirmwareDb, certificate: KEY.certificate().unwrap() },
-        Anchor { origin: Origin::InstalledUki, certificate: KEY.certificate().unwrap() },
+        Anchor { origin: AnchorOrigin::FirmwareDb, certificate: KEY.certificate().unwrap() },
+        Anchor { origin: AnchorOrigin::InstalledUki, certificate: KEY.certificate().unwrap() },
     ];
     let report = verify(&facts(&SIGNED), &policy);
     assert_eq!(report.signers[0].trusted_by.as_deref(), Some("the firmware's db"));

@@ -8,7 +8,7 @@ use bootsurgeon::block::{ReadAt, Sink, read_vec};
 use bootsurgeon::boot::Variables;
 use bootsurgeon::esp::{BackupName, Inventory};
 use bootsurgeon::fat::{Editor, Stamp};
-use bootsurgeon::plan::{NewImage, SwapPlan, SwapWishes, backups};
+use bootsurgeon::plan::{NewImage, SwapOptions, SwapPlan, backups};
 use bootsurgeon::surgery::{ContentRef, LINUX_DIR, Staging, open_healthy};
 use bootsurgeon::uki;
 use sha2::{Digest, Sha256};
@@ -114,8 +114,8 @@ fn swap(medium: &Recorder, shape: &Shape, bytes: &Vec<u8>, target: Option<&str>)
     let facts = uki::probe(bytes).unwrap();
     let image = NewImage { source: bytes, facts: Some(&facts), bytes_to_write: bytes.len() as u64, from_file: None };
     let time = esp.stamp(NOW);
-    let wishes = SwapWishes { target: target.map(str::to_owned), time, ..SwapWishes::default() };
-    let plan = SwapPlan::make(&esp, &image, &wishes).unwrap();
+    let options = SwapOptions { target: target.map(str::to_owned), time, ..SwapOptions::default() };
+    let plan = SwapPlan::make(&esp, &image, &options).unwrap();
     let mut staging = Staging::begin(open_healthy(medium).unwrap(), bytes.len() as u64).unwrap();
     for chunk in bytes.chunks(16 * 1024) {
         staging.chunk(chunk).unwrap();
@@ -133,7 +133,7 @@ fn restore(medium: &Recorder, shape: &Shape) {
     let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
     let time = esp.stamp(NOW);
     let target = Some(BackupName::parse(&name).unwrap().original);
-    let plan = SwapPlan::make(&esp, &image, &SwapWishes { target, time, ..SwapWishes::default() }).unwrap();
+    let plan = SwapPlan::make(&esp, &image, &SwapOptions { target, time, ..SwapOptions::default() }).unwrap();
     let sha256 = Some(hex::encode(Sha256::digest(read_vec(&bytes, 0, bytes.size() as usize).unwrap())));
     let verified = ContentRef { cluster: file.entry.first_cluster, bytes: file.entry.bytes, sha256 };
     let _ = plan.order("restore", time).restore(open_healthy(medium).unwrap(), &name, verified).unwrap();

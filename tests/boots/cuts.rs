@@ -1,14 +1,14 @@
 //! Power cuts: images that a cut in an operation can leave, booted. What starts has to be what is predicted for that
 //! image, and the old system or the new one.
 
-use crate::crash::{self, Cut, Kind, Limits};
+use crate::crash::{self, Cut, CutKind, Limits};
 use crate::cut_shapes::Shape;
 pub(crate) use crate::cut_shapes::shapes;
 use crate::frame::Frame;
 use crate::lab::Systemd;
 use crate::machine::{Boot, Machine};
 use crate::matrix::instructions;
-use crate::recorder::{Event, Recorder};
+use crate::recorder::{IoEvent, Recorder};
 use crate::volume;
 use bootsurgeon::block::{ReadAt, read_vec};
 use bootsurgeon::esp::Inventory;
@@ -94,7 +94,7 @@ fn crash_images(systemd: &Systemd, shape: &Shape, wanted: usize) -> Vec<(Cut, Ve
     let mut enumerate = |visit: &mut dyn FnMut(usize, &Frame, Cut)| {
         let (mut seen, mut nth) = (HashSet::new(), 0);
         crash::enumerate(&mut frame, &events, &is_data, limits, &mut |frame, cut| {
-            let writes_image = matches!(cut.kind, Kind::Prefix(n) if n > 0 && is_last_of(&events, n, &data));
+            let writes_image = matches!(cut.kind, CutKind::Prefix(n) if n > 0 && is_last_of(&events, n, &data));
             if !writes_image && seen.insert(frame.key()) {
                 visit(nth, frame, cut);
                 nth += 1;
@@ -114,23 +114,23 @@ fn crash_images(systemd: &Systemd, shape: &Shape, wanted: usize) -> Vec<(Cut, Ve
 }
 
 /// The sectors that the new image itself goes to: data, where everything else is what a commit is made of.
-fn image_sectors(events: &[Event], shape: &Shape) -> HashSet<u64> {
+fn image_sectors(events: &[IoEvent], shape: &Shape) -> HashSet<u64> {
     let chunks: HashSet<&[u8; 512]> = shape.images.iter().flat_map(|(image, _)| image.as_chunks().0).collect();
     let of_an_image = |bytes: &[u8]| {
         let bytes: Option<&[u8; 512]> = bytes.first_chunk();
         bytes.is_some_and(|b| chunks.contains(b) && b.iter().any(|b| *b != 0))
     };
-    let sector = |e: &Event| match e {
-        Event::Write { sector, data, .. } => of_an_image(&data.bytes).then_some(*sector),
+    let sector = |e: &IoEvent| match e {
+        IoEvent::Write { sector, data, .. } => of_an_image(&data.bytes).then_some(*sector),
         _ => None,
     };
     events.iter().filter_map(sector).collect()
 }
 
 /// Whether the nth write, from 1, is one of the image's.
-fn is_last_of(events: &[Event], n: usize, data: &HashSet<u64>) -> bool {
+fn is_last_of(events: &[IoEvent], n: usize, data: &HashSet<u64>) -> bool {
     let sectors = events.iter().filter_map(|e| match e {
-        Event::Write { sector, .. } => Some(*sector),
+        IoEvent::Write { sector, .. } => Some(*sector),
         _ => None,
     });
     sectors.skip(n - 1).take(1).any(|sector| data.contains(&sector))

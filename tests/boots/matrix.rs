@@ -93,7 +93,7 @@ impl Outcome {
         let inventory = Inventory::read(&volume, known).unwrap();
         let starts =
             |path: &str| state.truth.get(&path.trim_start_matches('\\').replace('\\', "/").to_ascii_lowercase());
-        let entry = inventory.worlds[0].selected_entry().and_then(|e| e.path.as_deref());
+        let entry = inventory.predictions.next.selected_entry().and_then(|e| e.path.as_deref());
         if entry.and_then(starts).is_none_or(|truth| truth.starts != Some(true)) {
             return;
         }
@@ -118,7 +118,7 @@ impl Outcome {
     fn compare(&mut self, number: u32, seed: u64, state: &State, volume: &[u8], boot: &Boot) {
         let known = state.known_variables(boot.os_indications_supported);
         let inventory = Inventory::read(volume, known).unwrap();
-        let predicted = &inventory.worlds[0];
+        let predicted = &inventory.predictions.next;
         self.payloads += usize::from(boot.payload.is_some());
         let differences = differences(state, predicted, boot);
         if !differences.is_empty() {

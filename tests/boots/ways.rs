@@ -6,7 +6,7 @@ use crate::machine::{Boot, Machine};
 use crate::states::Random;
 use crate::{job, nvram, volume};
 use bootsurgeon::block::ReadAt;
-use bootsurgeon::bootpath::{Certainty, StepKind, World};
+use bootsurgeon::bootpath::{BootScenario, Certainty, StepKind};
 use bootsurgeon::command::{DiskRequest, VariablesChoice, boot_variables};
 use bootsurgeon::disk::Target;
 use bootsurgeon::esp::{Inventory, Runs, without_counter};
@@ -84,7 +84,7 @@ pub(crate) fn counted(machine: Machine, systemd: &Systemd, states: usize) -> (us
         std::fs::write(&variables, machine.formatted_variables()).unwrap();
 
         let esp = inventory(&disk, &variables);
-        let starts = esp.starts(World::Next, esp.as_seen());
+        let starts = esp.starts(BootScenario::Next, esp.as_seen());
         for n in 0..STARTS {
             let entry = starts[n.min(starts.len() - 1)].prediction.selected_entry();
             let predicted = entry.and_then(|e| {
@@ -234,8 +234,8 @@ impl Ways {
 
     fn predicted(&self, disk: &Path, variables: &Path) -> (Option<String>, bool) {
         let esp = inventory(disk, variables);
-        let steps = esp.steps(World::Next);
-        let place = match esp.runs(World::Next).0 {
+        let steps = esp.steps(BootScenario::Next);
+        let place = match esp.runs(BootScenario::Next).0 {
             Runs::Image { at, .. } => Some(esp.describe_place(&at)),
             // A systemd-boot of the other ESP: its own menu is predicted from there.
             Runs::Other(what) if what.contains("systemd-boot") => return (None, false),

@@ -2,7 +2,7 @@
 //!
 //! The corpus is made by `tests/corpus/fetch-signed.sh DIR`; `BOOTSURGEON_SIGNED_CORPUS=DIR` names it.
 
-use bootsurgeon::authenticode::{DigestSink, ImageDigest, Outcome, Signature, parse_table, verify};
+use bootsurgeon::authenticode::{DigestSink, ImageDigest, Signature, SignatureOutcome, parse_table, verify};
 use bootsurgeon::block::{FileSource, ReadAt, fan_out};
 use bootsurgeon::pe::Head;
 use bootsurgeon::trust::parse_certificates;
@@ -57,7 +57,7 @@ fn verdicts_and_digests_agree_with_the_tools() {
         let pem = std::fs::read(corpus.join("certs").join(certificate)).unwrap();
         let [trusted] = &parse_certificates(&pem).unwrap()[..] else { panic!("{certificate}") };
         let (digest, signatures) = &images[name];
-        let ours = verify(signatures, &digest.sha256, &[trusted]).iter().any(Outcome::is_trusted);
+        let ours = verify(signatures, &digest.sha256, &[trusted]).iter().any(SignatureOutcome::is_trusted);
         let theirs = sbverify == "ok";
         if theirs && !ours {
             // sbverify 0.9.4 says OK for shim, which Microsoft signed, with any certificate.

@@ -7,7 +7,7 @@ use bootsurgeon::efivars::{EfiVars, GLOBAL, SECURITY_DATABASE, SHIM};
 use bootsurgeon::pcr::{Bank, BankHashes, policy_digest, values};
 use bootsurgeon::pe::Head;
 use bootsurgeon::testkit::signing::{SigningKey, sign_pe};
-use bootsurgeon::trust::{Anchor, Entry, Firmware, parse_signature_lists};
+use bootsurgeon::trust::{Anchor, Firmware, SignatureListEntry, parse_signature_lists};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -68,7 +68,7 @@ fn lists_made_with_efitools_are_read_and_decide() {
     std::fs::write(dir.join("image.efi"), &image).unwrap();
     run(dir, "hash-to-efi-sig-list", &["image.efi", "image.esl"]);
     let hashes = parse_signature_lists(&std::fs::read(dir.join("image.esl")).unwrap()).unwrap();
-    assert_eq!(hashes, [Entry::ImageSha256(digest(&image).sha256)], "hash-to-efi-sig-list");
+    assert_eq!(hashes, [SignatureListEntry::ImageSha256(digest(&image).sha256)], "hash-to-efi-sig-list");
 
     run(dir, "sign-efi-sig-list", &["-k", "other.key", "-c", "other.pem", "db", "key.esl", "db.auth"]);
     let anchors = Anchor::from_db_auth(&std::fs::read(dir.join("db.auth")).unwrap()).unwrap();

@@ -2,7 +2,7 @@
 
 use bootsurgeon::block::ReadAt;
 use bootsurgeon::factory::{
-    Asset, Auth, Destination, Event, Expected, Factory, Fetched, HttpSource, Options, Schematic, fetch, stream,
+    Asset, Auth, Destination, Expected, Factory, Fetched, HttpSource, Options, Schematic, TransferEvent, fetch, stream,
 };
 use bootsurgeon::testkit::factory::{Behaviour, LocalFactory};
 use bootsurgeon::{Kind, Result};
@@ -44,14 +44,14 @@ fn to(file: &Path) -> Destination<'_> {
     Destination { file, force: true, expected: Expected::Anything }
 }
 
-fn get(url: &str, out: &Path, options: &Options) -> (Result<Fetched>, Vec<Event>) {
+fn get(url: &str, out: &Path, options: &Options) -> (Result<Fetched>, Vec<TransferEvent>) {
     let mut events = Vec::new();
     let outcome = fetch(url, &to(out), options, &AtomicBool::new(false), &mut |e| events.push(e));
     (outcome, events)
 }
 
 /// Serves `SIZE` bytes with this behaviour, downloads them, and checks that they arrived whole.
-fn arrives(behaviour: Behaviour) -> (Fetched, Vec<Event>, LocalFactory) {
+fn arrives(behaviour: Behaviour) -> (Fetched, Vec<TransferEvent>, LocalFactory) {
     let factory = LocalFactory::start().unwrap();
     let content = bytes(SIZE);
     let url = factory.serve_path("/file", content.clone(), behaviour);
@@ -67,7 +67,7 @@ fn arrives(behaviour: Behaviour) -> (Fetched, Vec<Event>, LocalFactory) {
 }
 
 /// Downloads with this behaviour and returns the failure.
-fn fails(behaviour: Behaviour) -> (bootsurgeon::Error, Vec<Event>) {
+fn fails(behaviour: Behaviour) -> (bootsurgeon::Error, Vec<TransferEvent>) {
     let factory = LocalFactory::start().unwrap();
     let url = factory.serve_path("/file", bytes(10_000), behaviour);
     let folder = tempfile::tempdir().unwrap();
@@ -76,15 +76,15 @@ fn fails(behaviour: Behaviour) -> (bootsurgeon::Error, Vec<Event>) {
     (outcome.unwrap_err(), events)
 }
 
-fn retries(events: &[Event]) -> usize {
-    events.iter().filter(|e| matches!(e, Event::Retrying { .. })).count()
+fn retries(events: &[TransferEvent]) -> usize {
+    events.iter().filter(|e| matches!(e, TransferEvent::Retrying { .. })).count()
 }
 
 #[test]
 fn a_file_comes_directly_and_by_redirect() {
     let (fetched, events, factory) = arrives(Behaviour::default());
     assert_eq!(fetched.wire_bytes, SIZE as u64);
-    let whole = Event::Progress { bytes: SIZE as u64, total: Some(SIZE as u64) };
+    let whole = TransferEvent::Progress { bytes: SIZE as u64, total: Some(SIZE as u64) };
     assert_eq!(events.last(), Some(&whole));
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(factory.requests()[0].user_agent, Some(format!("bootsurgeon/{version}")));
@@ -104,10 +104,10 @@ fn fifty_disconnects_cost_nothing_but_time() {
 fn without_ranges_a_broken_download_starts_over() {
     let (fetched, events, _) = arrives(Behaviour { drop_after: Some((1_000_000, 2)), ..Behaviour::default() });
     assert!(fetched.wire_bytes > SIZE as u64);
-    assert_eq!(events.iter().filter(|e| **e == Event::StartingOver).count(), 2);
+    assert_eq!(events.iter().filter(|e| **e == TransferEvent::StartingOver).count(), 2);
     // Ranges without anything to recognise the file by are not trusted either.
     let blind = Behaviour { ranges: true, no_etag: true, drop_after: Some((1_000_000, 2)), ..Behaviour::default() };
-    assert!(arrives(blind).1.contains(&Event::StartingOver));
+    assert!(arrives(blind).1.contains(&TransferEvent::StartingOver));
 }
 
 #[test]
@@ -138,9 +138,9 @@ fn short_silent_and_slow_bodies() {
     let drop_after = Some((10_000, 1));
     let short = Behaviour { redirect: true, drop_after, truncate_after: Some((500_000, 2)), ..Behaviour::default() };
     let (_, events, _) = arrives(short);
-    assert!(events.iter().any(|e| matches!(e, Event::Retrying { why, .. } if why.contains("ended after"))));
+    assert!(events.iter().any(|e| matches!(e, TransferEvent::Retrying { why, .. } if why.contains("ended after"))));
     let (_, events, _) = arrives(Behaviour { redirect: true, stall_after: Some((500_000, 1)), ..Behaviour::default() });
-    assert!(events.iter().any(|e| matches!(e, Event::Retrying { why, .. } if why.contains("no byte came"))));
+    assert!(events.iter().any(|e| matches!(e, TransferEvent::Retrying { why, .. } if why.contains("no byte came"))));
     // Slow is not silent: longer than the stall limit in all, never silent for that long.
     let begun = Instant::now();
     arrives(Behaviour { bytes_per_second: Some(6_000_000), ..Behaviour::default() });
@@ -150,7 +150,7 @@ fn short_silent_and_slow_bodies() {
 #[test]
 fn a_long_wait_for_the_first_byte_is_told() {
     let (_, events, _) = arrives(Behaviour { first_byte_delay: Duration::from_millis(1_300), ..Behaviour::default() });
-    assert!(events.iter().any(|e| matches!(e, Event::Waiting { elapsed } if elapsed.as_millis() >= 1_000)));
+    assert!(events.iter().any(|e| matches!(e, TransferEvent::Waiting { elapsed } if elapsed.as_millis() >= 1_000)));
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_later_run_goes_on_and_notices_another_file() {
     factory.serve_path("/file", new.clone(), Behaviour { redirect: true, ..Behaviour::default() });
     let (fetched, events) = get(&url, &out, &no_retries);
     assert_eq!(fetched.unwrap().resumed_from, 0);
-    assert!(events.contains(&Event::StartingOver));
+    assert!(events.contains(&TransferEvent::StartingOver));
     assert!(std::fs::read(&out).unwrap() == new);
 
     // A part that is longer than the file is now.
@@ -393,8 +393,8 @@ fn a_stream_that_changes_when_it_comes_again_is_noticed() {
     let factory = LocalFactory::start().unwrap();
     let url =
         factory.serve_path("/file", bytes(SIZE), Behaviour { drop_after: Some((900_000, 1)), ..Behaviour::default() });
-    let mut events = |e: Event| {
-        if matches!(e, Event::Retrying { .. }) {
+    let mut events = |e: TransferEvent| {
+        if matches!(e, TransferEvent::Retrying { .. }) {
             factory.serve_path("/file", vec![7; SIZE], Behaviour::default());
         }
     };

@@ -7,7 +7,7 @@
 use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt, read_vec};
 use bootsurgeon::fat::{Editor, Health, Stamp, Volume};
 use bootsurgeon::surgery::{
-    ContentRef, LINUX_DIR, Order, Recovery, Rename, Staging, Step, Tidying, interrupted, open_healthy, recover,
+    ContentRef, FileStep, LINUX_DIR, Order, Recovery, Rename, Staging, Tidying, interrupted, open_healthy, recover,
 };
 use bootsurgeon::{Code, Kind, Result};
 use sha2::{Digest, Sha256};
@@ -291,7 +291,7 @@ fn swap_to(medium: &dyn WriteAt, order: &Order) -> Result<()> {
     staged.commit(order).map(|_| ())
 }
 
-fn order(command: &str, target: &str, backup: Option<&str>, after: Vec<Step>) -> Order {
+fn order(command: &str, target: &str, backup: Option<&str>, after: Vec<FileStep>) -> Order {
     let backup = backup.map(str::to_owned);
     Order {
         command: command.into(),
@@ -304,8 +304,8 @@ fn order(command: &str, target: &str, backup: Option<&str>, after: Vec<Step>) ->
     }
 }
 
-fn rename(from: &str, to: &str) -> Step {
-    Step::Rename(Rename { from: from.into(), to: to.into() })
+fn rename(from: &str, to: &str) -> FileStep {
+    FileStep::Rename(Rename { from: from.into(), to: to.into() })
 }
 
 fn swap(medium: &dyn WriteAt) -> Result<()> {
@@ -314,14 +314,14 @@ fn swap(medium: &dyn WriteAt) -> Result<()> {
 }
 
 fn swap_to_another_name(medium: &dyn WriteAt) -> Result<()> {
-    let after = vec![rename(TARGET, BACKUP), Step::Remove(TWIN.into())];
+    let after = vec![rename(TARGET, BACKUP), FileStep::Remove(TWIN.into())];
     swap_to(medium, &order("swap", "Talos-v1.13.0.efi", None, after))
 }
 
 fn prune(medium: &dyn WriteAt) -> Result<()> {
     let steps = vec![
         rename(TWIN, "Talos-v1.12.4~1.efi.disabled.1771000000"),
-        Step::Remove("Talos-v1.12.4.efi.bak.1700000000".into()),
+        FileStep::Remove("Talos-v1.12.4.efi.bak.1700000000".into()),
     ];
     let tidying = Tidying { command: "prune".into(), time: STAMP.0, directory: LINUX_DIR.into(), steps };
     tidying.run(open_healthy(medium)?).map(|_| ())

@@ -168,7 +168,7 @@ pub fn bz_image(version: &str) -> Vec<u8> {
     kernel
 }
 
-fn is_measured(profile: &pcr::Profile, section: usize) -> bool {
+fn is_measured(profile: &pcr::MeasuredProfile, section: usize) -> bool {
     profile.measured.iter().any(|(_, i)| *i == section)
 }
 

@@ -4,7 +4,7 @@ use bootsurgeon::Kind;
 use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt, read_vec};
 use bootsurgeon::fat::{Editor, Health, Stamp, Volume};
 use bootsurgeon::surgery::{
-    ContentRef, INTENT_NAME, LINUX_DIR, Order, Rename, Staged, Staging, Step, Tidying, interrupted, open_healthy,
+    ContentRef, FileStep, INTENT_NAME, LINUX_DIR, Order, Rename, Staged, Staging, Tidying, interrupted, open_healthy,
     recover, rehearse_recovery,
 };
 use sha2::{Digest, Sha256};
@@ -58,11 +58,11 @@ fn content(medium: &Memory, name: &str) -> Option<ContentRef> {
     Some(ContentRef { cluster: e.first_cluster, bytes: e.bytes, sha256: None })
 }
 
-fn swap(medium: &Memory, target: &str, image: &[u8], after: Vec<Step>) -> bool {
+fn swap(medium: &Memory, target: &str, image: &[u8], after: Vec<FileStep>) -> bool {
     stage(medium, image).commit(&order("swap", target, after)).unwrap().exchanged
 }
 
-fn order(command: &str, target: &str, after: Vec<Step>) -> Order {
+fn order(command: &str, target: &str, after: Vec<FileStep>) -> Order {
     let backup = Some(format!("{target}.bak.1771000000"));
     Order {
         command: command.into(),
@@ -75,11 +75,11 @@ fn order(command: &str, target: &str, after: Vec<Step>) -> Order {
     }
 }
 
-fn rename(from: &str, to: &str) -> Step {
-    Step::Rename(Rename { from: from.into(), to: to.into() })
+fn rename(from: &str, to: &str) -> FileStep {
+    FileStep::Rename(Rename { from: from.into(), to: to.into() })
 }
 
-fn prune(step: Step) -> Tidying {
+fn prune(step: FileStep) -> Tidying {
     Tidying { command: "prune".into(), time: STAMP.0, directory: LINUX_DIR.into(), steps: vec![step] }
 }
 
@@ -170,7 +170,7 @@ fn a_directory_without_room_beside_the_target_still_swaps() {
 fn a_new_name_appears_whole_and_the_old_one_is_retired() {
     let medium = volume(fatfs::FatType::Fat32, 40 << 20, 512, 512);
     let retire = rename("Talos-v1.12.4.efi", "Talos-v1.12.4.efi.bak.1771000000");
-    let remove = Step::Remove("Talos-v1.12.4~1.efi".into());
+    let remove = FileStep::Remove("Talos-v1.12.4~1.efi".into());
     let mut expected = files(&medium);
     let image = pattern(9, 50_000);
     swap(&medium, "Talos-v1.13.0.efi", &image, vec![retire, remove]);
@@ -267,7 +267,7 @@ fn cut_after(medium: &Memory, writes: usize, run: impl Fn(&dyn WriteAt)) -> Memo
 fn what_the_board_wrote_since_is_nobodys_leftover() {
     let medium = volume(fatfs::FatType::Fat16, 16 << 20, 2048, 512);
     let removal = |medium: &dyn WriteAt| {
-        let _ = prune(Step::Remove("Talos-v1.12.4~1.efi".into())).run(open_healthy(medium).unwrap());
+        let _ = prune(FileStep::Remove("Talos-v1.12.4~1.efi".into())).run(open_healthy(medium).unwrap());
     };
     let mut tried = 0;
     for writes in 0..40 {
@@ -328,7 +328,7 @@ fn deleting_is_the_way_out_of_a_full_volume() {
     let free = Volume::open(&medium).unwrap().free_bytes() as usize;
     Editor::open(&medium).unwrap().make_file("", "FILLER.BIN", &vec![1; free], STAMP).unwrap();
     assert_eq!(Volume::open(&medium).unwrap().free_bytes(), 0);
-    let run = |step: Step| prune(step).run(open_healthy(&medium).unwrap());
+    let run = |step: FileStep| prune(step).run(open_healthy(&medium).unwrap());
     let name = "Talos-v1.12.4~1.efi".to_owned();
     let disable = rename(&name, &format!("{name}.disabled.1"));
     assert_eq!(run(disable).unwrap_err().kind(), Kind::Unsafe);
@@ -337,7 +337,7 @@ fn deleting_is_the_way_out_of_a_full_volume() {
     let mut states = std::collections::BTreeSet::new();
     for writes in 0..60 {
         let cut = cut_after(&medium, writes, |medium| {
-            let _ = prune(Step::Remove(name.clone())).run(open_healthy(medium).unwrap());
+            let _ = prune(FileStep::Remove(name.clone())).run(open_healthy(medium).unwrap());
         });
         recover(&cut).unwrap();
         assert!(Health::check(&Volume::open(&cut).unwrap()).unwrap().is_healthy(), "{writes} writes");
@@ -350,7 +350,7 @@ fn deleting_is_the_way_out_of_a_full_volume() {
         states.insert(gone);
     }
     assert_eq!(states.len(), 2);
-    run(Step::Remove(name)).unwrap();
+    run(FileStep::Remove(name)).unwrap();
     assert!(!files(&medium).contains_key("/EFI/Linux/Talos-v1.12.4~1.efi"));
     assert!(interrupted(&Volume::open(&medium).unwrap()).unwrap().is_none());
     assert!(Health::check(&Volume::open(&medium).unwrap()).unwrap().is_healthy());
@@ -392,7 +392,7 @@ fn issue13_4_a_record_of_the_version_before_is_finished_or_undone() {
     let (target, twin) = ("/EFI/Linux/Talos-v1.12.4.efi", "/EFI/Linux/Talos-v1.12.4~1.efi");
     let image = pattern(9, 50_000);
     let swap = |medium: &dyn WriteAt| {
-        let order = order("swap", "Talos-v1.12.4.efi", vec![Step::Remove("Talos-v1.12.4~1.efi".into())]);
+        let order = order("swap", "Talos-v1.12.4.efi", vec![FileStep::Remove("Talos-v1.12.4~1.efi".into())]);
         let _ = try_stage(medium, &image).and_then(|staged| staged.commit(&order));
     };
     let (mut finished, mut undone) = (0, 0);

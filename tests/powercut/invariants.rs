@@ -2,7 +2,7 @@
 
 use crate::checker::{Content, Entry, Problem, Report};
 use crate::frame::Frame;
-use crate::recorder::Event;
+use crate::recorder::IoEvent;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 
@@ -278,13 +278,13 @@ pub struct CommitWatch {
 }
 
 impl CommitWatch {
-    pub fn new(events: &[Event]) -> Self {
+    pub fn new(events: &[IoEvent]) -> Self {
         let (mut writes, mut epoch) = (Vec::new(), 0);
         for event in events {
             match event {
-                Event::Write { sector, data, .. } => writes.push((*sector, data.id, epoch)),
-                Event::Barrier => epoch += 1,
-                Event::DropCaches => {}
+                IoEvent::Write { sector, data, .. } => writes.push((*sector, data.id, epoch)),
+                IoEvent::Barrier => epoch += 1,
+                IoEvent::DropCaches => {}
             }
         }
         Self { writes, last: None, committed_by: None }

@@ -8,7 +8,7 @@ use crate::geometry::{Geometry, Width};
 use crate::invariants::Expectation;
 use crate::operations::{Maker, Operation, Scenario, in_parallel, record_events, scenarios, search};
 use crate::real::Job;
-use crate::recorder::Event;
+use crate::recorder::IoEvent;
 use crate::tally::Tally;
 use crate::volumes::{Room, Shape, Volume};
 use bootsurgeon::block::{ReadAt, WriteAt, read_vec};
@@ -295,17 +295,17 @@ fn subjects() -> Vec<(Job, Shape)> {
 }
 
 /// What the phases of a run write, for people: `FAT`, `EFI/Linux` …
-fn phases(scenario: &Scenario, events: &[Event]) -> Vec<String> {
+fn phases(scenario: &Scenario, events: &[IoEvent]) -> Vec<String> {
     let directories = directory_sectors(&scenario.volume);
-    let label = |span: &[Event]| {
+    let label = |span: &[IoEvent]| {
         let sectors = span.iter().filter_map(|e| match e {
-            Event::Write { sector, .. } => Some(what_is(*sector, &scenario.volume.geometry, &directories)),
+            IoEvent::Write { sector, .. } => Some(what_is(*sector, &scenario.volume.geometry, &directories)),
             _ => None,
         });
         describe(&sectors.collect())
     };
-    let spans = events.split_inclusive(|e| matches!(e, Event::Barrier));
-    spans.filter(|s| matches!(s.last(), Some(Event::Barrier))).map(label).collect()
+    let spans = events.split_inclusive(|e| matches!(e, IoEvent::Barrier));
+    spans.filter(|s| matches!(s.last(), Some(IoEvent::Barrier))).map(label).collect()
 }
 
 fn directory_sectors(volume: &Volume) -> BTreeSet<u64> {

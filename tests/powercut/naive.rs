@@ -4,10 +4,10 @@
 //! sample of what a medium that does reorder leaves.
 
 use crate::checker::{Checker, Content};
-use crate::crash::{self, Kind, Limits};
+use crate::crash::{self, CutKind, Limits};
 use crate::geometry::Width;
 use crate::real::Job;
-use crate::recorder::{Event, Recorder};
+use crate::recorder::{IoEvent, Recorder};
 use crate::traced;
 use crate::volumes::{OTHER, Shape, TARGET, Volume};
 use bootsurgeon::block::WriteAt;
@@ -97,7 +97,7 @@ struct Outcome {
 }
 
 /// What a sequence of the fatfs crate writes.
-fn record(volume: &Volume, sequence: Sequence) -> Vec<Event> {
+fn record(volume: &Volume, sequence: Sequence) -> Vec<IoEvent> {
     let recorder = Recorder::new(volume.frame.clone());
     {
         let disk = Stream { medium: &recorder, at: 0 };
@@ -109,7 +109,7 @@ fn record(volume: &Volume, sequence: Sequence) -> Vec<Event> {
 }
 
 /// Cuts in program order, and a sample of what reordering between barriers can leave.
-fn cut(volume: &Volume, events: &[Event]) -> [Outcome; 2] {
+fn cut(volume: &Volume, events: &[IoEvent]) -> [Outcome; 2] {
     let mut frame = volume.frame.clone();
     let sector = frame.sector_size();
     let whole = [Content::of(volume.old.as_ref().unwrap(), sector), Content::of(&volume.new, sector)];
@@ -117,7 +117,7 @@ fn cut(volume: &Volume, events: &[Event]) -> [Outcome; 2] {
     let mut outcomes = [Outcome::default(), Outcome::default()];
     let limits = Limits { complete: 1 << crash::COMPLETE_WRITES, sampled: 500, torn: 0, seed: 1 };
     crash::enumerate(&mut frame, events, &volume.data_sectors(), limits, &mut |frame, cut| {
-        let outcome = &mut outcomes[usize::from(!matches!(cut.kind, Kind::Prefix(_)))];
+        let outcome = &mut outcomes[usize::from(!matches!(cut.kind, CutKind::Prefix(_)))];
         let report = checker.files(frame);
         let is_whole = |c: Option<Content>| c.is_some_and(|c| whole.contains(&c));
         outcome.cuts += 1;
@@ -171,7 +171,7 @@ fn what_others_leave_behind() {
 }
 
 /// What this program's swap writes.
-fn ours(volume: &Volume) -> Vec<Event> {
+fn ours(volume: &Volume) -> Vec<IoEvent> {
     let report = Checker::default().check(&volume.frame);
     let (_, operation) = Job::Swap.on(volume, &report);
     let recorder = Recorder::new(volume.frame.clone());

@@ -1,11 +1,11 @@
 //! An operation under the harness: recorded, cut at every point, judged, recovered, cut again inside the recovery.
 
 use crate::checker::{Checker, Report};
-use crate::crash::{self, Cut, Kind, Limits};
+use crate::crash::{self, Cut, CutKind, Limits};
 use crate::crash::{Frame, Random};
 use crate::invariants::{CommitWatch, Expectation, Phase, Violation};
 use crate::readers;
-use crate::recorder::{Access, Event, Fault, How, Recorder, Recording};
+use crate::recorder::{Access, How, IoEvent, IoFault, Recorder, Recording};
 use crate::tally::Tally;
 use crate::volumes::{Shape, Volume};
 use bootsurgeon::block::WriteAt;
@@ -129,18 +129,18 @@ pub fn check(makers: &[Maker], budget: Budget) -> Tally {
 }
 
 /// A cache was to be dropped while what is in it was not on the medium yet: what is read back then proves nothing.
-fn unflushed_read_back(events: &[Event]) -> Option<Violation> {
+fn unflushed_read_back(events: &[IoEvent]) -> Option<Violation> {
     let mut flushed = true;
     let bad = events.iter().any(|e| match e {
-        Event::Write { .. } => {
+        IoEvent::Write { .. } => {
             flushed = false;
             false
         }
-        Event::Barrier => {
+        IoEvent::Barrier => {
             flushed = true;
             false
         }
-        Event::DropCaches => !flushed,
+        IoEvent::DropCaches => !flushed,
     });
     let detail = "caches are dropped before the barrier".to_owned();
     bad.then_some(Violation { kind: "read back from a cache", detail })
@@ -158,7 +158,7 @@ pub fn search(scenario: &Scenario) -> Tally {
 }
 
 /// What the undisturbed run of a scenario writes.
-pub fn record_events(scenario: &Scenario) -> Vec<Event> {
+pub fn record_events(scenario: &Scenario) -> Vec<IoEvent> {
     let recorder = Recorder::new(scenario.volume.frame.clone());
     scenario.operation.run(&recorder).unwrap_or_else(|e| panic!("{}: {e}", scenario.name));
     recorder.into_recording().events
@@ -186,10 +186,10 @@ pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync)
 }
 
 /// Success was reported although the last write may still be lost.
-fn unsynced(events: &[Event]) -> Option<Violation> {
-    let last = events.iter().rev().find(|e| !matches!(e, Event::DropCaches))?;
+fn unsynced(events: &[IoEvent]) -> Option<Violation> {
+    let last = events.iter().rev().find(|e| !matches!(e, IoEvent::DropCaches))?;
     let detail = "the last write may be lost".to_owned();
-    (!matches!(last, Event::Barrier)).then_some(Violation { kind: "success without a barrier", detail })
+    (!matches!(last, IoEvent::Barrier)).then_some(Violation { kind: "success without a barrier", detail })
 }
 
 /// A change to a recorded run, as a mistake in the operation would make it: the suite has to notice.
@@ -207,7 +207,7 @@ pub fn mutate(scenario: &Scenario, budget: Budget) -> Vec<(Mutation, Tally)> {
     let recorded = Run::new(scenario, budget.seed, budget.states, &mut tally).record(scenario.volume.frame.clone());
     let recording = recorded.unwrap_or_else(|| panic!("{} fails unmutated: {}", scenario.name, tally.table()));
     let (mut frame, events) = recording.rewind();
-    let barriers = events.iter().filter(|e| matches!(e, Event::Barrier)).count();
+    let barriers = events.iter().filter(|e| matches!(e, IoEvent::Barrier)).count();
     let dropped = (0..barriers).map(Mutation::NoBarrier);
     let swapped = (0..barriers.saturating_sub(1)).map(Mutation::Swapped);
     let mut cut = |mutation| {
@@ -220,9 +220,9 @@ pub fn mutate(scenario: &Scenario, budget: Budget) -> Vec<(Mutation, Tally)> {
 }
 
 /// The changed events, each with what its sector then held before.
-fn mutated(frame: &mut Frame, events: &[Event], mutation: Mutation) -> Vec<Event> {
-    let mut spans: Vec<Vec<Event>> =
-        events.split_inclusive(|e| matches!(e, Event::Barrier)).map(<[_]>::to_vec).collect();
+fn mutated(frame: &mut Frame, events: &[IoEvent], mutation: Mutation) -> Vec<IoEvent> {
+    let mut spans: Vec<Vec<IoEvent>> =
+        events.split_inclusive(|e| matches!(e, IoEvent::Barrier)).map(<[_]>::to_vec).collect();
     match mutation {
         Mutation::NoBarrier(n) => {
             spans[n].pop();
@@ -231,7 +231,7 @@ fn mutated(frame: &mut Frame, events: &[Event], mutation: Mutation) -> Vec<Event
     }
     let mut changed = spans.concat();
     for event in &mut changed {
-        if let Event::Write { sector, data, before } = event {
+        if let IoEvent::Write { sector, data, before } = event {
             *before = frame.set(*sector, data.clone());
         }
     }
@@ -334,7 +334,7 @@ impl<'a> Run<'a> {
     }
 
     /// Judges a changed run: its end, and its cuts.
-    fn mutant(&mut self, frame: &mut Frame, events: &[Event]) {
+    fn mutant(&mut self, frame: &mut Frame, events: &[IoEvent]) {
         crash::redo(frame, events);
         let report = self.checker.check(frame);
         crash::undo(frame, events);
@@ -344,7 +344,7 @@ impl<'a> Run<'a> {
         self.cut_everywhere(frame, events);
     }
 
-    fn cut_everywhere(&mut self, frame: &mut Frame, events: &[Event]) {
+    fn cut_everywhere(&mut self, frame: &mut Frame, events: &[IoEvent]) {
         let limits = self.limits(events);
         let is_data = self.scenario.volume.data_sectors();
         let mut watch = CommitWatch::new(events);
@@ -363,8 +363,8 @@ impl<'a> Run<'a> {
     }
 
     /// Spreads this scenario's share over its epochs.
-    fn limits(&self, events: &[Event]) -> Limits {
-        let epochs = 1 + events.iter().filter(|e| matches!(e, Event::Barrier)).count();
+    fn limits(&self, events: &[IoEvent]) -> Limits {
+        let epochs = 1 + events.iter().filter(|e| matches!(e, IoEvent::Barrier)).count();
         let writes = events.len() + 1 - epochs;
         let each = self.share.saturating_sub(writes).div_ceil(epochs).max(8);
         // 16 sector writes have at most 65,536 states: no epoch within the specification's bound is ever sampled.
@@ -377,14 +377,14 @@ impl<'a> Run<'a> {
         }
         let report = self.checker.check(frame);
         let (phase, mut found) = self.scenario.expectation.judge_cut(&report);
-        if let Kind::Torn { .. } = cut.kind {
+        if let CutKind::Torn { .. } = cut.kind {
             self.tally.torn += 1;
             self.tally.torn_bad += usize::from(!found.is_empty());
             return;
         }
         self.tally.states += 1;
         match (cut.kind, phase) {
-            (Kind::Prefix(writes), _) => found.extend(watch.see(writes, phase)),
+            (CutKind::Prefix(writes), _) => found.extend(watch.see(writes, phase)),
             (_, Some(phase)) => found.extend(watch.agrees(frame, cut.epoch, phase)),
             (_, None) => {}
         }
@@ -417,7 +417,7 @@ impl<'a> Run<'a> {
     }
 
     /// Recovers twice; the medium as it was, with what the first recovery did.
-    fn recovered(&mut self, frame: Frame, phase: Option<Phase>) -> ((Frame, Vec<Event>), Vec<Violation>) {
+    fn recovered(&mut self, frame: Frame, phase: Option<Phase>) -> ((Frame, Vec<IoEvent>), Vec<Violation>) {
         let recorder = Recorder::new(frame);
         let result = self.scenario.operation.recover(&recorder);
         let recording = recorder.into_recording();
@@ -444,7 +444,7 @@ impl<'a> Run<'a> {
         (first.rewind(), found)
     }
 
-    fn cut_recovery(&mut self, frame: &mut Frame, events: &[Event], phase: Option<Phase>, at: &str) {
+    fn cut_recovery(&mut self, frame: &mut Frame, events: &[IoEvent], phase: Option<Phase>, at: &str) {
         let is_data = self.scenario.volume.data_sectors();
         let seed = self.random.next_u64();
         let limits = Limits { complete: 1 << crash::COMPLETE_WRITES, sampled: 6, torn: 0, seed };
@@ -542,12 +542,12 @@ impl<'a> Run<'a> {
         let offset = self.random.below(step);
         for nth in (offset as u64..accesses).step_by(step) {
             for how in ways {
-                self.one_fault(frame, Fault { on, nth, how: *how });
+                self.one_fault(frame, IoFault { on, nth, how: *how });
             }
         }
     }
 
-    fn one_fault(&mut self, frame: &Frame, fault: Fault) {
+    fn one_fault(&mut self, frame: &Frame, fault: IoFault) {
         self.tally.faults += 1;
         let recorder = Recorder::with_fault(frame.clone(), fault);
         let result = self.scenario.operation.run(&recorder);
@@ -564,9 +564,9 @@ impl<'a> Run<'a> {
         }
         // What was written behind the last barrier that returned may also be gone.
         let events = &recording.events;
-        let synced = events.iter().rposition(|e| matches!(e, Event::Barrier)).map_or(0, |n| n + 1);
+        let synced = events.iter().rposition(|e| matches!(e, IoEvent::Barrier)).map_or(0, |n| n + 1);
         for event in events[synced..].iter().rev() {
-            if let Event::Write { sector, before, .. } = event {
+            if let IoEvent::Write { sector, before, .. } = event {
                 recording.frame.set(*sector, before.clone());
             }
         }

@@ -14,9 +14,9 @@ use crate::volumes::{BACKUP, OTHER, Room, Shape, TARGET, Volume, uki};
 use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt, read_vec};
 use bootsurgeon::boot::{self, LoaderVersion, OtherLoaders, UkiFile, Variables};
 use bootsurgeon::esp::Inventory;
-use bootsurgeon::plan::{NewImage, PrunePlan, PruneWishes, SwapPlan, SwapWishes};
+use bootsurgeon::plan::{NewImage, PruneOptions, PrunePlan, SwapOptions, SwapPlan};
 use bootsurgeon::surgery::{
-    ContentRef, LINUX_DIR, Order, Outcome, Rename, Staging, Step, Tidying, open_healthy, recover, rehearse_recovery,
+    ContentRef, FileStep, LINUX_DIR, Order, Outcome, Rename, Staging, Tidying, open_healthy, recover, rehearse_recovery,
 };
 use bootsurgeon::{Error, Kind, Result};
 use sha2::{Digest, Sha256};
@@ -95,10 +95,10 @@ impl Surgery {
     }
 
     /// What happens to other files, before the commit and after it.
-    fn steps(&self) -> Vec<Step> {
+    fn steps(&self) -> Vec<FileStep> {
         match self {
             Self::Swap(order) | Self::Restore(order, _) => {
-                order.before.iter().cloned().map(Step::Rename).chain(order.after.clone()).collect()
+                order.before.iter().cloned().map(FileStep::Rename).chain(order.after.clone()).collect()
             }
             Self::Prune(tidying) => tidying.steps.clone(),
         }
@@ -114,13 +114,13 @@ fn file_name(path: &str) -> String {
     path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned()
 }
 
-fn rename(path: &str) -> Step {
+fn rename(path: &str) -> FileStep {
     let from = file_name(path);
-    Step::Rename(Rename { to: format!("{from}.disabled.{TIME}"), from })
+    FileStep::Rename(Rename { to: format!("{from}.disabled.{TIME}"), from })
 }
 
-fn remove(path: &str) -> Step {
-    Step::Remove(file_name(path))
+fn remove(path: &str) -> FileStep {
+    FileStep::Remove(file_name(path))
 }
 
 impl Job {
@@ -138,7 +138,7 @@ impl Job {
 
     fn surgery(self, shape: &Shape) -> Surgery {
         let backup = if shape.backup_exists { NEXT_BACKUP } else { BACKUP };
-        let order = |command: &str, target: &str, after: Vec<Step>| Order {
+        let order = |command: &str, target: &str, after: Vec<FileStep>| Order {
             command: command.to_owned(),
             time: TIME,
             directory: LINUX_DIR.to_owned(),
@@ -153,7 +153,7 @@ impl Job {
             let (command, directory) = ("prune".to_owned(), LINUX_DIR.to_owned());
             Surgery::Prune(Tidying { command, time: TIME, directory, steps })
         };
-        let retire = Step::Rename(Rename { from: file_name(TARGET), to: file_name(backup) });
+        let retire = FileStep::Rename(Rename { from: file_name(TARGET), to: file_name(backup) });
         // Where the target's place in the directory is awkward, it is the one to be renamed or deleted.
         let victim = if shape.room == Room::Ample || shape.old.is_none() { OTHER } else { TARGET };
         match self {
@@ -220,11 +220,11 @@ fn expect(
     let steps = surgery.steps();
     for step in &steps {
         match step {
-            Step::Rename(Rename { from, to }) => {
+            FileStep::Rename(Rename { from, to }) => {
                 changes.extend([(full(to), holds(from)), (full(from), None)]);
                 sharing.push((full(from), full(to)));
             }
-            Step::Remove(name) => changes.push((full(name), None)),
+            FileStep::Remove(name) => changes.push((full(name), None)),
         }
     }
     let mark = surgery.order().map_or_else(|| steps[0].name(), |order| &order.target);
@@ -257,9 +257,9 @@ impl Planned {
         }
     }
 
-    fn wishes(self) -> SwapWishes {
+    fn options(self) -> SwapOptions {
         let keep_duplicates = self == Self::KeepingDuplicates;
-        SwapWishes { keep_duplicates, keep_backups: None, time: TIME, target: None }
+        SwapOptions { keep_duplicates, keep_backups: None, time: TIME, target: None }
     }
 
     /// The operation that the program's own planning arrives at.
@@ -269,7 +269,7 @@ impl Planned {
                 let bytes_to_write = new.len() as u64;
                 let facts = bootsurgeon::uki::probe(new)?;
                 let image = NewImage { source: new, facts: Some(&facts), bytes_to_write, from_file: None };
-                Ok(Surgery::Swap(SwapPlan::make(esp, &image, &self.wishes())?.order("swap", TIME)))
+                Ok(Surgery::Swap(SwapPlan::make(esp, &image, &self.options())?.order("swap", TIME)))
             }
             Self::Restore => {
                 let name = file_name(BACKUP);
@@ -277,12 +277,12 @@ impl Planned {
                 let source = esp.volume.file(&file.entry)?;
                 let image =
                     NewImage { source: &source, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
-                let plan = SwapPlan::make(esp, &image, &self.wishes())?;
+                let plan = SwapPlan::make(esp, &image, &self.options())?;
                 Ok(Surgery::Restore(plan.order("restore", TIME), name))
             }
             Self::Prune | Self::PruneDelete => {
                 let delete = self == Self::PruneDelete;
-                let wishes = PruneWishes { delete, keep_backups: None, no_fallback: false, time: TIME };
+                let wishes = PruneOptions { delete, keep_backups: None, no_fallback: false, time: TIME };
                 Ok(Surgery::Prune(PrunePlan::make(esp, &wishes)?.tidying(TIME)))
             }
         }
@@ -294,7 +294,7 @@ impl Planned {
         let sector = volume.shape.sector as usize;
         let esp = Inventory::read(&volume.frame, Variables::default()).unwrap();
         let started = esp.selected().map(|f| f.name().to_owned());
-        assert_eq!(started, Some(file_name(TARGET)), "{}: {}", volume.shape.describe(), esp.worlds[0].reason);
+        assert_eq!(started, Some(file_name(TARGET)), "{}: {}", volume.shape.describe(), esp.predictions.next.reason);
         let surgery = self.plan(&esp, &new).unwrap_or_else(|e| panic!("{self:?}: {e}"));
         assert!(
             !surgery.steps().is_empty() || self == Self::KeepingDuplicates,
@@ -322,7 +322,7 @@ impl Planned {
 type Linux = Vec<(String, Content)>;
 
 /// What systemd-boot starts, as the project predicts it, from images known by their content. A file that is none of
-/// them is no image. Both worlds have to agree: with the EFI variables (here none are set) and without.
+/// them is no image. No EFI variables are set.
 fn prediction(
     images: HashMap<Content, Vec<u8>>,
 ) -> impl Fn(&[(&str, Content)]) -> Option<Content> + Send + Sync + 'static {
@@ -348,9 +348,9 @@ fn prediction(
                 targets: boot::Targets::default(),
                 xbootldr: None,
             };
-            let [with, without] = boot::worlds(&esp, &Variables::default());
-            assert_eq!(with.selected_file(), without.selected_file());
-            let starts = with.selected_file()?;
+            // Without variables NVRAM can lose nothing: this holds for both.
+            let prediction = boot::predict(&esp, &Variables::default());
+            let starts = prediction.selected_file()?;
             linux.iter().find(|(name, _)| name == starts).map(|(_, content)| *content)
         })
     }

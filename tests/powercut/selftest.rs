@@ -2,12 +2,12 @@
 
 use crate::checker::{Checker, Content, Problem};
 use crate::crash::frame::sector;
-use crate::crash::{self, Cut, Kind, Limits};
+use crate::crash::{self, Cut, CutKind, Limits};
 use crate::crash::{Frame, Random};
 use crate::geometry::Width;
 use crate::matrix;
 use crate::readers;
-use crate::recorder::{Access, Fault, How, Recorder};
+use crate::recorder::{Access, How, IoFault, Recorder};
 use crate::volumes::{OTHER, Shape, TARGET, Volume};
 use bootsurgeon::block::{ReadAt, WriteAt};
 use std::collections::BTreeMap;
@@ -227,8 +227,8 @@ fn large_epochs_are_sampled_repeatably_and_restored() {
     };
     let states = run();
     assert_eq!(states, run());
-    let prefixes = states.iter().filter(|s| matches!(s.1, Kind::Prefix(_))).count();
-    let torn = states.iter().filter(|s| matches!(s.1, Kind::Torn { .. })).count();
+    let prefixes = states.iter().filter(|s| matches!(s.1, CutKind::Prefix(_))).count();
+    let torn = states.iter().filter(|s| matches!(s.1, CutKind::Torn { .. })).count();
     assert_eq!(prefixes, 41);
     assert!(states.len() > 41 + 60 && torn > 60, "{} states, {torn} torn", states.len());
 }
@@ -240,7 +240,7 @@ fn a_torn_sector_is_new_up_to_the_tear() {
     let (mut frame, events) = recorder.into_recording().rewind();
     let mut torn = 0;
     crash::enumerate(&mut frame, &events, &|_| false, limits(16, 0, 600), &mut |f, c: Cut| {
-        if let Kind::Torn { at, .. } = c.kind {
+        if let CutKind::Torn { at, .. } = c.kind {
             torn += 1;
             assert!(f.get(0).bytes.iter().enumerate().all(|(i, b)| *b == if i < at { 9 } else { 0 }));
         }
@@ -250,7 +250,7 @@ fn a_torn_sector_is_new_up_to_the_tear() {
 
 #[test]
 fn faults_strike_where_they_are_told_to() {
-    let fault = |on, nth, how| Recorder::with_fault(tiny(8), Fault { on, nth, how });
+    let fault = |on, nth, how| Recorder::with_fault(tiny(8), IoFault { on, nth, how });
     let write = |r: &Recorder| r.write_all_at(&[1; 2048], 0);
 
     let r = fault(Access::Write, 1, How::Fails);

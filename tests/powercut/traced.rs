@@ -1,14 +1,14 @@
 //! mtools under the cuts: its writes are taken from the system calls that `strace` sees, sector by sector.
 
 use crate::frame::{Frame, sector};
-use crate::recorder::Event;
+use crate::recorder::IoEvent;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Runs mtools commands on an image of `frame` and gives their writes in program order, one event for each sector.
 /// In arguments `NEW` stands for a file of the bytes `new`.
-pub fn record(frame: &Frame, new: &[u8], commands: &[&[&str]]) -> io::Result<Vec<Event>> {
+pub fn record(frame: &Frame, new: &[u8], commands: &[&[&str]]) -> io::Result<Vec<IoEvent>> {
     let folder = tempfile::tempdir()?;
     let (image, source) = (folder.path().join("image"), folder.path().join("new"));
     frame.write_sparse(&std::fs::File::create(&image)?)?;
@@ -39,7 +39,7 @@ pub fn record(frame: &Frame, new: &[u8], commands: &[&[&str]]) -> io::Result<Vec
     Ok(events)
 }
 
-fn replay(trace: &str, image: &Path, now: &mut Frame, events: &mut Vec<Event>) -> io::Result<()> {
+fn replay(trace: &str, image: &Path, now: &mut Frame, events: &mut Vec<IoEvent>) -> io::Result<()> {
     let path: String = image.to_string_lossy().bytes().map(|b| format!("\\x{b:02x}")).collect();
     let (mut descriptor, mut at) = (None, 0);
     for line in trace.lines() {
@@ -71,7 +71,7 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-fn write(now: &mut Frame, at: u64, bytes: &[u8], events: &mut Vec<Event>) -> io::Result<()> {
+fn write(now: &mut Frame, at: u64, bytes: &[u8], events: &mut Vec<IoEvent>) -> io::Result<()> {
     let unit = now.sector_size();
     if !at.is_multiple_of(unit as u64) || !bytes.len().is_multiple_of(unit) {
         return Err(io::Error::other("a write of other than whole sectors"));
@@ -79,7 +79,7 @@ fn write(now: &mut Frame, at: u64, bytes: &[u8], events: &mut Vec<Event>) -> io:
     for (i, part) in bytes.chunks(unit).enumerate() {
         let (n, data) = (at / unit as u64 + i as u64, sector(part));
         let before = now.set(n, data.clone());
-        events.push(Event::Write { sector: n, data, before });
+        events.push(IoEvent::Write { sector: n, data, before });
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::{Page, Paint, Render, size};
 use crate::command::{BackupReport, NextStep, PruneReport, RecoverReport, RestoreReport, SwapReport};
 use crate::plan::SwapPlan;
-use crate::verify::{Check, Status};
+use crate::verify::{Check, CheckStatus};
 use serde::Serialize;
 use std::fmt;
 
@@ -161,10 +161,10 @@ fn warnings(f: &mut Page, p: Paint, warnings: &[String]) -> fmt::Result {
 pub(super) fn checks(f: &mut Page, p: Paint, checks: &[Check]) -> fmt::Result {
     for c in checks {
         let mark = match c.status {
-            Status::Pass => p.good("pass"),
-            Status::Warn => p.warn("warn"),
-            Status::Fail => p.bad("FAIL"),
-            Status::Skip => p.faint("skip"),
+            CheckStatus::Pass => p.good("pass"),
+            CheckStatus::Warn => p.warn("warn"),
+            CheckStatus::Fail => p.bad("FAIL"),
+            CheckStatus::Skip => p.faint("skip"),
         };
         writeln!(f, "{mark}  {:20} {}", c.id.name(), c.detail)?;
     }

@@ -1,16 +1,16 @@
 //! `demo` as a session at a shell: each command, what it prints, and what was looked at afterwards.
 
 use super::{Page, Paint, Render, error_text, size};
-use crate::demo::{Answer, Cost, DemoReport, Outcome, Step};
+use crate::demo::{Answer, Cost, DemoReport, DemoStep, StepOutcome};
 use std::fmt;
 
-impl Render for Step {
+impl Render for DemoStep {
     fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         writeln!(f, "{}", p.faint(format!("# {}", self.title)))?;
         writeln!(f, "{}", p.strong(format!("$ {}", self.command)))?;
         match &self.outcome {
-            Outcome::Report(answer) => answer.text(f, p)?,
-            Outcome::Error(e) => error_text(f, p, e)?,
+            StepOutcome::Report(answer) => answer.text(f, p)?,
+            StepOutcome::Error(e) => error_text(f, p, e)?,
         }
         if self.exit_code != 0 {
             writeln!(f, "(exit code {})", self.exit_code)?;

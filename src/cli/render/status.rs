@@ -3,7 +3,7 @@
 use super::doctor::findings;
 use super::{Page, Paint, Render, size};
 use crate::boot::MenuMode;
-use crate::bootpath::{Certainty, Step, StepKind};
+use crate::bootpath::{Certainty, StepKind, WayStep};
 use crate::command::{EntryReport, FileReport, StatusReport};
 use crate::doctor::Severity;
 use crate::efivars::OriginKind;
@@ -117,7 +117,7 @@ impl StatusReport {
     fn is_ordinary(&self) -> bool {
         let kinds: Vec<StepKind> = self.way.iter().map(|s| s.step).collect();
         let plain = [StepKind::Firmware, StepKind::Program, StepKind::Menu, StepKind::Image, StepKind::Kernel];
-        let in_linux = |s: &Step| s.place.as_deref().is_some_and(|place| place.starts_with("EFI/Linux/"));
+        let in_linux = |s: &WayStep| s.place.as_deref().is_some_and(|place| place.starts_with("EFI/Linux/"));
         kinds == plain
             && self.way_notes.is_empty()
             && self.way.iter().all(|s| s.certainty != Certainty::Unknown)

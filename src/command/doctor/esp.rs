@@ -5,30 +5,30 @@ use super::super::programs::objections;
 use super::super::status::report;
 use super::super::trust::{TrustRequest, add_disk};
 use super::super::{StatusReport, Ui, now};
-use super::Place;
+use super::EspCandidate;
 use crate::Result;
 use crate::block::ReadAt;
 use crate::boot::Variables;
-use crate::bootpath::World;
+use crate::bootpath::BootScenario;
 use crate::disk::Target;
 use crate::doctor::{DiskWords, EspPlace, EspView, Finding, Severity, examine_esp, sort};
 use crate::efivars::EfiVars;
 use crate::esp::{FileKind, Inventory};
 use crate::pcr::Bank;
 use crate::plan::room_for_one_more;
-use crate::verify::{CheckId, Status as CheckStatus, verify};
+use crate::verify::{CheckId, CheckStatus, verify};
 
 /// An ESP that was read.
-pub(super) struct Examined {
+pub(super) struct ExaminedEsp {
     pub(super) place: EspPlace,
     pub(super) words: DiskWords,
     pub(super) esp: Inventory<Box<dyn ReadAt>>,
 }
 
-impl Examined {
+impl ExaminedEsp {
     /// Reads the ESP at `place` and says what is wrong with it.
     pub(super) fn read(
-        place: &Place,
+        place: &EspCandidate,
         name: &str,
         variables: &Variables,
         vars: &EfiVars,
@@ -40,7 +40,7 @@ impl Examined {
         esp.examine()?;
         let words = request.words(&target, esp.arch());
         let room = room_for_one_more(&esp, esp.stamp(now()))?;
-        let objections = objections(&esp, vars, World::Next)?;
+        let objections = objections(&esp, vars, BootScenario::Next)?;
         let view = EspView {
             esp: &esp,
             words: words.clone(),
@@ -67,7 +67,7 @@ impl Examined {
         }
         found.extend(layout(&target, &words).into_iter().map(|f| f.of(name)));
         sort(&mut found);
-        let warnings = esp.worlds[0].warnings.clone();
+        let warnings = esp.predictions.next.warnings.clone();
         let status = report(&target, &esp, vars.origin(), warnings, found);
         let place = EspPlace {
             name: name.to_owned(),
@@ -111,7 +111,7 @@ fn layout(target: &Target, words: &DiskWords) -> Vec<Finding> {
 }
 
 /// An ESP without images is no emergency while another one has them, and nothing is to be put there.
-pub(super) fn elsewhere(examined: &[Examined], esps: &mut [StatusReport]) {
+pub(super) fn elsewhere(examined: &[ExaminedEsp], esps: &mut [StatusReport]) {
     let with: Vec<&str> = examined.iter().filter(|e| e.place.has_images).map(|e| e.place.name.as_str()).collect();
     if with.is_empty() {
         return;
@@ -130,7 +130,7 @@ pub(super) fn elsewhere(examined: &[Examined], esps: &mut [StatusReport]) {
 }
 
 /// Where only one ESP can be meant, commands name its disk.
-pub(super) fn name_the_disk(examined: &[Examined], findings: &mut [Finding]) {
+pub(super) fn name_the_disk(examined: &[ExaminedEsp], findings: &mut [Finding]) {
     let mut with = examined.iter().filter(|e| e.place.has_images);
     let (Some(only), None) = (with.next(), with.next()) else { return };
     for action in findings.iter_mut().filter_map(|f| f.action.as_mut()) {

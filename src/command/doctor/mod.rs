@@ -3,9 +3,9 @@ mod esp;
 mod options;
 mod places;
 
-use self::esp::{Examined, elsewhere, name_the_disk, unreadable_esp};
+use self::esp::{ExaminedEsp, elsewhere, name_the_disk, unreadable_esp};
 use self::options::{boot_options, misread};
-use self::places::{Place, name_of};
+use self::places::{EspCandidate, name_of};
 use super::{Event, StatusReport, Ui, VariablesChoice, boot_variables, check_cancelled};
 use crate::Result;
 use crate::boot::lenient_string;
@@ -64,7 +64,7 @@ impl Doctor {
     /// [`crate::Kind::Cancelled`]. Whatever is wrong *with* a disk is a finding and no error.
     pub fn run(&self, ui: &dyn Ui) -> Result<DoctorReport> {
         let mut findings = self.error.as_deref().map(explain).unwrap_or_default();
-        if self.error.is_some() && self.disks.is_empty() && self.efivars == VariablesChoice::Unsaid {
+        if self.error.is_some() && self.disks.is_empty() && self.efivars == VariablesChoice::Unspecified {
             return Ok(DoctorReport::new(findings));
         }
         let machine = Machine::read(&self.root);
@@ -76,7 +76,7 @@ impl Doctor {
             requests.truncate(MAX_ESPS);
         }
         let vars = self.variables(is_this_machine, &requests);
-        let ours = is_this_machine && self.efivars == VariablesChoice::Unsaid
+        let ours = is_this_machine && self.efivars == VariablesChoice::Unspecified
             || vars.dir().is_some_and(|dir| machine.mount_of(dir).is_some());
         let (facts, mut about) = firmware(&vars, ours.then_some(&machine));
         let (variables, unreadable) = boot_variables(&vars);
@@ -98,7 +98,7 @@ impl Doctor {
             check_cancelled(ui)?;
             let name = name_of(request);
             ui.event(Event::Step(format!("reading the ESP of {name}")));
-            match Examined::read(place, &name, &variables, &vars, ui) {
+            match ExaminedEsp::read(place, &name, &variables, &vars, ui) {
                 Ok((one, status)) => {
                     examined.push(one);
                     esps.push(status);
@@ -155,8 +155,13 @@ mod tests {
     use std::path::Path;
 
     fn doctor(disks: Vec<PathBuf>, root: &Path) -> Result<DoctorReport> {
-        let doctor =
-            Doctor { disks, partition: None, efivars: VariablesChoice::Unsaid, root: root.to_owned(), error: None };
+        let doctor = Doctor {
+            disks,
+            partition: None,
+            efivars: VariablesChoice::Unspecified,
+            root: root.to_owned(),
+            error: None,
+        };
         doctor.run(&Silent::default())
     }
 
@@ -176,7 +181,7 @@ mod tests {
         let doctor = Doctor {
             disks: vec![],
             partition: None,
-            efivars: VariablesChoice::Unsaid,
+            efivars: VariablesChoice::Unspecified,
             root: "/nonexistent".into(),
             error: Some("Firmware does not support SetVariableRT. Can not remount with rw".into()),
         };

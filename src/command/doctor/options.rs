@@ -1,7 +1,7 @@
 //! The boot options, held against the ESPs that were read.
 
-use super::Examined;
-use crate::bootpath::{BootOptions, Located, Program, Unseen, Volume, Volumes, Way, World};
+use super::ExaminedEsp;
+use crate::bootpath::{BootOptions, BootScenario, BootVolume, Located, Program, Unseen, Volumes, Way};
 use crate::disk::PartUuid;
 use crate::doctor::{DecodedVariable, EspPlace, Finding, Severity, what_starts};
 use crate::efivars::EfiVars;
@@ -9,14 +9,14 @@ use crate::pe::Arch;
 
 /// Every ESP that was read, as firmware sees them.
 struct AllEsps<'e> {
-    examined: &'e [Examined],
-    list: Vec<Volume>,
+    examined: &'e [ExaminedEsp],
+    list: Vec<BootVolume>,
     complete: bool,
     is_uboot: bool,
 }
 
 impl Volumes for AllEsps<'_> {
-    fn list(&self) -> &[Volume] {
+    fn list(&self) -> &[BootVolume] {
         &self.list
     }
 
@@ -51,15 +51,16 @@ impl Volumes for AllEsps<'_> {
 /// Decodes the boot options, holds them against the ESPs, and says what the firmware starts.
 pub(super) fn boot_options(
     vars: &EfiVars,
-    examined: &[Examined],
+    examined: &[ExaminedEsp],
     complete: bool,
     findings: &mut Vec<Finding>,
 ) -> (BootOptions, String) {
     let mut options = BootOptions::read(vars);
-    let list = examined.iter().map(|e| Volume { name: e.place.name.clone(), partuuid: e.place.partuuid, place: None });
+    let list =
+        examined.iter().map(|e| BootVolume { name: e.place.name.clone(), partuuid: e.place.partuuid, place: None });
     let esps = AllEsps { examined, list: list.collect(), complete, is_uboot: vars.is_uboot() };
     options.check(&esps);
-    let way = Way::follow(&options, World::Next, &esps);
+    let way = Way::follow(&options, BootScenario::Next, &esps);
     let places: Vec<EspPlace> = examined.iter().map(|e| e.place.clone()).collect();
     let (sentence, found) = what_starts(&way, &options, &places);
     findings.extend(found);

@@ -5,7 +5,7 @@ use super::super::{DiskRequest, MachineTree, Ui};
 use super::Doctor;
 use crate::Result;
 use crate::block::FileSource;
-use crate::disk::{Table, Target, esps};
+use crate::disk::{PartitionTable, Target, esps};
 use crate::doctor::{Finding, Machine, Severity};
 use crate::efivars::EfiVars;
 use crate::packed::Unpacked;
@@ -13,13 +13,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// An ESP that is to be looked at.
-pub(super) struct Place {
+pub(super) struct EspCandidate {
     pub(super) request: DiskRequest,
     /// The disk image, if it is packed.
     unpacked: Option<Unpacked>,
 }
 
-impl Place {
+impl EspCandidate {
     pub(super) fn find(&self) -> Result<Target> {
         let DiskRequest { path, partition, .. } = &self.request;
         match &self.unpacked {
@@ -36,7 +36,7 @@ impl Doctor {
         machine: &Machine,
         findings: &mut Vec<Finding>,
         ui: &dyn Ui,
-    ) -> Result<(Vec<Place>, bool)> {
+    ) -> Result<(Vec<EspCandidate>, bool)> {
         if !self.disks.is_empty() {
             let mut all = Vec::new();
             for disk in &self.disks {
@@ -96,9 +96,9 @@ impl Doctor {
     }
 
     /// The ESPs of a disk; the disk itself when it has no partition table.
-    fn esps_of(&self, disk: &Path, ui: &dyn Ui) -> Result<Vec<Place>> {
+    fn esps_of(&self, disk: &Path, ui: &dyn Ui) -> Result<Vec<EspCandidate>> {
         let unpacked = unpack(disk, ui)?;
-        let request = |partition| Place {
+        let request = |partition| EspCandidate {
             request: DiskRequest { path: disk.to_owned(), partition, efivars: self.efivars.clone() },
             unpacked: unpacked.clone(),
         };
@@ -109,7 +109,7 @@ impl Doctor {
             Some(image) => Arc::clone(image.source()),
             None => Arc::new(FileSource::open(disk)?),
         };
-        let Some(table) = Table::read(&*source, source.device_sector_size())? else {
+        let Some(table) = PartitionTable::read(&*source, source.device_sector_size())? else {
             // Not a partition table: a bare FAT volume, or an error that says what it is not.
             let place = request(None);
             place.find()?;
@@ -122,7 +122,7 @@ impl Doctor {
     }
 
     /// The EFI variables of the board that these ESPs belong to.
-    pub(super) fn variables(&self, is_this_machine: bool, places: &[Place]) -> EfiVars {
+    pub(super) fn variables(&self, is_this_machine: bool, places: &[EspCandidate]) -> EfiVars {
         let ours = || self.disks.iter().all(|d| FileSource::open(d).is_ok_and(|s| s.is_block_device()));
         let machine = (is_this_machine || ours()).then(|| MachineTree::at(&self.root));
         let targets: Vec<Target> = places.iter().filter_map(|place| place.find().ok()).collect();

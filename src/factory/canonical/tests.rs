@@ -90,11 +90,12 @@ fn blocks_keep_their_line_ends_and_name_their_indentation() {
 
 #[test]
 fn nested_collections_are_indented_as_the_factory_does() {
-    let text = |s: &str| Node::Text(s.into());
-    let inner = Node::Map(vec![("k".into(), Node::Seq(vec![text("v"), Node::Seq(vec![]), Node::Map(vec![])]))]);
+    let text = |s: &str| YamlNode::Text(s.into());
+    let inner =
+        YamlNode::Map(vec![("k".into(), YamlNode::Seq(vec![text("v"), YamlNode::Seq(vec![]), YamlNode::Map(vec![])]))]);
     let root = [
-        ("a".to_owned(), Node::Seq(vec![inner, Node::Seq(vec![text("x"), text("y\nz")])])),
-        ("no".to_owned(), Node::Map(vec![])),
+        ("a".to_owned(), YamlNode::Seq(vec![inner, YamlNode::Seq(vec![text("x"), text("y\nz")])])),
+        ("no".to_owned(), YamlNode::Map(vec![])),
     ];
     let expected = r#"a:
     - k:

@@ -4,7 +4,8 @@ use super::super::auth::{is_loopback, origin};
 use super::super::download::is_page;
 use super::super::url::{show_url, show_urls_in};
 use super::{
-    CHUNK, Credentials, Failure, Head, Http, MAX_ERROR_BODY, MAX_REDIRECTS, MAX_TOLD, Message, Request, TICK, network,
+    CHUNK, Credentials, Failure, Http, MAX_ERROR_BODY, MAX_REDIRECTS, MAX_TOLD, Message, Request, ResponseHead, TICK,
+    network,
 };
 use crate::Result;
 use std::io::Read;
@@ -166,7 +167,7 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
-fn head(url: &str, redirected: bool, status: u16, headers: &HeaderMap) -> Head {
+fn head(url: &str, redirected: bool, status: u16, headers: &HeaderMap) -> ResponseHead {
     let number = |name| header(headers, name)?.trim().parse().ok();
     // `bytes 5-9/100`
     let range = header(headers, "content-range").and_then(|v| {
@@ -174,7 +175,7 @@ fn head(url: &str, redirected: bool, status: u16, headers: &HeaderMap) -> Head {
         let (first, _) = range.split_once('-')?;
         Some((first.trim().parse().ok()?, total.trim().parse().ok()?))
     });
-    Head {
+    ResponseHead {
         status,
         url: url.to_owned(),
         redirected,

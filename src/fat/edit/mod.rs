@@ -14,7 +14,7 @@ pub use entries::{MARK, grown_cluster};
 
 use super::dir::Directory;
 use super::geometry::Geometry;
-use super::table::Table;
+use super::table::AllocationTable;
 use super::volume::Volume;
 use crate::block::WriteAt;
 use crate::{Context, Error, Result};
@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 pub struct Editor<'m> {
     medium: &'m dyn WriteAt,
     geometry: Geometry,
-    table: Table,
+    table: AllocationTable,
     /// What the medium writes atomically, in bytes.
     unit: u64,
     /// Clusters promised to a caller and not linked yet.
@@ -80,7 +80,7 @@ impl<'m> Editor<'m> {
 
     /// The allocation table as it stands after all that was linked and freed.
     #[must_use]
-    pub fn table(&self) -> &Table {
+    pub fn table(&self) -> &AllocationTable {
         &self.table
     }
 

@@ -4,7 +4,7 @@ use super::super::bootsector::{Difference, boot_sector_repair, difference, looks
 use super::super::dir::{Directory, Entry};
 use super::super::geometry::{FatKind, Root, is_fsinfo};
 use super::super::name::folded;
-use super::super::table::{Link, Run, Table};
+use super::super::table::{AllocationTable, Link, Run};
 use super::super::volume::Volume;
 use super::{Health, Problem, ProblemClass, ProblemKind, Remedy, WrongDot};
 use crate::block::{ReadAt, read_vec};
@@ -16,7 +16,7 @@ const MAX_LISTED: usize = 64;
 /// Directories nested deeper than this are refused; firmware gives up far earlier.
 const MAX_DEPTH: usize = 64;
 
-pub(super) struct Check<'v, S> {
+pub(super) struct Checker<'v, S> {
     volume: &'v Volume<S>,
     problems: Vec<Problem>,
     unlisted: usize,
@@ -35,7 +35,7 @@ pub(super) struct Check<'v, S> {
     remedy: Remedy,
 }
 
-impl<'v, S: ReadAt> Check<'v, S> {
+impl<'v, S: ReadAt> Checker<'v, S> {
     pub(super) fn new(volume: &'v Volume<S>) -> Self {
         Self {
             volume,
@@ -389,7 +389,7 @@ impl<'v, S: ReadAt> Check<'v, S> {
         let g = self.volume.geometry();
         let (mut in_files, mut elsewhere) = (0usize, 0usize);
         for n in g.live_copies().skip(1) {
-            let copy = Table::read(self.volume.source(), g, n)?;
+            let copy = AllocationTable::read(self.volume.source(), g, n)?;
             if copy.bytes() == self.volume.table().bytes() {
                 continue;
             }

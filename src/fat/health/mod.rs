@@ -6,7 +6,7 @@ use super::table::Run;
 use super::volume::Volume;
 use crate::Result;
 use crate::block::ReadAt;
-use check::Check;
+use check::Checker;
 use serde::Serialize;
 
 /// What a problem means for surgery.
@@ -155,7 +155,7 @@ impl Health {
     /// # Errors
     /// What the source reports; [`crate::Kind::Rejected`] only when the root directory cannot be read at all.
     pub fn check<S: ReadAt>(volume: &Volume<S>) -> Result<Self> {
-        let mut check = Check::new(volume);
+        let mut check = Checker::new(volume);
         check.boot_sectors()?;
         check.tree()?;
         check.shared_owners()?;

@@ -6,7 +6,7 @@
 
 use super::frame::{Frame, Sector, sector};
 use super::random::Random;
-use super::recorder::Event;
+use super::recorder::IoEvent;
 use std::collections::{BTreeMap, HashSet};
 
 /// How many states to build.
@@ -30,7 +30,7 @@ const TINY: usize = 12;
 
 /// Where a state comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum CutKind {
     /// The first so many sector writes, in program order.
     Prefix(usize),
     /// One of all states of an epoch's metadata.
@@ -50,7 +50,7 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
     /// Where the state comes from.
-    pub kind: Kind,
+    pub kind: CutKind,
     /// Barriers that had returned.
     pub epoch: usize,
 }
@@ -60,7 +60,7 @@ pub struct Cut {
 /// once; then the torn ones, every tear.
 pub fn enumerate(
     frame: &mut Frame,
-    events: &[Event],
+    events: &[IoEvent],
     is_data: &dyn Fn(u64) -> bool,
     limits: Limits,
     visit: &mut dyn FnMut(&mut Frame, Cut),
@@ -78,27 +78,27 @@ pub fn enumerate(
     torn(frame, events, is_data, limits, visit);
 }
 
-fn prefixes(frame: &mut Frame, events: &[Event], visit: &mut dyn FnMut(&mut Frame, Cut)) {
+fn prefixes(frame: &mut Frame, events: &[IoEvent], visit: &mut dyn FnMut(&mut Frame, Cut)) {
     let (mut epoch, mut writes) = (0, 0);
-    visit(frame, Cut { kind: Kind::Prefix(0), epoch });
+    visit(frame, Cut { kind: CutKind::Prefix(0), epoch });
     for event in events {
         match event {
-            Event::Write { sector, data, .. } => {
+            IoEvent::Write { sector, data, .. } => {
                 frame.set(*sector, data.clone());
                 writes += 1;
-                visit(frame, Cut { kind: Kind::Prefix(writes), epoch });
+                visit(frame, Cut { kind: CutKind::Prefix(writes), epoch });
             }
-            Event::Barrier => epoch += 1,
-            Event::DropCaches => {}
+            IoEvent::Barrier => epoch += 1,
+            IoEvent::DropCaches => {}
         }
     }
     undo(frame, events);
 }
 
 /// Takes all writes back.
-pub fn undo(frame: &mut Frame, events: &[Event]) {
+pub fn undo(frame: &mut Frame, events: &[IoEvent]) {
     for event in events.iter().rev() {
-        if let Event::Write { sector, before, .. } = event {
+        if let IoEvent::Write { sector, before, .. } = event {
             frame.set(*sector, before.clone());
         }
     }
@@ -112,13 +112,13 @@ struct Column {
 
 fn reordered(
     frame: &mut Frame,
-    events: &[Event],
+    events: &[IoEvent],
     is_data: &dyn Fn(u64) -> bool,
     limits: Limits,
     visit: &mut dyn FnMut(&mut Frame, Cut),
 ) {
     let mut random = Random::new(limits.seed);
-    for (epoch, span) in events.split(|e| matches!(e, Event::Barrier)).enumerate() {
+    for (epoch, span) in events.split(|e| matches!(e, IoEvent::Barrier)).enumerate() {
         let (metadata, data) = columns(span, is_data);
         one_epoch(frame, &metadata, &data, limits, &mut random, &mut |frame, kind| visit(frame, Cut { kind, epoch }));
         redo(frame, span);
@@ -127,10 +127,10 @@ fn reordered(
 }
 
 /// What an epoch writes: its metadata and its data.
-fn columns(span: &[Event], is_data: &dyn Fn(u64) -> bool) -> (Vec<Column>, Vec<Column>) {
+fn columns(span: &[IoEvent], is_data: &dyn Fn(u64) -> bool) -> (Vec<Column>, Vec<Column>) {
     let mut columns: BTreeMap<u64, Vec<Sector>> = BTreeMap::new();
     for event in span {
-        if let Event::Write { sector, data, .. } = event {
+        if let IoEvent::Write { sector, data, .. } = event {
             columns.entry(*sector).or_default().push(data.clone());
         }
     }
@@ -147,9 +147,9 @@ fn is_complete(metadata: &[Column], limits: Limits) -> bool {
 }
 
 /// Carries out all writes.
-pub fn redo(frame: &mut Frame, span: &[Event]) {
+pub fn redo(frame: &mut Frame, span: &[IoEvent]) {
     for event in span {
-        if let Event::Write { sector, data, .. } = event {
+        if let IoEvent::Write { sector, data, .. } = event {
             frame.set(*sector, data.clone());
         }
     }
@@ -161,14 +161,14 @@ fn one_epoch(
     data: &[Column],
     limits: Limits,
     random: &mut Random,
-    visit: &mut dyn FnMut(&mut Frame, Kind),
+    visit: &mut dyn FnMut(&mut Frame, CutKind),
 ) {
     let complete = is_complete(metadata, limits);
     if complete {
         let mut levels = vec![0; metadata.len()];
         loop {
             let data_levels = sample(data, random);
-            with(frame, &[(metadata, &levels), (data, &data_levels)], &mut |frame| visit(frame, Kind::Complete));
+            with(frame, &[(metadata, &levels), (data, &data_levels)], &mut |frame| visit(frame, CutKind::Complete));
             if !count_up(metadata, &mut levels) {
                 break;
             }
@@ -184,7 +184,7 @@ fn one_epoch(
                 let mut levels = extreme(metadata, !present);
                 levels[chosen] = if present { metadata[chosen].versions.len() } else { 0 };
                 let data_levels = sample(data, random);
-                with(frame, &[(metadata, &levels), (data, &data_levels)], &mut |frame| visit(frame, Kind::Sampled));
+                with(frame, &[(metadata, &levels), (data, &data_levels)], &mut |frame| visit(frame, CutKind::Sampled));
             }
         }
     }
@@ -193,7 +193,7 @@ fn one_epoch(
     }
     for _ in 0..limits.sampled {
         let (levels, data_levels) = (sample(metadata, random), sample(data, random));
-        with(frame, &[(metadata, &levels), (data, &data_levels)], &mut |frame| visit(frame, Kind::Sampled));
+        with(frame, &[(metadata, &levels), (data, &data_levels)], &mut |frame| visit(frame, CutKind::Sampled));
     }
 }
 
@@ -250,12 +250,12 @@ fn with(frame: &mut Frame, parts: &[(&[Column], &[usize])], visit: &mut dyn FnMu
 
 fn torn(
     frame: &mut Frame,
-    events: &[Event],
+    events: &[IoEvent],
     is_data: &dyn Fn(u64) -> bool,
     limits: Limits,
     visit: &mut dyn FnMut(&mut Frame, Cut),
 ) {
-    let metadata = |e: &Event| matches!(e, Event::Write { sector, .. } if !is_data(*sector));
+    let metadata = |e: &IoEvent| matches!(e, IoEvent::Write { sector, .. } if !is_data(*sector));
     let tearable = events.iter().filter(|e| metadata(e)).count();
     if tearable == 0 || limits.torn == 0 {
         return;
@@ -265,7 +265,7 @@ fn torn(
     let (mut epoch, mut writes) = (0, 0);
     for event in events {
         match event {
-            Event::Write { sector: n, data, before, .. } => {
+            IoEvent::Write { sector: n, data, before, .. } => {
                 if metadata(event) {
                     let size = frame.sector_size();
                     let all = each >= size;
@@ -274,15 +274,15 @@ fn torn(
                         let mut bytes = data.bytes.to_vec();
                         bytes[at..].copy_from_slice(&before.bytes[at..]);
                         let old = frame.set(*n, sector(&bytes));
-                        visit(frame, Cut { kind: Kind::Torn { after: writes, at }, epoch });
+                        visit(frame, Cut { kind: CutKind::Torn { after: writes, at }, epoch });
                         frame.set(*n, old);
                     }
                 }
                 frame.set(*n, data.clone());
                 writes += 1;
             }
-            Event::Barrier => epoch += 1,
-            Event::DropCaches => {}
+            IoEvent::Barrier => epoch += 1,
+            IoEvent::DropCaches => {}
         }
     }
     undo(frame, events);
@@ -290,9 +290,9 @@ fn torn(
 
 /// How many epochs are enumerated completely (their metadata), and how many sampled.
 #[must_use]
-pub fn epochs(events: &[Event], is_data: &dyn Fn(u64) -> bool, limits: Limits) -> (usize, usize) {
+pub fn epochs(events: &[IoEvent], is_data: &dyn Fn(u64) -> bool, limits: Limits) -> (usize, usize) {
     let (mut complete, mut sampled) = (0, 0);
-    for span in events.split(|e| matches!(e, Event::Barrier)) {
+    for span in events.split(|e| matches!(e, IoEvent::Barrier)) {
         let (metadata, data) = columns(span, is_data);
         if metadata.is_empty() && data.is_empty() {
             continue;

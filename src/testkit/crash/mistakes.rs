@@ -1,7 +1,7 @@
 //! Mistakes made on purpose. A proof that finds none of them proves nothing.
 
 use super::frame::Frame;
-use super::recorder::Event;
+use super::recorder::IoEvent;
 
 /// A mistake in the order of writes. Phases and barriers are counted from 0: phase n ends with barrier n.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Mistake {
 
 /// Every mistake that can be made in a run.
 #[must_use]
-pub fn mistakes(events: &[Event]) -> Vec<Mistake> {
+pub fn mistakes(events: &[IoEvent]) -> Vec<Mistake> {
     let phases: Vec<bool> = phases(events).map(writes).collect();
     let barriers = phases.len() - 1;
     let mut all: Vec<Mistake> = (0..barriers).map(Mistake::NoBarrier).collect();
@@ -32,8 +32,8 @@ pub fn mistakes(events: &[Event]) -> Vec<Mistake> {
 
 /// The run with the mistake in it, as it would go on the medium `before` it; that one stays as it is.
 #[must_use]
-pub fn with_mistake(before: &mut Frame, events: &[Event], mistake: Mistake) -> Vec<Event> {
-    let mut parts: Vec<Vec<Event>> = phases(events).map(<[Event]>::to_vec).collect();
+pub fn with_mistake(before: &mut Frame, events: &[IoEvent], mistake: Mistake) -> Vec<IoEvent> {
+    let mut parts: Vec<Vec<IoEvent>> = phases(events).map(<[IoEvent]>::to_vec).collect();
     let mut missing = None;
     match mistake {
         Mistake::NoBarrier(n) => missing = Some(n),
@@ -45,12 +45,12 @@ pub fn with_mistake(before: &mut Frame, events: &[Event], mistake: Mistake) -> V
     for (n, part) in parts.into_iter().enumerate() {
         changed.extend(part);
         if n != last && missing != Some(n) {
-            changed.push(Event::Barrier);
+            changed.push(IoEvent::Barrier);
         }
     }
     // What a write finds before it is not what it was.
     for event in &mut changed {
-        if let Event::Write { sector, data, before: old } = event {
+        if let IoEvent::Write { sector, data, before: old } = event {
             *old = before.set(*sector, data.clone());
         }
     }
@@ -58,10 +58,10 @@ pub fn with_mistake(before: &mut Frame, events: &[Event], mistake: Mistake) -> V
     changed
 }
 
-fn phases(events: &[Event]) -> impl Iterator<Item = &[Event]> {
-    events.split(|e| matches!(e, Event::Barrier))
+fn phases(events: &[IoEvent]) -> impl Iterator<Item = &[IoEvent]> {
+    events.split(|e| matches!(e, IoEvent::Barrier))
 }
 
-fn writes(phase: &[Event]) -> bool {
-    phase.iter().any(|e| matches!(e, Event::Write { .. }))
+fn writes(phase: &[IoEvent]) -> bool {
+    phase.iter().any(|e| matches!(e, IoEvent::Write { .. }))
 }

@@ -3,7 +3,7 @@
 //! A [`Recorder`] is a medium in memory that remembers every sector write and every barrier. From its [`Recording`]
 //! [`enumerate`] builds the images, in the model of [`images`]: all prefixes; every subset of the metadata writes between two
 //! barriers where those are few enough, else a seeded sample; torn sectors where they are asked for. The caller judges them,
-//! best with a reader that shares no code with what wrote. A recorder may also fail at any access ([`Fault`]).
+//! best with a reader that shares no code with what wrote. A recorder may also fail at any access ([`IoFault`]).
 //!
 //! | part | job |
 //! | --- | --- |
@@ -22,10 +22,10 @@ pub mod random;
 pub mod recorder;
 
 pub use frame::Frame;
-pub use images::{COMPLETE_WRITES, Cut, Kind, Limits, enumerate, epochs, redo, undo};
+pub use images::{COMPLETE_WRITES, Cut, CutKind, Limits, enumerate, epochs, redo, undo};
 pub use mistakes::{Mistake, mistakes, with_mistake};
 pub use random::Random;
-pub use recorder::{Access, Counts, Event, Fault, How, Recorder, Recording};
+pub use recorder::{Access, Counts, How, IoEvent, IoFault, Recorder, Recording};
 
 use crate::Result;
 use crate::block::WriteAt;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 
 /// What reached the medium, in program order.
 #[derive(Clone)]
-pub enum Event {
+pub enum IoEvent {
     /// A sector was written.
     Write {
         /// Its number.
@@ -47,7 +47,7 @@ pub enum How {
 
 /// One failure to inject: the `nth` (from 0) access of its kind.
 #[derive(Debug, Clone, Copy)]
-pub struct Fault {
+pub struct IoFault {
     /// The kind of access.
     pub on: Access,
     /// Which of them, from 0.
@@ -72,7 +72,7 @@ pub struct Recording {
     /// The medium at the end.
     pub frame: Frame,
     /// What reached it, in order.
-    pub events: Vec<Event>,
+    pub events: Vec<IoEvent>,
     /// What was asked for.
     pub counts: Counts,
     /// A write that was not whole sectors inside the medium: a bug of the code under test, refused by the recorder.
@@ -82,10 +82,10 @@ pub struct Recording {
 impl Recording {
     /// The medium as it was before the run, and what reached it.
     #[must_use]
-    pub fn rewind(self) -> (Frame, Vec<Event>) {
+    pub fn rewind(self) -> (Frame, Vec<IoEvent>) {
         let mut frame = self.frame;
         for event in self.events.iter().rev() {
-            if let Event::Write { sector, before, .. } = event {
+            if let IoEvent::Write { sector, before, .. } = event {
                 frame.set(*sector, before.clone());
             }
         }
@@ -95,7 +95,7 @@ impl Recording {
     /// Whether anything was written.
     #[must_use]
     pub fn wrote(&self) -> bool {
-        self.events.iter().any(|e| matches!(e, Event::Write { .. }))
+        self.events.iter().any(|e| matches!(e, IoEvent::Write { .. }))
     }
 }
 
@@ -108,7 +108,7 @@ pub struct Recorder {
 
 struct Inner {
     recording: Recording,
-    fault: Option<Fault>,
+    fault: Option<IoFault>,
     gone: bool,
 }
 
@@ -121,11 +121,11 @@ impl Recorder {
 
     /// A medium that fails once.
     #[must_use]
-    pub fn with_fault(frame: Frame, fault: Fault) -> Self {
+    pub fn with_fault(frame: Frame, fault: IoFault) -> Self {
         Self::build(frame, Some(fault))
     }
 
-    fn build(frame: Frame, fault: Option<Fault>) -> Self {
+    fn build(frame: Frame, fault: Option<IoFault>) -> Self {
         let (size, sector_size) = (frame.size(), frame.sector_size());
         let recording = Recording { frame, events: Vec::new(), counts: Counts::default(), misuse: None };
         Self { size, sector_size, inner: Mutex::new(Inner { recording, fault, gone: false }) }
@@ -215,7 +215,7 @@ impl WriteAt for Recorder {
             let n = first + i as u64;
             let data = sector(bytes);
             let before = inner.recording.frame.set(n, data.clone());
-            inner.recording.events.push(Event::Write { sector: n, data, before });
+            inner.recording.events.push(IoEvent::Write { sector: n, data, before });
         }
         reach.map_or(Ok(()), |_| Err(eio()))
     }
@@ -225,7 +225,7 @@ impl WriteAt for Recorder {
         if inner.admit(Access::Barrier)?.is_some() {
             return Err(eio());
         }
-        inner.recording.events.push(Event::Barrier);
+        inner.recording.events.push(IoEvent::Barrier);
         Ok(())
     }
 
@@ -234,7 +234,7 @@ impl WriteAt for Recorder {
         if inner.gone {
             return Err(no_device());
         }
-        inner.recording.events.push(Event::DropCaches);
+        inner.recording.events.push(IoEvent::DropCaches);
         Ok(())
     }
 }

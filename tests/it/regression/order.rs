@@ -7,7 +7,7 @@ use bootsurgeon::boot::{EntryKind, Prediction, Variables};
 use bootsurgeon::esp::{FileKind, Inventory};
 use bootsurgeon::fat::{Editor, Stamp, Volume};
 use bootsurgeon::pe::Arch;
-use bootsurgeon::plan::{NewImage, PrunePlan, PruneWishes, SwapPlan, SwapWishes, backups, latest_backup};
+use bootsurgeon::plan::{NewImage, PruneOptions, PrunePlan, SwapOptions, SwapPlan, backups, latest_backup};
 use bootsurgeon::surgery::{ContentRef, LINUX_DIR, Outcome, Staging, interrupted, open_healthy, recover};
 
 use bootsurgeon::testkit::uki::Builder;
@@ -74,7 +74,7 @@ fn issue11_1_restore_after_a_swap_to_another_name_and_an_upgrade() {
 
 #[test]
 fn issue11_1_no_order_is_a_refusal_that_names_the_state() {
-    // Each of the two starts in one of the futures, and both would win over the new image under its name.
+    // Each of the two starts in one of the scenarios, and both would win over the new image under its name.
     let mut esp = Esp::new(&[("Talos-v1.13.0.efi", "v1.13.0"), ("Talos-v1.12.4.efi", "v1.12.4")]);
     esp.variables.default = Some(utf16("Talos-v1.12.4.efi"));
     let swap = Operation::Swap {
@@ -97,8 +97,8 @@ fn rbootc_2228_prune_takes_the_dead_entry_that_starts_next() {
         let prune = Operation::Prune { delete, keep_backups: None, no_fallback };
         esp.prove(&prune).unwrap();
         let inventory = Inventory::read(&esp.disk, esp.variables.clone()).unwrap();
-        let wishes = PruneWishes { delete, keep_backups: None, no_fallback, time: STAMP.0 };
-        let plan = PrunePlan::make(&inventory, &wishes).unwrap();
+        let options = PruneOptions { delete, keep_backups: None, no_fallback, time: STAMP.0 };
+        let plan = PrunePlan::make(&inventory, &options).unwrap();
         let leaves: Vec<&String> = plan.delete.iter().chain(plan.renames.iter().map(|r| &r.from)).collect();
         assert_eq!(leaves, ["Talos-v1.13.0.efi"], "the sound image stays");
         assert_eq!(plan.boot_before.as_deref(), Some("Talos-v1.13.0.efi"));
@@ -346,7 +346,7 @@ enum Start {
     Entry(String),
 }
 
-/// What has to start in the futures, and in which of them the new image does by now.
+/// What has to start in the scenarios, and in which of them the new image does by now.
 #[derive(Debug, Clone)]
 struct Watch {
     old: Vec<Start>,
@@ -371,8 +371,8 @@ impl Watch {
 }
 
 fn starts<S: ReadAt>(esp: &Inventory<S>) -> Vec<Start> {
-    let start = |(world, _): (Prediction, _)| {
-        let Some(entry) = world.selected_entry() else { return Start::Nothing };
+    let start = |(prediction, _): (&Prediction, _)| {
+        let Some(entry) = prediction.selected_entry() else { return Start::Nothing };
         let Some(file) = entry.file.as_deref().and_then(|name| esp.file(name)) else {
             return Start::Entry(entry.id.clone());
         };
@@ -384,7 +384,7 @@ fn starts<S: ReadAt>(esp: &Inventory<S>) -> Vec<Start> {
         let bytes = read_vec(&bytes, 0, bytes.size() as usize).unwrap();
         Start::Image { sha256: Sha256::digest(bytes).into(), profile: entry.profile }
     };
-    esp.futures(esp.as_seen()).into_iter().map(start).collect()
+    esp.predict(esp.as_seen()).all().map(start).collect()
 }
 
 impl Esp {
@@ -459,8 +459,8 @@ impl Esp {
         for f in &esp.files {
             text += &format!("{:?} {} {:?}\n", f.kind, f.name(), f.version());
         }
-        for (world, when) in esp.futures(esp.as_seen()) {
-            text += &format!("{:?} {when}: {}\n", world.selected_file(), world.reason);
+        for (prediction, when) in esp.predict(esp.as_seen()).all() {
+            text += &format!("{:?} {when}: {}\n", prediction.selected_file(), prediction.reason);
         }
         text
     }
@@ -469,10 +469,10 @@ impl Esp {
     fn swap_to(&mut self, target: &str, version: &str) -> SwapPlan {
         let esp = Inventory::read(&self.disk, self.variables.clone()).unwrap();
         let (image, time) = (image(version, 200), esp.stamp(STAMP.0));
-        let wishes = SwapWishes { target: Some(target.to_owned()), time, ..SwapWishes::default() };
+        let options = SwapOptions { target: Some(target.to_owned()), time, ..SwapOptions::default() };
         let facts = bootsurgeon::uki::probe(&image).unwrap();
         let new = NewImage { source: &image, facts: Some(&facts), bytes_to_write: 1, from_file: None };
-        let plan = SwapPlan::make(&esp, &new, &wishes).unwrap();
+        let plan = SwapPlan::make(&esp, &new, &options).unwrap();
         let medium = Memory::new(self.disk.clone());
         let mut staging = Staging::begin(open_healthy(&medium).unwrap(), image.len() as u64).unwrap();
         staging.chunk(&image).unwrap();
@@ -555,7 +555,7 @@ impl Esp {
             Operation::Swap { image, target, keep_duplicates, keep_backups } => {
                 comes(image);
                 let (target, keep_backups) = (target.clone(), *keep_backups);
-                let wishes = SwapWishes { target, keep_duplicates: *keep_duplicates, keep_backups, time };
+                let options = SwapOptions { target, keep_duplicates: *keep_duplicates, keep_backups, time };
                 let facts = bootsurgeon::uki::probe(image)?;
                 let new = NewImage {
                     source: image,
@@ -563,7 +563,7 @@ impl Esp {
                     bytes_to_write: image.len() as u64,
                     from_file: None,
                 };
-                let plan = SwapPlan::make(&esp, &new, &wishes)?;
+                let plan = SwapPlan::make(&esp, &new, &options)?;
                 note(&plan);
                 plan.order("swap", time).rehearse(&medium, SECTOR as u32, image.len() as u64)?;
                 let mut staging = Staging::begin(open_healthy(medium)?, image.len() as u64)?;
@@ -577,17 +577,17 @@ impl Esp {
                 comes(&read_vec(&source, 0, source.size() as usize).unwrap());
                 let image =
                     NewImage { source: &source, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
-                let wishes = SwapWishes { target: Some(parsed.original), time, ..SwapWishes::default() };
-                let plan = SwapPlan::make(&esp, &image, &wishes)?;
+                let options = SwapOptions { target: Some(parsed.original), time, ..SwapOptions::default() };
+                let plan = SwapPlan::make(&esp, &image, &options)?;
                 note(&plan);
                 let entry = &file.entry;
                 let verified = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: None };
                 plan.order("restore", time).restore(open_healthy(medium)?, &name, verified)?
             }
             Operation::Prune { delete, keep_backups, no_fallback } => {
-                let wishes =
-                    PruneWishes { delete: *delete, keep_backups: *keep_backups, no_fallback: *no_fallback, time };
-                let plan = PrunePlan::make(&esp, &wishes)?;
+                let options =
+                    PruneOptions { delete: *delete, keep_backups: *keep_backups, no_fallback: *no_fallback, time };
+                let plan = PrunePlan::make(&esp, &options)?;
                 if plan.is_empty() {
                     return Ok(None);
                 }

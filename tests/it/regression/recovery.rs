@@ -7,7 +7,7 @@ use bootsurgeon::boot::Variables;
 use bootsurgeon::esp::Inventory;
 use bootsurgeon::fat::{Editor, Health, Stamp, Volume};
 use bootsurgeon::surgery::{
-    ContentRef, INTENT_NAME, LINUX_DIR, Order, Rename, Staging, Step, Tidying, open_healthy, recover,
+    ContentRef, FileStep, INTENT_NAME, LINUX_DIR, Order, Rename, Staging, Tidying, open_healthy, recover,
 };
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,7 +125,7 @@ fn with_files(bytes: &[u8]) -> Vec<u8> {
     medium.to_bytes()
 }
 
-fn prune(medium: &dyn WriteAt, steps: Vec<Step>) -> bootsurgeon::Result<()> {
+fn prune(medium: &dyn WriteAt, steps: Vec<FileStep>) -> bootsurgeon::Result<()> {
     Tidying { command: "prune".into(), time: STAMP.0, directory: LINUX_DIR.into(), steps }
         .run(open_healthy(medium)?)
         .map(drop)
@@ -136,7 +136,7 @@ fn interrupted(volume: &[u8]) -> Vec<u8> {
     (0..60)
         .find_map(|writes| {
             let medium = Overlay::cut_after(volume, writes);
-            let _ = prune(&medium, vec![Step::Remove("Old image.efi".into())]);
+            let _ = prune(&medium, vec![FileStep::Remove("Old image.efi".into())]);
             let left = files(&medium);
             let cut = left.contains_key(&format!("/{INTENT_NAME}")) && !left.contains_key("/EFI/Linux/Old image.efi");
             cut.then(|| medium.to_bytes())
@@ -335,7 +335,7 @@ fn esp() -> Vec<u8> {
     medium.to_bytes()
 }
 
-fn order(command: &str, after: Vec<Step>) -> Order {
+fn order(command: &str, after: Vec<FileStep>) -> Order {
     let before = vec![rename(TWIN, &format!("{TWIN}.disabled.1771000000"))];
     let backup = Some(NEXT_BACKUP.to_owned());
     Order {
@@ -354,7 +354,7 @@ fn swap(medium: &dyn WriteAt) -> bootsurgeon::Result<()> {
     let mut staging = Staging::begin(open_healthy(medium)?, image.len() as u64)?;
     staging.chunk(&image)?;
     let staged = staging.seal(Sha256::digest(&image).into())?;
-    staged.commit(&order("swap", vec![Step::Remove(BACKUP.into())])).map(drop)
+    staged.commit(&order("swap", vec![FileStep::Remove(BACKUP.into())])).map(drop)
 }
 
 fn restore(medium: &dyn WriteAt) -> bootsurgeon::Result<()> {
@@ -367,7 +367,7 @@ fn restore(medium: &dyn WriteAt) -> bootsurgeon::Result<()> {
 
 fn tidy(medium: &dyn WriteAt) -> bootsurgeon::Result<()> {
     let gone = format!("{TWIN}.disabled.1771000000");
-    prune(medium, vec![Step::Rename(rename(TWIN, &gone)), Step::Remove(BACKUP.into())])
+    prune(medium, vec![FileStep::Rename(rename(TWIN, &gone)), FileStep::Remove(BACKUP.into())])
 }
 
 type Run = fn(&dyn WriteAt) -> bootsurgeon::Result<()>;

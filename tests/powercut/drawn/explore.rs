@@ -4,12 +4,12 @@ use super::board::LINUX;
 use super::counts::Counts;
 use super::promises::{Moved, Promise};
 use crate::checker::{Checker, Content, Problem, Report};
-use crate::crash::{self, Cut, Kind, Limits};
+use crate::crash::{self, Cut, CutKind, Limits};
 use crate::crash::{Frame, Random};
 use crate::geometry::Geometry;
 use crate::invariants::{CommitWatch, Phase, Violation, violation};
 use crate::readers;
-use crate::recorder::{Event, Recorder};
+use crate::recorder::{IoEvent, Recorder};
 use bootsurgeon::surgery::recover;
 use std::collections::{HashMap, HashSet};
 
@@ -47,7 +47,7 @@ pub struct Exploration<'a> {
 
 impl Exploration<'_> {
     /// Cuts everywhere; the frame stays as it was.
-    pub fn run(&mut self, frame: &mut Frame, events: &[Event]) {
+    pub fn run(&mut self, frame: &mut Frame, events: &[IoEvent]) {
         let worlds = self.promise.starts()[0].len();
         let mut watches: Vec<CommitWatch> = (0..worlds).map(|_| CommitWatch::new(events)).collect();
         let limits = self.limits();
@@ -97,7 +97,7 @@ impl Exploration<'_> {
         for (world, watch) in watches.iter_mut().enumerate().filter(|(w, _)| before[*w] != after[*w]) {
             let phase = if moved & 1 << world == 0 { Phase::Before } else { Phase::After };
             found.extend(match cut.kind {
-                Kind::Prefix(writes) => watch.see(writes, Some(phase)),
+                CutKind::Prefix(writes) => watch.see(writes, Some(phase)),
                 _ => watch.agrees(frame, cut.epoch, phase),
             });
         }
@@ -138,7 +138,7 @@ impl Exploration<'_> {
         }
     }
 
-    fn cut_recovery(&mut self, frame: &mut Frame, events: &[Event], at: &str, moved: Moved) {
+    fn cut_recovery(&mut self, frame: &mut Frame, events: &[IoEvent], at: &str, moved: Moved) {
         let limits = Limits { sampled: 6, ..self.limits() };
         let is_data = self.is_data;
         crash::enumerate(frame, events, is_data, limits, &mut |frame, cut| {

@@ -11,7 +11,7 @@ use crate::crash::{self, Limits};
 use crate::crash::{Frame, Random};
 use crate::formatter::first_cluster;
 use crate::invariants::{Violation, violation};
-use crate::recorder::{Event, Recorder};
+use crate::recorder::{IoEvent, Recorder};
 use bootsurgeon::Kind;
 use bootsurgeon::esp::Inventory;
 use std::collections::HashSet;
@@ -199,12 +199,12 @@ impl<'c> Scenario<'c> {
 
     /// What has to be refused is refused before anything but free clusters is written. Where it is not, every cut of the
     /// attempt and its undoing leads back.
-    fn refused_late(&mut self, board: &Board, frame: &mut Frame, events: &[Event], before: Report, step: &Step) {
+    fn refused_late(&mut self, board: &Board, frame: &mut Frame, events: &[IoEvent], before: Report, step: &Step) {
         let is_data = data_sectors(board, &before, frame);
-        let begun = |e: &Event| match (e, step) {
+        let begun = |e: &IoEvent| match (e, step) {
             // An image that can be read only once has to be somewhere before it can be looked at.
-            (Event::Write { sector, .. }, Step::Swap { once: true, .. }) => !is_data(*sector),
-            (Event::Write { .. }, _) => true,
+            (IoEvent::Write { sector, .. }, Step::Swap { once: true, .. }) => !is_data(*sector),
+            (IoEvent::Write { .. }, _) => true,
             _ => false,
         };
         if !events.iter().any(begun) {
@@ -225,20 +225,20 @@ impl<'c> Scenario<'c> {
         deleted.chain(cut.into_iter().flat_map(|c| c.may_go.iter().copied())).chain(record).collect()
     }
 
-    fn explore(&mut self, board: &Board, promise: &Promise<'_>, frame: &mut Frame, events: &[Event], step: &Step) {
+    fn explore(&mut self, board: &Board, promise: &Promise<'_>, frame: &mut Frame, events: &[IoEvent], step: &Step) {
         let (earlier, seen) = (self.counts.all_states(), self.counts.asked.by_anyone);
         let is_data = data_sectors(board, &self.checker.check(frame), frame);
         let depth = Depth { nested_every: 6, sampled: 24 };
         let mut data: Vec<u64> = events
             .iter()
             .filter_map(|e| match e {
-                Event::Write { sector, .. } => Some(*sector).filter(|s| is_data(*s)),
+                IoEvent::Write { sector, .. } => Some(*sector).filter(|s| is_data(*s)),
                 _ => None,
             })
             .collect();
         data.sort_unstable();
         data.dedup();
-        let writes = events.iter().filter(|e| matches!(e, Event::Write { .. })).count();
+        let writes = events.iter().filter(|e| matches!(e, IoEvent::Write { .. })).count();
         let asked = self.random.chance(readers(board, step)).then(|| 1 + self.random.below(writes + writes / 2 + 1));
         let mut exploration = Exploration {
             promise,
@@ -276,7 +276,7 @@ impl<'c> Scenario<'c> {
     }
 
     /// The power goes in the middle. Perhaps somebody does something before the volume is recovered.
-    fn interrupt(&mut self, board: &Board, mut frame: Frame, events: &[Event], mut cut: Interrupted) -> Frame {
+    fn interrupt(&mut self, board: &Board, mut frame: Frame, events: &[IoEvent], mut cut: Interrupted) -> Frame {
         let mut frame = self.any_state(board, &mut frame, events);
         let mut told = "the power is cut".to_owned();
         match self.random.below(3) {
@@ -316,7 +316,7 @@ impl<'c> Scenario<'c> {
     }
 
     /// One of the states that a power cut can leave.
-    fn any_state(&mut self, board: &Board, frame: &mut Frame, events: &[Event]) -> Frame {
+    fn any_state(&mut self, board: &Board, frame: &mut Frame, events: &[IoEvent]) -> Frame {
         let is_data = data_sectors(board, &self.checker.check(frame), frame);
         let limits = Limits { complete: 4096, sampled: 8, torn: 0, seed: self.random.next_u64() };
         let (mut seen, mut chosen) = (0, frame.clone());
@@ -342,9 +342,9 @@ impl<'c> Scenario<'c> {
 }
 
 /// Whether the record of an operation is among the sectors that it wrote: its name in a directory.
-fn keeps_record(events: &[Event]) -> bool {
+fn keeps_record(events: &[IoEvent]) -> bool {
     let names = |bytes: &[u8]| bytes.chunks(32).any(|slot| slot.starts_with(b"BOOTSURGTXN"));
-    events.iter().any(|e| matches!(e, Event::Write { data, .. } if names(&data.bytes)))
+    events.iter().any(|e| matches!(e, IoEvent::Write { data, .. } if names(&data.bytes)))
 }
 
 /// What a restore put in place: of what changed its name, the content that starts.

@@ -120,7 +120,7 @@ impl<'b> Oracle<'b> {
             targets,
             xbootldr: None,
         };
-        let mut all: Vec<Prediction> = boot::worlds(&esp, &board.variables).into();
+        let mut all = vec![boot::predict(&esp, &board.variables), boot::predict(&esp, &board.variables.reset())];
         if board.variables.oneshot.is_some() {
             all.push(boot::predict(&esp, &board.variables.after_one_boot()));
         }

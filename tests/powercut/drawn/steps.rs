@@ -8,9 +8,9 @@ use bootsurgeon::boot::Variables;
 use bootsurgeon::esp::{BackupName, Inventory};
 use bootsurgeon::fat::{Editor, Stamp};
 use bootsurgeon::pe::Arch;
-use bootsurgeon::plan::{NewImage, PrunePlan, PruneWishes, SwapPlan, SwapWishes, backups};
+use bootsurgeon::plan::{NewImage, PruneOptions, PrunePlan, SwapOptions, SwapPlan, backups};
 use bootsurgeon::surgery::{
-    ContentRef, Order, Rename, Staging, Step as Action, open_healthy, recover, rehearse_recovery,
+    ContentRef, FileStep as Action, Order, Rename, Staging, open_healthy, recover, rehearse_recovery,
 };
 use bootsurgeon::{Error, Result, uki};
 use sha2::{Digest, Sha256};
@@ -234,7 +234,7 @@ impl Step {
                 esp.refuse_unsafe()?;
                 let time = esp.stamp(how.now());
                 let wishes =
-                    PruneWishes { delete: *delete, keep_backups: *keep_backups, no_fallback: *no_fallback, time };
+                    PruneOptions { delete: *delete, keep_backups: *keep_backups, no_fallback: *no_fallback, time };
                 let plan = PrunePlan::make(&esp, &wishes)?;
                 if plan.is_empty() {
                     return Ok(NOTHING);
@@ -269,7 +269,7 @@ impl Step {
         let bytes = &image.bytes;
         let facts = uki::probe(bytes)?;
         let (target, keep_duplicates, keep_backups) = (target.clone(), *keep_duplicates, *keep_backups);
-        let wishes = SwapWishes { target, keep_duplicates, keep_backups, time };
+        let wishes = SwapOptions { target, keep_duplicates, keep_backups, time };
         let bytes_to_write = bytes.len() as u64;
         let new = NewImage { source: bytes, facts: Some(&facts), bytes_to_write, from_file: None };
         let early = if *once { None } else { Some(SwapPlan::make(&esp, &new, &wishes)?) };
@@ -328,7 +328,7 @@ fn restore(medium: &dyn WriteAt, how: &How<'_>, backup: Option<&str>) -> Result<
     let bytes = esp.volume.file(&file.entry)?;
     let time = esp.stamp(how.now());
     let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
-    let wishes = SwapWishes { target: Some(parsed.original), keep_duplicates: false, keep_backups: None, time };
+    let wishes = SwapOptions { target: Some(parsed.original), keep_duplicates: false, keep_backups: None, time };
     let plan = SwapPlan::make(&esp, &image, &wishes)?;
     let sha256 = Some(hex::encode(Sha256::digest(read_all(&bytes)?)));
     let new = ContentRef { cluster: file.entry.first_cluster, bytes: file.entry.bytes, sha256 };
@@ -383,7 +383,7 @@ fn upgrade(medium: &dyn WriteAt, variables: &Variables, image: &Image) -> Result
 
 fn boot(medium: &dyn WriteAt, variables: &Variables) -> Result<Done> {
     let esp = Inventory::read(medium, variables.clone())?;
-    let (Some(file), Some(name)) = (esp.selected(), &esp.worlds[0].renamed_to) else { return Ok(NOTHING) };
+    let (Some(file), Some(name)) = (esp.selected(), &esp.predictions.next.renamed_to) else { return Ok(NOTHING) };
     let mut editor = Editor::open(medium)?;
     editor.rename(LINUX, &file.entry, name)?;
     Ok(Done { changed: true, ..Done::default() })
