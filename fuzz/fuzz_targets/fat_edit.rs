@@ -7,7 +7,7 @@
 
 use bootsurgeon::block::{Memory, Sink};
 use bootsurgeon::fat::{Attributes, Content, Editor, Health, Volume};
-use bootsurgeon::surgery::{INTENT_NAME, Order, Rename, Staging, FileStep, Tidying, open_healthy, recover};
+use bootsurgeon::surgery::{FileStep, INTENT_NAME, LINUX_DIR, Order, Rename, Staging, Tidying, open_healthy, recover};
 use bootsurgeon_fuzz::{DIR, NAMES, STAMP, Width, files, volume};
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
@@ -76,7 +76,8 @@ fn operate(medium: &Memory, op: &[u8; 3]) -> (Vec<String>, bool) {
                     0 => FileStep::Remove(a.into()),
                     _ => FileStep::Rename(Rename { from: a.into(), to: b.into() }),
                 };
-                let tidying = Tidying { command: "prune".into(), time: STAMP.0, steps: vec![step] };
+                let tidying =
+                    Tidying { command: "prune".into(), time: STAMP.0, directory: LINUX_DIR.into(), steps: vec![step] };
                 tidying.run(open_healthy(medium)?).map(|_| ())
             }
             _ => {
@@ -87,6 +88,7 @@ fn operate(medium: &Memory, op: &[u8; 3]) -> (Vec<String>, bool) {
                 let order = Order {
                     command: "swap".into(),
                     time: STAMP.0,
+                    directory: LINUX_DIR.into(),
                     before: Vec::new(),
                     target: a.into(),
                     backup: find(a)?.map(|_| b.into()),

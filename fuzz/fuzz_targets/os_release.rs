@@ -2,7 +2,9 @@
 //! then the prediction over all of them.
 #![no_main]
 
-use bootsurgeon::boot::{Esp, Loader, LoaderVersion, OtherLoaders, Targets, Type1File, UkiFile, Variables, predict, roles};
+use bootsurgeon::boot::{
+    Esp, Loader, LoaderVersion, OtherLoaders, Targets, Type1File, UkiFile, Variables, predict, roles,
+};
 use bootsurgeon::boot::{glob, lenient_string, variable_string, verscmp};
 use bootsurgeon::uki::{OsRelease, cmdline};
 use libfuzzer_sys::fuzz_target;

@@ -11,7 +11,8 @@ fuzz_target!(|data: &[u8]| {
     let _ = check_layout(&head);
     let profiles = Profiles::of(&head.sections);
     for profile in 0..profiles.count() {
-        let _ = (profiles.find(&head.sections, profile, ".cmdline"), profiles.find_own(&head.sections, profile, ".pcrsig"));
+        let _ =
+            (profiles.find(&head.sections, profile, ".cmdline"), profiles.find_own(&head.sections, profile, ".pcrsig"));
     }
     let probed = probe(&data);
     let Ok(uki) = analyse(&data, &mut []) else { return };

@@ -181,7 +181,7 @@ fn the_size_of_a_boot_image_comes_from_whoever_knows_it() {
         let found = Iso::open(&tiny.0).unwrap().efi_images();
         match (found, expected) {
             (Ok(found), Ok(bytes)) => {
-                assert_eq!(found, [image(EfiImageOrigin::ElTorito, bytes)], "{catalog} {mbr:?} {fat:?}")
+                assert_eq!(found, [image(EfiImageOrigin::ElTorito, bytes)], "{catalog} {mbr:?} {fat:?}");
             }
             (Err(e), Err(why)) => assert!(e.to_string().contains(why), "{e}"),
             (found, expected) => panic!("{catalog} {mbr:?} {fat:?}: {found:?}, {expected:?} expected"),

@@ -232,7 +232,7 @@ fn one_thing_wrong_is_one_check_that_says_so() {
             f.damaged_images.push(("rootfs.sqsh".into(), "it is cut".into()));
         }),
         ("lzo is not unpacked", C::Initrd, Skip, |f, _| {
-            f.initrd = InitrdFacts::Unread("lzo is not unpacked here".into())
+            f.initrd = InitrdFacts::Unread("lzo is not unpacked here".into());
         }),
         ("does not start without", C::Initrd, Fail, |f, _| f.initrd = InitrdFacts::Absent),
         ("No extension was asked for", C::Extensions, Skip, |_, p| p.required_extensions.clear()),

@@ -282,8 +282,8 @@ impl Planned {
             }
             Self::Prune | Self::PruneDelete => {
                 let delete = self == Self::PruneDelete;
-                let wishes = PruneOptions { delete, keep_backups: None, no_fallback: false, time: TIME };
-                Ok(Surgery::Prune(PrunePlan::make(esp, &wishes)?.tidying(TIME)))
+                let options = PruneOptions { delete, keep_backups: None, no_fallback: false, time: TIME };
+                Ok(Surgery::Prune(PrunePlan::make(esp, &options)?.tidying(TIME)))
             }
         }
     }

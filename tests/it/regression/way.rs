@@ -371,8 +371,8 @@ fn rbootc_1802_an_ignored_uki_key_is_explained() {
 /// bootc-dev/bootc#2228: what cannot start is not kept because it "starts next", and the last image that can is not deleted.
 #[test]
 fn rbootc_2228_prune_keeps_the_sound_image_and_no_dead_one() {
-    let wishes = [&["--delete", "--no-fallback"][..], &["--no-fallback"], &[]];
-    for wish in wishes {
+    let choices = [&["--delete", "--no-fallback"][..], &["--no-fallback"], &[]];
+    for choice in choices {
         let board = Board::new();
         let disk = board.disk("card.img", ESP_A);
         let sound = uki(&board.lab, "talos-v1.12.3-arm64-installer");
@@ -383,7 +383,7 @@ fn rbootc_2228_prune_keeps_the_sound_image_and_no_dead_one() {
         // It is pinned, and it ran while it was whole.
         board.text("LoaderEntryDefault", 7, "Talos-v1.12.4.efi");
         board.text("LoaderEntrySelected", 6, "talos-v1.12.4.efi");
-        let prune = [&["prune", &disk, "--efivars", "vars", "--yes", "--json"], wish].concat();
+        let prune = [&["prune", &disk, "--efivars", "vars", "--yes", "--json"], choice].concat();
         let report = board.json(&prune);
         assert_eq!(report["plan"]["boot"], "Talos-v1.12.3.efi", "{report}");
         let now = status(&board, &disk);

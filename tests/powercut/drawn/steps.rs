@@ -233,9 +233,9 @@ impl Step {
                 let esp = Inventory::read(medium, how.variables.clone())?;
                 esp.refuse_unsafe()?;
                 let time = esp.stamp(how.now());
-                let wishes =
+                let options =
                     PruneOptions { delete: *delete, keep_backups: *keep_backups, no_fallback: *no_fallback, time };
-                let plan = PrunePlan::make(&esp, &wishes)?;
+                let plan = PrunePlan::make(&esp, &options)?;
                 if plan.is_empty() {
                     return Ok(NOTHING);
                 }
@@ -269,10 +269,10 @@ impl Step {
         let bytes = &image.bytes;
         let facts = uki::probe(bytes)?;
         let (target, keep_duplicates, keep_backups) = (target.clone(), *keep_duplicates, *keep_backups);
-        let wishes = SwapOptions { target, keep_duplicates, keep_backups, time };
+        let options = SwapOptions { target, keep_duplicates, keep_backups, time };
         let bytes_to_write = bytes.len() as u64;
         let new = NewImage { source: bytes, facts: Some(&facts), bytes_to_write, from_file: None };
-        let early = if *once { None } else { Some(SwapPlan::make(&esp, &new, &wishes)?) };
+        let early = if *once { None } else { Some(SwapPlan::make(&esp, &new, &options)?) };
         let is_there = |plan: &SwapPlan| {
             let Some(file) = esp.file(&plan.target) else { return Ok::<_, Error>(false) };
             let quiet = plan.renames.is_empty() && plan.delete.is_empty();
@@ -292,7 +292,7 @@ impl Step {
         let staged = staging.seal(Sha256::digest(bytes).into())?;
         let plan = match early {
             Some(plan) => plan,
-            None => SwapPlan::make(&esp, &NewImage { source: &staged.image()?, ..new }, &wishes)?,
+            None => SwapPlan::make(&esp, &NewImage { source: &staged.image()?, ..new }, &options)?,
         };
         if is_there(&plan)? {
             return Ok(NOTHING);
@@ -328,8 +328,8 @@ fn restore(medium: &dyn WriteAt, how: &How<'_>, backup: Option<&str>) -> Result<
     let bytes = esp.volume.file(&file.entry)?;
     let time = esp.stamp(how.now());
     let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
-    let wishes = SwapOptions { target: Some(parsed.original), keep_duplicates: false, keep_backups: None, time };
-    let plan = SwapPlan::make(&esp, &image, &wishes)?;
+    let options = SwapOptions { target: Some(parsed.original), keep_duplicates: false, keep_backups: None, time };
+    let plan = SwapPlan::make(&esp, &image, &options)?;
     let sha256 = Some(hex::encode(Sha256::digest(read_all(&bytes)?)));
     let new = ContentRef { cluster: file.entry.first_cluster, bytes: file.entry.bytes, sha256 };
     let order = how.order(&plan, "restore", time);
