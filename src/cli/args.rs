@@ -209,7 +209,7 @@ pub(super) struct FetchArgs {
     /// Architecture
     #[arg(long, value_name = "arm64|amd64")]
     pub(super) arch: Arch,
-    /// The ISO, or the UKI alone
+    /// The ISO, the UKI alone, or the installer's image
     #[arg(long, value_enum, default_value_t = AssetKind::Iso)]
     pub(super) kind: AssetKind,
     /// Of the signed image for Secure Boot, or of the plain one
@@ -232,6 +232,8 @@ pub(super) enum AssetKind {
     Iso,
     /// metal-<arch>-secureboot-uki.efi, or metal-<arch>-uki.efi
     Uki,
+    /// installer-<arch>-secureboot.tar, or installer-<arch>.tar: an OCI image that holds the UKI
+    Installer,
 }
 
 /// Which of the factory's images is fetched.
@@ -482,6 +484,8 @@ pub(super) enum Via {
     Uki,
     /// metal-<arch>-secureboot.iso, or metal-<arch>.iso
     Iso,
+    /// installer-<arch>-secureboot.tar, or installer-<arch>.tar, which needs --cache
+    Installer,
 }
 
 /// `prune`

@@ -14,7 +14,7 @@ use crate::factory::{Asset, Auth, Cache, Options, PUBLIC_FACTORY, is_url, show_u
 use crate::harmless::harmless;
 use crate::surgery::LostFiles;
 use crate::verify::Verdict;
-use crate::{Context, Kind, Result};
+use crate::{Context, Error, Kind, Result};
 use args::{
     AssetKind, CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, FetchAsset, ImageArgs, NetworkArgs,
     SchematicCommand, SwapArgs, SwapAsset, TrustArgs, Via,
@@ -249,6 +249,11 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
                 Via::Auto => vec![Asset::Uki, Asset::Iso],
                 Via::Uki => vec![Asset::Uki],
                 Via::Iso => vec![Asset::Iso],
+                Via::Installer if a.cache.cache.is_none() => {
+                    let error = Error::usage("an installer's image is read from a file, and there is no folder for it");
+                    return Err(error.advise("name one with --cache DIR"));
+                }
+                Via::Installer => vec![Asset::Installer],
             };
             let FactoryRequest { url, network } = factory(&a.factory)?;
             let CacheArgs { cache, offline } = a.cache;
@@ -333,6 +338,7 @@ fn asset(kind: AssetKind, of: FetchAsset) -> Asset {
     let signed = match kind {
         AssetKind::Iso => Asset::Iso,
         AssetKind::Uki => Asset::Uki,
+        AssetKind::Installer => Asset::Installer,
     };
     match of {
         FetchAsset::Secureboot => signed,

@@ -28,6 +28,10 @@ pub enum Asset {
     PlainIso,
     /// The UKI that is not signed.
     PlainUki,
+    /// The installer's image ([`crate::oci`]), in which the UKI of the Secure Boot image lies as it is installed.
+    Installer,
+    /// The installer's image of the image that is not signed.
+    PlainInstaller,
 }
 
 impl Asset {
@@ -37,6 +41,7 @@ impl Asset {
         match self {
             Self::Iso | Self::PlainIso => Self::PlainIso,
             Self::Uki | Self::PlainUki => Self::PlainUki,
+            Self::Installer | Self::PlainInstaller => Self::PlainInstaller,
         }
     }
 }
@@ -76,12 +81,14 @@ impl Factory {
             return Err(Error::usage(format!("{arch:?} is not an architecture")).advise("arm64 or amd64"));
         }
         let name = match asset {
-            Asset::Iso => "-secureboot.iso",
-            Asset::Uki => "-secureboot-uki.efi",
-            Asset::PlainIso => ".iso",
-            Asset::PlainUki => "-uki.efi",
+            Asset::Iso => format!("metal-{arch}-secureboot.iso"),
+            Asset::Uki => format!("metal-{arch}-secureboot-uki.efi"),
+            Asset::PlainIso => format!("metal-{arch}.iso"),
+            Asset::PlainUki => format!("metal-{arch}-uki.efi"),
+            Asset::Installer => format!("installer-{arch}-secureboot.tar"),
+            Asset::PlainInstaller => format!("installer-{arch}.tar"),
         };
-        Ok(format!("{}/image/{schematic}/v{version}/metal-{arch}{name}", self.base))
+        Ok(format!("{}/image/{schematic}/v{version}/{name}", self.base))
     }
 
     /// Registers a schematic and returns the ID that the factory gave it, which must be ours.

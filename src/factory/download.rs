@@ -68,6 +68,8 @@ pub enum Expected {
     Iso,
     /// A PE image.
     Uki,
+    /// A tar archive.
+    Archive,
 }
 
 impl From<Asset> for Expected {
@@ -75,6 +77,7 @@ impl From<Asset> for Expected {
         match asset {
             Asset::Iso | Asset::PlainIso => Self::Iso,
             Asset::Uki | Asset::PlainUki => Self::Uki,
+            Asset::Installer | Asset::PlainInstaller => Self::Archive,
         }
     }
 }
@@ -250,14 +253,17 @@ impl Expected {
             Self::Anything => return Ok(()),
             Self::Iso if found == Sniffed::Iso => return Ok(()),
             Self::Uki if found == Sniffed::Pe => return Ok(()),
+            Self::Archive if found == Sniffed::Archive => return Ok(()),
             Self::Iso => "an ISO",
             Self::Uki => "a UKI",
+            Self::Archive => "an installer's image",
         };
         let error = |came: &str| Error::new(Code::Network, format!("{wanted} was asked for, and {came} came"));
         Err(match found {
             Sniffed::Page => error("a web page").advise(PAGE_ADVICE),
             Sniffed::Iso => error("an ISO").advise("check the URL of the factory"),
             Sniffed::Pe => error("an EFI program").advise("check the URL of the factory"),
+            Sniffed::Archive => error("an archive").advise("check the URL of the factory"),
             Sniffed::Other if filled == 0 => error("nothing").advise("check the URL of the factory"),
             Sniffed::Other => error("something else").advise("check the URL of the factory, and the proxy variables"),
         })
@@ -268,11 +274,13 @@ impl Expected {
 enum Sniffed {
     Iso,
     Pe,
+    Archive,
     Page,
     Other,
 }
 
-/// What begins like this: by the volume descriptor of ISO 9660 (ECMA-119, 8.1), the signatures of PE, or the first tag of HTML.
+/// What begins like this: by the volume descriptor of ISO 9660 (ECMA-119, 8.1), the signatures of PE, the magic of a tar archive
+/// (POSIX.1-2001, ustar), or the first tag of HTML.
 fn sniff(head: &[u8]) -> Sniffed {
     let pe = || {
         let at = head.get(0x3c..0x40).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)?;
@@ -283,6 +291,8 @@ fn sniff(head: &[u8]) -> Sniffed {
         Sniffed::Iso
     } else if head.starts_with(b"MZ") && pe().is_some() {
         Sniffed::Pe
+    } else if head.get(257..262) == Some(b"ustar") {
+        Sniffed::Archive
     } else if is_page(head) {
         Sniffed::Page
     } else {

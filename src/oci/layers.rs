@@ -1,110 +1,94 @@
-//! The UKIs in the layers of an image: the top layer first, because it hides what has the same path below.
+//! The UKIs in the layers of an image. Layers lie on each other, the first one at the bottom: each takes away or replaces what
+//! the ones below have.
 
 use super::layout::{ImageLayout, Names, check};
 use super::{Layer, Verified};
-use crate::block::FileSource;
+use crate::block::{FileSource, ReadAt};
 use crate::pe::Head;
 use crate::{Code, Context, Error, Result};
 use sha2::{Digest, Sha256};
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Most UKIs that are taken out of an image, and most bytes of one.
+/// Most UKIs that are taken out at a time, and most bytes of all of them: they lie in temporary files.
 const MAX_UKIS: usize = 16;
-const MAX_BYTES: u64 = 2 << 30;
+const MAX_BYTES: u64 = 4 << 30;
 /// What a layer may unpack to.
 const MAX_LAYER: u64 = 64 << 30;
-/// Most members of a layer, and most paths that are remembered as hidden.
+/// Most members of a layer.
 const MAX_MEMBERS: usize = 1 << 20;
-/// Most bytes of these paths.
-const MAX_REMEMBERED: usize = 32 << 20;
 
-/// Path and content of every UKI.
-pub(super) fn ukis(
-    layout: &ImageLayout,
-    layers: &[Layer],
-    cancel: &AtomicBool,
-) -> Result<Vec<(String, Arc<FileSource>)>> {
+/// A UKI with its path in the image.
+type Uki = (String, Arc<FileSource>);
+
+/// What is left of the room for UKIs, which all images of an archive share.
+pub(super) struct Room {
+    ukis: usize,
+    bytes: u64,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { ukis: MAX_UKIS, bytes: MAX_BYTES }
+    }
+}
+
+/// Path and content of every UKI, in the order of their paths.
+pub(super) fn ukis(layout: &ImageLayout, layers: &[Layer], room: &mut Room, cancel: &AtomicBool) -> Result<Vec<Uki>> {
     let mut found = Vec::new();
-    let mut hidden = Hidden::default();
-    for layer in layers.iter().rev() {
-        let here =
-            look(layout, layer, &hidden, cancel, &mut found).while_doing(|| format!("the layer {}", layer.name))?;
-        hidden.extend(here);
+    for layer in layers {
+        found = look(layout, layer, found, room, cancel).while_doing(|| format!("the layer {}", layer.name))?;
     }
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    room.ukis -= found.len();
+    room.bytes -= bytes(&found);
     Ok(found)
 }
 
-/// What upper layers have instead of what lies below.
-#[derive(Default)]
-struct Hidden {
-    paths: HashSet<String>,
-    folders: HashSet<String>,
+fn bytes(ukis: &[Uki]) -> u64 {
+    ukis.iter().map(|(_, file)| file.size()).sum()
 }
 
-impl Hidden {
-    fn extend(&mut self, other: Self) {
-        self.paths.extend(other.paths);
-        self.folders.extend(other.folders);
-    }
-
-    fn hides(&self, path: &str) -> bool {
-        let mut parents = path.match_indices('/').map(|(at, _)| &path[..at]);
-        self.paths.contains(path) || parents.any(|p| self.folders.contains(p) || self.paths.contains(p))
-    }
-}
-
-/// Goes through one layer to its end, so that all of it is held against its digest.
+/// Goes through one layer to its end, so that all of it is held against its digest. `below` are the UKIs of the layers below.
 fn look(
     layout: &ImageLayout,
     layer: &Layer,
-    hidden: &Hidden,
+    mut below: Vec<Uki>,
+    room: &Room,
     cancel: &AtomicBool,
-    found: &mut Vec<(String, Arc<FileSource>)>,
-) -> Result<Hidden> {
+) -> Result<Vec<Uki>> {
     let (part, _) = layout.part(&layer.name)?;
     let packed = Hashed::new(part, cancel);
     let (packed_hash, blame) = (packed.hash(), Blame { failed: Rc::clone(&packed.failed), cancel });
     let unpacked = Hashed::new(unpack(Box::new(packed)).map_err(|e| blame.error(&e))?, cancel);
     let unpacked_hash = unpacked.hash();
-    let mut here = Hidden::default();
     let mut archive = tar::Archive::new(unpacked.take(MAX_LAYER));
-    let mut kept = Vec::new();
-    let (mut names, mut remembered) = (Names::default(), 0);
+    let mut here: Vec<Uki> = Vec::new();
+    let mut names = Names::default();
     for (n, entry) in archive.entries().map_err(|e| blame.error(&e))?.raw(true).enumerate() {
         let mut entry = entry.map_err(|e| blame.error(&e))?;
         let Some(path) = names.of(&mut entry).map_err(|e| blame.error(&e))? else { continue };
-        if is_candidate(&path) || path.contains(".wh.") {
-            remembered += path.len();
-        }
-        if n >= MAX_MEMBERS || remembered > MAX_REMEMBERED {
+        if n >= MAX_MEMBERS {
             return Err(Error::new(Code::Unsupported, "it has more members than are looked at"));
         }
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
-        if name == ".wh..wh..opq" {
-            here.folders.insert(folder.to_owned());
-        } else if let Some(gone) = name.strip_prefix(".wh.") {
-            let gone = if folder.is_empty() { gone.to_owned() } else { format!("{folder}/{gone}") };
-            here.paths.insert(gone);
-        } else if !is_candidate(name) || hidden.hides(&path) {
-            // Of no interest, or replaced further up.
-        } else {
-            if entry.header().entry_type().is_file() {
-                if kept.len() + found.len() >= MAX_UKIS || entry.size() > MAX_BYTES {
-                    return Err(Error::new(Code::Unsupported, "it holds more or larger UKIs than are taken out"));
-                }
-                let file = keep(&mut entry, &path, &blame)?;
-                if Head::read(&*file).is_ok_and(|head| head.sections.iter().any(|s| s.name == ".linux")) {
-                    kept.push((path.clone(), file));
-                }
+        let kind = entry.header().entry_type();
+        let change = Change::of(&path, kind.is_dir());
+        below.retain(|(lower, _)| !change.hides(lower));
+        // Of two members with one path the later one counts.
+        here.retain(|(earlier, _)| change.is_whiteout() || !change.hides(earlier));
+        if kind.is_file() && !change.is_whiteout() && is_candidate(&path) {
+            let taken = bytes(&below) + bytes(&here);
+            if below.len() + here.len() >= room.ukis || entry.size() > room.bytes.saturating_sub(taken) {
+                return Err(Error::new(Code::Unsupported, "it holds more or larger UKIs than are taken out"));
             }
-            here.paths.insert(path);
+            let file = keep(&mut entry, &path, &blame)?;
+            if Head::read(&*file).is_ok_and(|head| head.sections.iter().any(|s| s.name == ".linux")) {
+                here.push((path, file));
+            }
         }
     }
     // To the last byte behind the archive.
@@ -114,8 +98,55 @@ fn look(
         Verified::Packed(digest) => check(&layer.name, digest, &finished(&packed_hash))?,
         Verified::Unpacked(digest) => check(&layer.name, digest, &finished(&unpacked_hash))?,
     }
-    found.extend(kept);
-    Ok(here)
+    below.extend(here);
+    Ok(below)
+}
+
+/// What a member of a layer does to what lies below it.
+enum Change<'a> {
+    /// `.wh.NAME`: takes NAME of this folder away, with all in it.
+    Removes { folder: &'a str, name: &'a str },
+    /// `.wh..wh..opq`: takes away all that layers below have in this folder.
+    Empties(&'a str),
+    /// A folder, which leaves what is in it and replaces a file.
+    Folder(&'a str),
+    /// A file, a link or another kind, which replaces a folder as well.
+    File(&'a str),
+}
+
+impl<'a> Change<'a> {
+    fn of(path: &'a str, is_folder: bool) -> Self {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        match name.strip_prefix(".wh.") {
+            Some(".wh..opq") => Self::Empties(folder),
+            Some(name) => Self::Removes { folder, name },
+            None if is_folder => Self::Folder(path),
+            None => Self::File(path),
+        }
+    }
+
+    fn is_whiteout(&self) -> bool {
+        matches!(self, Self::Removes { .. } | Self::Empties(_))
+    }
+
+    fn hides(&self, lower: &str) -> bool {
+        let below = |folder: &str| match folder {
+            "" => Some(lower),
+            folder => lower.strip_prefix(folder)?.strip_prefix('/'),
+        };
+        match self {
+            Self::Removes { folder, name } => below(folder)
+                .and_then(|rest| rest.strip_prefix(name))
+                .is_some_and(|r| r.is_empty() || r.starts_with('/')),
+            Self::Empties(folder) => below(folder).is_some(),
+            // What lies in `lower` makes a folder of it.
+            Self::Folder(path) | Self::File(path) if path.strip_prefix(lower).is_some_and(|r| r.starts_with('/')) => {
+                true
+            }
+            Self::Folder(path) => lower == *path,
+            Self::File(path) => lower == *path || !path.is_empty() && below(path).is_some(),
+        }
+    }
 }
 
 /// Names that UKIs have in images: `vmlinuz.efi.signed` in Talos' installer, `….efi` elsewhere.

@@ -122,10 +122,10 @@ pub fn open(path: &Path, pin: Option<&str>, cancel: &AtomicBool) -> Result<Optio
             Error::new(Code::WrongImage, format!("nothing in it has the digest {pin}; it holds {}", seen.join(", ")));
         return Err(error.advise("fetch the image that the digest names, or leave the digest out"));
     }
-    let mut found = Vec::new();
+    let (mut found, mut room) = (Vec::new(), layers::Room::default());
     for (image, layers) in images {
         check()?;
-        for (path, file) in layers::ukis(&layout, &layers, cancel)? {
+        for (path, file) in layers::ukis(&layout, &layers, &mut room, cancel)? {
             found.push(OciUki { path, image: image.clone(), file });
         }
     }
@@ -180,7 +180,8 @@ fn saved(layout: &ImageLayout, pin: Option<&str>, seen: &mut Vec<String>) -> Res
     let all: Vec<Saved> = layout.json("manifest.json", None)?;
     let mut images = Vec::new();
     for image in all.into_iter().take(MAX_IMAGES) {
-        let name = image.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+        // `HASH.json`, `blobs/sha256/HASH`, or `sha256:HASH`, as Talos' imager and crane write it.
+        let name = image.config.rsplit(['/', ':']).next().unwrap_or_default().trim_end_matches(".json");
         let id = format!("sha256:{name}");
         let config: Config = layout.json(&image.config, Some(&id))?;
         seen.push(id.clone());

@@ -5,7 +5,9 @@ use super::uki::debian_esp_of;
 use crate::cli::Ran;
 use crate::makers::{Made, certificate};
 use crate::support::{Lab, run_ok, tool};
+use bootsurgeon::block::{ReadAt, read_vec};
 use bootsurgeon::pe::Arch;
+use bootsurgeon::testkit::crash::Random;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::io::Write;
@@ -100,6 +102,19 @@ fn layers(uki: &[u8], arch: &str, zstd: bool) -> Vec<(&'static str, Vec<u8>, Vec
     let middle_packed =
         if zstd { ("tar+zstd", zstd::encode_all(&middle[..], 3).unwrap()) } else { ("tar+gzip", gzip(&middle)) };
     vec![("tar+gzip", gzip(&base), base), (middle_packed.0, middle_packed.1, middle), ("tar", top.clone(), top)]
+}
+
+/// An image of one layer as Talos' imager writes it to a file: `manifest.json` of `docker save`, the configuration named by its
+/// whole digest, layers packed.
+pub(super) fn imager_archive(path: &str, uki: &[u8]) -> Vec<u8> {
+    let unpacked = layer(&[(path, uki)]);
+    let packed = gzip(&unpacked);
+    let config =
+        json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [sha256(&unpacked)]}});
+    let config = config.to_string();
+    let (name, part) = (sha256(config.as_bytes()), format!("{}.tar.gz", &sha256(&packed)[7..]));
+    let manifest = json!([{"Config": name, "RepoTags": null, "Layers": [part]}]).to_string();
+    layer(&[(&name, config.as_bytes()), (&part, &packed), ("manifest.json", manifest.as_bytes())])
 }
 
 fn verify(lab: &Lab, image: impl AsRef<std::ffi::OsStr>) -> Ran {
@@ -242,4 +257,170 @@ fn rimage_factory_596_a_name_without_end_is_refused() {
         let _ = verify(&lab, &layout.0).fails(3, &["a name of 1073741824 bytes"]);
         std::fs::remove_dir_all(&layout.0).unwrap();
     }
+}
+
+/// Drawn images of a few layers, in which files, folders and whiteouts lie over each other, held against what comes of unpacking
+/// the layers into a folder one after the other, as a container's file system is made.
+#[test]
+fn rimage_factory_596_layers_hide_what_a_container_does_not_see() {
+    let lab = Lab::new();
+    let mut random = Random::new(596);
+    let ukis: Vec<_> = (1..=6).map(|n| Made::debian(&format!("6.{n}.0-arm64")).unsigned()).collect();
+    let (mut several, mut none) = (0, 0);
+    for case in 0..150 {
+        let root = lab.path("root");
+        std::fs::create_dir_all(&root).unwrap();
+        let layout = Layout::new(lab.path("layout"));
+        let mut layers = Vec::new();
+        for _ in 0..2 + random.below(3) {
+            let members = drawn_layer(&mut random, ukis.len());
+            layers.push(tar_of(&members, &ukis));
+            apply(&root, &members, &ukis);
+        }
+        let seen = below(&root, &root);
+        let layers: Vec<_> = layers.into_iter().map(|bytes| ("tar", bytes.clone(), bytes)).collect();
+        layout.index(&[layout.image("arm64", &layers)]);
+        let found = bootsurgeon::oci::open(&layout.0, None, &false.into()).unwrap().unwrap();
+        let found: Vec<_> = found
+            .iter()
+            .map(|uki| (uki.path.clone(), read_vec(&*uki.file, 0, uki.file.size() as usize).unwrap()))
+            .collect();
+        assert!(found == seen, "case {case}: found {:?}, seen {:?}", paths(&found), paths(&seen));
+        several += usize::from(found.len() > 1);
+        none += usize::from(found.is_empty());
+        std::fs::remove_dir_all(&root).unwrap();
+        std::fs::remove_dir_all(&layout.0).unwrap();
+    }
+    assert!(
+        several > 50 && (3..75).contains(&none),
+        "the draws are one-sided: {several} with several, {none} with none"
+    );
+}
+
+/// Path and kind of a member.
+type Member = (String, Kind);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Folder,
+    Link,
+    Uki(usize),
+    Whiteout,
+}
+
+/// Members that one layer can have: no path twice, and nothing below a file.
+fn drawn_layer(random: &mut Random, ukis: usize) -> Vec<Member> {
+    let names = ["a", "b.efi", "c.efi"];
+    let mut members: Vec<Member> = Vec::new();
+    for _ in 0..2 + random.below(5) {
+        let depth = 1 + random.below(3);
+        let mut path: Vec<_> = (0..depth).map(|_| random.pick(&names).to_owned()).collect();
+        let kind = match random.below(8) {
+            0 => Kind::Whiteout,
+            1 => Kind::Folder,
+            2 => Kind::Link,
+            _ => Kind::Uki(random.below(ukis)),
+        };
+        if kind == Kind::Whiteout {
+            let name = path.pop().unwrap();
+            path.push(if random.below(3) == 0 { ".wh..wh..opq".into() } else { format!(".wh.{name}") });
+        }
+        let path = path.join("/");
+        let clashes = |other: &Member| {
+            let inside =
+                |outer: &Member, inner: &str| outer.1 != Kind::Folder && inner.starts_with(&format!("{}/", outer.0));
+            other.0 == path || inside(other, &path) || inside(&(path.clone(), kind), &other.0)
+        };
+        if !members.iter().any(clashes) {
+            members.push((path, kind));
+        }
+    }
+    members
+}
+
+fn tar_of(members: &[Member], ukis: &[Vec<u8>]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, kind) in members {
+        let mut header = tar::Header::new_gnu();
+        let content: &[u8] = if let Kind::Uki(n) = kind { &ukis[*n] } else { b"" };
+        header.set_entry_type(match kind {
+            Kind::Folder => tar::EntryType::Directory,
+            Kind::Link => tar::EntryType::Symlink,
+            _ => tar::EntryType::Regular,
+        });
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        if *kind == Kind::Link {
+            archive.append_link(&mut header, path, "nowhere").unwrap();
+        } else {
+            archive.append_data(&mut header, path, content).unwrap();
+        }
+    }
+    archive.into_inner().unwrap()
+}
+
+/// Unpacks a layer over what is there: first what it takes away, then what it brings.
+fn apply(root: &Path, members: &[Member], ukis: &[Vec<u8>]) {
+    let remove = |path: &Path| match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path).unwrap(),
+        Ok(_) => std::fs::remove_file(path).unwrap(),
+        Err(_) => {}
+    };
+    for (path, _) in members.iter().filter(|(_, kind)| *kind == Kind::Whiteout) {
+        let path = root.join(path);
+        // A file where the folder of the whiteout should be has nothing in it.
+        let folder = path.parent().unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap().trim_start_matches(".wh.");
+        match name {
+            ".opq" if folder.is_dir() => std::fs::read_dir(folder).unwrap().for_each(|e| remove(&e.unwrap().path())),
+            ".opq" => {}
+            name => remove(&folder.join(name)),
+        }
+    }
+    for (path, kind) in members.iter().filter(|(_, kind)| *kind != Kind::Whiteout) {
+        let path = root.join(path);
+        for folder in path.parent().unwrap().ancestors().take_while(|f| f.starts_with(root)) {
+            if folder.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
+                remove(folder);
+            }
+        }
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        match kind {
+            Kind::Folder if path.is_dir() && !path.is_symlink() => {}
+            Kind::Folder => {
+                remove(&path);
+                std::fs::create_dir(&path).unwrap();
+            }
+            Kind::Link => {
+                remove(&path);
+                std::os::unix::fs::symlink("nowhere", &path).unwrap();
+            }
+            Kind::Uki(n) => {
+                remove(&path);
+                std::fs::write(&path, &ukis[*n]).unwrap();
+            }
+            Kind::Whiteout => {}
+        }
+    }
+}
+
+/// Files of a folder and what is below it, in the order of their paths, but for those whose names are none of a UKI.
+fn below(root: &Path, folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let is = path.symlink_metadata().unwrap();
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        if is.is_dir() {
+            found.extend(below(root, &path));
+        } else if is.is_file() && name.ends_with(".efi") {
+            found.push((name, std::fs::read(&path).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn paths(found: &[(String, Vec<u8>)]) -> Vec<&str> {
+    found.iter().map(|(path, _)| path.as_str()).collect()
 }

@@ -33,6 +33,11 @@ impl Board {
         let plain = talos("").unsigned();
         let behaviour = || Behaviour { redirect: true, ..Behaviour::default() };
         factory.serve(ID, "v1.12.4", "metal-amd64-secureboot-uki.efi", std::fs::read(signed).unwrap(), behaviour());
+        let path = "usr/install/amd64/vmlinuz.efi.signed";
+        let installer = super::oci::imager_archive(path, &std::fs::read(lab.path("signed.efi")).unwrap());
+        factory.serve(ID, "v1.12.4", "installer-amd64-secureboot.tar", installer, behaviour());
+        let installer = super::oci::imager_archive("usr/install/amd64/vmlinuz.efi", &plain);
+        factory.serve(ID, "v1.12.4", "installer-amd64.tar", installer, behaviour());
         factory.serve(ID, "v1.12.4", "metal-amd64-uki.efi", plain, behaviour());
         Self { lab, factory }
     }
@@ -79,7 +84,8 @@ impl Board {
     /// The last asset that was asked for.
     fn asked(&self) -> String {
         let all = self.factory.requests();
-        let asset = all.iter().rev().find(|r| r.target.contains("/image/")).unwrap();
+        let is_asset = |target: &str| target.contains("/image/") && !target.contains(".sha");
+        let asset = all.iter().rev().find(|r| is_asset(&r.target)).unwrap();
         asset.target.rsplit('/').next().unwrap().to_owned()
     }
 }
@@ -129,4 +135,31 @@ fn issue15_3_the_factorys_plain_image_is_asked_for_where_the_board_has_one() {
     ];
     crate::cli::run(&args).code(0);
     assert!(std::fs::read(&out).unwrap() == talos("").unsigned());
+}
+
+#[test]
+fn issue15_3_the_installers_image_is_an_asset_as_well() {
+    let board = Board::new();
+    let Some(esp) = board.esp(&board.installed(true)) else { return };
+    board.swap(&esp, &["--via", "installer"]).fails(2, &["--cache DIR"]);
+    let cache = board.lab.path("cache");
+    let more = ["--via", "installer", "--cache", cache.to_str().unwrap()];
+    let report = board.swap(&esp, &more).code(0).json();
+    assert_eq!(board.asked(), "installer-amd64-secureboot.tar");
+    assert_eq!(report["plan"]["boot_after"], "Talos-v1.12.4.efi");
+    board.swap(&esp, &[&more[..], &["--asset", "plain", "--allow-untrusted"]].concat()).code(0);
+    assert_eq!(board.asked(), "installer-amd64.tar");
+
+    let (url, to) = (board.factory.url(), board.lab.path("installer.tar"));
+    let which = crate::args!["--schematic", ID, "--talos", "v1.12.4", "--arch", "amd64", "--factory", url, "--out", to];
+    let fetch = |kind: &str| crate::cli::run(&[&crate::args!["fetch", "--kind", kind][..], &which].concat());
+    fetch("installer").code(0);
+    let (out, signed) = (board.lab.path("out.efi"), board.lab.path("signed.efi"));
+    bootsurgeon!("extract", to, "--out", out).code(0);
+    assert!(std::fs::read(&out).unwrap() == std::fs::read(signed).unwrap());
+    // What is no archive gets no name.
+    board.factory.serve(ID, "v1.12.4", "installer-amd64-secureboot.tar", vec![7; 4096], Behaviour::default());
+    std::fs::remove_file(&to).unwrap();
+    fetch("installer").fails(1, &["an installer's image was asked for, and something else came"]);
+    assert!(!to.exists());
 }
