@@ -87,6 +87,10 @@ impl Findings {
                 self.untrusted.push(format!("{path} adds {what}, and is revoked."));
             }
             Ok(by) => self.good.push(format!("{path} adds {what}, {by}.")),
+            // A board that looks at no signature starts with it as it is: the new image changes nothing about that.
+            Err(why) if starts_unverified(path, addon, policy) => self.notes.push(format!(
+                "{path} adds {what}, and {why}: Secure Boot is off, and the installed image starts with it as well."
+            )),
             Err(why) => self.untrusted.push(format!("{path} adds {what}, and {why}.")),
         }
     }
@@ -161,6 +165,18 @@ fn taken<'a>(content: &'a Result<Addon, String>, host: &Host, policy: &Policy) -
         Some(why) => Err(format!("the firmware refuses it ({why})")),
         None => Ok(addon),
     }
+}
+
+/// Whether the board starts the installed image with this very addon, and looks at no signature when it does.
+fn starts_unverified(path: &str, addon: &Addon, policy: &Policy) -> bool {
+    let (Some(installed), Ok(digest)) = (&policy.installed, &addon.digest) else { return false };
+    let no_secure_boot = policy.firmware_is_the_boards && policy.firmware.secure_boot == Some(false);
+    let is_same = |old: &CompanionFacts| {
+        let old = old.addon.as_ref().filter(|_| old.path == path)?;
+        let old = taken(old, &installed.host, policy).ok()?;
+        (old.digest.as_ref().ok()?.sha256 == digest.sha256).then_some(())
+    };
+    no_secure_boot && installed.companions.iter().any(|old| is_same(old).is_some())
 }
 
 /// What the addons that are taken add to the command line.

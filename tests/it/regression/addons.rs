@@ -132,6 +132,26 @@ fn issue15_2_an_addon_that_nobody_stands_for_is_refused() {
         let (status, detail) = check(&board.verify(&["--allow-untrusted"]).code(0).json(), "addons");
         assert!(status == "warn" && detail.contains(why), "{status}: {detail}");
     }
+    // On a board that looks at no signature, the installed image starts with it as well; another image is still verified.
+    board.put("loader/addons/x.addon.efi", &addon("quiet").unsigned());
+    let vars = board.lab.path("vars");
+    std::fs::create_dir_all(&vars).unwrap();
+    let secure_boot = |on: u8| {
+        let name = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+        std::fs::write(vars.join(name), [6, 0, 0, 0, on]).unwrap();
+    };
+    let with_variables = ["--efivars", vars.to_str().unwrap(), "--dry-run"];
+    secure_boot(0);
+    let (status, detail) = check(&board.swap(&with_variables).code(0).json(), "addons");
+    assert!(status == "warn" && detail.contains("the installed image starts with it as well"), "{status}: {detail}");
+    let unsigned = board.lab.path("unsigned.efi");
+    std::fs::write(&unsigned, Made::debian("6.12.2-arm64").unsigned()).unwrap();
+    let args = crate::args!["swap", board.esp, unsigned, "--cert", certificate(&board.lab), "--json"];
+    with(&args, &with_variables).code(3);
+    // With Secure Boot on, the firmware passes over it.
+    secure_boot(1);
+    let (_, detail) = check(&board.swap(&[&with_variables[..], &["--allow-untrusted"]].concat()).json(), "addons");
+    assert!(!detail.contains("the installed image starts with it as well"), "{detail}");
     // What the stub passes over is nothing to refuse.
     for (content, why) in [
         (b"no program".to_vec(), "cannot be read"),
