@@ -7,7 +7,7 @@ use crate::boot::MenuEntry;
 use crate::bootpath::{BootScenario, ProgramKind};
 use crate::esp::{EspFile, FileKind, FutureStart, Inventory, Predictions, Room, Runs};
 use crate::fat::{Problem, ProblemClass, ProblemKind, Remedy};
-use crate::surgery::{Interrupted, RecordState};
+use crate::surgery::{Interrupted, LINUX_DIR, RecordState};
 use crate::uki::cmdline;
 use crate::units::size;
 
@@ -272,11 +272,19 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
                 now.reason
             ),
         );
-        return vec![finding.then(format!(
-            "{}, or {} if there is a backup",
-            words.swap_from_factory(),
-            words.command("restore", "")
-        ))];
+        let has_backups = esp.files.iter().any(|f| f.kind == FileKind::Backup && f.facts.is_some());
+        let then = if esp.volume.find_directory(LINUX_DIR).is_ok_and(|found| found.is_none()) {
+            // A swap makes no directory, and puts nothing elsewhere.
+            format!(
+                "make the directory {LINUX_DIR} on the mounted volume, or with mtools' `mmd`, then {}",
+                words.swap_from_factory()
+            )
+        } else if has_backups {
+            format!("{}, or {}", words.command("restore", ""), words.swap_from_factory())
+        } else {
+            words.swap_from_factory()
+        };
+        return vec![finding.then(then)];
     };
     let mut findings = Vec::new();
     let file = entry.file.as_deref().and_then(|name| esp.file(name));

@@ -17,7 +17,7 @@ use super::geometry::Geometry;
 use super::table::AllocationTable;
 use super::volume::Volume;
 use crate::block::WriteAt;
-use crate::{Context, Error, Result};
+use crate::{Code, Context, Error, Result};
 use std::collections::BTreeSet;
 
 /// Changes a volume. `medium` is the volume and nothing else.
@@ -95,9 +95,13 @@ impl<'m> Editor<'m> {
     /// A directory as it is on the medium now.
     ///
     /// # Errors
-    /// [`crate::Kind::Rejected`] when it does not exist or cannot be read.
+    /// [`Code::Unsafe`] when it does not exist: none is made here; [`crate::Kind::Rejected`] when it cannot be read.
     pub fn directory(&self, path: &str) -> Result<Directory> {
-        self.volume()?.find_directory(path)?.ok_or_else(|| Error::rejected(format!("there is no directory {path}")))
+        self.volume()?.find_directory(path)?.ok_or_else(|| {
+            Error::new(Code::Unsafe, format!("the volume has no directory {path}")).advise(
+                "this program makes none: make it on the mounted volume, or with mtools' `mmd`, then run it again",
+            )
+        })
     }
 
     /// Waits until everything written is on the medium.

@@ -1,8 +1,10 @@
 //! The way of the boot: what the firmware starts, what that starts, and what a swap makes of it.
 
+use super::uki::debian_esp_of;
 use super::variables::{text, uboot_file};
 use crate::board::{Board, ESP_A, ESP_B, boot_option, uki};
-use crate::support::sha256;
+use crate::makers::{Made, certificate};
+use crate::support::{Lab, run_ok, sha256};
 use bootsurgeon::efivars::GLOBAL;
 use bootsurgeon::pe::Arch;
 use bootsurgeon::testkit::uki::Builder;
@@ -430,4 +432,29 @@ fn issue13_what_ran_last_is_not_deleted() {
     let args = ["swap", &disk, new.to_str().unwrap(), "--efivars", "vars", "--allow-untrusted", "--json", "--dry-run"];
     let report = board.json(&[&args[..], &["--keep-backups", "0"]].concat());
     assert!(!report["plan"]["delete"].to_string().contains("v1.12.2"), "{report}");
+}
+
+/// An ESP with a boot loader and no directory for images: a swap that cannot work is not recommended alone.
+#[test]
+fn issue14_9_a_volume_without_the_directory_of_images_says_what_to_make() {
+    let lab = Lab::new();
+    let old = Made::debian("6.12.1-arm64").file(&lab, "old.efi");
+    let Some(esp) = debian_esp_of(&lab, 24, &[("old.efi", &old)]) else { return };
+    let image = esp.to_str().unwrap();
+    run_ok("mdeltree", &["-i", image, "::/EFI/Linux"]);
+    let action = || {
+        let status = bootsurgeon!("status", esp, "--efivars", "none", "--json").code(0).json();
+        let findings = status["findings"].as_array().unwrap().clone();
+        findings.iter().find(|f| f["id"] == "nothing-starts").unwrap()["action"].as_str().unwrap().to_owned()
+    };
+    let swap = |how: &str| bootsurgeon!("swap", esp, old, "--cert", certificate(&lab), how, "--efivars", "none");
+    assert!(action().contains("make the directory EFI/Linux") && action().contains("bootsurgeon swap"), "{}", action());
+    for how in ["--dry-run", "--yes"] {
+        swap(how).fails(4, &["no directory EFI/Linux", "`mmd`", "not changed"]);
+    }
+    run_ok("mmd", &["-i", image, "::/EFI/Linux"]);
+    assert!(!action().contains("make the directory"), "{}", action());
+    swap("--yes").code(0);
+    let status = bootsurgeon!("status", esp, "--efivars", "none", "--json").code(0).json();
+    assert_eq!(status["boot"]["selected"], status["files"][0]["name"], "{status:#}");
 }
