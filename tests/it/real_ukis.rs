@@ -1,5 +1,6 @@
 //! UKIs that the tools of the field make of Debian's kernels: ukify and systemd-measure of two versions, sbsign, cpio with each
-//! compression. Each is verified, swapped onto an ESP, and read back; PCR 11 is what systemd-measure computes.
+//! compression. Each is verified, swapped onto an ESP, and read back; those for x64 are started there by systemd-boot in OVMF;
+//! PCR 11 is what systemd-measure computes.
 //!
 //! `tests/makers/prepare.sh DIR` fetches the tools; `BOOTSURGEON_MAKERS=DIR` names them.
 
@@ -8,11 +9,14 @@ use crate::regression::debian_esp;
 use crate::support::{Lab, mtools_read, run_ok, sbverify, tools};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const SUITES: [&str; 2] = ["trixie", "forky"];
 /// Words that only Talos' own images may bring up.
 const TALOS_WORDS: [&str; 5] = ["alos", "factory", "EPHEMERAL", "secureboot-uki", "ExtensionService"];
+/// The kernel prints to the serial port, and stops where there is nothing to run.
+const CMDLINE: &str = "root=/dev/vda2 ro console=ttyS0 panic=-1";
 /// What systemd goes through, by the words that are measured.
 const PHASES: [&str; 4] = [
     "enter-initrd",
@@ -99,7 +103,7 @@ impl Workshop {
             format!("--linux={}", kernel.display()),
             format!("--uname={uname}"),
             format!("--os-release=@{}", self.path("os-release").display()),
-            "--cmdline=root=/dev/vda2 ro quiet".into(),
+            format!("--cmdline={CMDLINE}"),
             format!("--pcr-private-key={}", self.path("pcr.key").display()),
             format!("--pcr-public-key={}", self.path("pcr.pub").display()),
             "--pcr-banks=sha256,sha384".into(),
@@ -125,20 +129,20 @@ impl Workshop {
         assert!(found == status && detail.contains(words), "{} {id}: {found}: {detail}", self.suite);
     }
 
-    /// Swaps it onto an ESP that starts another kernel, and reads it back with mtools. Nothing is said of Talos.
-    fn swaps(&self, image: &Path, arch: &str) {
+    /// Swaps it onto an ESP that starts another kernel, and reads it back with mtools. Nothing is said of Talos. The
+    /// ESP; that of an amd64 image can be started.
+    fn swaps(&self, image: &Path, arch: &str) -> PathBuf {
         let old = self.path("old.efi");
         if !old.exists() {
             let os = "--os-release=ID=debian\nVERSION_ID=13\n".to_owned();
             let linux = format!("--linux={}", self.kernel(arch).0.display());
-            self.ukify(
-                arch,
-                "old.efi",
-                &[linux, "--uname=6.1.0-1".into(), os, "--cmdline=root=/dev/vda2 ro quiet".into()],
-            );
+            self.ukify(arch, "old.efi", &[linux, "--uname=6.1.0-1".into(), os, format!("--cmdline={CMDLINE}")]);
         }
         let (name, new) = ("4f5e-6.1.0-1.efi", format!("4f5e-{}.efi", self.kernel(arch).1));
         let esp = debian_esp(&self.lab, 192, &[(name, &old)]).unwrap();
+        if arch == "amd64" {
+            self.with_loader(&esp);
+        }
         let swap = |more: &[&str]| -> Ran {
             let args = crate::args!["swap", esp, image, "--cert", self.path("sb.crt"), "--yes"];
             let more: Vec<std::ffi::OsString> = more.iter().map(Into::into).collect();
@@ -156,6 +160,48 @@ impl Workshop {
         assert!(sbverify(&back, &self.path("sb.crt")));
         assert_eq!(bootsurgeon!("status", esp, "--json").code(0).json()["boot"]["selected"], new);
         crate::support::fsck_clean(&esp, 0);
+        esp
+    }
+
+    /// Puts the suite's own systemd-boot for x64 on it.
+    fn with_loader(&self, esp: &Path) {
+        let loader = self.tool("x64.loader");
+        run_ok("mcopy", &["-o", "-i", esp.to_str().unwrap(), loader.to_str().unwrap(), "::/EFI/BOOT/BOOTX64.EFI"]);
+    }
+
+    /// Starts the disk in OVMF, without Secure Boot: what comes over the serial port until the kernel finds nothing to run.
+    fn start(&self, disk: &Path) -> Option<String> {
+        if !tools(&["qemu-system-x86_64"]) {
+            return None;
+        }
+        let (variables, serial) = (self.path("variables.fd"), self.path("serial"));
+        std::fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables).unwrap();
+        let firmware = "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd";
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-machine", "q35,smm=off", "-accel", "tcg", "-cpu", "qemu64", "-m", "512", "-no-reboot"])
+            .args(["-display", "none", "-vga", "none", "-nic", "none", "-monitor", "none", "-drive", firmware])
+            .args(["-drive", &format!("if=pflash,format=raw,unit=1,file={}", variables.display())])
+            .args(["-drive", &format!("if=none,id=d,format=raw,snapshot=on,file={}", disk.display())])
+            .args(["-device", "virtio-blk-pci,drive=d,bootindex=1"])
+            .args(["-serial", &format!("file:{}", serial.display())])
+            .stdin(Stdio::null());
+        let mut machine = qemu.spawn().unwrap();
+        let limit = Instant::now() + Duration::from_secs(180);
+        while machine.try_wait().unwrap().is_none() && Instant::now() < limit {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let _ended_already = machine.kill();
+        machine.wait().unwrap();
+        Some(String::from_utf8_lossy(&std::fs::read(serial).unwrap()).into_owned())
+    }
+
+    /// What the kernel of x64 must have printed when it was started with this line and took its initrd.
+    fn ran(&self, printed: Option<String>, line: &str) {
+        let Some(printed) = printed else { return };
+        let version = format!("Linux version {} ", self.kernel("amd64").1);
+        for words in [&version, &format!("Kernel command line: {line}\r\n"), TOOK_THE_INITRD] {
+            assert!(printed.contains(words), "{}: no {words:?} in {printed}", self.suite);
+        }
     }
 
     /// PCR 11 after each phase, by systemd-measure, of the sections as they stand in the image.
@@ -181,6 +227,9 @@ impl Workshop {
         PHASES.iter().map(|phases| of(phases)["hash"].as_str().unwrap().to_owned()).collect()
     }
 }
+
+/// The kernel says so when the `/init` of its initrd is there.
+const TOOK_THE_INITRD: &str = "Run /init as init process";
 
 /// What the stub measures of a base, whichever is there.
 const MEASURED: [&str; 11] =
@@ -233,7 +282,21 @@ fn an_initrd_of_every_compression_is_verified_swapped_and_read_back() {
             shop.expect(&image, "initrd", "pass", "1 archives, 2 entries");
             shop.expect(&image, "pcr-signature", "pass", FITS);
             assert_eq!(ours(&image, 0), shop.measured(&image, &MEASURED), "{} {name}", shop.suite);
-            shop.swaps(&image, "amd64");
+            let esp = shop.swaps(&image, "amd64");
+            // The kernel is the same for both.
+            if name == "zstd" || shop.suite == SUITES[0] {
+                shop.ran(shop.start(&esp), CMDLINE);
+            }
+        }
+        // The kernel's xz knows no CRC64: what it would not unpack is refused, and it does not.
+        shell(&dir, "xz --check=crc64 <initrd >initrd.crc64");
+        let image = shop.uki("amd64", "new.efi", &[format!("--initrd={}", shop.path("initrd.crc64").display())]);
+        shop.expect(&image, "initrd", "fail", "CRC64");
+        let esp = debian_esp(&shop.lab, 192, &[("debian.efi", &image)]).unwrap();
+        shop.with_loader(&esp);
+        let started = (shop.suite == SUITES[0]).then(|| shop.start(&esp)).flatten();
+        if let Some(printed) = started {
+            assert!(printed.contains("Linux version") && !printed.contains(TOOK_THE_INITRD), "{printed}");
         }
         // Microcode first, as kernel-install hands it over; and in a section of its own.
         let twice = [shop.initrd(), format!("--initrd={}", shop.path("initrd.zstd").display())];
@@ -243,6 +306,8 @@ fn an_initrd_of_every_compression_is_verified_swapped_and_read_back() {
             shop.expect(&image, "initrd", "pass", entries);
             shop.expect(&image, "pcr-signature", "pass", FITS);
             assert_eq!(ours(&image, 0), shop.measured(&image, &MEASURED));
+            let esp = shop.swaps(&image, "amd64");
+            shop.ran(shop.start(&esp), CMDLINE);
         }
     }
 }
@@ -287,7 +352,8 @@ fn profiles_that_ukify_joins_have_their_own_policies() {
         assert_eq!(ids, ["main", "rescue"], "{}", shop.suite);
         shop.expect(&image, "pcr-signature", "pass", "(2 of 2 profiles");
         assert_eq!(ours(&image, 0), shop.measured(&image, &MEASURED), "{}", shop.suite);
-        shop.swaps(&image, "amd64");
+        let esp = shop.swaps(&image, "amd64");
+        shop.ran(shop.start(&esp), CMDLINE);
     }
 }
 
@@ -369,8 +435,39 @@ fn addons_that_ukify_makes_are_verified_and_judged_with_the_image() {
         shop.expect(&esp, "addons", "pass", "adds \"console=ttyAMA0\" to the command line, signed by");
         let report = bootsurgeon!("inspect", esp, "--json").code(0).json();
         let line = report["uki"]["profiles"][0]["cmdline_with_addons"].as_str().unwrap();
-        assert!(line.ends_with("ro quiet console=ttyAMA0 debug"), "{line}");
+        assert!(line.ends_with(&format!("{CMDLINE} console=ttyAMA0 debug")), "{line}");
         put("loader/addons/console.addon.efi", &addon("console.addon.efi", "6.1.0-1", "console=ttyAMA0"));
         shop.expect(&esp, "addons", "warn", "it is for the kernel 6.1.0-1");
+    }
+}
+
+/// The command line that is judged is the one that the kernel gets, in the stub's order of what is added.
+#[test]
+fn addons_that_ukify_makes_reach_the_kernel_as_foretold() {
+    for shop in Workshop::all() {
+        let uname = shop.kernel("amd64").1;
+        let image = shop.uki("amd64", "new.efi", &[shop.initrd()]);
+        let esp = debian_esp(&shop.lab, 192, &[("debian.efi", &image)]).unwrap();
+        shop.with_loader(&esp);
+        let device = esp.to_str().unwrap();
+        run_ok("mmd", &["-i", device, "::/loader/addons", "::/EFI/Linux/debian.efi.extra.d"]);
+        for (place, name, uname) in [
+            ("loader/addons", "b.addon.efi", uname.as_str()),
+            ("loader/addons", "A.addon.efi", &uname),
+            ("loader/addons", "10.addon.efi", &uname),
+            ("loader/addons", "9.addon.efi", &uname),
+            ("loader/addons", "other.addon.efi", "6.1.0-1"),
+            ("EFI/Linux/debian.efi.extra.d", "z.addon.efi", &uname),
+            ("EFI/Linux/debian.efi.extra.d", "B.addon.efi", &uname),
+        ] {
+            let arguments =
+                [format!("--cmdline=from.{}", name.trim_end_matches(".addon.efi")), format!("--uname={uname}")];
+            let addon = shop.ukify("amd64", name, &arguments);
+            run_ok("mcopy", &["-i", device, addon.to_str().unwrap(), &format!("::/{place}/{name}")]);
+        }
+        let report = bootsurgeon!("inspect", esp, "--json").code(0).json();
+        let line = report["uki"]["profiles"][0]["cmdline_with_addons"].as_str().unwrap();
+        assert_eq!(line.matches("from.").count(), 6, "{line}");
+        shop.ran(shop.start(&esp), line);
     }
 }

@@ -3,8 +3,8 @@
 #
 #   tests/makers/prepare.sh DIR
 #
-# fills DIR/SUITE/{ukify,systemd-measure}, which run, DIR/SUITE/{x64,aa64}.stub, and DIR/kernels/{amd64,arm64}.{vmlinuz,uname}. What
-# is there already is kept: remove DIR to look for newer versions.
+# fills DIR/SUITE/{ukify,systemd-measure}, which run, DIR/SUITE/{x64,aa64}.{stub,addon.stub,loader}, and
+# DIR/kernels/{amd64,arm64}.{vmlinuz,uname}. What is there already is kept: remove DIR to look for newer versions.
 #
 # systemd-measure runs with the libraries of its own suite, fetched beside it; ukify with this machine's Python.
 #
@@ -42,6 +42,7 @@ fetch_suite() { # SUITE
         dpkg-deb -x "$root"/debs/systemd-boot-efi_*_"${efi#*:}".deb "$to/efi"
         cp "$to/efi/usr/lib/systemd/boot/efi/linux${efi%:*}.efi.stub" "$to/${efi%:*}.stub"
         cp "$to/efi/usr/lib/systemd/boot/efi/addon${efi%:*}.efi.stub" "$to/${efi%:*}.addon.stub"
+        cp "$to/efi/usr/lib/systemd/boot/efi/systemd-boot${efi%:*}.efi" "$to/${efi%:*}.loader"
     done
     wrap "$to/systemd-measure" "exec \"$to/root/usr/lib64/ld-linux-x86-64.so.2\" --library-path \
 \"$to/root/usr/lib/x86_64-linux-gnu:$to/root/usr/lib/x86_64-linux-gnu/systemd\" \"$to/root/usr/lib/systemd/systemd-measure\""
