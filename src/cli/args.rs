@@ -443,7 +443,7 @@ pub(super) struct SwapArgs {
     pub(super) trust: TrustArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
-    /// File name in EFI/Linux that gets the image
+    /// File name in EFI/Linux that gets the image, or the path of the file that the board starts
     #[arg(long, value_name = "NAME")]
     pub(super) target: Option<String>,
     /// Leave duplicates in the boot menu

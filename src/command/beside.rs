@@ -2,7 +2,8 @@
 
 use crate::authenticode::{DigestSink, parse_table};
 use crate::block::{ReadAt, Window, fan_out, sha256_of};
-use crate::esp::Inventory;
+use crate::bootpath::Located;
+use crate::esp::{Inventory, Place};
 use crate::fat::Volume;
 use crate::image::Candidate;
 use crate::trust::Sbat;
@@ -33,6 +34,22 @@ pub(super) fn beside<S: ReadAt>(esp: &Inventory<S>, name: &str) -> Vec<Companion
         CompanionFacts { bytes: length, ..read }
     };
     esp.companions.of(name).map(read).collect()
+}
+
+/// What lies beside an image in its own place.
+pub(super) fn beside_place<S: ReadAt>(esp: &Inventory<S>, place: &Place) -> Vec<CompanionFacts> {
+    let mut reader = Reader::default();
+    let read = |c: &uki::Companion| {
+        let at = Located { volume: place.at.volume, path: c.path.clone() };
+        let bytes = match esp.open_at(&at) {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err("it is not there any more".to_owned()),
+            Err(e) => Err(e.to_string()),
+        };
+        let read = reader.read(&c.path, c.kind, bytes.as_ref().map_err(Clone::clone));
+        CompanionFacts { bytes: u64::from(c.entry.bytes), ..read }
+    };
+    place.companions.of(place.name()).map(read).collect()
 }
 
 /// Whether the files that a lanzaboote stub names are on its volume; nothing for other families.

@@ -1,7 +1,7 @@
 //! Packed disk images as `DISK` and `IMAGE`, and `--out`: a changed copy of an image file instead of a change in place.
 
 use super::{Change, DiskRequest, Event, Ui};
-use crate::block::{FileSource, NewFile, ORDINARY_MODE, Pieces, ReadAt, check_free, check_not_itself, fan_out};
+use crate::block::{FileSource, NewFile, ORDINARY_MODE, ReadAt, check_free, check_not_itself, fan_out};
 use crate::disk::{self, Target};
 use crate::packed::{self, Packing, Place, Unpacked, Watch};
 use crate::{Context, Error, Kind, Result};
@@ -186,7 +186,7 @@ fn quiet(source: &FileSource, disk: &DiskRequest) -> Result<Option<File>> {
 }
 
 /// Copies a file of the ESP to another medium, complete or not at all.
-pub(super) fn copy_out<S: ReadAt>(bytes: &Pieces<S>, out: &Path, force: bool) -> Result<()> {
+pub(super) fn copy_out(bytes: &dyn ReadAt, out: &Path, force: bool) -> Result<()> {
     let copy = || -> Result<()> {
         check_free(out, force)?;
         let new = NewFile::create(out, ORDINARY_MODE)?;

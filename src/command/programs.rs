@@ -8,11 +8,11 @@ use super::Silent;
 use super::examine::examine;
 use crate::block::ReadAt;
 use crate::boot::lenient_string;
-use crate::bootpath::{BootScenario, ProgramKind};
+use crate::bootpath::{BootScenario, Located, ProgramKind};
 use crate::disk::{PartUuid, Target};
 use crate::doctor::{Judge, Objection};
 use crate::efivars::{EfiVars, LOADER, SHIM};
-use crate::esp::{FileKind, Inventory};
+use crate::esp::{FileKind, Inventory, Place};
 use crate::trust::Firmware;
 use crate::verify::{ImageFacts, Policy, verify};
 use crate::{Code, Error, Result};
@@ -26,6 +26,16 @@ pub(super) fn objections<S: ReadAt>(
     vars: &EfiVars,
     scenario: BootScenario,
 ) -> Result<Vec<Objection>> {
+    objections_but(esp, vars, scenario, None)
+}
+
+/// [`objections`], without those to a program that is about to be replaced.
+fn objections_but<S: ReadAt>(
+    esp: &Inventory<S>,
+    vars: &EfiVars,
+    scenario: BootScenario,
+    replaced: Option<&Located>,
+) -> Result<Vec<Objection>> {
     // Variables that cannot be read are reported where the image is verified.
     let firmware = Firmware::read(vars).unwrap_or_default();
     if firmware.secure_boot != Some(true) {
@@ -33,7 +43,7 @@ pub(super) fn objections<S: ReadAt>(
     }
     let mut found = Vec::new();
     let mut behind_shim = false;
-    for (at, kind) in &esp.way(scenario).programs {
+    for (at, kind) in esp.way(scenario).programs.iter().filter(|(at, _)| Some(at) != replaced) {
         let Some(file) = esp.open_at(at)? else { continue };
         let facts = examine(&file, &[], &mut [], &Silent::default())?.facts;
         let is_shim = *kind == ProgramKind::Shim;
@@ -52,7 +62,8 @@ pub(super) fn objections<S: ReadAt>(
     Ok(found)
 }
 
-/// Refuses to promise that the board starts an image, where it does not come by the programs before it.
+/// Refuses to promise that the board starts an image, where it does not come by the programs before it. `place` is the image,
+/// where it is one of these programs and replaced.
 ///
 /// # Errors
 /// [`Code::WouldNotBoot`]. Where the variables may be those of another machine it is a warning, which is returned.
@@ -60,8 +71,9 @@ pub(super) fn refuse_distrusted<S: ReadAt>(
     esp: &Inventory<S>,
     vars: &EfiVars,
     are_the_boards: bool,
+    place: Option<&Place>,
 ) -> Result<Vec<String>> {
-    let objections = objections(esp, vars, BootScenario::Later)?;
+    let objections = objections_but(esp, vars, BootScenario::Later, place.map(|place| &place.at))?;
     let refused = objections.iter().filter(|o| o.judge != Judge::Nobody);
     let refused: Vec<String> = refused.map(ToString::to_string).collect();
     if refused.is_empty() {

@@ -1,15 +1,16 @@
 //! `prune`: duplicates, broken entries and stale versions out of the boot menu.
 
-use super::change::{Change, confirm_on_medium, refuse_changed};
+use super::change::{Change, confirm_in_place, confirm_on_medium, refuse_changed};
 use super::programs::{refused_images, started_from};
 use super::room::advise_room;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
-use crate::Result;
 use crate::block::ReadAt;
+use crate::bootpath::BootScenario;
 use crate::disk::Target;
 use crate::esp::{FileKind, Inventory};
-use crate::plan::{PruneOptions, PrunePlan, refuse_unreached};
-use crate::surgery::open_healthy;
+use crate::plan::{PruneOptions, PrunePlan, place_of, refuse_unreached};
+use crate::surgery::{Tidying, open_healthy};
+use crate::{Code, Error, Result};
 use serde::Serialize;
 
 /// What `prune` is asked for.
@@ -56,8 +57,13 @@ impl Prune {
         }
         let mut esp = Inventory::read_in(target.open()?, variables, self.disk.context(target, &vars, None))?;
         esp.refuse_unsafe()?;
-        for warning in refuse_unreached(&esp)? {
-            ui.event(Event::Warning(warning));
+        let place = place_of(&esp, None)?;
+        // What nobody reads is nobody's to tidy up; where an image starts from its own place, its backups are.
+        let reads_menu = place.is_none() || esp.is_read(BootScenario::Later);
+        if reads_menu {
+            for warning in refuse_unreached(&esp)? {
+                ui.event(Event::Warning(warning));
+            }
         }
         if self.disk.efivars.is_named() || started_from(target, &vars) {
             // The firmware's refusal is as final as a file that is cut off.
@@ -68,31 +74,45 @@ impl Prune {
                 }
             }
         }
-        let time = esp.stamp(now());
+        let time = place.as_ref().map_or(0, |place| place.stamp(now())).max(esp.stamp(now()));
         let options =
             PruneOptions { delete: self.delete, keep_backups: self.keep_backups, no_fallback: self.no_fallback, time };
-        let plan = PrunePlan::make(&esp, &options)?;
+        let menu = reads_menu.then(|| PrunePlan::make(&esp, &options)).transpose()?;
+        // The backups in `EFI/Linux` are in the plan for the menu, where there is one.
+        let place = place.filter(|place| !(reads_menu && place.is_among_images()));
+        let plan = match (menu, &place) {
+            (menu, Some(place)) => PrunePlan::with_place(menu, &esp, place, &options)?,
+            (Some(menu), None) => menu,
+            (None, None) => return Err(Error::new(Code::Bug, "a prune without anything to look at")),
+        };
         if plan.is_empty() {
             return Ok(self.report(plan, false));
         }
-        let tidying = plan.tidying(time);
-        tidying
-            .rehearse(esp.volume.source(), target.sector_size)
-            .map_err(|e| advise_room(e, &esp, 0, &self.disk.words(target, esp.arch())))?;
+        let all = [Some(plan.tidying(time)), plan.tidying_beside(time)];
+        let all: Vec<Tidying> = all.into_iter().flatten().filter(|tidying| !tidying.steps.is_empty()).collect();
+        for tidying in &all {
+            tidying
+                .rehearse(esp.volume.source(), target.sector_size)
+                .map_err(|e| advise_room(e, &esp, 0, &self.disk.words(target, esp.arch())))?;
+        }
         if self.change.dry_run {
             return Ok(self.report(plan, false));
         }
         self.change.confirm(ui, &question(&plan, &esp, target))?;
         let opened = target.open_surgery()?;
-        let editor = open_healthy(opened.medium())?;
-        refuse_changed(&esp, &editor.volume()?, &vars)?;
-        let outcome = tidying.run(editor)?;
-        confirm_on_medium(
-            opened.medium(),
-            &outcome.operation,
-            &esp,
-            plan.starts_then.each_ref().map(Option::as_deref),
-        )?;
+        refuse_changed(&esp, place.as_ref(), &open_healthy(opened.medium())?.volume()?, &vars)?;
+        for (n, tidying) in all.iter().enumerate() {
+            // The first one was undone or has not begun when it fails; behind it something is changed.
+            let changed = |e: Error| if n > 0 { e.with_esp_changed(true) } else { e };
+            let outcome = open_healthy(opened.medium()).and_then(|editor| tidying.run(editor)).map_err(changed)?;
+            match &place {
+                Some(place) if !reads_menu => confirm_in_place(opened.medium(), &outcome.operation, &esp, place)?,
+                _ => {
+                    let starts = plan.starts_then.each_ref().map(Option::as_deref);
+                    confirm_on_medium(opened.medium(), &outcome.operation, &esp, starts)?;
+                }
+            }
+        }
         Ok(self.report(plan, true))
     }
 

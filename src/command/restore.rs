@@ -1,7 +1,7 @@
 //! `restore`: a backup back in place, the present image becoming a backup. No image byte is copied.
 
-use super::beside::{beside, pointed};
-use super::change::{Change, confirm_on_medium, refuse_changed};
+use super::beside::{beside, beside_place, pointed};
+use super::change::{Change, confirm_in_place, confirm_on_medium, refuse_changed};
 use super::examine::examine;
 use super::next::{After, NextStep};
 use super::programs::refuse_distrusted;
@@ -12,9 +12,11 @@ use super::verify::accepted;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::block::ReadAt;
 use crate::disk::Target;
-use crate::esp::{BackupName, Inventory};
+use crate::esp::{BackupName, EspFile, Inventory, Place, linux_file};
+use crate::fat::same_name;
 use crate::pcr::Bank;
-use crate::plan::{NewImage, SwapOptions, SwapPlan, backups, latest_backup, refuse_unreached};
+use crate::pe::Arch;
+use crate::plan::{NewImage, SwapOptions, SwapPlan, backups, latest_backup, place_of, refuse_unreached};
 use crate::surgery::{ContentRef, open_healthy};
 use crate::verify::{Check, verify};
 use crate::{Error, Result};
@@ -80,17 +82,30 @@ pub fn list_backups(disk: &DiskRequest, ui: &dyn Ui) -> Result<Vec<BackupReport>
     let target = disk.find(ui)?;
     let vars = disk.efivars(&target);
     let esp = Inventory::read_in(target.open()?, boot_variables(&vars).0, disk.context(&target, &vars, None))?;
-    let report = |(name, b): (String, BackupName)| {
-        let file = esp.file(&name);
-        BackupReport {
-            original: b.original,
-            time: rfc3339(b.time),
-            bytes: file.map_or(0, |f| f.entry.bytes),
-            version: file.and_then(|f| f.version()).map(str::to_owned),
-            name,
-        }
+    let report = |name: String, original: String, time: u64, file: Option<&EspFile>| BackupReport {
+        name,
+        original,
+        time: rfc3339(time),
+        bytes: file.map_or(0, |f| f.entry.bytes),
+        version: file.and_then(EspFile::version).map(str::to_owned),
     };
-    Ok(backups(&esp).into_iter().map(report).collect())
+    let all = backups(&esp).into_iter();
+    let mut all: Vec<BackupReport> = all
+        .map(|(name, b)| {
+            let file = esp.file(&name);
+            report(name, b.original, b.time, file)
+        })
+        .collect();
+    // A bare name is one in `EFI/Linux`, which is listed already.
+    if let Some(place) = place_of(&esp, None)?.filter(|place| !place.is_among_images()) {
+        let beside = place.backups().into_iter();
+        let mut beside: Vec<BackupReport> = beside
+            .map(|(file, b)| report(place.path(file.name()), place.path(&b.original), b.time, Some(file)))
+            .collect();
+        beside.append(&mut all);
+        all = beside;
+    }
+    Ok(all)
 }
 
 /// A time in the contract's form. Times that no clock shows become the last one that it can write.
@@ -116,38 +131,58 @@ impl Restore {
         let esp = Inventory::read_in(target.open()?, variables, context)?;
         esp.refuse_unsafe()?;
         warnings.extend(esp.lost.warning());
-        warnings.extend(refuse_unreached(&esp)?);
-        warnings.extend(refuse_distrusted(&esp, &vars, self.disk.variables_are_the_boards(target))?);
-        let (name, original) = self.choose(&esp)?;
-        let Some(file) = esp.file(&name) else { return Err(Error::usage(format!("there is no file {name}"))) };
-        let bytes = esp.volume.file(&file.entry)?;
+        let found = place_of(&esp, None)?;
+        let has_place = found.is_some();
+        if !has_place {
+            warnings.extend(refuse_unreached(&esp)?);
+        }
+        let Chosen { file, original, place } = self.choose(&esp, found)?;
+        let place = place.as_ref();
+        if has_place && place.is_none() {
+            // It is one of `EFI/Linux`, and something else starts.
+            warnings.extend(refuse_unreached(&esp)?);
+        }
+        let are_the_boards = self.disk.variables_are_the_boards(target);
+        warnings.extend(refuse_distrusted(&esp, &vars, are_the_boards, place)?);
+        let name = file.name().to_owned();
+        let shown = place.map_or_else(|| name.clone(), |place| place.path(&name));
+        let bytes = match place {
+            Some(place) => esp.open_at(&place.at_name(&name))?,
+            None => Some(Box::new(esp.volume.file(&file.entry)?) as Box<dyn ReadAt + '_>),
+        };
+        let Some(bytes) = bytes else { return Err(Error::usage(format!("there is no file {shown}"))) };
 
         let mut policy = self.trust.policy(&vars, ui)?;
-        policy.firmware_is_the_boards = self.disk.variables_are_the_boards(target);
-        policy.arch = policy.arch.or(esp.arch());
+        policy.firmware_is_the_boards = are_the_boards;
+        let placed = place.and_then(|place| Arch::from_machine(place.program.machine));
+        policy.arch = policy.arch.or(placed).or(esp.arch());
         policy.way_back = true;
-        add_disk(&mut policy, &esp, ui)?;
-        ui.event(Event::Step(format!("verifying {name}")));
+        add_disk(&mut policy, &esp, place, ui)?;
+        ui.event(Event::Step(format!("verifying {shown}")));
         let mut examined = examine(&bytes, &[Bank::Sha256], &mut [], ui)?;
-        examined.facts.companions = Ok(beside(&esp, &original));
+        let companions = |name: &str| place.map_or_else(|| beside(&esp, name), |place| beside_place(&esp, place));
+        examined.facts.companions = Ok(companions(&original));
         examined.facts.pointed = pointed(&bytes, examined.facts.family, &esp.volume);
         let report = verify(&examined.facts, &policy);
         if !accepted(&report) {
             return Err(rejected(&report));
         }
         if let Some(why) = &report.firmware_refuses {
-            return Err(Error::refused(format!("the board's firmware would refuse {name}: {why}")));
+            return Err(Error::refused(format!("the board's firmware would refuse {shown}: {why}")));
         }
 
-        let time = esp.stamp(now());
+        let time = place.map_or_else(|| esp.stamp(now()), |place| place.stamp(now()));
         let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
         let options = SwapOptions { target: Some(original.clone()), keep_duplicates: false, keep_backups: None, time };
-        let plan = SwapPlan::make(&esp, &image, &options)?;
-        let report = if plan.target == original {
+        let plan = match place {
+            Some(place) => SwapPlan::in_place(&esp, place, &image, &options)?,
+            None => SwapPlan::make(&esp, &image, &options)?,
+        };
+        let report = if place.is_some() || plan.target == original {
             report
         } else {
             // What lies beside it depends on its name.
-            examined.facts.companions = Ok(beside(&esp, &plan.target));
+            examined.facts.companions = Ok(companions(&plan.target));
             verify(&examined.facts, &policy)
         };
         if !accepted(&report) {
@@ -156,7 +191,7 @@ impl Restore {
         warnings.extend(plan.warnings.iter().cloned());
         let sha256 = report.image.sha256.clone();
         let done = |plan, committed| RestoreReport {
-            restored: name.clone(),
+            restored: shown.clone(),
             plan,
             checks: report.checks.clone(),
             committed,
@@ -172,14 +207,17 @@ impl Restore {
         if self.change.dry_run {
             return Ok(done(plan, false));
         }
-        self.change.confirm(ui, &format!("Put {name} back as {} on {}?", plan.target, target.path.display()))?;
+        self.change.confirm(ui, &format!("Put {shown} back as {} on {}?", plan.target, target.path.display()))?;
         let opened = target.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
-        refuse_changed(&esp, &editor.volume()?, &vars)?;
+        refuse_changed(&esp, place, &editor.volume()?, &vars)?;
         let entry = &file.entry;
         let verified = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
         let outcome = order.restore(editor, &name, verified)?;
-        confirm_on_medium(opened.medium(), &outcome.operation, &esp, [plan.boot_after.as_deref(); 2])?;
+        match place {
+            Some(place) => confirm_in_place(opened.medium(), &outcome.operation, &esp, place)?,
+            None => confirm_on_medium(opened.medium(), &outcome.operation, &esp, [plan.boot_after.as_deref(); 2])?,
+        }
         let words = self.disk.words(target, esp.arch());
         let after = After {
             target,
@@ -193,24 +231,52 @@ impl Restore {
         Ok(RestoreReport { next: after.steps(), ..done(plan, true) })
     }
 
-    /// The backup's name and the name it goes back to.
-    fn choose<S: ReadAt>(&self, esp: &Inventory<S>) -> Result<(String, String)> {
+    /// The backup, the name it goes back to, and the place of the image that it replaces, where that has one of its own.
+    fn choose<S: ReadAt>(&self, esp: &Inventory<S>, place: Option<Place>) -> Result<Chosen> {
         let all = backups(esp);
-        let list = || all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-        match &self.backup {
-            None => match latest_backup(esp) {
-                Some((name, b)) => Ok((name, b.original)),
-                None => Err(Error::usage("there is no backup in EFI/Linux")),
-            },
-            Some(wanted) => {
-                let file = esp.file(wanted).ok_or_else(|| {
-                    Error::usage(format!("there is no {wanted} in EFI/Linux; backups are: {}", list()))
-                })?;
-                let parsed = BackupName::parse(file.name()).ok_or_else(|| {
-                    Error::usage(format!("{wanted} is no backup: its name does not end in .bak.TIME or .disabled.TIME"))
-                })?;
-                Ok((file.name().to_owned(), parsed.original))
+        let Some(wanted) = &self.backup else {
+            if let Some(place) = place {
+                let (file, b) = newest_beside(&place)?;
+                return Ok(Chosen { file, original: b.original, place: Some(place) });
             }
+            let none = || Error::usage("there is no backup in EFI/Linux");
+            let (name, b) = latest_backup(esp).ok_or_else(none)?;
+            let file = esp.file(&name).ok_or_else(none)?.clone();
+            return Ok(Chosen { file, original: b.original, place: None });
+        };
+        let parsed = |file: &EspFile| {
+            BackupName::parse(file.name()).ok_or_else(|| {
+                Error::usage(format!("{wanted} is no backup: its name does not end in .bak.TIME or .disabled.TIME"))
+            })
+        };
+        if let Some(place) = place
+            && let Some(file) = place.file(wanted).cloned()
+        {
+            let original = parsed(&file)?.original;
+            return Ok(Chosen { file, original, place: Some(place) });
         }
+        let name = linux_file(wanted).unwrap_or(wanted);
+        let list = || all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        let file = esp
+            .file(name)
+            .ok_or_else(|| Error::usage(format!("there is no {wanted} in EFI/Linux; backups are: {}", list())))?;
+        Ok(Chosen { file: file.clone(), original: parsed(file)?.original, place: None })
     }
+}
+
+/// What is put back.
+struct Chosen {
+    file: EspFile,
+    original: String,
+    place: Option<Place>,
+}
+
+/// The backup of an image in its own place that a restore takes if none is named: the newest of that image, else the newest;
+/// one that is no image is passed over as long as there is another.
+fn newest_beside(place: &Place) -> Result<(EspFile, BackupName)> {
+    let all = place.backups();
+    let rank = |(file, b): &(&EspFile, BackupName)| (file.facts.is_none(), !same_name(&b.original, place.name()));
+    let newest = all.into_iter().min_by_key(rank);
+    let none = || Error::usage(format!("there is no backup beside {}, which the board starts", place.words()));
+    newest.map(|(file, b)| (file.clone(), b)).ok_or_else(none)
 }

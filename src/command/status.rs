@@ -3,7 +3,7 @@
 use super::programs::objections;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
-use crate::block::ReadAt;
+use crate::block::{ReadAt, sha256_of};
 use crate::boot::{MenuMode, Prediction, Roles};
 use crate::bootpath::{BootScenario, WayStep};
 use crate::disk::Target;
@@ -34,6 +34,9 @@ pub struct StatusReport {
     pub companions: Vec<BesideReport>,
     /// The boot menu and what starts.
     pub boot: BootReport,
+    /// The image that the board starts from elsewhere than the menu's own directory on this partition, and its backups. Their names
+    /// are paths, and on another partition that is said.
+    pub elsewhere: Vec<FileReport>,
     /// An operation that did not finish.
     pub interrupted: Option<String>,
     /// The way of the boot at the next start, step by step.
@@ -245,6 +248,7 @@ pub(super) fn report<S: ReadAt>(
         disk: disk_report(target),
         esp: esp_report(esp),
         files: esp.files.iter().map(FileReport::of).collect(),
+        elsewhere: elsewhere(esp),
         companions: esp.companions.iter().map(|c| BesideReport::of(esp, c)).collect(),
         boot: boot_report(esp),
         way: esp.steps(BootScenario::Next),
@@ -256,6 +260,21 @@ pub(super) fn report<S: ReadAt>(
         }),
         warnings,
     }
+}
+
+fn elsewhere<S: ReadAt>(esp: &Inventory<S>) -> Vec<FileReport> {
+    let Ok(Some(place)) = esp.place() else { return Vec::new() };
+    if place.is_among_images() {
+        return Vec::new();
+    }
+    let on = place.partition.as_ref().map_or(String::new(), |partition| format!(" on {partition}"));
+    let report = |file: &EspFile| {
+        let bytes = esp.open_at(&place.at_name(file.name())).ok().flatten();
+        let hash = bytes.and_then(|bytes| sha256_of(&bytes, bytes.size()).ok());
+        let name = format!("{}{on}", place.path(file.name()));
+        FileReport { name, sha256: hash.map(hex::encode), ..FileReport::of(file) }
+    };
+    std::iter::once(&place.image).chain(&place.aside).map(report).collect()
 }
 
 fn disk_report(target: &Target) -> DiskReport {

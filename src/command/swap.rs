@@ -1,7 +1,7 @@
 //! `swap`: the whole job. Plan, ask, write into free clusters while verifying, read back, commit, tidy.
 
-use super::beside::{beside, pointed};
-use super::change::{Change, confirm_on_medium, refuse_changed};
+use super::beside::{beside, beside_place, pointed};
+use super::change::{Change, confirm_in_place, confirm_on_medium, refuse_changed};
 use super::examine::{Examined, examine};
 #[cfg(feature = "net")]
 use super::from_factory::FactoryImage;
@@ -17,12 +17,12 @@ use crate::authenticode::{DigestSink, Hash, parse_table};
 use crate::block::{ReadAt, Sink, WriteAt, check_free, check_not_itself, fan_out, read_vec, sha256_of};
 use crate::disk::Target;
 use crate::efivars::EfiVars;
-use crate::esp::Inventory;
+use crate::esp::{Inventory, Place};
 use crate::factory::is_url;
 use crate::image::Candidate;
 use crate::pcr::Bank;
-use crate::pe::Head;
-use crate::plan::{NewImage, SwapOptions, SwapPlan, refuse_unreached};
+use crate::pe::{Arch, Head};
+use crate::plan::{NewImage, SwapOptions, SwapPlan, place_of, refuse_unreached};
 use crate::surgery::{Staged, Staging, open_healthy};
 use crate::uki::Family;
 use crate::verify::{Check, CheckId, CheckStatus, ImageFacts, Policy, Report, verify};
@@ -151,14 +151,19 @@ impl Swap {
         let esp = Inventory::read_in(target.open()?, variables, context)?;
         esp.refuse_unsafe()?;
         warnings.extend(esp.lost.warning());
-        warnings.extend(refuse_unreached(&esp)?);
-        warnings.extend(refuse_distrusted(&esp, &vars, self.disk.variables_are_the_boards(target))?);
+        let place = place_of(&esp, self.target.as_deref())?;
+        if place.is_none() {
+            warnings.extend(refuse_unreached(&esp)?);
+        }
+        let are_the_boards = self.disk.variables_are_the_boards(target);
+        warnings.extend(refuse_distrusted(&esp, &vars, are_the_boards, place.as_ref())?);
 
         let mut policy = self.trust.policy(&vars, ui)?;
-        policy.firmware_is_the_boards = self.disk.variables_are_the_boards(target);
+        policy.firmware_is_the_boards = are_the_boards;
         policy.refuse_halt = !self.allow_halt_if_installed;
-        policy.arch = policy.arch.or(esp.arch());
-        add_disk(&mut policy, &esp, ui)?;
+        let placed = place.as_ref().and_then(|place| Arch::from_machine(place.program.machine));
+        policy.arch = policy.arch.or(placed).or(esp.arch());
+        add_disk(&mut policy, &esp, place.as_ref(), ui)?;
 
         let opened = match &self.image {
             ImageSource::Named(request) => self.open_named(request, ui)?,
@@ -171,11 +176,12 @@ impl Swap {
             swap: self,
             target,
             esp: &esp,
+            place: place.as_ref(),
             vars: &vars,
             policy,
             candidate,
             facts: None,
-            time: esp.stamp(now()),
+            time: place.as_ref().map_or_else(|| esp.stamp(now()), |place| place.stamp(now())),
             ui,
         };
         let done =
@@ -213,6 +219,8 @@ struct Job<'a, S> {
     swap: &'a Swap,
     target: &'a Target,
     esp: &'a Inventory<S>,
+    /// The image that is replaced in its own place.
+    place: Option<&'a Place>,
     vars: &'a EfiVars,
     policy: Policy,
     candidate: &'a Candidate,
@@ -278,12 +286,11 @@ impl<S: ReadAt> Job<'_, S> {
         drop(image);
         // What lies beside the image depends on the name that it gets.
         let judged = self.judge_beside(&plan.target)?;
-        if let Some(file) = self.esp.file(&plan.target)
+        if let Some(installed) = self.installed(&plan.target)?
             && plan.renames.is_empty()
             && plan.delete.is_empty()
-            && file.entry.bytes == staged.bytes()
+            && installed.size() == u64::from(staged.bytes())
         {
-            let installed = self.esp.volume.file(&file.entry)?;
             let hash = hex::encode(sha256_of(&installed, installed.size())?);
             if hash == judged.image.sha256 {
                 return Ok(report(plan, Some(judged), false, hash, true));
@@ -300,7 +307,10 @@ impl<S: ReadAt> Job<'_, S> {
             keep_backups: self.swap.keep_backups,
             time: self.time,
         };
-        SwapPlan::make(self.esp, &image, &options)
+        match self.place {
+            Some(place) => SwapPlan::in_place(self.esp, place, &image, &options),
+            None => SwapPlan::make(self.esp, &image, &options),
+        }
     }
 
     /// Writes the image into free clusters while it is verified, and reads it back.
@@ -310,7 +320,7 @@ impl<S: ReadAt> Job<'_, S> {
         }
         // The ESP as it is now that nobody else can write to it; the plan was made before that.
         let editor = open_healthy(medium)?;
-        refuse_changed(self.esp, &editor.volume()?, self.vars)?;
+        refuse_changed(self.esp, self.place, &editor.volume()?, self.vars)?;
         let mut staging = Staging::begin(editor, self.candidate.bytes.size())?;
         self.ui.event(Event::Step("writing the image into free space and verifying it".into()));
         let (judged, sha256) = self.judge(&mut [&mut staging], target)?;
@@ -322,7 +332,10 @@ impl<S: ReadAt> Job<'_, S> {
         check_cancelled(self.ui)?;
         self.ui.event(Event::Step("committing".into()));
         let done = staged.commit(&plan.order("swap", self.time))?;
-        confirm_on_medium(medium, &done.operation, self.esp, [plan.boot_after.as_deref(); 2])?;
+        match self.place {
+            Some(place) => confirm_in_place(medium, &done.operation, self.esp, place)?,
+            None => confirm_on_medium(medium, &done.operation, self.esp, [plan.boot_after.as_deref(); 2])?,
+        }
         let sha256 = judged.image.sha256.clone();
         let words = self.swap.disk.words(self.target, self.esp.arch());
         let after = After {
@@ -352,7 +365,7 @@ impl<S: ReadAt> Job<'_, S> {
     /// Verifies the image that was read, with what lies beside it under this name.
     fn judge_beside(&mut self, name: &str) -> Result<Report> {
         let Some(facts) = &mut self.facts else { return Err(Error::new(Code::Bug, "the image was not read yet")) };
-        facts.companions = Ok(beside(self.esp, name));
+        facts.companions = Ok(self.place.map_or_else(|| beside(self.esp, name), |place| beside_place(self.esp, place)));
         let report = verify(facts, &self.policy);
         if !accepted(&report) {
             return Err(rejected(&report));
@@ -365,13 +378,12 @@ impl<S: ReadAt> Job<'_, S> {
 
     /// The hash, if the target holds the very same bytes and nothing else is to be done.
     fn in_place(&self, plan: &SwapPlan, remote: bool) -> Result<Option<String>> {
-        let Some(file) = self.esp.file(&plan.target) else { return Ok(None) };
+        let Some(installed) = self.installed(&plan.target)? else { return Ok(None) };
         let tidy = plan.renames.is_empty() && plan.delete.is_empty();
         let size = self.candidate.bytes.size();
-        if !tidy || u64::from(file.entry.bytes) != size {
+        if !tidy || installed.size() != size {
             return Ok(None);
         }
-        let installed = self.esp.volume.file(&file.entry)?;
         if remote {
             return same_by_signature(&installed, &self.candidate.bytes);
         }
@@ -386,8 +398,21 @@ impl<S: ReadAt> Job<'_, S> {
 
     /// `--backup-to`: the image that boots now, on another medium, before anything is written.
     fn copy_old(&self, path: &std::path::Path) -> Result<()> {
-        let Some(file) = self.esp.selected() else { return Ok(()) };
-        super::copy::copy_out(&self.esp.volume.file(&file.entry)?, path, self.swap.force)
+        let old = match (self.place, self.esp.selected()) {
+            (Some(place), _) => self.esp.open_at(&place.at)?,
+            (None, Some(file)) => Some(Box::new(self.esp.volume.file(&file.entry)?) as Box<dyn ReadAt + '_>),
+            (None, None) => None,
+        };
+        old.map_or(Ok(()), |old| super::copy::copy_out(&old, path, self.swap.force))
+    }
+
+    /// The file that the plan's target is now.
+    fn installed(&self, target: &str) -> Result<Option<Box<dyn ReadAt + '_>>> {
+        match (self.place, self.esp.file(target)) {
+            (Some(place), _) => self.esp.open_at(&place.at),
+            (None, Some(file)) => Ok(Some(Box::new(self.esp.volume.file(&file.entry)?))),
+            (None, None) => Ok(None),
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! What an image is held against: trust anchors in their order, the firmware's variables, the installed UKI.
 
-use super::beside::beside;
+use super::beside::{beside, beside_place};
 use super::{DiskRequest, Event, Ui};
 use crate::authenticode::{Signature, parse_table};
 use crate::block::{ReadAt, read_vec};
 use crate::efivars::EfiVars;
-use crate::esp::Inventory;
+use crate::esp::{Inventory, Place};
 use crate::factory::{Schematic, is_id};
 use crate::pe::{Arch, Head};
 use crate::trust::{Anchor, AnchorOrigin, Firmware, Sbat};
@@ -76,11 +76,17 @@ impl TrustRequest {
     }
 }
 
-/// Adds what the board's own disk says: the keys on its ESP, the signer and the PCR key of the UKI that boots now.
+/// Adds what the board's own disk says: the keys on its ESP, the signer and the PCR key of the UKI that boots now: that of the
+/// menu in `EFI/Linux`, or the one in its own `place`.
 ///
 /// # Errors
 /// What the source reports.
-pub(super) fn add_disk<S: ReadAt>(policy: &mut Policy, esp: &Inventory<S>, ui: &dyn Ui) -> Result<()> {
+pub(super) fn add_disk<S: ReadAt>(
+    policy: &mut Policy,
+    esp: &Inventory<S>,
+    place: Option<&Place>,
+    ui: &dyn Ui,
+) -> Result<()> {
     match esp.volume.read_small("loader/keys/auto/db.auth", MAX_TABLE as u32) {
         Ok(None) => {}
         Ok(Some(bytes)) => match Anchor::from_db_auth(&bytes) {
@@ -89,8 +95,17 @@ pub(super) fn add_disk<S: ReadAt>(policy: &mut Policy, esp: &Inventory<S>, ui: &
         },
         Err(e) => ui.event(Event::Warning(format!("loader/keys/auto/db.auth on the ESP: {e}"))),
     }
-    let Some(file) = esp.selected() else { return Ok(()) };
-    let Ok(bytes) = esp.volume.file(&file.entry) else { return Ok(()) };
+    let Some(file) = place.map(|place| &place.image).or_else(|| esp.selected()) else { return Ok(()) };
+    let bytes: Box<dyn ReadAt + '_> = match place {
+        None => match esp.volume.file(&file.entry) {
+            Ok(bytes) => Box::new(bytes),
+            Err(_) => return Ok(()),
+        },
+        Some(place) => match esp.open_at(&place.at) {
+            Ok(Some(bytes)) => bytes,
+            _ => return Ok(()),
+        },
+    };
     let signatures = signatures(&bytes).unwrap_or_else(|e| {
         ui.event(Event::Warning(format!("the signature of the installed {}: {e}", file.name())));
         Vec::new()
@@ -99,7 +114,7 @@ pub(super) fn add_disk<S: ReadAt>(policy: &mut Policy, esp: &Inventory<S>, ui: &
     policy.anchors.extend(Anchor::all(&AnchorOrigin::InstalledUki, signers));
     policy.installed = file.facts.as_ref().map(|facts| InstalledFacts {
         signatures,
-        companions: beside(esp, file.name()),
+        companions: place.map_or_else(|| beside(esp, file.name()), |place| beside_place(esp, place)),
         ..installed(facts)
     });
     Ok(())
@@ -132,7 +147,9 @@ pub(super) fn add_installed(policy: &mut Policy, disk: &DiskRequest, ui: &dyn Ui
     let vars = disk.efivars(&target);
     let (variables, _) = super::boot_variables(&vars);
     let esp = Inventory::read_in(target.open()?, variables, disk.context(&target, &vars, policy.arch))?;
-    add_disk(policy, &esp, ui)
+    // A path that cannot be followed is no image to compare with.
+    let place = esp.place().ok().flatten();
+    add_disk(policy, &esp, place.as_ref(), ui)
 }
 
 /// The signatures of an image, from its certificate table alone.

@@ -391,13 +391,13 @@ fn starts_by_other_means<S: ReadAt>(view: &EspView<'_, S>) -> Option<Vec<Finding
         return None;
     }
     let images = esp.files.iter().any(|f| f.kind == FileKind::Uki);
-    let meaning = "a swap changes what systemd-boot starts, and is refused as long as something else starts";
+    let meaning = "a swap replaces an image that starts, and is refused as long as this starts";
     let finding = match runs {
         Runs::Image { at, .. } => Finding::new(
             Severity::Ok,
             "starts",
             format!("the firmware starts {} itself", esp.describe_place(&at)),
-            "without a boot menu",
+            "without a boot menu; a swap replaces it in its place",
         ),
         Runs::Other(what) if images => Finding::new(
             Severity::Warning,

@@ -3,17 +3,21 @@
 //! Reads only. [`Inventory::read`] looks at headers and is quick; [`Inventory::examine`] also reads every image whole,
 //! for hashes and schematics.
 
+mod altered;
 mod context;
 mod counting;
 mod names;
+mod place;
 mod predict;
 mod read;
 mod room;
 mod runs;
 
+pub(crate) use altered::{Altered, Content};
 pub use context::{EspContext, OtherVolume};
 pub use counting::{FutureStart, without_counter};
 pub use names::{BackupName, backup_of, disabled_of};
+pub use place::Place;
 pub use predict::{OneShot, Predictions};
 pub use room::{Room, WayToRoom};
 pub use runs::Runs;

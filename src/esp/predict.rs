@@ -164,6 +164,8 @@ impl Predictions {
 pub(super) struct Scene {
     pub(super) linux: Vec<UkiFile>,
     type1: Vec<Type1File>,
+    /// What the entries of this volume name.
+    pub(super) found: EntryTargets,
     companion: XbootldrContents,
     /// `LoaderEntryLastBooted`, where a start has changed it.
     pub(super) last_booted: Option<Vec<u8>>,
@@ -174,14 +176,20 @@ impl Scene {
         Self {
             linux: linux.to_vec(),
             type1: inventory.surroundings.type1.clone(),
+            found: inventory.surroundings.found.clone(),
             companion: inventory.companion.clone().unwrap_or_default(),
             last_booted: None,
         }
     }
 
     /// The files of `EFI/Linux` on one of the two partitions.
-    pub(super) fn linux_on(&mut self, xbootldr: bool) -> &mut [UkiFile] {
+    pub(super) fn linux_on(&mut self, xbootldr: bool) -> &mut Vec<UkiFile> {
         if xbootldr { &mut self.companion.linux } else { &mut self.linux }
+    }
+
+    /// What the entries on one of the two partitions name.
+    pub(super) fn found_on(&mut self, xbootldr: bool) -> &mut EntryTargets {
+        if xbootldr { &mut self.companion.found } else { &mut self.found }
     }
 
     /// The files of `loader/entries` on one of the two partitions.
@@ -252,7 +260,7 @@ impl<S: ReadAt> Inventory<S> {
 
     /// The same, of everything that the menu is made from.
     pub(super) fn predict_scene(&self, scenario: BootScenario, scene: &Scene) -> Prediction {
-        let Scene { linux, type1, companion, last_booted } = scene;
+        let Scene { linux, type1, found, companion, last_booted } = scene;
         // A Type #1 entry may name a file of the directory that is looked at as it would be.
         let held = |name: &str| linux.iter().any(|f| same_name(&f.name, name));
         let here = |(path, found): &(&String, &Option<String>)| match (linux_file(path), found) {
@@ -279,7 +287,7 @@ impl<S: ReadAt> Inventory<S> {
             loader_conf: s.loader_conf.clone(),
             key_dirs: s.key_dirs.clone(),
             others: s.others,
-            targets: Targets::these(s.found.iter().filter(here).map(|(path, _)| path.clone())),
+            targets: Targets::these(found.iter().filter(here).map(|(path, _)| path.clone())),
             xbootldr,
         };
         let mut variables: Variables = match scenario {

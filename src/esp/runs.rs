@@ -44,7 +44,7 @@ impl<S: ReadAt> Inventory<S> {
                     BootScenario::Reset => self.predictions.reset.clone(),
                     BootScenario::Later => self.predict_in(scenario, self.as_seen()),
                 };
-                (self.runs_by_menu(&prediction), Some(prediction))
+                (self.runs_by_menu(&prediction, |at| self.program_there(at)), Some(prediction))
             }
             End::Menu { loader, at } => {
                 let on = self.context.name(at.volume);
@@ -57,7 +57,12 @@ impl<S: ReadAt> Inventory<S> {
         }
     }
 
-    fn runs_by_menu(&self, prediction: &Prediction) -> Runs {
+    /// What a menu starts; `program` looks at a file that an entry names.
+    pub(super) fn runs_by_menu(
+        &self,
+        prediction: &Prediction,
+        program: impl Fn(&Located) -> Result<Option<Program>, String>,
+    ) -> Runs {
         if prediction.enrolls_keys {
             return Runs::Enrolment;
         }
@@ -72,7 +77,7 @@ impl<S: ReadAt> Inventory<S> {
         if entry.kind == EntryKind::Uki {
             return Runs::Image { at, profile: entry.profile };
         }
-        match self.program_at(&at) {
+        match program(&at) {
             Ok(Some(Program { kind: ProgramKind::Uki, .. })) => Runs::Image { at, profile: entry.profile },
             Ok(Some(Program { kind: ProgramKind::Kernel, .. })) => {
                 Runs::Other(format!("the kernel {} with its initrd (entry {})", path.replace('\\', "/"), entry.id))
@@ -149,11 +154,12 @@ impl<S: ReadAt> Inventory<S> {
         self.context.other(at.volume).map_or(Ok(None), |other| open(other, &path))
     }
 
-    fn program_at(&self, at: &Located) -> Result<Option<Program>, String> {
+    /// The program at a place of one of the volumes.
+    pub(super) fn program_there(&self, at: &Located) -> Result<Option<Program>, String> {
         self.on(at, |own| program(own, &at.path), |other| program(other, &at.path)).unwrap_or(Ok(None))
     }
 
-    fn on<T>(
+    pub(super) fn on<T>(
         &self,
         at: &Located,
         own: impl FnOnce(&Volume<S>) -> T,

@@ -6,12 +6,14 @@
 //!
 //! A plan reads an inventory and asks [`crate::boot`]; [`crate::surgery`] carries out the operation it gives.
 
+mod in_place;
 mod prune;
 mod reach;
 mod room;
 mod states;
 mod swap;
 
+pub use in_place::place_of;
 pub use prune::{PruneOptions, PrunePlan};
 pub use reach::refuse_unreached;
 pub use room::{beside, room, room_for_one_more};
@@ -34,7 +36,12 @@ fn steps(renames: &[Rename], delete: &[String]) -> Vec<FileStep> {
 /// Refuses names that the directory cannot take: an entry has to stand in one sector, or it would not appear in one write.
 /// Known now, it costs nothing; found out behind the commit, it would leave an operation half-done.
 fn refuse_long_names<'n, S: ReadAt>(esp: &Inventory<S>, names: impl Iterator<Item = &'n str>) -> Result<()> {
-    let room = (esp.volume.geometry().sector_bytes / 32) as usize;
+    long_names(esp.volume.geometry().sector_bytes, names)
+}
+
+/// The same for a volume with sectors of so many bytes.
+fn long_names<'n>(sector_bytes: u32, names: impl IntoIterator<Item = &'n str>) -> Result<()> {
+    let room = (sector_bytes / 32) as usize;
     for name in names {
         check_long_name(name).map_err(|e| Error::refused(e.to_string()))?;
         if slots_of(name) > room {

@@ -1,12 +1,13 @@
 //! Which files leave the menu although nothing new comes.
 
+use super::in_place::prunable;
 use super::reach::refuse_unreached;
 use super::states::keeps_booting;
 use super::{Rename, old_backups, refuse_long_names, started_last, steps};
 use crate::block::ReadAt;
 use crate::boot::{Prediction, UkiFile, roles};
 use crate::bootpath::BootScenario;
-use crate::esp::{EspFile, FileKind, Inventory, disabled_of, linux_file};
+use crate::esp::{EspFile, FileKind, Inventory, Place, disabled_of, linux_file};
 use crate::surgery::{LINUX_DIR, Tidying};
 use crate::uki::Family;
 use crate::{Code, Error, Result};
@@ -43,6 +44,9 @@ pub struct PrunePlan {
     /// What is selected afterwards with the variables as they are, and with none.
     #[serde(skip)]
     pub(crate) starts_then: [Option<String>; 2],
+    /// The files that are deleted in the directory of an image that has its own place, by their names there.
+    #[serde(skip)]
+    beside: Option<(String, Vec<String>)>,
 }
 
 /// What lies beside an image that leaves: it stays, and is there again for whatever gets that name.
@@ -167,7 +171,36 @@ impl PrunePlan {
         let boot = starts_then[0].clone().or(elsewhere);
         let leaving = renames.iter().map(|r| &r.from).chain(&delete);
         let warnings = leaving.filter_map(|name| left_beside(esp, name)).collect();
-        Ok(Self { renames, delete, keep, warnings, boot, boot_before, starts_then })
+        Ok(Self { renames, delete, keep, warnings, boot, boot_before, starts_then, beside: None })
+    }
+
+    /// Adds the backups and disabled files beside an image that has its own place. Without `self` that is all: no menu is on the
+    /// way of the boot.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Unsafe`] when the board would start something else afterwards; what the source reports.
+    pub fn with_place<S: ReadAt>(
+        plan: Option<Self>,
+        esp: &Inventory<S>,
+        place: &Place,
+        options: &PruneOptions,
+    ) -> Result<Self> {
+        let boot = Some(place.words());
+        let mut plan = plan.unwrap_or_else(|| Self {
+            renames: Vec::new(),
+            delete: Vec::new(),
+            keep: Vec::new(),
+            warnings: Vec::new(),
+            boot: boot.clone(),
+            boot_before: boot,
+            starts_then: [None, None],
+            beside: None,
+        });
+        let names = prunable(esp, place, options.delete, options.keep_backups)?;
+        plan.keep.push((place.path(place.name()), "starts next".to_owned()));
+        plan.delete.extend(names.iter().map(|name| place.path(name)));
+        plan.beside = Some((place.directory.clone(), names));
+        Ok(plan)
     }
 
     /// Whether there is nothing to do.
@@ -183,7 +216,18 @@ impl PrunePlan {
             command: "prune".to_owned(),
             time,
             directory: LINUX_DIR.to_owned(),
-            steps: steps(&self.renames, &self.delete),
+            steps: steps(&self.renames, &self.delete[..self.delete.len() - self.beside().map_or(0, |(_, n)| n.len())]),
         }
+    }
+
+    /// The operation in the directory of an image that has its own place, if there is anything to do.
+    #[must_use]
+    pub fn tidying_beside(&self, time: u64) -> Option<Tidying> {
+        let (directory, names) = self.beside().filter(|(_, names)| !names.is_empty())?;
+        Some(Tidying { command: "prune".to_owned(), time, directory: directory.clone(), steps: steps(&[], names) })
+    }
+
+    fn beside(&self) -> Option<&(String, Vec<String>)> {
+        self.beside.as_ref()
     }
 }

@@ -96,7 +96,10 @@ fn instead<S: ReadAt>(esp: &Inventory<S>, end: &End) -> (String, String) {
         ),
         End::Uki(at) => (
             format!("the firmware starts the image {} itself, without a boot menu", esp.describe_place(at)),
-            format!("that file would have to be replaced; {look}"),
+            match esp.is_here(at) {
+                true => format!("leave --target out, and that file is replaced; {look}"),
+                false => format!("name that partition with --partition, and that file is replaced; {look}"),
+            },
         ),
         End::Other(what) => (
             format!("it starts {what}, and what that starts lies elsewhere"),

@@ -5,7 +5,7 @@ use super::{Rename, old_backups, refuse_long_names, started_last, steps};
 use crate::block::ReadAt;
 use crate::boot::{Prediction, Skip, UkiFile, roles};
 use crate::bootpath::BootScenario;
-use crate::esp::{BackupName, EspFile, FileKind, Inventory, Runs, backup_of, disabled_of, linux_file, without_counter};
+use crate::esp::{BackupName, EspFile, FileKind, Inventory, backup_of, disabled_of, linux_file, without_counter};
 use crate::fat::same_name;
 use crate::surgery::{LINUX_DIR, Order};
 use crate::uki::Facts;
@@ -38,6 +38,10 @@ pub struct SwapPlan {
     pub delete: Vec<String>,
     /// What somebody should know.
     pub warnings: Vec<String>,
+    /// The directory of the names, from the root of the volume. Names in another directory than `EFI/Linux` are given as paths.
+    pub directory: String,
+    /// The partition, where that is not the ESP.
+    pub partition: Option<String>,
 }
 
 /// What the user asked of a swap.
@@ -82,13 +86,8 @@ impl SwapPlan {
             }
         }
         let why = format!("the board would not start the new image: {}", reasons.join("; "));
-        let advice = match (esp.runs(BootScenario::Later).0, esp.predictions.next.selected_entry()) {
-            (Runs::Image { at, .. }, Some(entry)) if esp.in_linux(&at).is_none() && !entry.xbootldr => format!(
-                "only images in EFI/Linux are replaced: change {} by the means of the system that it belongs to, or take the entry {} \
-                 out of loader/entries first",
-                esp.describe_place(&at),
-                entry.id
-            ),
+        let advice = match esp.place() {
+            Ok(Some(place)) => format!("leave --target out, and {} is replaced, which the board starts", place.words()),
             _ => "look at `status`: an entry that wins over it has to go, or choose another name with --target"
                 .to_owned(),
         };
@@ -216,6 +215,8 @@ impl SwapPlan {
             renames_before,
             warnings,
             target_backup,
+            directory: LINUX_DIR.to_owned(),
+            partition: None,
         }))
     }
 
@@ -226,13 +227,18 @@ impl SwapPlan {
         Order {
             command: command.to_owned(),
             time,
-            directory: LINUX_DIR.to_owned(),
+            directory: self.directory.clone(),
             before: before.to_vec(),
-            target: self.target.clone(),
-            backup: self.target_backup.clone(),
-            after: steps(after, &self.delete),
+            target: name_of(&self.target),
+            backup: self.target_backup.as_deref().map(name_of),
+            after: steps(after, &self.delete.iter().map(|path| name_of(path)).collect::<Vec<_>>()),
         }
     }
+}
+
+/// The name of a file in its directory: a path is given where that is not `EFI/Linux`.
+fn name_of(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or(path).to_owned()
 }
 
 /// What the target's old content and the files that leave the menu are called then, in this order. Sound images that boot now,
@@ -301,7 +307,7 @@ fn boot_counter<S: ReadAt>(esp: &Inventory<S>, linux: &[UkiFile], target: &str) 
 
 /// Up to 254, systemd-boot hands the command line of an image's last profile to the stub, which takes it for its own
 /// unless Secure Boot is enforced: of an installer's UKI that is the profile which wipes. No name helps against that.
-fn refuse_wiping_options(prediction: &Prediction) -> Result<()> {
+pub(super) fn refuse_wiping_options(prediction: &Prediction) -> Result<()> {
     let Some(what) = prediction.load_options.as_deref().and_then(wipes) else { return Ok(()) };
     Err(Error::refused(format!(
         "{} on the ESP would start the image with the command line of its last profile, which wipes ({WIPE}={what})",
@@ -319,10 +325,6 @@ fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, options: &Swa
         // A path is the same file, where it leads into the directory that is written.
         let target = match linux_file(target) {
             Some(name) => name,
-            None if target.contains(['/', '\\']) => {
-                return Err(Error::usage(format!("--target {target}: only files of EFI/Linux are replaced"))
-                    .advise("give the name of a file in EFI/Linux, or a new one"));
-            }
             None => target.as_str(),
         };
         if !target.to_ascii_lowercase().ends_with(".efi") {
@@ -442,7 +444,7 @@ fn arranged<S: ReadAt>(
 
 /// That the kernel's lockdown changes: hibernation, kexec of unsigned kernels, debugging are forbidden by it. Talos before 1.14
 /// sets it in the images for Secure Boot and in no others.
-fn lockdown(before: Option<&EspFile>, new: Option<&Facts>) -> Option<String> {
+pub(super) fn lockdown(before: Option<&EspFile>, new: Option<&Facts>) -> Option<String> {
     let of = |facts: &Facts| {
         let all = parameters(facts.cmdline().unwrap_or_default());
         let last = all.into_iter().rfind(|p| p.name == "lockdown");
@@ -453,7 +455,7 @@ fn lockdown(before: Option<&EspFile>, new: Option<&Facts>) -> Option<String> {
 }
 
 /// That another system takes the place of the one that boots now.
-fn another_system(before: Option<&EspFile>, new: Option<&Facts>) -> Option<String> {
+pub(super) fn another_system(before: Option<&EspFile>, new: Option<&Facts>) -> Option<String> {
     let (old, new) = (before?.facts.as_ref()?, new?);
     let id = |facts: &Facts| facts.os_release.id.clone().filter(|id| !id.is_empty());
     let (old_id, new_id) = (id(old)?, id(new)?);

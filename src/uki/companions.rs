@@ -90,6 +90,14 @@ impl Companions {
     /// # Errors
     /// What the volume reports.
     pub fn read<S: ReadAt>(volume: &Volume<S>, damaged: bool) -> Result<Self> {
+        Self::read_in(volume, LINUX, damaged)
+    }
+
+    /// As [`Self::read`], with those of each name in another directory.
+    ///
+    /// # Errors
+    /// What the volume reports.
+    pub fn read_in<S: ReadAt>(volume: &Volume<S>, directory: &str, damaged: bool) -> Result<Self> {
         let list = |path: &str| match volume.list(path) {
             Err(e) if damaged && e.kind() == Kind::Rejected => Ok(Vec::new()),
             found => found.map(Option::unwrap_or_default),
@@ -103,9 +111,9 @@ impl Companions {
             all.extend(taken(list(path)?, path, None).filter(|c| kinds.contains(&c.kind)));
         }
         let named = |name: &str| name.to_ascii_lowercase().ends_with(&format!(".efi{SUFFIX}"));
-        for directory in list(LINUX)?.into_iter().filter(|e| e.is_dir() && named(&e.name)).take(MAX) {
-            let path = format!("{LINUX}/{}", directory.name);
-            all.extend(taken(list(&path)?, &path, Some(&directory.name)));
+        for beside in list(directory)?.into_iter().filter(|e| e.is_dir() && named(&e.name)).take(MAX) {
+            let path = format!("{directory}/{}", beside.name);
+            all.extend(taken(list(&path)?, &path, Some(&beside.name)));
             // Of a directory that is named a thousand times nobody can want more.
             if all.len() > MAX_ALL {
                 break;

@@ -10,6 +10,7 @@ mod loaders;
 mod oci;
 mod order;
 mod output;
+mod place;
 mod plain;
 mod readme;
 mod recovery;

@@ -49,6 +49,21 @@ impl Render for StatusReport {
             writeln!(f, "  {:width$}  {:>10}  {}", file.name, size(u64::from(file.bytes)), self.parts(file, p))?;
         }
 
+        if !self.elsewhere.is_empty() {
+            writeln!(f)?;
+            writeln!(f, "{}", p.strong("Elsewhere"))?;
+        }
+        let width = self.elsewhere.iter().map(|x| x.name.len()).max().unwrap_or(0);
+        for (n, file) in self.elsewhere.iter().enumerate() {
+            let version = file.version.as_deref().unwrap_or("?");
+            let part = match (n, file.kind) {
+                (0, _) => p.good("starts, and is what a swap replaces"),
+                (_, FileKind::Backup) => "backup".to_owned(),
+                _ => p.faint("disabled"),
+            };
+            writeln!(f, "  {:width$}  {:>10}  {version}, {part}", file.name, size(u64::from(file.bytes)))?;
+        }
+
         if !self.companions.is_empty() {
             writeln!(f)?;
             writeln!(f, "{}  {}", p.strong("Beside the images"), p.faint("systemd's stub adds these to them"))?;

@@ -146,7 +146,7 @@ fn verified<S: ReadAt>(view: &EspView<'_, S>, vars: &EfiVars, ui: &dyn Ui) -> Re
     // Whether anybody trusts the signer is the firmware's business here; whether the bytes are intact is ours.
     let mut policy = TrustRequest { allow_untrusted: true, ..TrustRequest::default() }.policy(vars, ui)?;
     policy.firmware_is_the_boards = true;
-    add_disk(&mut policy, esp, ui)?;
+    add_disk(&mut policy, esp, esp.place().ok().flatten().as_ref(), ui)?;
     let examined = examine(&bytes, &[Bank::Sha256], &mut [], ui)?;
     let report = verify(&examined.facts, &policy);
     let way_out = format!("{}, or {}", words.command("restore", ""), words.swap_from_factory());

@@ -1,0 +1,190 @@
+//! Where the way of the boot ends in an image that systemd-boot does not find in `EFI/Linux` of the ESP by its name: one that
+//! the firmware or shim starts itself, one that a Type #1 entry names, one on the Extended Boot Loader Partition. It is one
+//! file, and whatever takes its place has its name.
+
+use super::{BackupName, END_OF_TIME, EspFile, FileKind, Inventory, Runs};
+use crate::block::ReadAt;
+use crate::bootpath::{BootScenario, Located, Program};
+use crate::fat::{Entry, Volume};
+use crate::surgery::is_linux_dir;
+use crate::uki::{self, Companions};
+use crate::{Code, Error, Result};
+
+/// An image that starts by its path, and what lies in its directory.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The file.
+    pub at: Located,
+    /// Its directory, from the root of its volume: `EFI/BOOT`.
+    pub directory: String,
+    /// For people: the partition, where that is another one than the inventory's.
+    pub partition: Option<String>,
+    /// The image.
+    pub image: EspFile,
+    /// Its backups and those of other images there, disabled ones too, in on-disk order.
+    pub aside: Vec<EspFile>,
+    /// What the image is.
+    pub program: Program,
+    /// The profile of it that starts.
+    pub profile: u32,
+    /// What systemd's stub adds to the images of that directory.
+    pub companions: Companions,
+    /// Bytes of a sector of that volume.
+    pub(crate) sector_bytes: u32,
+    /// Everything in the directory.
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl Place {
+    /// Its name in the directory.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.image.name()
+    }
+
+    /// What a file of the directory is called in plans and reports: a bare name stands for a file in `EFI/Linux` of the ESP.
+    #[must_use]
+    pub fn path(&self, name: &str) -> String {
+        if self.is_among_images() { name.to_owned() } else { format!("{}/{name}", self.directory.trim_matches('/')) }
+    }
+
+    /// Whether it lies in `EFI/Linux` of the inventory's own volume, all the same.
+    #[must_use]
+    pub fn is_among_images(&self) -> bool {
+        self.partition.is_none() && is_linux_dir(&self.directory)
+    }
+
+    /// Where a file of the directory lies.
+    #[must_use]
+    pub fn at_name(&self, name: &str) -> Located {
+        Located { volume: self.at.volume, path: format!("{}/{name}", self.directory) }
+    }
+
+    /// The image for people: its path, and the partition where that is another one.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match &self.partition {
+            None => self.path(self.name()),
+            Some(partition) => format!("{} on {partition}", self.path(self.name())),
+        }
+    }
+
+    /// The image or a backup, by its name or its path.
+    #[must_use]
+    pub fn file(&self, name: &str) -> Option<&EspFile> {
+        let name = name.replace('\\', "/");
+        let name = match name.trim_start_matches('/').rsplit_once('/') {
+            None => name.as_str(),
+            Some((directory, name)) if directory.eq_ignore_ascii_case(&self.directory) => name,
+            Some(_) => return None,
+        };
+        std::iter::once(&self.image).chain(&self.aside).find(|f| f.entry.is_named(name))
+    }
+
+    /// The backups, the newest first.
+    #[must_use]
+    pub fn backups(&self) -> Vec<(&EspFile, BackupName)> {
+        let backups = self.aside.iter().filter(|f| f.kind == FileKind::Backup);
+        let mut all: Vec<_> = backups.filter_map(|f| Some((f, BackupName::parse(f.name())?))).collect();
+        all.sort_by_key(|(_, b)| std::cmp::Reverse((b.time < END_OF_TIME, b.time)));
+        all
+    }
+
+    /// The time for names of backups: as [`Inventory::stamp`].
+    #[must_use]
+    pub fn stamp(&self, now: u64) -> u64 {
+        let newest = self.backups().into_iter().map(|(_, b)| b.time).filter(|t| *t < END_OF_TIME).max();
+        newest.map_or(now, |t| now.max(t + 1))
+    }
+
+    /// Refuses to go on when the directory is not what was seen.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Unsafe`]; what the source reports.
+    pub fn refuse_changed<S: ReadAt>(&self, now: &Volume<S>) -> Result<()> {
+        let same = now.list(&self.directory)?.unwrap_or_default() == self.entries
+            && Companions::read_in(now, &self.directory, false)? == self.companions;
+        if same {
+            return Ok(());
+        }
+        Err(Error::refused(format!("{} has changed since the plan was made", self.directory)).advise("run it again"))
+    }
+}
+
+impl<S: ReadAt> Inventory<S> {
+    /// The image that the board starts at the starts after the next one, unless it is one of the menu in `EFI/Linux` of this
+    /// volume, or nothing that can be replaced.
+    ///
+    /// # Errors
+    /// [`Code::WouldNotBoot`] where the path to it is none that can be followed safely; what the source reports.
+    pub fn place(&self) -> Result<Option<Place>> {
+        let (runs, by_menu) = self.runs(BootScenario::Later);
+        let Runs::Image { at, profile } = runs else { return Ok(None) };
+        if by_menu.as_ref().is_some_and(|p| p.selected_file().is_some()) {
+            return Ok(None);
+        }
+        let path = at.path.replace('\\', "/");
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        if parts.iter().any(|part| matches!(*part, "." | "..")) {
+            let what = format!("the board starts {}, and that path leads back on itself", self.describe_place(&at));
+            return Err(Error::new(Code::WouldNotBoot, what).advise("let it be started by a path without dots first"));
+        }
+        let Some((name, parents)) = parts.split_last() else { return Ok(None) };
+        let Ok(Some(program)) = self.program_there(&at) else { return Ok(None) };
+        let partition = (!self.is_here(&at)).then(|| self.context.name(at.volume).to_owned());
+        let directory = parents.join("/");
+        let found = self.on(&at, |v| Found::read(v, &directory, name), |v| Found::read(v, &directory, name));
+        let Some(Found { image, aside, entries, companions, sector_bytes }) = found.transpose()?.flatten() else {
+            return Ok(None);
+        };
+        Ok(Some(Place { at, directory, partition, image, aside, program, profile, companions, sector_bytes, entries }))
+    }
+}
+
+/// What is in a directory.
+struct Found {
+    image: EspFile,
+    aside: Vec<EspFile>,
+    entries: Vec<Entry>,
+    companions: Companions,
+    sector_bytes: u32,
+}
+
+impl Found {
+    /// `None` when there is no such file.
+    fn read<S: ReadAt>(volume: &Volume<S>, directory: &str, name: &str) -> Result<Option<Self>> {
+        let entries = volume.list(directory)?.unwrap_or_default();
+        let Some(image) = entries.iter().find(|e| !e.is_dir() && e.is_named(name)) else { return Ok(None) };
+        let aside = entries.iter().filter(|e| !e.is_dir() && e.name != image.name);
+        let aside = aside.filter(|e| BackupName::parse(&e.name).is_some());
+        let aside = aside.map(|e| describe(volume, e)).collect();
+        let image = describe(volume, image);
+        let companions = Companions::read_in(volume, directory, false)?;
+        let sector_bytes = volume.geometry().sector_bytes;
+        Ok(Some(Self { image, aside, entries, companions, sector_bytes }))
+    }
+}
+
+fn describe<S: ReadAt>(volume: &Volume<S>, entry: &Entry) -> EspFile {
+    let facts = volume.file(entry).and_then(|bytes| uki::probe(&bytes));
+    let trouble = match &facts {
+        Err(e) => Some(e.to_string()),
+        Ok(facts) => facts.extent(".linux").is_none().then(|| "has no kernel (.linux section)".to_owned()),
+    };
+    let kind = match (BackupName::parse(&entry.name), &trouble) {
+        (Some(BackupName { disabled: false, .. }), _) => FileKind::Backup,
+        (Some(BackupName { disabled: true, .. }), _) => FileKind::Disabled,
+        (None, Some(_)) => FileKind::Broken,
+        (None, None) => FileKind::Uki,
+    };
+    EspFile {
+        kind,
+        entry: entry.clone(),
+        facts: facts.ok(),
+        trouble,
+        is_foreign: false,
+        duplicate_of: None,
+        sha256: None,
+        schematic: None,
+    }
+}
