@@ -9,57 +9,15 @@
 
 use bootsurgeon::block::WriteAt;
 use bootsurgeon::fat::{Attributes, Content, Editor, Stamp};
-use bootsurgeon::testkit::crash::{Frame, IoEvent, Limits, Mistake, enumerate, mistakes, record, with_mistake};
-use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
+use bootsurgeon::testkit::crash::{
+    Flush, Frame, IoEvent, Limits, MediumStream, Mistake, enumerate, mistakes, record, with_mistake,
+};
+use std::io::{self, Cursor, Read, Write};
 
-const SECTOR: u64 = 512;
-
-/// A stream over a medium: what the `fatfs` crate wants. A write of a few bytes writes their sectors; a flush is a barrier.
-struct Stream<'a> {
-    medium: &'a dyn WriteAt,
-    at: u64,
-}
-
-impl Read for Stream<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = (self.medium.size().saturating_sub(self.at) as usize).min(buf.len());
-        self.medium.read_exact_at(&mut buf[..n], self.at)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-}
-
-impl Write for Stream<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let first = self.at / SECTOR * SECTOR;
-        let end = (self.at + buf.len() as u64).next_multiple_of(SECTOR);
-        let mut sectors = vec![0; (end - first) as usize];
-        self.medium.read_exact_at(&mut sectors, first)?;
-        sectors[(self.at - first) as usize..][..buf.len()].copy_from_slice(buf);
-        self.medium.write_all_at(&sectors, first)?;
-        self.at += buf.len() as u64;
-        Ok(buf.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.medium.barrier()
-    }
-}
-
-impl Seek for Stream<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(n) => Some(n),
-            SeekFrom::End(n) => self.medium.size().checked_add_signed(n),
-            SeekFrom::Current(n) => self.at.checked_add_signed(n),
-        };
-        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.at)
-    }
-}
+const SECTOR: usize = 512;
 
 /// What is done to a volume.
-type Sequence = fn(&fatfs::FileSystem<Stream<'_>>) -> io::Result<()>;
+type Sequence = fn(&fatfs::FileSystem<MediumStream<'_>>) -> io::Result<()>;
 
 fn old() -> Vec<u8> {
     vec![b'o'; 3000]
@@ -69,14 +27,14 @@ fn new() -> Vec<u8> {
     vec![b'n'; 5000]
 }
 
-fn overwrite(fs: &fatfs::FileSystem<Stream<'_>>) -> io::Result<()> {
+fn overwrite(fs: &fatfs::FileSystem<MediumStream<'_>>) -> io::Result<()> {
     let mut file = fs.root_dir().create_file("image")?;
     file.truncate()?;
     file.write_all(&new())?;
     file.flush()
 }
 
-fn rename(fs: &fatfs::FileSystem<Stream<'_>>) -> io::Result<()> {
+fn rename(fs: &fatfs::FileSystem<MediumStream<'_>>) -> io::Result<()> {
     let root = fs.root_dir();
     let mut file = root.create_file("incoming")?;
     file.write_all(&new())?;
@@ -133,12 +91,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fs = fatfs::FileSystem::new(&mut bytes, fatfs::FsOptions::new())?;
     fs.root_dir().create_file("image")?.write_all(&old())?;
     fs.unmount()?;
-    let before = Frame::new(&bytes.into_inner(), SECTOR as usize);
+    let before = Frame::new(&bytes.into_inner(), SECTOR);
 
     let sequences: [(&str, Sequence); 2] = [("truncate and overwrite", overwrite), ("write, remove, rename", rename)];
     for (name, sequence) in sequences {
         let run = record(&before, |medium| {
-            let fs = fatfs::FileSystem::new(Stream { medium, at: 0 }, fatfs::FsOptions::new())?;
+            let fs = fatfs::FileSystem::new(MediumStream::new(medium, Flush::Barrier), fatfs::FsOptions::new())?;
             sequence(&fs)?;
             Ok(fs.unmount()?)
         })?;

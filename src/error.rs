@@ -120,6 +120,20 @@ impl Code {
         }
     }
 
+    /// Whether what was read is to blame and not the medium: it breaks the rules of its format, or needs a part of it that is
+    /// not supported. Readers that go on without a damaged part ask for this; a medium that fails says nothing about it.
+    #[must_use]
+    pub const fn is_bad_content(self) -> bool {
+        matches!(self, Self::Malformed | Self::Unsupported)
+    }
+
+    /// Whether something outside of the program failed: the operating system, a medium, a server, the output. What was
+    /// written last is not known then.
+    #[must_use]
+    pub const fn is_failed_access(self) -> bool {
+        matches!(self, Self::Io | Self::Medium | Self::Network | Self::Output)
+    }
+
     /// The class of the failure, which decides the exit code.
     #[must_use]
     pub const fn kind(self) -> Kind {

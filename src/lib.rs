@@ -48,6 +48,7 @@ pub mod bootpath;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod command;
+mod counter;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod disk;

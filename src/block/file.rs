@@ -112,7 +112,7 @@ impl SurgeryFile {
         let kind = metadata.file_type();
         // Root could write to it all the same; whoever took the permission away meant it.
         if kind.is_file() && metadata.permissions().readonly() {
-            return Err(Error::refused("the file is read-only").advise("`chmod u+w` it, or work on a copy"));
+            return Err(Error::new(Code::ReadOnly, "the file is read-only").advise("`chmod u+w` it, or work on a copy"));
         }
         refuse_other_kinds(kind)?;
         let device = kind.is_block_device();
@@ -123,9 +123,9 @@ impl SurgeryFile {
             .raw_os_error()
             .map(rustix::io::Errno::from_raw_os_error)
         {
-            Some(rustix::io::Errno::BUSY) => Error::refused("it is mounted or in use"),
+            Some(rustix::io::Errno::BUSY) => Error::new(Code::Busy, "it is mounted or in use"),
             Some(rustix::io::Errno::ROFS | rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
-                Error::refused(format!("it may not be written ({e})"))
+                Error::new(Code::ReadOnly, format!("it may not be written ({e})"))
                     .advise("check the permissions, and that the medium is not write-protected")
             }
             _ => e.into(),
@@ -133,7 +133,8 @@ impl SurgeryFile {
         if !device {
             rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| {
                 if e == rustix::io::Errno::WOULDBLOCK {
-                    Error::refused("another process holds a lock on it").advise("wait until that process has finished")
+                    Error::new(Code::Busy, "another process holds a lock on it")
+                        .advise("wait until that process has finished")
                 } else {
                     Error::from(io::Error::from(e)).with_code(Code::Busy)
                 }

@@ -1,9 +1,9 @@
 //! Menu entries: how files become ids and titles, what boot counters do, and the order of the menu.
 
 use super::probe::{ProfileEntry, UkiFile};
-use super::text::number;
 use super::verscmp;
 use super::version::LoaderVersion;
+use crate::counter::Counter;
 use serde::Serialize;
 use std::cmp::Ordering;
 
@@ -167,43 +167,6 @@ fn uki_id(
         suffix.make_ascii_lowercase();
     }
     (format!("{file_id}@{suffix}"), Some(file_id))
-}
-
-/// The boot counter `+LEFT[-DONE]` before the suffix of a file name (`boot_entry_parse_tries`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counter {
-    /// Tries left.
-    pub left: u32,
-    /// Tries done.
-    pub done: u32,
-    /// The name without counter, its suffix in lower case.
-    pub id: String,
-    /// The name that the file gets at a start.
-    pub next_name: String,
-}
-
-impl Counter {
-    /// The counter in a file's name, if it has one; `suffix` is `.efi` or `.conf`.
-    #[must_use]
-    pub fn parse(name: &str, suffix: &str) -> Option<Self> {
-        const INT_MAX: u32 = i32::MAX as u32;
-        let count = |digits: &str| number(digits).and_then(|n| u32::try_from(n).ok()).filter(|n| *n <= INT_MAX);
-        let split = |text| str::split_at(text, text.bytes().take_while(u8::is_ascii_digit).count());
-
-        let (prefix, rest) = name.rsplit_once('+')?;
-        let (left, mut rest) = split(rest);
-        let left = count(left)?;
-        let mut done = 0;
-        if let Some(after) = rest.strip_prefix('-') {
-            let (digits, behind) = split(after);
-            (done, rest) = (count(digits)?, behind);
-        }
-        if !rest.eq_ignore_ascii_case(suffix) {
-            return None;
-        }
-        let next_name = format!("{prefix}+{}-{}{suffix}", left.saturating_sub(1), done.saturating_add(1).min(INT_MAX));
-        Some(Self { left, done, id: format!("{prefix}{suffix}"), next_name })
-    }
 }
 
 /// The place of `a` in the menu relative to `b`; `Less` is above (`boot_entry_compare`).

@@ -29,8 +29,9 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+pub use crate::counter::Counter;
 pub use config::MenuMode;
-pub use entry::{Counter, EntryKind, MenuEntry};
+pub use entry::{EntryKind, MenuEntry};
 pub use predict::{Prediction, predict};
 pub use probe::{Loader, ProfileEntry, Reading, Skip, UkiFile};
 pub use roles::{Roles, roles};

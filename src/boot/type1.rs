@@ -1,10 +1,11 @@
 //! Entries of the Boot Loader Specification's Type #1: the files of `\loader\entries` (`boot_entry_add_type1` in boot.c).
 
-use super::entry::{Counter, EntryKind, MenuEntry};
+use super::entry::{EntryKind, MenuEntry};
 use super::probe::refused;
 use super::text::{Lines, number, value};
 use super::version::LoaderVersion;
 use super::{Targets, Type1File};
+use crate::counter::Counter;
 
 /// Why a file in `\loader\entries` makes no entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use super::{Change, DiskRequest, Event, Ui};
 use crate::block::{FileSource, NewFile, ORDINARY_MODE, ReadAt, check_free, check_not_itself, fan_out};
 use crate::disk::{self, Target};
 use crate::packed::{self, Packing, Place, Unpacked, Watch};
-use crate::{Context, Error, Kind, Result};
+use crate::{Code, Context, Error, Result};
 use rustix::fs::FlockOperation;
 use std::fs::File;
 use std::io::Write;
@@ -64,7 +64,7 @@ impl Change {
     /// which gets its name when the command is done. In a dry run nothing is copied.
     ///
     /// # Errors
-    /// [`Kind::Unsafe`] for a packed image without `--out`, and as [`check_free`] and [`Target::check_writable`]; [`Kind::Usage`] when `--out` makes no sense;
+    /// [`crate::Kind::Unsafe`] for a packed image without `--out`, and as [`check_free`] and [`Target::check_writable`]; [`crate::Kind::Usage`] when `--out` makes no sense;
     /// what the command reports.
     pub(super) fn on<T>(
         &self,
@@ -169,7 +169,7 @@ fn quiet(source: &FileSource, disk: &DiskRequest) -> Result<Option<File>> {
     if packing_of(source)?.is_none() {
         let users = Target::find(&disk.path, disk.choice(&disk.booted_esp()))?.users();
         if !users.is_empty() {
-            return Err(Error::refused(format!("{} is in use: {}", disk.path.display(), users.join(", ")))
+            return Err(Error::new(Code::Busy, format!("{} is in use: {}", disk.path.display(), users.join(", ")))
                 .advise("unmount or stop that first, then try again"));
         }
     }
@@ -177,7 +177,7 @@ fn quiet(source: &FileSource, disk: &DiskRequest) -> Result<Option<File>> {
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(Some(lock)),
         Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(Error::new(Kind::Unsafe, format!("another process holds a lock on {}", disk.path.display()))
+            Err(Error::new(Code::Busy, format!("another process holds a lock on {}", disk.path.display()))
                 .advise("wait until that process has finished"))
         }
         // A file system without locks has nobody who holds one.

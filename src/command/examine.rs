@@ -42,7 +42,7 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
     });
     let head = match Head::read(source) {
         Ok(head) => head,
-        Err(e) if e.kind() == Kind::Rejected => return unreadable(source, &e, extra, &mut progress),
+        Err(e) if e.code().is_bad_content() => return unreadable(source, &e, extra, &mut progress),
         Err(e) => return Err(e),
     };
     let mut analyser = match Analyser::new(head.clone(), ()) {

@@ -7,7 +7,7 @@ use super::{Event, Ui, network_event};
 use crate::factory::{Asset, Cache, Factory, Key, Options, show_url};
 use crate::trust::{Anchor, AnchorOrigin, parse_certificates};
 use crate::verify::Policy;
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 
 /// Which image of which factory. Schematic, version and architecture are those of the trust request.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ impl Swap {
             let request = |image| ImageRequest { image, uki: uki.clone(), network: network.clone() };
             match image.and_then(|image| self.open_named(&request(image), ui)) {
                 Ok(opened) => return Ok(opened),
-                Err(e) if assets.len() > 1 && e.kind() == Kind::Io => {
+                Err(e) if assets.len() > 1 && e.code().is_failed_access() => {
                     ui.event(Event::Detail(e.to_string()));
                     refused = Some(e);
                 }

@@ -238,7 +238,7 @@ impl<S: ReadAt> Job<'_, S> {
             Ok(plan) => plan,
             // No menu lists an image that is unfit in itself, one for another architecture say: then that is the news.
             Err(refusal) => {
-                if refusal.kind() == Kind::Unsafe {
+                if matches!(refusal.code(), Code::WouldNotBoot | Code::Unsafe) {
                     let _accepted = self.judge(&mut [], None)?;
                 }
                 return Err(refusal);

@@ -1,10 +1,10 @@
 //! Which EFI variables go with a disk, and where they are.
 
+use crate::Result;
 use crate::boot::Variables;
 use crate::disk::Target;
 use crate::efivars::{self, EfiVars, RPI_FILE, Store, StoreFormat, UBOOT_FILE};
 use crate::fat::Volume;
-use crate::{Kind, Result};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -139,9 +139,9 @@ fn store_in(esp: &Target, name: &str) -> Option<Result<Store, String>> {
     let volume = Volume::open(esp.open().ok()?).ok()?;
     let entry = volume.find(name).ok().flatten().filter(|e| !e.is_dir())?;
     let read = volume.file(&entry).and_then(|bytes| Store::read(&bytes, &format!("{name} on the ESP")));
-    Some(read.map_err(|e| match e.kind() {
-        Kind::Rejected => format!("{e}. The next start is taken to be without variables"),
-        _ => format!("{e}. What is said here holds if there are no variables in it"),
+    Some(read.map_err(|e| match e.code().is_bad_content() {
+        true => format!("{e}. The next start is taken to be without variables"),
+        false => format!("{e}. What is said here holds if there are no variables in it"),
     }))
 }
 

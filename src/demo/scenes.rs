@@ -15,7 +15,7 @@ use crate::testkit::media::{self, Files};
 use crate::testkit::signing::SigningKey;
 use crate::testkit::talos::{ARCH, UkiKind, VERSION, uki};
 use crate::verify::{CheckId, CheckStatus, Verdict};
-use crate::{Context, Error, Kind, Result};
+use crate::{Code, Context, Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -199,7 +199,7 @@ impl<'a> Session<'a> {
         check_cancelled(self.ui)?;
         let start = Instant::now();
         let (outcome, exit_code) = match run(self.made, self.ui) {
-            Err(e) if e.kind() == Kind::Cancelled => return Err(e),
+            Err(e) if e.code() == Code::Cancelled => return Err(e),
             Err(e) => {
                 let code = e.kind().exit_code();
                 (StepOutcome::Error(e), code)

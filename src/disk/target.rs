@@ -8,7 +8,7 @@ use super::table::{Partition, PartitionTable};
 use super::{busy, choice, device_number, sysfs};
 use crate::block::{Extent, FileSource, ReadAt, SurgeryFile, Window, WriteAt, read_vec};
 use crate::packed::{Packing, Unpacked};
-use crate::{Code, Context, Error, Kind, Result, fat};
+use crate::{Code, Context, Error, Result, fat};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,8 +75,8 @@ impl Target {
     /// Finds the ESP of `path`. `choice` is needed when there are several, and may be any partition that holds a FAT.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when the choice is missing or fits nothing; [`Kind::Rejected`] when there is no ESP or no valid
-    /// table; [`Kind::Io`] when the device cannot be read.
+    /// [`crate::Kind::Usage`] when the choice is missing or fits nothing; [`crate::Kind::Rejected`] when there is no ESP or no valid
+    /// table; [`crate::Kind::Io`] when the device cannot be read.
     pub fn find<'a>(path: &Path, choice: impl Into<EspChoice<'a>>) -> Result<Self> {
         let choice = choice.into();
         let source = FileSource::open(path)?;
@@ -302,7 +302,7 @@ impl Target {
     /// Opens the ESP for reading.
     ///
     /// # Errors
-    /// [`Kind::Io`] when the node cannot be opened.
+    /// [`crate::Kind::Io`] when the node cannot be opened.
     pub fn open(&self) -> Result<Box<dyn ReadAt>> {
         let file = self.open_node()?;
         Ok(match self.window {
@@ -329,7 +329,7 @@ impl Target {
     /// range of the disk.
     ///
     /// # Errors
-    /// [`Kind::Io`] when neither can be opened.
+    /// [`crate::Kind::Io`] when neither can be opened.
     pub fn open_partition(&self, partition: &Partition) -> Result<Box<dyn ReadAt>> {
         if self.window.is_some() {
             return Ok(Box::new(Window::new(self.open_node()?, partition.extent)?));
@@ -358,7 +358,7 @@ impl Target {
     /// Claims the ESP for this process and opens it for writing.
     ///
     /// # Errors
-    /// As [`Self::check_writable`]; [`Kind::Unsafe`] when it is mounted, held or locked (the message names the holder
+    /// As [`Self::check_writable`]; [`crate::Kind::Unsafe`] when it is mounted, held or locked (the message names the holder
     /// where the system tells), or may not be written.
     pub fn open_surgery(&self) -> Result<SurgeryTarget> {
         if let Some(packing) = self.packing() {
@@ -375,15 +375,15 @@ impl Target {
                 .advise(format!("work on {device} itself, or detach it with `losetup -d {device}`")));
         }
         if device_number(&self.node).is_some() && sysfs::Device::of(&self.node)?.is_write_protected() {
-            return Err(Error::refused(format!(
-                "{} may not be written: the device is write-protected",
-                self.node.display()
-            ))
+            return Err(Error::new(
+                Code::ReadOnly,
+                format!("{} may not be written: the device is write-protected", self.node.display()),
+            )
             .advise("look for a switch on the medium, or make it writable with `blockdev --setrw`"));
         }
         let file = SurgeryFile::open(&self.node, self.sector_size).map_err(|e| {
             // Who claims the whole disk holds every partition of it, too.
-            let busy = e.kind() == Kind::Unsafe;
+            let busy = e.code() == Code::Busy;
             let holders = nodes
                 .into_iter()
                 .flatten()
@@ -394,7 +394,7 @@ impl Target {
             if holders.is_empty() {
                 e.advise("find out who uses it: `lsblk`, `findmnt`; unmount it and try again")
             } else {
-                Error::refused(format!("{e}: {}", holders.join(", ")))
+                Error::new(Code::Busy, format!("{e}: {}", holders.join(", ")))
                     .advise("unmount or stop that first, then try again")
             }
         })?;
@@ -449,7 +449,7 @@ fn lock_disk(path: &Path) -> Result<File> {
     let file = File::open(path).while_doing(|| format!("locking {}", path.display()))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|e| {
         if e == rustix::io::Errno::WOULDBLOCK {
-            Error::refused(format!("another program holds the lock on {}", path.display()))
+            Error::new(Code::Busy, format!("another program holds the lock on {}", path.display()))
                 .advise("Talos or another bootsurgeon is at work on this disk: wait until it has finished")
         } else {
             Error::from(std::io::Error::from(e)).with_code(Code::Busy)

@@ -62,9 +62,3 @@ impl Scene {
         file.map(|f| f.name.clone_from(next)).is_some()
     }
 }
-
-/// The name of a file in `EFI/Linux` without its boot counter, if it has one.
-#[must_use]
-pub fn without_counter(name: &str) -> Option<String> {
-    Counter::parse(name, ".efi").map(|counter| counter.id)
-}

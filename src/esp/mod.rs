@@ -13,9 +13,10 @@ mod read;
 mod room;
 mod runs;
 
+pub use crate::counter::without_counter;
 pub(crate) use altered::{Altered, Content};
 pub use context::{EspContext, OtherVolume};
-pub use counting::{FutureStart, without_counter};
+pub use counting::FutureStart;
 pub use names::{BackupName, backup_of, disabled_of};
 pub use place::Place;
 pub use predict::{OneShot, Predictions};

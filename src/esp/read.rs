@@ -7,7 +7,7 @@ use crate::boot::{Loader, LoaderVersion, OtherLoaders, Skip, Type1File, UkiFile,
 use crate::fat::{Entry, Volume};
 use crate::pe::{Arch, Head};
 use crate::surgery::LINUX_DIR;
-use crate::{Code, Error, Kind, Result, uki};
+use crate::{Code, Error, Result, uki};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -32,7 +32,7 @@ pub(super) fn find_targets<S: ReadAt>(
         found.entry(path.to_lowercase()).or_insert_with(|| match volume.find(&path.replace('\\', "/")) {
             Ok(entry) => entry.map(|entry| entry.name),
             Err(e) => {
-                if e.kind() == Kind::Io {
+                if e.code().is_failed_access() {
                     trouble.get_or_insert_with(|| e.to_string());
                 }
                 None
@@ -82,14 +82,14 @@ pub(super) fn type1_files<S: ReadAt>(volume: &Volume<S>, damaged: bool) -> Resul
 /// because a damaged volume is not written. On a sound one it stays an error.
 pub(super) fn as_far_as_it_goes<T>(read: Result<Option<T>>, damaged: bool) -> Result<Option<T>> {
     match read {
-        Err(e) if damaged && e.kind() == Kind::Rejected => Ok(None),
+        Err(e) if damaged && e.code().is_bad_content() => Ok(None),
         read => read,
     }
 }
 
 /// A volume that is no FAT at all, or without a root directory: it is the ESP that is bad, not an image.
 pub(super) fn unhealthy(e: Error) -> Error {
-    if e.kind() != Kind::Rejected {
+    if !e.code().is_bad_content() {
         return e;
     }
     e.while_doing("the file system of the ESP is not healthy")

@@ -9,7 +9,7 @@ use super::options::{Options, TransferEvent};
 use super::transfer::{Endpoint, Entity, Piece, Transfer};
 use super::url::show_url;
 use crate::block::{PartFile, check_free, read_own, write_whole};
-use crate::{Code, Context, Error, Kind, Result};
+use crate::{Code, Context, Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 use std::fs::File;
@@ -88,7 +88,7 @@ impl From<Asset> for Expected {
 /// # Errors
 /// [`Code::Exists`] when the file exists and may not be replaced, or when `<file>.part` or `<file>.part.json` is somebody
 /// else's; [`Code::Network`] when the network fails for good (the part stays for the next run) or something else came than was
-/// expected; [`Kind::Rejected`] when a published hash does not agree (the part is removed); [`Code::Cancelled`] when `cancel`
+/// expected; [`crate::Kind::Rejected`] when a published hash does not agree (the part is removed); [`Code::Cancelled`] when `cancel`
 /// was set.
 pub fn fetch(
     url: &str,
@@ -155,7 +155,7 @@ fn fetch_with(http: &Arc<Http>, url: &str, to: &Destination<'_>, control: &mut C
     }
     let verified = match check_sidecars(http, url, part.file(), &sha256, control) {
         // A wrong part would be continued for ever.
-        Err(e) if e.kind() == Kind::Rejected => {
+        Err(e) if e.code().is_bad_content() => {
             drop_part(part, &note_path);
             return Err(e);
         }

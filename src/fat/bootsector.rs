@@ -7,8 +7,8 @@
 use super::geometry::{BACKUP_SECTOR, FatKind, Geometry, is_fsinfo};
 use super::table::AllocationTable;
 use super::volume::Volume;
+use crate::Result;
 use crate::block::{ReadAt, read_vec};
-use crate::{Kind, Result};
 use std::ops::Range;
 
 /// The fields that say where everything lies: sizes and counts, the root directory, FSInfo and the backup itself. The rest
@@ -181,7 +181,7 @@ fn begins_as_one(geometry: &Geometry, table: &AllocationTable) -> bool {
 fn leads_to_a_directory<S: ReadAt>(source: &S, geometry: &Geometry, table: AllocationTable) -> Result<bool> {
     let by_this = Volume::with_table(source, geometry.clone(), table);
     let root = match by_this.root() {
-        Err(e) if e.kind() == Kind::Rejected => return Ok(false),
+        Err(e) if e.code().is_bad_content() => return Ok(false),
         root => root?,
     };
     for entry in root.entries.iter().filter(|e| e.is_dir() && geometry.is_valid(e.first_cluster)) {

@@ -1,8 +1,8 @@
 //! Whether something is a FAT volume at all, where other structures might be meant.
 
 use super::{FatKind, Geometry, Volume};
+use crate::Result;
 use crate::block::{ReadAt, read_vec};
-use crate::{Kind, Result};
 
 /// Whether these 512 bytes are a boot sector of FAT, though perhaps one with wrong numbers in it. NTFS and exFAT,
 /// whose boot sectors look alike, have no copies of an allocation table here.
@@ -71,7 +71,7 @@ pub fn has_root_folder(source: &(impl ReadAt + ?Sized), name: &str) -> Result<bo
     }
     let find = || -> Result<bool> { Ok(Volume::open(source)?.find(name)?.is_some_and(|entry| entry.is_dir())) };
     match find() {
-        Err(e) if e.kind() == Kind::Rejected => Ok(false),
+        Err(e) if e.code().is_bad_content() => Ok(false),
         found => found,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::detect::is_boot_sector;
 use crate::block::{ReadAt, read_vec};
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 use serde::Serialize;
 
 /// The width of the entries of the allocation table.
@@ -137,7 +137,7 @@ pub(super) fn is_fsinfo(raw: &[u8]) -> bool {
 /// What the source reports.
 pub fn is_fat(source: &(impl ReadAt + ?Sized)) -> Result<bool> {
     match Geometry::read(source) {
-        Err(e) if e.kind() == Kind::Rejected => Ok(false),
+        Err(e) if e.code().is_bad_content() => Ok(false),
         geometry => geometry.map(|_| true),
     }
 }

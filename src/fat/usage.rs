@@ -1,8 +1,8 @@
 //! What takes the room on a volume.
 
 use super::Volume;
+use crate::Result;
 use crate::block::ReadAt;
-use crate::{Kind, Result};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 
@@ -56,7 +56,7 @@ pub fn usage<S: ReadAt>(volume: &Volume<S>, apart: &[&str]) -> Result<Vec<Usage>
                 continue;
             }
             let inside = match volume.directory(entry) {
-                Err(e) if e.kind() == Kind::Rejected => continue,
+                Err(e) if e.code().is_bad_content() => continue,
                 inside => inside?,
             };
             if is_apart(&own) {

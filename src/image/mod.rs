@@ -15,7 +15,7 @@ use crate::fat::Volume;
 use crate::iso::{EfiImageOrigin, Iso};
 use crate::oci::OciUki;
 use crate::uki::{Companion, CompanionKind, Companions};
-use crate::{Context, Error, Kind, Result};
+use crate::{Context, Error, Result};
 use std::fmt;
 use std::sync::Arc;
 
@@ -290,7 +290,7 @@ fn in_fat(source: &SharedSource, extent: Extent, place: &str) -> Result<Vec<Cand
                 // One broken file must not hide the others: they may be what somebody wants to save.
                 let (mut extents, trouble) = match volume.extents(&entry) {
                     Ok(extents) => (extents, None),
-                    Err(e) if e.kind() == Kind::Rejected => (Vec::new(), Some(format!("{place}: {e}"))),
+                    Err(e) if e.code().is_bad_content() => (Vec::new(), Some(format!("{place}: {e}"))),
                     Err(e) => return Err(e),
                 };
                 for e in &mut extents {

@@ -1,9 +1,9 @@
 //! The copies of the allocation table after a power cut between them: which one is right, and making them equal.
 
 use super::recover::{Recovery, beyond_recovery};
+use crate::Result;
 use crate::block::WriteAt;
 use crate::fat::{AllocationTable, Editor, Entry, Health, Problem, ProblemClass, ProblemKind, Run, Volume};
-use crate::{Kind, Result};
 use std::collections::{BTreeMap, HashSet};
 
 /// Where the active copy of the allocation table is broken and another one is whole, the whole one is right.
@@ -13,7 +13,7 @@ pub(super) fn choose_table(medium: &dyn WriteAt, done: &mut Recovery) -> Result<
     let tree_is_damaged = |v: &Volume<&dyn WriteAt>| -> Result<bool> {
         let health = match Health::check(v) {
             // With this table not even the root directory can be read.
-            Err(e) if e.kind() == Kind::Rejected => return Ok(true),
+            Err(e) if e.code().is_bad_content() => return Ok(true),
             health => health?,
         };
         let of_the_tree = |p: &Problem| p.class == ProblemClass::Damage && p.kind != ProblemKind::TableCopies;
@@ -87,7 +87,7 @@ type Tree = BTreeMap<String, (Entry, Vec<Run>)>;
 /// Every file and directory. `None` when the volume is too damaged to tell; a medium that fails is an error.
 fn every_file(volume: &Volume<&dyn WriteAt>) -> Result<Option<Tree>> {
     match walk(volume) {
-        Err(e) if e.kind() == Kind::Rejected => Ok(None),
+        Err(e) if e.code().is_bad_content() => Ok(None),
         files => files,
     }
 }

@@ -9,8 +9,9 @@ use super::operation::{ContentSource, FileStep, Install, Operation};
 use super::record::{Clusters, FORMAT, Held, MAX_BYTES, Record, Trouble};
 use super::{LINUX_DIR, is_linux_dir};
 use crate::block::{ReadAt, read_vec, sha256_of};
+use crate::counter::without_counter;
 use crate::fat::{Attributes, Content, Editor, Entry, Run, Stamp, Volume};
-use crate::{Code, Error, Kind, Result};
+use crate::{Code, Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -108,14 +109,14 @@ impl std::fmt::Display for Interrupted {
 /// Looks for the record of an interrupted operation.
 ///
 /// # Errors
-/// What the source reports; [`Kind::Rejected`] when the root directory cannot be read.
+/// What the source reports; [`crate::Kind::Rejected`] when the root directory cannot be read.
 pub fn interrupted<S: ReadAt>(volume: &Volume<S>) -> Result<Option<Interrupted>> {
     let Some(entry) = volume.find(INTENT_NAME)? else { return Ok(None) };
     if entry.is_dir() {
         return Ok(Some(Interrupted::without_operation(RecordState::Foreign("a directory"))));
     }
     let read = match read_record(volume, &entry) {
-        Err(e) if e.kind() == Kind::Rejected => begin_of(volume, &entry)?,
+        Err(e) if e.code().is_bad_content() => begin_of(volume, &entry)?,
         read => read?,
     };
     Ok(Some(match read {
@@ -181,7 +182,8 @@ pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &[Ru
 pub(super) fn others_in_menu<S: ReadAt>(volume: &Volume<S>, operation: &Operation) -> Result<String> {
     let entries = volume.list(LINUX_DIR)?.unwrap_or_default();
     let names = entries.iter().map(|e| &e.name).filter(|name| is_entry(name) && !operation.uses(name));
-    let mut names: Vec<String> = names.map(|name| without_counter(&name.to_lowercase())).collect();
+    let names = names.map(|name| name.to_lowercase());
+    let mut names: Vec<String> = names.map(|name| without_counter(&name).unwrap_or(name)).collect();
     names.sort_unstable();
     Ok(hex::encode(&Sha256::digest(names.join("/"))[..8]))
 }
@@ -189,13 +191,6 @@ pub(super) fn others_in_menu<S: ReadAt>(volume: &Volume<S>, operation: &Operatio
 /// Whether systemd-boot would list a file of this name.
 pub(super) fn is_entry(name: &str) -> bool {
     name.get(name.len().saturating_sub(4)..).is_some_and(|end| end.eq_ignore_ascii_case(".efi"))
-}
-
-/// `talos.efi` for `talos+2-1.efi`.
-fn without_counter(name: &str) -> String {
-    let Some((begin, counter)) = name.trim_end_matches(".efi").rsplit_once('+') else { return name.to_owned() };
-    let is_counter = !counter.is_empty() && counter.bytes().all(|b| b.is_ascii_digit() || b == b'-');
-    if is_counter { format!("{begin}.efi") } else { name.to_owned() }
 }
 
 /// What the files hold that the operation touches beside its target, by their names now. Of those that lose their name the

@@ -10,7 +10,7 @@ use super::record::{Clusters, Record, is_part};
 use super::{Interrupted, LINUX_DIR, discard};
 use crate::block::{Pieces, ReadAt, read_vec, sha256_of};
 use crate::fat::{AllocationTable, Attributes, Content, Editor, FatKind, Link, Run, Stamp, Volume, grown_cluster};
-use crate::{Error, Kind, Result, uki};
+use crate::{Error, Result, uki};
 use serde::Serialize;
 
 /// More chains than this are counted and not described.
@@ -225,7 +225,7 @@ impl Look {
             return Ok(Self::Unknown);
         }
         let facts = match uki::probe(&bytes) {
-            Err(e) if e.kind() == Kind::Rejected => return Ok(Self::Program { bytes: None }),
+            Err(e) if e.code().is_bad_content() => return Ok(Self::Program { bytes: None }),
             facts => facts?,
         };
         let ends = facts.head.sections.iter().map(|s| s.raw).chain(facts.head.certificate_table);

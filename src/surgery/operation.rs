@@ -8,7 +8,7 @@ use super::rehearsal::rehearse;
 use super::staging::Staged;
 use super::{intent, is_linux_dir};
 use crate::fat::{Content, Editor, Entry, Run, Stamp, same_name};
-use crate::{Code, Error, Kind, Result};
+use crate::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// A file gets another name.
@@ -273,7 +273,8 @@ fn execute(editor: &mut Editor<'_>, operation: Operation, staged: &[Run]) -> Res
     };
     // The rehearsal saw nothing to refuse, so somebody else writes too. The medium works: no trace of the attempt has to stay.
     // After an I/O error nothing is known about what was written last, and every further write here would build on that.
-    if e.kind() != Kind::Io
+    if !e.code().is_failed_access()
+        && e.code() != Code::Bug
         && let Ok(recovery) = super::recover(editor.medium())
     {
         return Err(match recovery.finished {
@@ -296,7 +297,7 @@ pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: 
     // is cut in it marks itself: see `discard`.
     let only_deletes = operation.install.is_none() && operation.after.iter().all(|s| matches!(s, FileStep::Remove(_)));
     match intent::write(editor, operation, staged) {
-        Err(e) if only_deletes && e.kind() == Kind::Unsafe => {
+        Err(e) if only_deletes && matches!(e.code(), Code::NoRoom | Code::Unsafe) => {
             for step in &operation.after {
                 if let Some(entry) = editor.directory(dir)?.find(step.name()).cloned() {
                     discard(editor, dir, &entry)?;

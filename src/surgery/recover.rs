@@ -16,7 +16,7 @@ use crate::fat::{
     AllocationTable, BootSectorCopy, BootSectorRepair, Editor, Entry, Geometry, Health, ProblemClass, ProblemKind,
     Volume, boot_sector_repair, contradiction,
 };
-use crate::{Code, Error, Kind, Result};
+use crate::{Code, Error, Result};
 use serde::Serialize;
 
 /// What recovery found and did.
@@ -66,7 +66,7 @@ pub fn rehearse_with(source: &dyn ReadAt, sector_size: u32, options: &RecoveryOp
 /// Brings a volume back to a clean state. Lost chains that this program did not leave stay.
 ///
 /// # Errors
-/// [`Kind::Unsafe`] when the volume is damaged in a way that no interrupted operation of this program explains, or something
+/// [`crate::Kind::Unsafe`] when the volume is damaged in a way that no interrupted operation of this program explains, or something
 /// else has the record's name ([`Code::ForeignRecord`]); [`Code::RecordVersion`]; what the medium reports.
 pub fn recover(medium: &dyn WriteAt) -> Result<Recovery> {
     recover_with(medium, &RecoveryOptions::default())
@@ -77,10 +77,10 @@ pub fn recover(medium: &dyn WriteAt) -> Result<Recovery> {
 /// # Errors
 /// As [`recover`].
 pub fn recover_with(medium: &dyn WriteAt, options: &RecoveryOptions) -> Result<Recovery> {
-    run(medium, options).map_err(|e| match e.kind() {
+    run(medium, options).map_err(|e| match e.code().is_bad_content() {
         // Whatever of the volume cannot be understood, it is the volume: no image is involved here.
-        Kind::Rejected => e.with_code(Code::Unhealthy),
-        _ => e,
+        true => e.with_code(Code::Unhealthy),
+        false => e,
     })
 }
 
@@ -101,7 +101,7 @@ fn run(medium: &dyn WriteAt, options: &RecoveryOptions) -> Result<Recovery> {
     }
     // Before the first write: what is not ours to end stays as it is, to the last bit. Where the root directory or the record
     // cannot be read whole by this copy of the table, another one may be right.
-    let found = interrupted(&volume).or_else(|e| if e.kind() == Kind::Rejected { Ok(None) } else { Err(e) })?;
+    let found = interrupted(&volume).or_else(|e| if e.code().is_bad_content() { Ok(None) } else { Err(e) })?;
     refuse_foreign(found.filter(|f| f.state != RecordState::Damaged).as_ref(), options)?;
     if let Some(BootSectorRepair { wrong, why, .. }) = repair {
         let editor = Editor::of_volume(volume)?;
@@ -307,7 +307,7 @@ impl Settling<'_, '_> {
                     self.done.actions.extend(action);
                     return Ok(true);
                 }
-                Err(e) if e.kind() == Kind::Io => return Err(e),
+                Err(e) if e.code().is_failed_access() || e.code() == Code::Bug => return Err(e),
                 Err(e) => e.to_string(),
             },
         };
@@ -369,7 +369,7 @@ impl Settling<'_, '_> {
         let Some(expected) = expected else { return Ok(false) };
         let volume = self.editor.volume()?;
         let bytes = match volume.file(entry) {
-            Err(e) if e.kind() == Kind::Rejected => return Ok(false),
+            Err(e) if e.code().is_bad_content() => return Ok(false),
             bytes => bytes?,
         };
         Ok(hex::encode(sha256_of(&bytes, bytes.size())?) == expected)

@@ -7,7 +7,7 @@ use super::shadow::Shadow;
 use super::staging::room_for;
 use crate::block::ReadAt;
 use crate::fat::{Editor, Geometry, Run};
-use crate::{Code, Error, Kind, Result};
+use crate::{Code, Error, Result};
 
 impl Order {
     /// Whether a swap to an image of `bytes` bytes has room on this volume, to its end. Nothing is written. `sector_size` is
@@ -65,7 +65,7 @@ fn go_through(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) ->
     let Err(e) = carry_out(editor, operation, staged) else { return Ok(()) };
     let e = if e.code() == Code::NoRoom && editor.available_clusters() == 0 {
         full(editor.geometry(), free, staged)
-    } else if e.kind() == Kind::Usage {
+    } else if e.code() == Code::Usage {
         // A name: the plan's mistake or the volume's limits, not the user's words.
         e.with_code(Code::Unsafe)
     } else {

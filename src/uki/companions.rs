@@ -7,9 +7,10 @@
 //! `src/boot/stub.c`.
 
 use super::facts::Facts;
+use crate::Result;
 use crate::block::ReadAt;
+use crate::counter::without_counter;
 use crate::fat::{Entry, Volume, same_name};
-use crate::{Kind, Result};
 use serde::Serialize;
 use std::fmt;
 
@@ -99,7 +100,7 @@ impl Companions {
     /// What the volume reports.
     pub fn read_in<S: ReadAt>(volume: &Volume<S>, directory: &str, damaged: bool) -> Result<Self> {
         let list = |path: &str| match volume.list(path) {
-            Err(e) if damaged && e.kind() == Kind::Rejected => Ok(Vec::new()),
+            Err(e) if damaged && e.code().is_bad_content() => Ok(Vec::new()),
             found => found.map(Option::unwrap_or_default),
         };
         let mut all = Vec::new();
@@ -124,14 +125,14 @@ impl Companions {
 
     /// Those that the stub adds to the image of this name: the ones for every image first, each directory by name.
     pub fn of<'a>(&'a self, uki: &str) -> impl Iterator<Item = &'a Companion> {
-        let own = format!("{}{SUFFIX}", without_counter(uki));
+        let own = directory_of(uki);
         self.0.iter().filter(move |c| c.directory.as_ref().is_none_or(|directory| same_name(directory, &own)))
     }
 
     /// Whether the stub adds it to the image of this name.
     #[must_use]
     pub fn is_for(companion: &Companion, uki: &str) -> bool {
-        companion.directory.as_ref().is_none_or(|d| same_name(d, &format!("{}{SUFFIX}", without_counter(uki))))
+        companion.directory.as_ref().is_none_or(|d| same_name(d, &directory_of(uki)))
     }
 
     /// Those of [`Self::of`] that lie beside the image and are for it alone.
@@ -143,6 +144,12 @@ impl Companions {
     pub fn iter(&self) -> impl Iterator<Item = &Companion> {
         self.0.iter()
     }
+}
+
+/// The directory beside an image of this name. The stub leaves the boot counter out, which the loader changes.
+fn directory_of(uki: &str) -> String {
+    let name = without_counter(uki);
+    format!("{}{SUFFIX}", name.as_deref().unwrap_or(uki))
 }
 
 /// The files of a directory that the stub takes, in its order.
@@ -172,20 +179,6 @@ fn kind_of(name: &str) -> Option<CompanionKind> {
         (".raw", CompanionKind::Sysext),
     ];
     kinds.iter().find(|(suffix, _)| name.ends_with(suffix)).map(|(_, kind)| *kind)
-}
-
-/// The name without the boot counter that the loader renames: `linux+3-1.efi` is `linux.efi` to the stub.
-fn without_counter(name: &str) -> String {
-    let is_counter = |text: &str| {
-        let (left, done) = text.split_once('-').unwrap_or((text, "0"));
-        let number = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-        number(left) && number(done)
-    };
-    let parts = name.rsplit_once('.').and_then(|(stem, suffix)| Some((stem.rsplit_once('+')?, suffix)));
-    match parts {
-        Some(((stem, counter), suffix)) if is_counter(counter) => format!("{stem}.{suffix}"),
-        _ => name.to_owned(),
-    }
 }
 
 /// What a stub knows of itself, as far as it decides which addons it takes.
@@ -287,16 +280,6 @@ mod tests {
             ("linux.efi", None),
         ] {
             assert_eq!(kind_of(name), kind, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_counter_is_no_part_of_the_name() {
-        for name in ["linux.efi", "linux+3.efi", "linux+3-1.efi"] {
-            assert_eq!(without_counter(name), "linux.efi", "{name}");
-        }
-        for name in ["linux", "linux.efi.bak.1771000000", "linux+.efi", "linux+x.efi", "linux+1-.efi", "b.efi"] {
-            assert_eq!(without_counter(name), name);
         }
     }
 

@@ -15,43 +15,37 @@
 #   verdicts.tsv     file, certificate, what sbverify says, whether that certificate is embedded in the file's signatures
 set -eu
 dir=${1:?usage: fetch-signed.sh DIR}
-mirror=$("$(dirname "$0")/../support/mirror.sh")
+here=$(cd "$(dirname "$0")" && pwd)
+mirror=$("$here/../support/mirror.sh")
 suite=${DEBIAN_SUITE:-bookworm}
 mkdir -p "$dir/files" "$dir/certs" "$dir/work"
 dir=$(cd "$dir" && pwd)
 work=$dir/work
 
+# shellcheck source=tests/support/private-apt.sh
+. "$here/../support/private-apt.sh"
+open_suite "$suite"
+
 fetch() { # architecture, packages…
     arch=$1
     shift
-    root=$work/$arch
-    mkdir -p "$root/state/lists/partial" "$root/cache/archives/partial" "$root/debs" "$root/out"
-    : >"$root/status"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$root/sources.list"
-    cat >"$root/apt.conf" <<CONF
-APT::Architecture "$arch";
-APT::Architectures { "$arch"; };
-Dir::State "$root/state";
-Dir::State::status "$root/status";
-Dir::Cache "$root/cache";
-Dir::Etc::sourcelist "$root/sources.list";
-Dir::Etc::sourceparts "-";
-Acquire::Languages "none";
-CONF
-    APT_CONFIG=$root/apt.conf apt-get -q update >/dev/null
+    out=$work/$arch
+    mkdir -p "$out"
+    rm -f "$dir/apt/$suite/debs"/*.deb
     for package in "$@"; do
         if [ "$package" = KERNEL ]; then
             # The signed kernel is what the metapackage depends on.
-            package=$(APT_CONFIG=$root/apt.conf apt-cache depends "linux-image-$arch" | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+            package=$(private_apt "$suite" apt-cache depends "linux-image-$arch:$arch" |
+                sed -n 's/.*Depends: \(linux-image-[0-9][^:]*\).*/\1/p' | head -n 1)
         fi
-        (cd "$root/debs" && APT_CONFIG=$root/apt.conf apt-get -q -o APT::Sandbox::User=root download "$package" >/dev/null)
+        fetch_packages "$suite" "$package:$arch" >/dev/null
     done
-    for deb in "$root"/debs/*.deb; do
+    for deb in "$dir/apt/$suite/debs"/*.deb; do
         # Only what is signed: a kernel package unpacked whole would be hundreds of megabytes of modules.
-        dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$root/out" --wildcards --ignore-case \
+        dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$out" --wildcards --ignore-case \
             '*.efi' '*.signed' './boot/vmlinuz*' '*.efi.stub' 2>/dev/null || true
     done
-    find "$root/out" -type f | sort | while read -r file; do
+    find "$out" -type f | sort | while read -r file; do
         cp "$file" "$dir/files/$arch-$(basename "$file")"
     done
 }

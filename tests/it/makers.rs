@@ -172,6 +172,11 @@ fn is_measured(profile: &pcr::MeasuredProfile, section: usize) -> bool {
     profile.measured.iter().any(|(_, i)| *i == section)
 }
 
+/// `verify --json` of an image that one of them made: its certificate trusted, no variables.
+pub fn verify(lab: &Lab, image: impl AsRef<std::ffi::OsStr>) -> crate::cli::Ran {
+    bootsurgeon!("verify", image.as_ref(), "--cert", certificate(lab), "--efivars", "none", "--json")
+}
+
 /// The certificate of [`KEY`], as a file.
 pub fn certificate(lab: &Lab) -> PathBuf {
     let path = lab.path("maker.pem");

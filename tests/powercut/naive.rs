@@ -4,61 +4,15 @@
 //! sample of what a medium that does reorder leaves.
 
 use crate::checker::{Checker, Content};
-use crate::crash::{self, CutKind, Limits};
+use crate::crash::{self, CutKind, Flush, Limits, MediumStream};
 use crate::geometry::Width;
 use crate::real::Job;
 use crate::recorder::{IoEvent, Recorder};
 use crate::traced;
 use crate::volumes::{OTHER, Shape, TARGET, Volume};
-use bootsurgeon::block::WriteAt;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 
-/// A seekable stream over a medium: what the fatfs crate wants. A write of a few bytes rewrites its sector.
-struct Stream<'a> {
-    medium: &'a dyn WriteAt,
-    at: u64,
-}
-
-impl Read for Stream<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let part = (self.medium.size().saturating_sub(self.at) as usize).min(buf.len());
-        self.medium.read_exact_at(&mut buf[..part], self.at)?;
-        self.at += part as u64;
-        Ok(part)
-    }
-}
-
-impl Write for Stream<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let unit = u64::from(self.medium.sector_size());
-        let (first, end) = (self.at / unit * unit, (self.at + buf.len() as u64).next_multiple_of(unit));
-        let mut sectors = vec![0; (end - first) as usize];
-        self.medium.read_exact_at(&mut sectors, first)?;
-        sectors[(self.at - first) as usize..][..buf.len()].copy_from_slice(buf);
-        self.medium.write_all_at(&sectors, first)?;
-        self.at += buf.len() as u64;
-        Ok(buf.len())
-    }
-
-    /// As that of a file: it does not reach the medium.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for Stream<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(n) => Some(n),
-            SeekFrom::End(n) => self.medium.size().checked_add_signed(n),
-            SeekFrom::Current(n) => self.at.checked_add_signed(n),
-        };
-        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.at)
-    }
-}
-
-type Root<'a, 'm> = fatfs::Dir<'a, Stream<'m>>;
+type Root<'a, 'm> = fatfs::Dir<'a, MediumStream<'m>>;
 type Sequence = fn(&Root<'_, '_>, &[u8]) -> io::Result<()>;
 
 const INCOMING: &str = "EFI/Linux/incoming.tmp";
@@ -100,7 +54,7 @@ struct Outcome {
 fn record(volume: &Volume, sequence: Sequence) -> Vec<IoEvent> {
     let recorder = Recorder::new(volume.frame.clone());
     {
-        let disk = Stream { medium: &recorder, at: 0 };
+        let disk = MediumStream::new(&recorder, Flush::Nothing);
         let fs = fatfs::FileSystem::new(disk, fatfs::FsOptions::new()).unwrap();
         sequence(&fs.root_dir(), &volume.new).unwrap();
         fs.unmount().unwrap();

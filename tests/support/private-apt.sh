@@ -15,12 +15,12 @@ private_apt() {
         -o APT::Architecture=amd64 -o APT::Architectures=amd64,arm64 -o Acquire::Languages=none -o APT::Sandbox::User=root
 }
 
-# open_suite SUITE: reads its lists
+# open_suite SUITE [deb-src]: reads its lists, those of sources where they are named
 open_suite() {
     root=$dir/apt/$1
     mkdir -p "$root/state/lists/partial" "$root/cache/archives/partial" "$root/debs"
     : >"$root/status"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$root/sources.list"
+    echo "${2:-deb} [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$root/sources.list"
     private_apt "$1" apt-get -qq update
 }
 

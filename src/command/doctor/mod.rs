@@ -103,7 +103,7 @@ impl Doctor {
                     examined.push(one);
                     esps.push(status);
                 }
-                Err(e) if e.kind() == crate::Kind::Cancelled => return Err(e),
+                Err(e) if e.code() == crate::Code::Cancelled => return Err(e),
                 // One disk that was named, and it cannot be opened or is none: there is nothing to report on.
                 Err(e) if requests.len() == 1 && !self.disks.is_empty() && request.partition.is_none() => {
                     return Err(e);

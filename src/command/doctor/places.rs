@@ -66,7 +66,7 @@ impl Doctor {
             match self.esps_of(disk, ui) {
                 Ok(found) => all.extend(found),
                 // Most disks of a machine have no ESP, and some no medium.
-                Err(e) if e.kind() == crate::Kind::Rejected => {}
+                Err(e) if e.code().is_bad_content() => {}
                 Err(e) => {
                     complete = false;
                     let meaning = "whether it has an ESP is not known: no medium, or this process may not read it";

@@ -7,8 +7,8 @@ use super::super::name::folded;
 use super::super::table::{AllocationTable, Link, Run};
 use super::super::volume::Volume;
 use super::{Health, Problem, ProblemClass, ProblemKind, Remedy, WrongDot};
+use crate::Result;
 use crate::block::{ReadAt, read_vec};
-use crate::{Kind, Result};
 use std::fmt::Display;
 
 /// More problems than this are counted but not listed.
@@ -189,7 +189,7 @@ impl<'v, S: ReadAt> Checker<'v, S> {
                 } else {
                     match self.volume.directory(entry) {
                         // A medium that cannot be read says nothing about what is on it.
-                        Err(e) if e.kind() != Kind::Rejected => return Err(e.while_doing(format!("checking {path}"))),
+                        Err(e) if !e.code().is_bad_content() => return Err(e.while_doing(format!("checking {path}"))),
                         Err(e) => self.damage(ProblemKind::Chain, format_args!("{path}: {}", e.message())),
                         Ok(d) => {
                             if entry.bytes != 0 {

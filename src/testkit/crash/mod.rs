@@ -12,6 +12,7 @@
 //! | [`images`] | every image that a power cut can leave |
 //! | [`mod@mistakes`] | the same run with barriers and phases forgotten or exchanged: a proof has to find these |
 //! | [`random`] | numbers that can be drawn again |
+//! | [`stream`] | a medium as a stream, for the file system code of others |
 //!
 //! `examples/crash_images.rs` judges the `fatfs` crate with it; `tests/powercut` judges this program.
 
@@ -20,12 +21,14 @@ pub mod images;
 pub mod mistakes;
 pub mod random;
 pub mod recorder;
+pub mod stream;
 
 pub use frame::Frame;
 pub use images::{COMPLETE_WRITES, Cut, CutKind, Limits, enumerate, epochs, redo, undo};
 pub use mistakes::{Mistake, mistakes, with_mistake};
 pub use random::Random;
 pub use recorder::{Access, Counts, How, IoEvent, IoFault, Recorder, Recording};
+pub use stream::{Flush, MediumStream};
 
 use crate::Result;
 use crate::block::WriteAt;

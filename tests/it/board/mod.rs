@@ -6,6 +6,8 @@
 use crate::support::{Lab, program, sha256};
 use bootsurgeon::disk::Target;
 use bootsurgeon::fat::{Content, Editor, Entry, Stamp};
+use bootsurgeon::pe::Arch;
+use bootsurgeon::testkit::uki::Builder;
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -219,6 +221,12 @@ fn files(dir: &Path) -> Vec<(PathBuf, String)> {
     }
     all.sort();
     all
+}
+
+/// A program that says it is this version of systemd-boot.
+pub fn systemd_boot(version: &str, arch: Arch) -> Vec<u8> {
+    let magic = format!("#### LoaderInfo: systemd-boot {version} ####");
+    Builder::new(arch).section(".text", vec![0xC3; 512]).section(".sdmagic", magic).build()
 }
 
 fn utf16(text: &str) -> Vec<u8> {

@@ -1,21 +1,17 @@
 //! Which volume of a disk is meant, and which disks are not written.
 
+use crate::board::systemd_boot;
 use crate::cli::{ESP, around_esp, bytes_at, esp_bytes, patch, put, truncate, uki};
 use crate::loops::Loop;
 use crate::support::{Lab, run, run_ok, sha256, tool, tools};
 use crate::table::{Gpt, md_superblock};
 use bootsurgeon::pe::Arch;
-use bootsurgeon::testkit::uki::Builder;
 use std::path::Path;
 
 const INSTALLER: &str = "v1.12.4-arm64-installer";
 const PLAIN: &str = "v1.12.4-arm64-plain";
 /// Where the second ESP of `disk-two-esps` begins.
 const SECOND: u64 = 38 << 20;
-
-fn systemd_boot() -> Vec<u8> {
-    Builder::new(Arch::Arm64).section(".sdmagic", "#### LoaderInfo: systemd-boot 257.9 ####").build()
-}
 
 /// `status` reads it; every command that would write refuses with these words and the code `layout`, rehearsed and
 /// for real, and nothing is written.
@@ -486,7 +482,7 @@ fn issue14_5_an_esp_of_the_wrong_type_or_label() {
     Gpt::edit(&disk, |table| table.kind(7, BASIC_DATA));
     let status = bootsurgeon!("status", disk, "--json").code(0).json();
     assert_eq!(status["disk"]["partition"]["number"], 1);
-    put(&disk, SECOND, "EFI/BOOT/BOOTAA64.EFI", &systemd_boot());
+    put(&disk, SECOND, "EFI/BOOT/BOOTAA64.EFI", &systemd_boot("257.9", Arch::Arm64));
     bootsurgeon!("swap", disk, image, "--partition", "7", "--yes").code(0);
     bootsurgeon!("status", disk, "--partition", "4").fails(2, &["holds no FAT file system"]);
 }
@@ -531,7 +527,7 @@ fn issue14_6_xbootldr_is_a_volume_of_its_own() {
     let ukis = bootsurgeon!("inspect", disk, "--json").code(0).json()["ukis"].clone();
     assert_eq!(ukis.as_array().map(Vec::len), Some(2), "{ukis:#}");
     // Its images are in the menu of the ESP's systemd-boot, and what that starts is told from there.
-    put(&disk, ESP, "EFI/BOOT/BOOTAA64.EFI", &systemd_boot());
+    put(&disk, ESP, "EFI/BOOT/BOOTAA64.EFI", &systemd_boot("257.9", Arch::Arm64));
     let hash = sha256(&disk);
     let words = ["Extended Boot Loader Partition", "--partition"];
     for how in ["--dry-run", "--yes"] {
@@ -547,7 +543,7 @@ fn issue14_6_xbootldr_is_a_volume_of_its_own() {
 fn with_xbootldr(lab: &Lab, images: &[(&str, &str)]) -> std::path::PathBuf {
     let disk = lab.fixture("disk-two-esps.img.zst");
     Gpt::edit(&disk, |table| table.kind(7, "bc13c2ff-59e6-4262-a352-b275fd6f7172"));
-    put(&disk, ESP, "EFI/BOOT/BOOTAA64.EFI", &systemd_boot());
+    put(&disk, ESP, "EFI/BOOT/BOOTAA64.EFI", &systemd_boot("257.9", Arch::Arm64));
     for (name, image) in images {
         put(&disk, SECOND, &format!("EFI/Linux/{name}"), &std::fs::read(uki(lab, image)).unwrap());
     }

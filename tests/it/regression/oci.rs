@@ -2,8 +2,7 @@
 //! (siderolabs/image-factory#596).
 
 use super::uki::debian_esp_of;
-use crate::cli::Ran;
-use crate::makers::{Made, certificate};
+use crate::makers::{Made, certificate, verify};
 use crate::support::{Lab, run_ok, tool};
 use bootsurgeon::block::{ReadAt, read_vec};
 use bootsurgeon::pe::Arch;
@@ -115,10 +114,6 @@ pub(super) fn imager_archive(path: &str, uki: &[u8]) -> Vec<u8> {
     let (name, part) = (sha256(config.as_bytes()), format!("{}.tar.gz", &sha256(&packed)[7..]));
     let manifest = json!([{"Config": name, "RepoTags": null, "Layers": [part]}]).to_string();
     layer(&[(&name, config.as_bytes()), (&part, &packed), ("manifest.json", manifest.as_bytes())])
-}
-
-fn verify(lab: &Lab, image: impl AsRef<std::ffi::OsStr>) -> Ran {
-    bootsurgeon!("verify", image.as_ref(), "--cert", certificate(lab), "--efivars", "none", "--json")
 }
 
 fn with_digest(image: &Path, digest: &Value) -> String {

@@ -1,21 +1,16 @@
 //! UKIs of every maker: good ones are taken, bad ones are not.
 
-use crate::cli::Ran;
-use crate::makers::{DEFAULT_PATHS, Made, bz_image, certificate};
+use crate::board::systemd_boot;
+use crate::makers::{DEFAULT_PATHS, Made, bz_image, certificate, verify};
 use crate::support::{Lab, run_ok, tool, tools};
 use bootsurgeon::pcr::Bank;
 use bootsurgeon::pe::{Arch, Head};
 use bootsurgeon::testkit::squashfs;
-use bootsurgeon::testkit::uki::{Builder, cpio, extensions_yaml};
+use bootsurgeon::testkit::uki::{cpio, extensions_yaml};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::process::Command;
-
-/// `verify --json`, with the maker's certificate trusted and no variables.
-fn verify(lab: &Lab, image: &Path) -> Ran {
-    bootsurgeon!("verify", image, "--cert", certificate(lab), "--efivars", "none", "--json")
-}
 
 /// A check's status and detail.
 pub(super) fn check(report: &Value, id: &str) -> (String, String) {
@@ -283,10 +278,6 @@ fn issue15_4_whose_image_it_is_is_found_by_evidence() {
     }
 }
 
-fn systemd_boot(arch: Arch) -> Vec<u8> {
-    Builder::new(arch).section(".sdmagic", "#### LoaderInfo: systemd-boot 257.9-1~deb13u1 ####").build()
-}
-
 /// lanzaboote's stub starts what lies beside it, if that has the hash that the stub states.
 #[test]
 fn issue15_1_what_a_lanzaboote_stub_points_to_is_verified() {
@@ -347,7 +338,7 @@ pub(crate) fn debian_esp_of(lab: &Lab, mib: u64, files: &[(&str, &Path)]) -> Opt
     run_ok("mmd", &["-i", image, "::/EFI", "::/EFI/BOOT", "::/EFI/Linux", "::/loader"]);
     let machine = files.first().and_then(|(_, file)| Head::read(&std::fs::read(file).unwrap()).ok()?.arch());
     let arch = machine.unwrap_or(Arch::Arm64);
-    crate::cli::put(&esp, 0, &format!("EFI/BOOT/{}", arch.removable_loader()), &systemd_boot(arch));
+    crate::cli::put(&esp, 0, &format!("EFI/BOOT/{}", arch.removable_loader()), &systemd_boot("257.9-1~deb13u1", arch));
     for (name, file) in files {
         run_ok("mcopy", &["-i", image, file.to_str().unwrap(), &format!("::/EFI/Linux/{name}")]);
     }

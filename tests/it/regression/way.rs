@@ -2,7 +2,7 @@
 
 use super::uki::debian_esp_of;
 use super::variables::{text, uboot_file};
-use crate::board::{Board, ESP_A, ESP_B, boot_option, uki};
+use crate::board::{Board, ESP_A, ESP_B, boot_option, systemd_boot, uki};
 use crate::makers::{Made, certificate};
 use crate::support::{Lab, run_ok, sha256};
 use bootsurgeon::efivars::GLOBAL;
@@ -23,10 +23,6 @@ fn grub() -> Vec<u8> {
 
 pub(super) fn shim() -> Vec<u8> {
     Builder::new(Arch::Arm64).section(".sbat", SHIM).section(".vendor_cert", "certificate").build()
-}
-
-fn systemd_boot(version: &str, arch: Arch) -> Vec<u8> {
-    program(".sdmagic", &format!("#### LoaderInfo: systemd-boot {version} ####"), arch)
 }
 
 pub(super) fn status(board: &Board, disk: &str) -> Value {
