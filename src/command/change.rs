@@ -50,9 +50,17 @@ pub(super) fn refuse_changed<S: ReadAt, N: ReadAt>(
     now: &Volume<N>,
     vars: &EfiVars,
 ) -> Result<()> {
-    esp.refuse_changed(now)?;
-    if let Some(place) = place {
-        place.refuse_changed(now)?;
+    match place {
+        // The ESP is another volume than the one that is written.
+        Some(place) if place.partition.is_some() => {
+            esp.refuse_changed(&Volume::open(esp.volume.source())?)?;
+            place.refuse_changed(now)?;
+        }
+        Some(place) => {
+            esp.refuse_changed(now)?;
+            place.refuse_changed(now)?;
+        }
+        None => esp.refuse_changed(now)?,
     }
     let (variables, unreadable) = boot_variables(vars);
     if variables == esp.variables {
@@ -94,38 +102,6 @@ pub(super) fn confirm_on_medium<S: ReadAt>(
             return Ok(medium.drop_caches()?);
         }
         Err(Error::io("the ESP does not look as planned after the change: the medium may have lost writes"))
-    };
-    look().map_err(|e| e.advise("look at it with `status`; `restore` puts a backup back").with_esp_changed(true))
-}
-
-/// The same for an image that was replaced in its own place: it is what the board starts.
-///
-/// # Errors
-/// As [`confirm_on_medium`].
-pub(super) fn confirm_in_place<S: ReadAt>(
-    medium: &dyn WriteAt,
-    operation: &Operation,
-    before: &Inventory<S>,
-    place: &Place,
-) -> Result<()> {
-    let look = || -> Result<()> {
-        medium.drop_caches()?;
-        let esp = Inventory::read_in(medium, before.variables.clone(), Arc::clone(&before.context))?;
-        esp.refuse_unreadable()?;
-        let now = esp.place()?.filter(|now| now.at == place.at && now.profile == place.profile);
-        let holds = |name: &str, content: &ContentRef| {
-            let file = now.as_ref().and_then(|now| now.file(name));
-            file.is_some_and(|f| f.entry.first_cluster == content.cluster && f.entry.bytes == content.bytes)
-        };
-        let in_place = now.is_some()
-            && operation.install.as_ref().is_none_or(|i| {
-                holds(&i.target, &i.new) && i.backup.iter().zip(&i.old).all(|(backup, old)| holds(backup, old))
-            });
-        if esp.health.is_healthy() && esp.interrupted.is_none() && in_place {
-            // This looks once more whether the name that the user gave still leads here.
-            return Ok(medium.drop_caches()?);
-        }
-        Err(Error::io("the volume does not look as planned after the change: the medium may have lost writes"))
     };
     look().map_err(|e| e.advise("look at it with `status`; `restore` puts a backup back").with_esp_changed(true))
 }

@@ -14,6 +14,7 @@ mod fetch;
 mod from_factory;
 mod image;
 mod inspect;
+mod medium;
 mod next;
 #[cfg(feature = "cli")]
 mod pod;

@@ -1,13 +1,14 @@
 //! `prune`: duplicates, broken entries and stale versions out of the boot menu.
 
-use super::change::{Change, confirm_in_place, confirm_on_medium, refuse_changed};
+use super::change::{Change, confirm_on_medium, refuse_changed};
+use super::medium::{Again, Side};
 use super::programs::{refused_images, started_from};
 use super::room::advise_room;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::block::ReadAt;
 use crate::bootpath::BootScenario;
 use crate::disk::Target;
-use crate::esp::{FileKind, Inventory};
+use crate::esp::{FileKind, Inventory, Place};
 use crate::plan::{PruneOptions, PrunePlan, place_of, refuse_unreached};
 use crate::surgery::{Tidying, open_healthy};
 use crate::{Code, Error, Result};
@@ -50,6 +51,8 @@ impl Prune {
     }
 
     fn prune(&self, target: &Target, ui: &dyn Ui) -> Result<PruneReport> {
+        let side = Side::of(target)?;
+        let target = &*side.esp;
         let vars = self.disk.efivars(target);
         let (variables, unreadable) = boot_variables(&vars);
         for warning in target.warnings.iter().chain(&unreadable) {
@@ -58,6 +61,7 @@ impl Prune {
         let mut esp = Inventory::read_in(target.open()?, variables, self.disk.context(target, &vars, None))?;
         esp.refuse_unsafe()?;
         let place = place_of(&esp, None)?;
+        let sibling = side.medium(&esp, place.as_ref())?;
         // What nobody reads is nobody's to tidy up; where an image starts from its own place, its backups are.
         let reads_menu = place.is_none() || esp.is_read(BootScenario::Later);
         if reads_menu {
@@ -88,26 +92,38 @@ impl Prune {
         if plan.is_empty() {
             return Ok(self.report(plan, false));
         }
-        let all = [Some(plan.tidying(time)), plan.tidying_beside(time)];
-        let all: Vec<Tidying> = all.into_iter().flatten().filter(|tidying| !tidying.steps.is_empty()).collect();
-        for tidying in &all {
-            tidying
-                .rehearse(esp.volume.source(), target.sector_size)
-                .map_err(|e| advise_room(e, &esp, 0, &self.disk.words(target, esp.arch())))?;
+        let beside = sibling.as_ref().unwrap_or(target);
+        let menu = (plan.tidying(time), target, None);
+        let beside = plan.tidying_beside(time).map(|tidying| (tidying, beside, place.as_ref()));
+        let all: Vec<(Tidying, &Target, Option<&Place>)> = std::iter::once(menu).chain(beside).collect();
+        let all = || all.iter().filter(|(tidying, ..)| !tidying.steps.is_empty());
+        for (tidying, medium, _) in all() {
+            tidying.rehearse(&*medium.open()?, medium.sector_size).map_err(|e| {
+                match medium.partition == target.partition {
+                    true => advise_room(e, &esp, 0, &self.disk.words(target, esp.arch())),
+                    false => e,
+                }
+            })?;
         }
         if self.change.dry_run {
             return Ok(self.report(plan, false));
         }
         self.change.confirm(ui, &question(&plan, &esp, target))?;
-        let opened = target.open_surgery()?;
-        refuse_changed(&esp, place.as_ref(), &open_healthy(opened.medium())?.volume()?, &vars)?;
-        for (n, tidying) in all.iter().enumerate() {
-            // The first one was undone or has not begun when it fails; behind it something is changed.
+        for (n, (tidying, medium, place)) in all().enumerate() {
+            // Behind the first one something is changed.
             let changed = |e: Error| if n > 0 { e.with_esp_changed(true) } else { e };
-            let outcome = open_healthy(opened.medium()).and_then(|editor| tidying.run(editor)).map_err(changed)?;
-            match &place {
-                Some(place) if !reads_menu => confirm_in_place(opened.medium(), &outcome.operation, &esp, place)?,
-                _ => {
+            let opened = medium.open_surgery().map_err(changed)?;
+            let editor = open_healthy(opened.medium()).map_err(changed)?;
+            if n == 0 {
+                refuse_changed(&esp, *place, &editor.volume()?, &vars)?;
+            }
+            let outcome = tidying.run(editor).map_err(changed)?;
+            match place {
+                Some(place) => {
+                    let again = Again { disk: &self.disk, esp: target, vars: &vars, arch: None };
+                    again.confirm(opened.medium(), &outcome.operation, &esp, place)?;
+                }
+                None => {
                     let starts = plan.starts_then.each_ref().map(Option::as_deref);
                     confirm_on_medium(opened.medium(), &outcome.operation, &esp, starts)?;
                 }

@@ -2,9 +2,9 @@
 
 use super::change::Change;
 use super::{DiskRequest, Ui, now};
-use crate::Result;
 use crate::disk::Target;
-use crate::surgery::{LostFiles, Recovery, RecoveryOptions, recover_with, rehearse_with};
+use crate::surgery::{LostFiles, Recovery, RecoveryOptions, interrupted, recover_with, rehearse_with};
+use crate::{Result, fat};
 use serde::Serialize;
 
 /// What `recover` is asked for.
@@ -18,6 +18,14 @@ pub struct Recover {
     pub lost: LostFiles,
     /// Give another name to what has the record's name and is none.
     pub set_aside: bool,
+}
+
+/// Adds what was done on another partition.
+fn add(all: &mut Recovery, on: &str, other: &Recovery) {
+    let named = |text: &String| format!("{on}: {text}");
+    all.interrupted = all.interrupted.take().or_else(|| other.interrupted.as_ref().map(named));
+    all.finished = all.finished.or(other.finished);
+    all.actions.extend(other.actions.iter().map(named));
 }
 
 /// What it did.
@@ -43,15 +51,56 @@ impl Recover {
     }
 
     fn recover(&self, target: &Target, ui: &dyn Ui) -> Result<RecoverReport> {
-        let source = target.open()?;
-        let recovery = rehearse_with(&source, target.sector_size, &self.options())?;
-        if self.change.dry_run || recovery.actions.is_empty() {
-            return Ok(self.report(recovery, false));
+        let recovery = rehearse_with(&*target.open()?, target.sector_size, &self.options())?;
+        let beside = self.beside(target)?;
+        let mut all = recovery.clone();
+        if let Some((_, on, recovery)) = &beside {
+            add(&mut all, on, recovery);
         }
-        drop(source);
-        self.change.confirm(ui, &format!("Do this on {}: {}?", target.path.display(), recovery.actions.join("; ")))?;
-        let opened = target.open_surgery()?;
-        Ok(self.report(recover_with(opened.medium(), &self.options()).map_err(|e| e.with_esp_changed(true))?, true))
+        if self.change.dry_run || all.actions.is_empty() {
+            return Ok(self.report(all, false));
+        }
+        self.change.confirm(ui, &format!("Do this on {}: {}?", target.path.display(), all.actions.join("; ")))?;
+        let mut done = recovery;
+        if !done.actions.is_empty() {
+            let opened = target.open_surgery()?;
+            done = recover_with(opened.medium(), &self.options()).map_err(|e| e.with_esp_changed(true))?;
+        }
+        if let Some((medium, on, _)) = &beside {
+            let opened = medium.open_surgery()?;
+            let recovery = recover_with(opened.medium(), &self.options_beside());
+            add(&mut done, on, &recovery.map_err(|e| e.with_esp_changed(true))?);
+        }
+        Ok(self.report(done, true))
+    }
+
+    /// The Extended Boot Loader Partition beside the ESP, if an operation was interrupted there, and what would be done.
+    fn beside(&self, target: &Target) -> Result<Option<(Target, String, Recovery)>> {
+        let this = target.partition.as_ref().map(|p| p.number);
+        let Some(partition) = target.xbootldr().filter(|p| Some(p.number) != this) else { return Ok(None) };
+        let source = target.open_partition(partition)?;
+        if !fat::is_fat(&source)? {
+            return Ok(None);
+        }
+        // What is not ours there, or cannot be read, does not concern the ESP: whoever means that partition names it.
+        let found = fat::Volume::open(source).and_then(|volume| interrupted(&volume));
+        match found {
+            Ok(Some(found)) if found.is_operation() => {}
+            Err(e) if e.code().is_failed_access() => return Err(e),
+            _ => return Ok(None),
+        }
+        let medium = target.sibling(Some(partition.number))?;
+        medium.check_writable()?;
+        let options = self.options_beside();
+        let on = partition.name();
+        let recovery =
+            rehearse_with(&*medium.open()?, medium.sector_size, &options).map_err(|e| e.while_doing(on.clone()))?;
+        Ok(Some((medium, on, recovery)))
+    }
+
+    /// Lost chains on the other partition are described and dealt with where that is named.
+    fn options_beside(&self) -> RecoveryOptions {
+        RecoveryOptions { lost: LostFiles::Keep, ..self.options() }
     }
 
     fn options(&self) -> RecoveryOptions {

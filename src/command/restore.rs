@@ -1,8 +1,9 @@
 //! `restore`: a backup back in place, the present image becoming a backup. No image byte is copied.
 
 use super::beside::{beside, beside_place, pointed};
-use super::change::{Change, confirm_in_place, confirm_on_medium, refuse_changed};
+use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::examine::examine;
+use super::medium::{Again, Side};
 use super::next::{After, NextStep};
 use super::programs::refuse_distrusted;
 use super::room::advise_room;
@@ -80,8 +81,10 @@ pub struct BackupReport {
 /// As [`Inventory::read`].
 pub fn list_backups(disk: &DiskRequest, ui: &dyn Ui) -> Result<Vec<BackupReport>> {
     let target = disk.find(ui)?;
-    let vars = disk.efivars(&target);
-    let esp = Inventory::read_in(target.open()?, boot_variables(&vars).0, disk.context(&target, &vars, None))?;
+    let side = Side::of(&target)?;
+    let target = &*side.esp;
+    let vars = disk.efivars(target);
+    let esp = Inventory::read_in(target.open()?, boot_variables(&vars).0, disk.context(target, &vars, None))?;
     let report = |name: String, original: String, time: u64, file: Option<&EspFile>| BackupReport {
         name,
         original,
@@ -124,6 +127,8 @@ impl Restore {
     }
 
     fn restore(&self, target: &Target, ui: &dyn Ui) -> Result<RestoreReport> {
+        let side = Side::of(target)?;
+        let target = &*side.esp;
         let vars = self.disk.efivars(target);
         let (variables, mut warnings) = boot_variables(&vars);
         warnings.extend(target.warnings.iter().cloned());
@@ -136,12 +141,16 @@ impl Restore {
         if !has_place {
             warnings.extend(refuse_unreached(&esp)?);
         }
+        let sibling = side.medium(&esp, found.as_ref())?;
         let Chosen { file, original, place } = self.choose(&esp, found)?;
         let place = place.as_ref();
+        // A backup in `EFI/Linux` of the ESP goes back there.
+        let sibling = sibling.filter(|_| place.is_some());
         if has_place && place.is_none() {
             // It is one of `EFI/Linux`, and something else starts.
             warnings.extend(refuse_unreached(&esp)?);
         }
+        let medium = sibling.as_ref().unwrap_or(target);
         let are_the_boards = self.disk.variables_are_the_boards(target);
         warnings.extend(refuse_distrusted(&esp, &vars, are_the_boards, place)?);
         let name = file.name().to_owned();
@@ -201,21 +210,25 @@ impl Restore {
             next: Vec::new(),
         };
         let order = plan.order("restore", time);
-        order
-            .rehearse_restore(esp.volume.source(), target.sector_size, &name)
-            .map_err(|e| advise_room(e, &esp, 0, &self.disk.words(target, esp.arch())))?;
+        order.rehearse_restore(&*medium.open()?, medium.sector_size, &name).map_err(|e| match sibling {
+            None => advise_room(e, &esp, 0, &self.disk.words(target, esp.arch())),
+            Some(_) => e,
+        })?;
         if self.change.dry_run {
             return Ok(done(plan, false));
         }
         self.change.confirm(ui, &format!("Put {shown} back as {} on {}?", plan.target, target.path.display()))?;
-        let opened = target.open_surgery()?;
+        let opened = medium.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
         refuse_changed(&esp, place, &editor.volume()?, &vars)?;
         let entry = &file.entry;
         let verified = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
         let outcome = order.restore(editor, &name, verified)?;
         match place {
-            Some(place) => confirm_in_place(opened.medium(), &outcome.operation, &esp, place)?,
+            Some(place) => {
+                let again = Again { disk: &self.disk, esp: target, vars: &vars, arch: self.trust.arch };
+                again.confirm(opened.medium(), &outcome.operation, &esp, place)?;
+            }
             None => confirm_on_medium(opened.medium(), &outcome.operation, &esp, [plan.boot_after.as_deref(); 2])?,
         }
         let words = self.disk.words(target, esp.arch());

@@ -253,7 +253,10 @@ pub(super) fn report<S: ReadAt>(
         boot: boot_report(esp),
         way: esp.steps(BootScenario::Next),
         way_notes: way_notes(esp),
-        interrupted: esp.interrupted.as_ref().filter(|i| i.is_operation()).map(ToString::to_string),
+        interrupted: esp.interrupted.as_ref().filter(|i| i.is_operation()).map(ToString::to_string).or_else(|| {
+            let (found, on) = esp.interrupted_beside().ok().flatten().filter(|(found, _)| found.is_operation())?;
+            Some(format!("{found}, on {on}"))
+        }),
         loader: esp.loader.as_ref().map(|(path, known)| LoaderReport {
             path: path.clone(),
             systemd_boot: known.as_ref().map(|l| l.version.to_string()),

@@ -1,11 +1,12 @@
 //! `swap`: the whole job. Plan, ask, write into free clusters while verifying, read back, commit, tidy.
 
 use super::beside::{beside, beside_place, pointed};
-use super::change::{Change, confirm_in_place, confirm_on_medium, refuse_changed};
+use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::examine::{Examined, examine};
 #[cfg(feature = "net")]
 use super::from_factory::FactoryImage;
 use super::image::OpenImage;
+use super::medium::{Again, Side};
 use super::next::{After, NextStep};
 use super::programs::refuse_distrusted;
 use super::remote::Remote;
@@ -144,6 +145,8 @@ impl Swap {
     }
 
     fn swap(&self, target: &Target, ui: &dyn Ui) -> Result<SwapReport> {
+        let side = Side::of(target)?;
+        let target = &*side.esp;
         let vars = self.disk.efivars(target);
         let (variables, mut warnings) = boot_variables(&vars);
         warnings.extend(target.warnings.iter().cloned());
@@ -155,6 +158,7 @@ impl Swap {
         if place.is_none() {
             warnings.extend(refuse_unreached(&esp)?);
         }
+        let medium = side.medium(&esp, place.as_ref())?;
         let are_the_boards = self.disk.variables_are_the_boards(target);
         warnings.extend(refuse_distrusted(&esp, &vars, are_the_boards, place.as_ref())?);
 
@@ -175,6 +179,7 @@ impl Swap {
         let job = Job {
             swap: self,
             target,
+            medium: medium.as_ref().unwrap_or(target),
             esp: &esp,
             place: place.as_ref(),
             vars: &vars,
@@ -187,7 +192,10 @@ impl Swap {
         let done =
             if opened.is_sequential() { job.stage_and_plan() } else { job.plan_and_stage(opened.remote.is_some()) };
         let words = self.disk.words(target, esp.arch());
-        let mut report = done.map_err(|e| advise_room(e, &esp, candidate_bytes, &words))?;
+        let mut report = done.map_err(|e| match medium {
+            None => advise_room(e, &esp, candidate_bytes, &words),
+            Some(_) => e,
+        })?;
         report.wire_bytes = opened.remote.as_ref().map(Remote::wire_bytes);
         warnings.extend(report.plan.warnings.iter().cloned());
         report.warnings = warnings;
@@ -218,6 +226,8 @@ fn halts(facts: &uki::Facts, policy: &Policy) -> Error {
 struct Job<'a, S> {
     swap: &'a Swap,
     target: &'a Target,
+    /// The partition that is written: the ESP, or the Extended Boot Loader Partition.
+    medium: &'a Target,
     esp: &'a Inventory<S>,
     /// The image that is replaced in its own place.
     place: Option<&'a Place>,
@@ -255,13 +265,13 @@ impl<S: ReadAt> Job<'_, S> {
             return Ok(report(plan, None, false, sha256, true));
         }
         let order = plan.order("swap", self.time);
-        order.rehearse(self.esp.volume.source(), self.target.sector_size, self.candidate.bytes.size())?;
+        order.rehearse(&*self.medium.open()?, self.medium.sector_size, self.candidate.bytes.size())?;
         if self.swap.change.dry_run {
             let (judged, sha256) = self.judge(&mut [], Some(&plan.target))?;
             return Ok(report(plan, Some(judged), false, hex::encode(sha256), false));
         }
         self.swap.change.confirm(self.ui, &question(&plan, self.target))?;
-        let opened = self.target.open_surgery()?;
+        let opened = self.medium.open_surgery()?;
         let (judged, staged) = self.stage(opened.medium(), Some(&plan.target))?;
         let image = staged.image()?;
         if self.plan(&image, &uki::probe(&image)?)? != plan {
@@ -279,7 +289,7 @@ impl<S: ReadAt> Job<'_, S> {
             self.target.path.display()
         );
         self.swap.change.confirm(self.ui, &question)?;
-        let opened = self.target.open_surgery()?;
+        let opened = self.medium.open_surgery()?;
         let (_, staged) = self.stage(opened.medium(), None)?;
         let image = staged.image()?;
         let plan = self.plan(&image, &uki::probe(&image)?)?;
@@ -333,7 +343,11 @@ impl<S: ReadAt> Job<'_, S> {
         self.ui.event(Event::Step("committing".into()));
         let done = staged.commit(&plan.order("swap", self.time))?;
         match self.place {
-            Some(place) => confirm_in_place(medium, &done.operation, self.esp, place)?,
+            Some(place) => {
+                let (disk, arch) = (&self.swap.disk, self.swap.trust.arch);
+                let again = Again { disk, esp: self.target, vars: self.vars, arch };
+                again.confirm(medium, &done.operation, self.esp, place)?;
+            }
             None => confirm_on_medium(medium, &done.operation, self.esp, [plan.boot_after.as_deref(); 2])?,
         }
         let sha256 = judged.image.sha256.clone();

@@ -325,6 +325,21 @@ impl Target {
         self.table.as_ref()?.xbootldr()
     }
 
+    /// Another partition of the same disk as a target of its own, to be opened for surgery like this one: that of the number, or
+    /// the only ESP.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn sibling(&self, number: Option<u32>) -> Result<Self> {
+        let wanted = number.map(|number| number.to_string());
+        let choice = EspChoice { wanted: wanted.as_deref(), booted: None };
+        match (&self.unpacked, self.shape) {
+            (Some(image), _) => Self::find_unpacked(&self.path, image, choice),
+            (None, Shape::DiskImage) => Self::find_at(&self.path, &self.node, choice),
+            (None, _) => Self::find(self.disk.as_deref().unwrap_or(&self.path), choice),
+        }
+    }
+
     /// Opens another partition of the same disk for reading: from its own node where the kernel has one, else as a
     /// range of the disk.
     ///

@@ -71,6 +71,8 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     let (esp, words) = (view.esp, &view.words);
     let mut findings = Vec::new();
     findings.extend(esp.interrupted.as_ref().map(|found| record(found, words)));
+    let beside = esp.interrupted_beside().ok().flatten().filter(|(found, _)| found.is_operation());
+    findings.extend(beside.map(|(found, on)| Finding { what: format!("{found}, on {on}"), ..record(&found, words) }));
     let of = |class| {
         // Lost clusters have a finding of their own, where it can be told whose they are.
         let counts =

@@ -82,6 +82,12 @@ impl EspContext {
         self.xbootldr
     }
 
+    /// The number of a volume's partition, where a table tells.
+    #[must_use]
+    pub fn partition_number(&self, volume: usize) -> Option<u32> {
+        self.volumes.get(volume)?.0.place.map(|(number, ..)| number)
+    }
+
     /// Another volume by its place.
     pub(super) fn other(&self, volume: usize) -> Option<&OtherVolume> {
         self.volumes.get(volume)?.1.as_ref()

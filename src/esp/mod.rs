@@ -240,7 +240,26 @@ impl<S: ReadAt> Inventory<S> {
         if let Some(found) = &self.interrupted {
             return Err(found.error());
         }
+        // The menu is one: what was cut there may have left it half-way.
+        if let Some((found, on)) = self.interrupted_beside()?.filter(|(found, _)| found.is_operation()) {
+            return Err(found.error().while_doing(format!("on {on}, the Extended Boot Loader Partition")));
+        }
         refuse_unhealthy(&self.health)
+    }
+
+    /// What stands under the record's name on the Extended Boot Loader Partition, and that partition's name.
+    ///
+    /// # Errors
+    /// What the source reports.
+    pub fn interrupted_beside(&self) -> Result<Option<(Interrupted, &str)>> {
+        let (Some(volume), Some(place)) = (self.context.xbootldr(), self.context.xbootldr_place()) else {
+            return Ok(None);
+        };
+        match interrupted(volume) {
+            // What cannot be read there is said elsewhere.
+            Err(e) if e.code().is_bad_content() => Ok(None),
+            found => Ok(found?.map(|found| (found, self.context.name(place)))),
+        }
     }
 
     /// Refuses to go on when the ESP is not what this inventory saw: somebody else wrote between the plan and the claim on

@@ -97,6 +97,12 @@ impl Place {
         newest.map_or(now, |t| now.max(t + 1))
     }
 
+    /// The number of its partition, where that is another one than the inventory's.
+    #[must_use]
+    pub fn partition_number<S: ReadAt>(&self, esp: &Inventory<S>) -> Option<u32> {
+        self.partition.as_ref().and_then(|_| esp.context.partition_number(self.at.volume))
+    }
+
     /// Refuses to go on when the directory is not what was seen.
     ///
     /// # Errors
@@ -133,6 +139,10 @@ impl<S: ReadAt> Inventory<S> {
         let Ok(Some(program)) = self.program_there(&at) else { return Ok(None) };
         let partition = (!self.is_here(&at)).then(|| self.context.name(at.volume).to_owned());
         let directory = parents.join("/");
+        if !self.is_here(&at) && self.context.xbootldr_place() != Some(at.volume) {
+            // Another ESP has a menu of its own: whoever means it names it.
+            return Ok(None);
+        }
         let found = self.on(&at, |v| Found::read(v, &directory, name), |v| Found::read(v, &directory, name));
         let Some(Found { image, aside, entries, companions, sector_bytes }) = found.transpose()?.flatten() else {
             return Ok(None);

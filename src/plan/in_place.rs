@@ -29,7 +29,7 @@ const SCENARIOS: [(BootScenario, &str); 3] = [
 /// [`crate::Kind::Usage`] for a path that cannot be one; [`Code::WouldNotBoot`] when the board starts something else, or what
 /// is on the Extended Boot Loader Partition is not known; what the source reports.
 pub fn place_of<S: ReadAt>(esp: &Inventory<S>, target: Option<&str>) -> Result<Option<Place>> {
-    let place = esp.place()?.filter(|place| place.partition.is_none());
+    let place = esp.place()?;
     let path = target.map(path_of).transpose()?.flatten();
     let place = match (target, path, place) {
         (None, _, place) => place,

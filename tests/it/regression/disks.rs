@@ -5,6 +5,7 @@ use crate::cli::{ESP, around_esp, bytes_at, esp_bytes, patch, put, truncate, uki
 use crate::loops::Loop;
 use crate::support::{Lab, run, run_ok, sha256, tool, tools};
 use crate::table::{Gpt, md_superblock};
+use bootsurgeon::fat::Volume;
 use bootsurgeon::pe::Arch;
 use std::path::Path;
 
@@ -526,13 +527,13 @@ fn issue14_6_xbootldr_is_a_volume_of_its_own() {
     assert_eq!(status["files"][0]["version"], "v1.12.3", "{status:#}");
     let ukis = bootsurgeon!("inspect", disk, "--json").code(0).json()["ukis"].clone();
     assert_eq!(ukis.as_array().map(Vec::len), Some(2), "{ukis:#}");
-    // Its images are in the menu of the ESP's systemd-boot, and what that starts is told from there.
+    // Its images are in the menu of the ESP's systemd-boot, and what that starts is told from there: here, one of the ESP.
     put(&disk, ESP, "EFI/BOOT/BOOTAA64.EFI", &systemd_boot("257.9", Arch::Arm64));
     let hash = sha256(&disk);
-    let words = ["Extended Boot Loader Partition", "--partition"];
+    let words = ["the board does not start what is on partition 7", "--partition"];
     for how in ["--dry-run", "--yes"] {
         bootsurgeon!("swap", disk, uki(&lab, INSTALLER), "--partition", "7", how).fails(4, &words);
-        bootsurgeon!("restore", disk, "--partition", "7", how).fails(4, &[]);
+        bootsurgeon!("restore", disk, "--partition", "7", how).fails(4, &words);
         bootsurgeon!("prune", disk, "--partition", "7", how).fails(4, &words);
     }
     assert_eq!(sha256(&disk), hash);
@@ -550,21 +551,88 @@ fn with_xbootldr(lab: &Lab, images: &[(&str, &str)]) -> std::path::PathBuf {
     disk
 }
 
-/// systemd/mkosi#2738: systemd-boot's menu has the images of both partitions, and the winner lies on the other one.
+/// systemd/mkosi#2738: systemd-boot's menu has the images of both partitions, and the winner lies on the other one: it is what a
+/// swap replaces, by the disk and by that partition.
 #[test]
-fn rmkosi_2738_what_wins_from_the_xbootldr_partition_is_named_and_a_swap_refused() {
+fn rmkosi_2738_the_newest_image_on_the_xbootldr_partition_is_what_swap_replaces() {
     let lab = Lab::new();
     // Of one version, the higher name is first in the menu.
     let disk = with_xbootldr(&lab, &[("zalos.efi", INSTALLER)]);
-    let status = bootsurgeon!("status", disk, "--json").code(0).json();
-    let selected = status["boot"]["selected"].to_string();
-    assert!(selected.contains("zalos.efi on partition 7"), "{status:#}");
-    let hash = sha256(&disk);
-    for how in ["--dry-run", "--yes"] {
-        let ran = bootsurgeon!("swap", disk, uki(&lab, INSTALLER), "--json", how);
-        assert_eq!(ran.fails(4, &["zalos.efi on partition 7"]).json()["error"]["code"], "would-not-boot");
+    let before = std::fs::read(&disk).unwrap();
+    for partition in [&[][..], &["--partition", "7"]] {
+        std::fs::write(&disk, &before).unwrap();
+        let run = |words: &[&str]| {
+            let words = words.iter().chain(partition).map(std::ffi::OsString::from);
+            crate::cli::run(&words.collect::<Vec<_>>())
+        };
+        let at = disk.to_str().unwrap();
+        let new = uki(&lab, PLAIN);
+        let swap = ["swap", at, new.to_str().unwrap(), "--allow-untrusted", "--json"];
+        let status = bootsurgeon!("status", disk, "--json").code(0).json();
+        assert_eq!(status["boot"]["selected"], "EFI/Linux/zalos.efi on partition 7", "{status:#}");
+        assert!(status["elsewhere"][0]["name"] == "EFI/Linux/zalos.efi on partition 7", "{status:#}");
+
+        let esp = esp_bytes(&disk);
+        let dry = run(&[&swap[..], &["--dry-run"]].concat()).code(0).json();
+        assert!(std::fs::read(&disk).unwrap() == before);
+        let report = run(&[&swap[..], &["--yes"]].concat()).code(0).json();
+        for plan in [&dry["plan"], &report["plan"]] {
+            assert_eq!((&plan["target"], &plan["partition"]), (&"EFI/Linux/zalos.efi".into(), &"partition 7".into()));
+        }
+        assert!(esp_bytes(&disk) == esp, "the ESP was written");
+        let backup = report["plan"]["backup"].as_str().unwrap().to_owned();
+        let file =
+            |path: &str| Volume::open(&bytes_at(&disk, SECOND, 32 << 20)).unwrap().read_small(path, 1 << 24).unwrap();
+        assert!(file("EFI/Linux/zalos.efi").unwrap() == std::fs::read(&new).unwrap());
+        assert!(file(&backup).unwrap() == std::fs::read(uki(&lab, INSTALLER)).unwrap());
+        crate::support::fsck_clean(&disk, ESP);
+        crate::support::fsck_clean(&disk, SECOND);
+        let status = bootsurgeon!("status", disk, "--json").code(0).json();
+        assert_eq!(status["boot"]["selected"], "EFI/Linux/zalos.efi on partition 7", "{status:#}");
+
+        let list = run(&["restore", at, "--list", "--json"]).code(0).json();
+        assert_eq!(list["backups"][0]["name"], *backup, "{list:#}");
+        let restore = run(&["restore", at, "--allow-untrusted", "--yes", "--json"]).code(0).json();
+        assert_eq!(restore["restored"], *backup, "{restore:#}");
+        assert!(file("EFI/Linux/zalos.efi").unwrap() == std::fs::read(uki(&lab, INSTALLER)).unwrap());
+        let prune = run(&["prune", at, "--keep-backups", "0", "--yes", "--json"]).code(0).json();
+        assert!(prune["plan"]["delete"].to_string().contains("zalos.efi.bak."), "{prune:#}");
+        assert!(file("EFI/Linux/zalos.efi").unwrap() == std::fs::read(uki(&lab, INSTALLER)).unwrap());
+        let volume = Volume::open(&bytes_at(&disk, SECOND, 32 << 20)).unwrap().list("EFI/Linux").unwrap().unwrap();
+        assert!(!volume.iter().any(|e| e.name.contains(".bak.")));
+        crate::support::fsck_clean(&disk, SECOND);
     }
-    assert_eq!(sha256(&disk), hash);
+}
+
+/// An operation that was cut on one of the two partitions stops every change on both, and `recover` of the disk ends it.
+#[test]
+fn issue13_4_an_operation_that_was_cut_on_the_xbootldr_partition_stops_a_swap_on_the_esp() {
+    let lab = Lab::new();
+    let record = br#"{"bootsurgeon": 1, "operation": {"command": "prune", "time": 1, "install": null, "tidy": []}}"#;
+    for cut in [ESP, SECOND] {
+        for images in [&[][..], &[("zalos.efi", INSTALLER)]] {
+            let disk = with_xbootldr(&lab, images);
+            put(&disk, cut, "BOOTSURG.TXN", record);
+            let hash = sha256(&disk);
+            for how in ["--dry-run", "--yes"] {
+                bootsurgeon!("swap", disk, uki(&lab, PLAIN), "--allow-untrusted", how).fails(5, &["recover"]);
+                bootsurgeon!("prune", disk, "--keep-backups", "0", how).fails(5, &["recover"]);
+            }
+            assert_eq!(sha256(&disk), hash);
+            let status = bootsurgeon!("status", disk, "--json").code(0).json();
+            assert!(status["interrupted"].as_str().is_some_and(|w| w.contains("prune")), "{status:#}");
+            assert!(status["findings"].to_string().contains("interrupted"), "{status:#}");
+            let _ = bootsurgeon!("recover", disk, "--dry-run").code(0);
+            assert_eq!(sha256(&disk), hash);
+            let report = bootsurgeon!("recover", disk, "--yes", "--json").code(0).json();
+            assert_eq!((&report["committed"], &report["finished"]), (&true.into(), &true.into()), "{report:#}");
+            let status = bootsurgeon!("status", disk, "--json").code(0).json();
+            assert_eq!(status["interrupted"], serde_json::Value::Null, "{status:#}");
+            bootsurgeon!("swap", disk, uki(&lab, PLAIN), "--allow-untrusted", "--yes").code(0);
+            crate::support::fsck_clean(&disk, ESP);
+            crate::support::fsck_clean(&disk, SECOND);
+        }
+    }
 }
 
 /// nix-community/lanzaboote#173: what lies on the XBOOTLDR partition is in the menu; where it loses, a swap goes on.
