@@ -46,6 +46,8 @@ pub enum Code {
     Unhealthy,
     /// The partition table contradicts itself, or the volume is part of something larger.
     Layout,
+    /// The members of a mirror do not hold the same.
+    MembersDiffer,
     /// The board would not start the image that it is meant to start.
     WouldNotBoot,
     /// Nobody confirmed.
@@ -81,6 +83,7 @@ impl Code {
         Self::ReadOnly,
         Self::Unhealthy,
         Self::Layout,
+        Self::MembersDiffer,
         Self::WouldNotBoot,
         Self::Unconfirmed,
         Self::Exists,
@@ -110,6 +113,7 @@ impl Code {
             Self::ReadOnly => "read-only",
             Self::Unhealthy => "unhealthy",
             Self::Layout => "layout",
+            Self::MembersDiffer => "members-differ",
             Self::WouldNotBoot => "would-not-boot",
             Self::Unconfirmed => "unconfirmed",
             Self::Exists => "exists",
@@ -147,6 +151,7 @@ impl Code {
             | Self::ReadOnly
             | Self::Unhealthy
             | Self::Layout
+            | Self::MembersDiffer
             | Self::WouldNotBoot
             | Self::Unconfirmed
             | Self::Exists

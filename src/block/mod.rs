@@ -8,12 +8,14 @@
 mod fanout;
 mod file;
 mod memory;
+mod mirror;
 mod newfile;
 mod pieces;
 
 pub use fanout::{Chunk, Light, Load, Sink, fan_out, sha256_of};
 pub use file::{FileSource, SurgeryFile};
 pub use memory::Memory;
+pub use mirror::{Mirror, copy_differences, first_difference};
 pub use newfile::{NewFile, ORDINARY_MODE, PartFile, check_free, check_not_itself, read_own, write_whole};
 pub use pieces::{Extent, Pieces, Window};
 

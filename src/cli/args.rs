@@ -2,6 +2,7 @@
 
 use crate::pe::Arch;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Surgery on UEFI boot images: swap a Talos Linux UKI on the EFI System Partition, without mounting it, safe against
@@ -361,6 +362,20 @@ pub(super) struct DiskArgs {
     pub(super) partition: Option<String>,
 }
 
+/// The disk, or all members of a mirror, of a command that writes.
+#[derive(Debug, Args)]
+pub(super) struct WrittenDiskArgs {
+    /// A disk, a partition, a raw disk image or a FAT image; an image may be packed with zstd or xz
+    #[arg(required_unless_present = "all_members")]
+    pub(super) disk: Option<OsString>,
+    /// Which EFI System Partition, when there are several
+    #[arg(long, value_name = "N|LABEL|PARTUUID")]
+    pub(super) partition: Option<String>,
+    /// In place of DISK: all members of an md RAID1 that is not assembled, separated by commas. Each is written
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub(super) all_members: Vec<PathBuf>,
+}
+
 /// `status`
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
@@ -431,10 +446,10 @@ fn node(name: &str) -> Result<String, String> {
 #[derive(Debug, Args)]
 pub(super) struct SwapArgs {
     #[command(flatten)]
-    pub(super) disk: DiskArgs,
+    pub(super) disk: WrittenDiskArgs,
     /// The new image: a UKI, an ISO, a disk or FAT image, plain or packed with zstd or xz, as a file or an http(s) URL; or an
     /// OCI installer image as a folder or tar file (skopeo, docker save), with @sha256:DIGEST behind it if it has to be that one
-    #[arg(required_unless_present = "schematic")]
+    #[arg(required_unless_present_any = ["schematic", "all_members"])]
     pub(super) image: Option<String>,
     /// Which UKI, when the image holds several
     #[arg(long, value_name = "NAME")]
@@ -492,7 +507,7 @@ pub(super) enum Via {
 #[derive(Debug, Args)]
 pub(super) struct PruneArgs {
     #[command(flatten)]
-    pub(super) disk: DiskArgs,
+    pub(super) disk: WrittenDiskArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
     /// Delete instead of renaming, and delete what was disabled before
@@ -514,7 +529,7 @@ pub(super) struct PruneArgs {
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
     #[command(flatten)]
-    pub(super) disk: DiskArgs,
+    pub(super) disk: WrittenDiskArgs,
     /// The backup; if none is named, the image that was started last, else the newest
     pub(super) backup: Option<String>,
     /// List the backups and do nothing
@@ -532,7 +547,7 @@ pub(super) struct RestoreArgs {
 #[derive(Debug, Args)]
 pub(super) struct RecoverArgs {
     #[command(flatten)]
-    pub(super) disk: DiskArgs,
+    pub(super) disk: WrittenDiskArgs,
     /// Give lost chains of clusters a name back: images in EFI/Linux (never in the boot menu), others as FSCK0000.REC
     #[arg(long, conflicts_with = "free_lost")]
     pub(super) salvage: bool,
@@ -542,6 +557,9 @@ pub(super) struct RecoverArgs {
     /// Rename what has the name of this program's record and is none
     #[arg(long)]
     pub(super) set_aside: bool,
+    /// With --all-members: the one that the others are made equal to [default: what is found on them decides]
+    #[arg(long, value_name = "MEMBER", requires = "all_members")]
+    pub(super) truth: Option<PathBuf>,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
 }

@@ -17,7 +17,7 @@ use crate::verify::Verdict;
 use crate::{Context, Error, Kind, Result};
 use args::{
     AssetKind, CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, FetchAsset, ImageArgs, NetworkArgs,
-    SchematicCommand, SwapArgs, SwapAsset, TrustArgs, Via,
+    SchematicCommand, SwapArgs, SwapAsset, TrustArgs, Via, WrittenDiskArgs,
 };
 use clap::{CommandFactory, Parser};
 use render::{Backups, Output};
@@ -101,7 +101,7 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
                     return Err(crate::Error::usage("--efivars esp: `verify` looks at no ESP for variables"));
                 }
             };
-            let disk = |path| command::DiskRequest { path, partition: None, efivars: variables.clone() };
+            let disk = |path: PathBuf| DiskRequest { efivars: variables.clone(), ..DiskRequest::new(path) };
             let request = command::Verify {
                 image: image(a.image, &usual_factory())?,
                 installed: a.installed.map(disk),
@@ -136,7 +136,7 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
         }
         Command::Prune(a) => {
             let request = command::Prune {
-                disk: disk(a.disk, a.efivars),
+                disk: written_disk(a.disk, a.efivars, None)?.0,
                 change: change(&a.change),
                 delete: a.delete,
                 keep_backups: a.keep_backups,
@@ -146,13 +146,13 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
             out.show_change(&report, report.committed && report.out.is_none())?;
         }
         Command::Restore(a) => {
-            let disk = disk(a.disk, a.trust.efivars.clone());
+            let (disk, backup) = written_disk(a.disk, a.trust.efivars.clone(), Some(a.backup))?;
             if a.list {
                 out.show(&Backups { backups: command::list_backups(&disk, ui)? })?;
             } else {
                 let trust = trust(a.trust, false, None);
                 let change = change(&a.change);
-                let request = command::Restore { disk, backup: a.backup, trust, change, node: a.node.node };
+                let request = command::Restore { disk, backup, trust, change, node: a.node.node };
                 let report = request.run(ui)?;
                 out.show_change(&report, report.committed && report.out.is_none())?;
             }
@@ -163,8 +163,8 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
                 (_, true) => LostFiles::Free,
                 _ => LostFiles::Keep,
             };
-            let (disk, change) = (disk(a.disk, None), change(&a.change));
-            let report = command::Recover { disk, change, lost, set_aside: a.set_aside }.run(ui)?;
+            let (disk, change) = (written_disk(a.disk, None, None)?.0, change(&a.change));
+            let report = command::Recover { disk, change, lost, set_aside: a.set_aside, truth: a.truth }.run(ui)?;
             out.show_change(&report, report.committed && report.out.is_none())?;
         }
         Command::Pod(c) => out.show(&pod::manifest(c, ui)?)?,
@@ -218,7 +218,7 @@ fn schematic(command: SchematicCommand, ui: &Terminal, out: &Output) -> Result<(
         }
         SchematicCommand::Edit { file, from, add_extension, remove_extension, extra_kernel_arg, remove_kernel_arg } => {
             let from = match (file, from) {
-                (_, Some(path)) => EditFrom::Disk(DiskRequest { path, partition: None, efivars: variables(None) }),
+                (_, Some(path)) => EditFrom::Disk(DiskRequest::new(path)),
                 (file, None) => EditFrom::File(file.unwrap_or_else(|| "-".into())),
             };
             let edit = command::EditSchematic {
@@ -239,7 +239,13 @@ fn schematic(command: SchematicCommand, ui: &Terminal, out: &Output) -> Result<(
 }
 
 fn swap(a: SwapArgs) -> Result<command::Swap> {
-    let image = match a.image {
+    let (disk, named) = written_disk(a.disk, a.trust.efivars.clone(), Some(a.image))?;
+    if named.is_none() && a.trust.schematic.is_none() {
+        return Err(
+            crate::Error::usage("there is no IMAGE, and no --schematic to ask the factory for").advise("see --help")
+        );
+    }
+    let image = match named {
         Some(path) => {
             let args = ImageArgs { image: path, uki: a.uki, network: a.factory.network };
             ImageSource::Named(image(args, &a.factory.url)?)
@@ -267,7 +273,7 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
         }
     };
     Ok(command::Swap {
-        disk: disk(a.disk, a.trust.efivars.clone()),
+        disk,
         image,
         trust: trust(a.trust, a.require_pcr_key, None),
         change: change(&a.change),
@@ -282,7 +288,43 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
 }
 
 fn disk(args: DiskArgs, efivars: Option<PathBuf>) -> DiskRequest {
-    DiskRequest { path: args.disk, partition: args.partition, efivars: variables(efivars) }
+    DiskRequest { partition: args.partition, efivars: variables(efivars), ..DiskRequest::new(args.disk) }
+}
+
+/// The disk of a command that writes, and the argument behind it, if the command has one (`Some`). With `--all-members` there is no
+/// `DISK`: the first argument is what would follow it.
+fn written_disk(
+    args: WrittenDiskArgs,
+    efivars: Option<PathBuf>,
+    next: Option<Option<String>>,
+) -> Result<(DiskRequest, Option<String>)> {
+    let mut members = args.all_members.into_iter();
+    let Some(first) = members.next() else {
+        let disk = DiskArgs { disk: args.disk.unwrap_or_default().into(), partition: args.partition };
+        return Ok((self::disk(disk, efivars), next.flatten()));
+    };
+    if members.len() == 0 {
+        return Err(crate::Error::usage("--all-members names one member: a mirror has two or more")
+            .advise("name all of them, separated by commas: --all-members A,B"));
+    }
+    let next = match (args.disk, next) {
+        (None, next) => next.flatten(),
+        (Some(argument), Some(None)) => {
+            Some(argument.into_string().map_err(|_| crate::Error::usage("an argument is not UTF-8"))?)
+        }
+        (Some(disk), _) => {
+            return Err(crate::Error::usage(format!(
+                "{disk:?} is one argument too many: --all-members stands in place of DISK"
+            )));
+        }
+    };
+    let request = DiskRequest {
+        partition: args.partition,
+        efivars: variables(efivars),
+        other_members: members.collect(),
+        ..DiskRequest::new(first)
+    };
+    Ok((request, next))
 }
 
 fn variables(efivars: Option<PathBuf>) -> VariablesChoice {

@@ -52,6 +52,9 @@ impl DiskRequest {
     /// As [`Target::find`] and [`packed::unpack`].
     pub fn find(&self, ui: &dyn Ui) -> Result<Target> {
         let booted = self.booted_esp();
+        if !self.other_members.is_empty() {
+            return Target::find_members(&self.members(), self.choice(&booted));
+        }
         match unpack(&self.path, ui)? {
             Some(image) => Target::find_unpacked(&self.path, &image, self.choice(&booted)),
             None => Target::find(&self.path, self.choice(&booted)),
@@ -72,6 +75,9 @@ impl Change {
         ui: &dyn Ui,
         command: impl FnOnce(&Target) -> Result<T>,
     ) -> Result<T> {
+        if !disk.other_members.is_empty() {
+            return self.on_members(disk, ui, command);
+        }
         let Some(out) = &self.out else {
             if !self.dry_run {
                 refuse_packed(&disk.path)?;

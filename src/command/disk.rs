@@ -22,13 +22,15 @@ pub struct DiskRequest {
     pub partition: Option<String>,
     /// `--efivars`.
     pub efivars: VariablesChoice,
+    /// The other members of the mirror that `path` is one of (`--all-members`): what is written is written to all of them.
+    pub other_members: Vec<PathBuf>,
 }
 
 impl DiskRequest {
     /// The only ESP of this disk, partition or image file, with the EFI variables of this machine if the disk is in it.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), partition: None, efivars: VariablesChoice::default() }
+        Self { path: path.into(), partition: None, efivars: VariablesChoice::default(), other_members: Vec::new() }
     }
 
     /// The EFI variables that go with the disk.

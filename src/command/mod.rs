@@ -15,6 +15,7 @@ mod from_factory;
 mod image;
 mod inspect;
 mod medium;
+mod members;
 mod next;
 #[cfg(feature = "cli")]
 mod pod;

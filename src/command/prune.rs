@@ -39,6 +39,9 @@ pub struct PruneReport {
     /// The file of `--out`, which holds the changed image now (an unchanged one where there was nothing to do); `null`
     /// when none was written.
     pub out: Option<String>,
+    /// All members of the mirror that were written, or would be; empty for a disk by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
 }
 
 impl Prune {
@@ -133,7 +136,7 @@ impl Prune {
     }
 
     fn report(&self, plan: PrunePlan, committed: bool) -> PruneReport {
-        PruneReport { plan, committed, out: self.change.written() }
+        PruneReport { plan, committed, out: self.change.written(), members: self.disk.member_names() }
     }
 }
 
@@ -151,5 +154,5 @@ fn question<S: ReadAt>(plan: &PrunePlan, esp: &Inventory<S>, target: &Target) ->
         last.then(|| "keep no backup".to_owned()),
     ];
     let what = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
-    format!("On {}: {what}?", target.path.display())
+    format!("On {}: {what}?", target.in_words())
 }

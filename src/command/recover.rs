@@ -6,6 +6,7 @@ use crate::disk::Target;
 use crate::surgery::{LostFiles, Recovery, RecoveryOptions, interrupted, recover_with, rehearse_with};
 use crate::{Result, fat};
 use serde::Serialize;
+use std::path::PathBuf;
 
 /// What `recover` is asked for.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Recover {
     pub lost: LostFiles,
     /// Give another name to what has the record's name and is none.
     pub set_aside: bool,
+    /// Of the members of a mirror, the one that the others are made equal to; if none is named, what is found on them decides.
+    pub truth: Option<PathBuf>,
 }
 
 /// Adds what was done on another partition.
@@ -39,6 +42,12 @@ pub struct RecoverReport {
     /// The file of `--out`, which holds the changed image now (an unchanged one where there was nothing to do); `null`
     /// when none was written.
     pub out: Option<String>,
+    /// All members of the mirror that were written, or would be; empty for a disk by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
+    /// The member that the others were made equal to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truth: Option<String>,
 }
 
 impl Recover {
@@ -47,6 +56,9 @@ impl Recover {
     /// # Errors
     /// As `recover` of the library.
     pub fn run(&self, ui: &dyn Ui) -> Result<RecoverReport> {
+        if !self.disk.other_members.is_empty() {
+            return self.recover_members(ui).map_err(|e| e.with_esp_changed(false));
+        }
         self.change.on(&self.disk, ui, |target| self.recover(target, ui)).map_err(|e| e.with_esp_changed(false))
     }
 
@@ -103,11 +115,17 @@ impl Recover {
         RecoveryOptions { lost: LostFiles::Keep, ..self.options() }
     }
 
-    fn options(&self) -> RecoveryOptions {
+    pub(super) fn options(&self) -> RecoveryOptions {
         RecoveryOptions { lost: self.lost, set_aside: self.set_aside, time: now() }
     }
 
-    fn report(&self, recovery: Recovery, committed: bool) -> RecoverReport {
-        RecoverReport { recovery, committed, out: self.change.written() }
+    pub(super) fn report(&self, recovery: Recovery, committed: bool) -> RecoverReport {
+        RecoverReport {
+            recovery,
+            committed,
+            out: self.change.written(),
+            members: self.disk.member_names(),
+            truth: None,
+        }
     }
 }

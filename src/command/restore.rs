@@ -54,6 +54,9 @@ pub struct RestoreReport {
     /// The file of `--out`, which holds the changed image now (an unchanged one where there was nothing to do); `null`
     /// when none was written.
     pub out: Option<String>,
+    /// All members of the mirror that were written, or would be; empty for a disk by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
     /// What somebody should know.
     pub warnings: Vec<String>,
     /// What is left to do on the node, in order; empty when nothing was changed.
@@ -206,6 +209,7 @@ impl Restore {
             committed,
             sha256: sha256.clone(),
             out: self.change.written(),
+            members: self.disk.member_names(),
             warnings: warnings.clone(),
             next: Vec::new(),
         };
@@ -217,7 +221,7 @@ impl Restore {
         if self.change.dry_run {
             return Ok(done(plan, false));
         }
-        self.change.confirm(ui, &format!("Put {shown} back as {} on {}?", plan.target, target.path.display()))?;
+        self.change.confirm(ui, &format!("Put {shown} back as {} on {}?", plan.target, target.in_words()))?;
         let opened = medium.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
         refuse_changed(&esp, place, &editor.volume()?, &vars)?;

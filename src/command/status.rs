@@ -231,6 +231,7 @@ impl DiskRequest {
         DiskWords::new(&self.path, target.node(), self.partition.as_deref(), self.efivars.as_argument())
             .for_arch(arch)
             .for_packed(target.packing())
+            .for_members(&target.paths())
     }
 }
 

@@ -86,6 +86,9 @@ pub struct SwapReport {
     /// The file of `--out`, which holds the changed image now (an unchanged one where there was nothing to do); `null`
     /// when none was written.
     pub out: Option<String>,
+    /// All members of the mirror that were written, or would be; empty for a disk by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
     /// Names of the image's extension services that wait for an ExtensionServiceConfig.
     pub waiting_services: Vec<String>,
     /// What somebody should know.
@@ -122,7 +125,7 @@ impl Swap {
         self.check_backup_to().map_err(|e| e.with_esp_changed(false))?;
         let done = self.change.on(&self.disk, ui, |target| self.swap(target, ui));
         let report = done.map_err(|e| e.with_esp_changed(false))?;
-        Ok(SwapReport { out: self.change.written(), ..report })
+        Ok(SwapReport { out: self.change.written(), members: self.disk.member_names(), ..report })
     }
 
     /// Whether the old image can be copied there: said before anything else, and by a dry run, too.
@@ -286,7 +289,7 @@ impl<S: ReadAt> Job<'_, S> {
     fn stage_and_plan(mut self) -> Result<SwapReport> {
         let question = format!(
             "Read the image and write it into free space on {}? It is verified and planned before anything refers to it",
-            self.target.path.display()
+            self.target.in_words()
         );
         self.swap.change.confirm(self.ui, &question)?;
         let opened = self.medium.open_surgery()?;
@@ -440,6 +443,7 @@ fn report(plan: SwapPlan, judged: Option<Report>, committed: bool, sha256: Strin
         already_in_place: in_place,
         wire_bytes: None,
         out: None,
+        members: Vec::new(),
         waiting_services,
         warnings: Vec::new(),
         next: Vec::new(),
@@ -473,7 +477,7 @@ fn question(plan: &SwapPlan, target: &Target) -> String {
     format!(
         "Write {} MiB to {} as {}{backup}{}?",
         plan.bytes_to_write >> 20,
-        target.path.display(),
+        target.in_words(),
         plan.target,
         if plan.disable.is_empty() { String::new() } else { format!(", disable {}", plan.disable.join(", ")) }
     )

@@ -96,7 +96,7 @@ impl DemoFiles {
     }
 
     fn disk_request(&self) -> DiskRequest {
-        DiskRequest { path: self.disk.clone(), partition: None, efivars: VariablesChoice::Unspecified }
+        DiskRequest { efivars: VariablesChoice::Unspecified, ..DiskRequest::new(&self.disk) }
     }
 
     fn trust(&self) -> TrustRequest {

@@ -2,6 +2,7 @@
 //! and arrays, volume groups and caches, of which it is a member. Only what this program must keep its hands off is
 //! looked for; for a complete list there is libblkid.
 
+use super::md::Superblock;
 use crate::Result;
 use crate::block::{ReadAt, read_vec};
 use serde::Serialize;
@@ -97,12 +98,9 @@ impl Membership {
     ///
     /// # Errors
     /// What the source reports.
-    pub(super) fn of(source: &dyn ReadAt) -> Result<Option<Self>> {
-        if let Some(md) = md_1(source)? {
-            return Ok(Some(md));
-        }
-        if let Some(md) = md_0(source)? {
-            return Ok(Some(md));
+    pub fn of(source: &dyn ReadAt) -> Result<Option<Self>> {
+        if let Some(Superblock { metadata, level, uuid, name, .. }) = Superblock::read(source)? {
+            return Ok(Some(Self::Md { metadata, level, uuid, name }));
         }
         for sector in 0..4u64 {
             // `label_header` of LVM2: the mark, the number of its own sector, a type.
@@ -128,65 +126,6 @@ impl Membership {
         }
         Ok(None)
     }
-}
-
-/// The mark of an md superblock.
-const MD_MAGIC: u32 = 0xA92B_4EFC;
-
-/// A superblock of metadata 1.x (`struct mdp_superblock_1`, include/uapi/linux/raid/md_p.h). It says where it stands
-/// itself, counted from the start of the member: that tells the superblock of a disk from that of its last partition.
-fn md_1(source: &dyn ReadAt) -> Result<Option<Membership>> {
-    let sectors = source.size() / 512;
-    // 8 KiB before the end, on a boundary of 4 KiB; at the start; 4 KiB behind the start (`super_1_load`,
-    // drivers/md/md.c).
-    let places = [("1.0", sectors.checked_sub(16).map(|s| s & !7)), ("1.1", Some(0)), ("1.2", Some(8))];
-    for (metadata, sector) in places {
-        let Some(sector) = sector.filter(|s| *s < sectors) else { continue };
-        let raw = read_vec(source, sector * 512, 256)?;
-        let le32 = |at: usize| u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
-        let own_place = u64::from(le32(144)) | u64::from(le32(148)) << 32;
-        if le32(0) != MD_MAGIC || le32(4) != 1 || own_place != sector {
-            continue;
-        }
-        let name: Vec<u8> = raw[32..64].iter().copied().take_while(|b| *b != 0).collect();
-        return Ok(Some(Membership::Md {
-            metadata,
-            level: le32(72).cast_signed(),
-            uuid: md_uuid(&raw[16..32]),
-            name: String::from_utf8_lossy(&name).into_owned(),
-        }));
-    }
-    Ok(None)
-}
-
-/// A superblock of metadata 0.90 (`mdp_super_t`), in the last whole 64 KiB but one, in the byte order of the machine
-/// that made it. It does not say where it stands: that of a disk may be found at the end of its last partition, too,
-/// and the other way round.
-fn md_0(source: &dyn ReadAt) -> Result<Option<Membership>> {
-    const RESERVED: u64 = 64 << 10;
-    let Some(at) = (source.size() / RESERVED * RESERVED).checked_sub(RESERVED) else { return Ok(None) };
-    let raw = read_vec(source, at, 64)?;
-    let word = |n: usize| [raw[4 * n], raw[4 * n + 1], raw[4 * n + 2], raw[4 * n + 3]];
-    let read: fn([u8; 4]) -> u32 = match word(0) {
-        w if u32::from_le_bytes(w) == MD_MAGIC => u32::from_le_bytes,
-        w if u32::from_be_bytes(w) == MD_MAGIC => u32::from_be_bytes,
-        _ => return Ok(None),
-    };
-    if read(word(1)) != 0 {
-        return Ok(None);
-    }
-    let uuid: Vec<u8> = [5, 13, 14, 15].into_iter().flat_map(|n| read(word(n)).to_be_bytes()).collect();
-    Ok(Some(Membership::Md {
-        metadata: "0.90",
-        level: read(word(7)).cast_signed(),
-        uuid: md_uuid(&uuid),
-        name: String::new(),
-    }))
-}
-
-/// `6d2e9b0c:1f3a5c7e:…`.
-fn md_uuid(bytes: &[u8]) -> String {
-    bytes.chunks(4).map(hex::encode).collect::<Vec<_>>().join(":")
 }
 
 /// Whether one of the two labels at the start of a ZFS member has an uberblock: 128 KiB of them, from 128 KiB on,

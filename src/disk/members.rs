@@ -3,28 +3,43 @@
 
 use super::contents::Membership;
 use super::layout::{Refusal, overlap};
+use super::md::Superblock;
 use super::table::{Partition, PartitionTable};
 use crate::block::{Extent, ReadAt, Window};
 use crate::{Code, Error, Result};
 use std::path::Path;
 
-/// Why nothing may be written, when `disk` or this partition of it bears the mark of a member.
+/// A disk or partition that is part of something larger.
+#[derive(Debug, Clone)]
+pub(super) struct ArrayMember {
+    /// Why it is not written alone.
+    pub(super) refusal: Refusal,
+    /// Of members of md arrays.
+    pub(super) md: Option<Superblock>,
+    /// Where the ESP begins on the member, in bytes.
+    pub(super) esp_offset: u64,
+}
+
+/// What `disk`, or this partition of it, is a member of.
 ///
 /// # Errors
 /// What the source reports.
-pub(super) fn refusal(
+pub(super) fn membership(
     path: &Path,
     disk: &dyn ReadAt,
     table: Option<&PartitionTable>,
     esp: Option<&Partition>,
-) -> Result<Option<Refusal>> {
+) -> Result<Option<ArrayMember>> {
     if let Some(esp) = esp
         && let Some(member) = of_partition(disk, esp)?
     {
-        return Ok(Some(refuse(&format!("{} of {}", esp.name(), path.display()), &member)));
+        let refusal = refuse(&format!("{} of {}", esp.name(), path.display()), &member);
+        let md = Superblock::read(&Window::new(disk, esp.extent)?)?;
+        return Ok(Some(ArrayMember { refusal, md, esp_offset: 0 }));
     }
-    let member = of_disk(disk, table)?;
-    Ok(member.map(|member| refuse(&path.display().to_string(), &member)))
+    let Some(member) = of_disk(disk, table)? else { return Ok(None) };
+    let refusal = refuse(&path.display().to_string(), &member);
+    Ok(Some(ArrayMember { refusal, md: Superblock::read(disk)?, esp_offset: esp.map_or(0, |esp| esp.extent.offset) }))
 }
 
 /// What a whole disk is a member of. A table that is valid was written after the marks of volume groups and pools
@@ -51,6 +66,11 @@ fn of_partition(disk: &dyn ReadAt, p: &Partition) -> Result<Option<Membership>> 
 
 fn refuse(who: &str, member: &Membership) -> Refusal {
     let advice = match member {
+        Membership::Md { level: 1, metadata: "0.90" | "1.0", .. } => {
+            "all members have to be written alike. Assemble the array (`mdadm --assemble --scan`; image files are attached with \
+             `losetup -f --show FILE` before that) and give the md device; or leave it as it is and name all of its members: \
+             --all-members A,B in place of the disk. If the array is gone for good, `mdadm --zero-superblock` removes the mark"
+        }
         Membership::Md { .. } => {
             "all members have to be written alike: assemble the array (`mdadm --assemble --scan`; image files are attached with \
              `losetup -f --show FILE` before that) and give the md device. If the array is gone for good, `mdadm --zero-superblock` \

@@ -12,6 +12,7 @@
 //! | `gpt`, `mbr` | the two tables as they stand on the disk |
 //! | `layout` | which of the tables on a disk counts, and where they contradict each other |
 //! | `choice` | which partition is meant |
+//! | `md`, `mirror` | superblocks of md; all members of a mirror as one |
 //! | `contents`, `members` | file systems and members of arrays by their marks; what is not written for their sake |
 //! | `guard` | the last check of every write |
 //! | `sysfs`, `busy` | devices as the kernel knows them, and who uses them |
@@ -28,7 +29,9 @@ mod gpt;
 mod guard;
 mod layout;
 mod mbr;
+mod md;
 mod members;
+mod mirror;
 mod sysfs;
 mod table;
 mod target;

@@ -3,7 +3,7 @@
 use super::choice::EspChoice;
 use super::guard::{Bounds, Guard};
 use super::layout::{DiskLayout, Note, Refusal};
-use super::members;
+use super::members::{self, ArrayMember};
 use super::table::{Partition, PartitionTable};
 use super::{busy, choice, device_number, sysfs};
 use crate::block::{Extent, FileSource, ReadAt, SurgeryFile, Window, WriteAt, read_vec};
@@ -43,24 +43,28 @@ pub struct Target {
     table: Option<PartitionTable>,
     notes: Vec<Note>,
     /// Why nothing may be written here, if so.
-    refusal: Option<Refusal>,
+    pub(super) refusal: Option<Refusal>,
+    /// What this is a member of.
+    pub(super) member: Option<ArrayMember>,
+    /// The other members, where all members of a mirror were named: this one is written with them.
+    pub(super) others: Vec<Self>,
     /// The image that was unpacked, if it was packed: then it can be read only.
     unpacked: Option<Unpacked>,
     /// The file or device node to open.
-    node: PathBuf,
+    pub(super) node: PathBuf,
     /// The ESP's place in `node`; `None` when it is all of it.
-    window: Option<Extent>,
+    pub(super) window: Option<Extent>,
     /// Where writes to `node` may go.
-    bounds: Bounds,
+    pub(super) bounds: Bounds,
     /// The whole disk, if that is another node or the ESP a part of this one: it is locked, by the convention that
     /// keeps udev and Talos away.
-    disk: Option<PathBuf>,
+    pub(super) disk: Option<PathBuf>,
 }
 
 /// The ESP opened for surgery, with the lock on its disk.
 pub struct SurgeryTarget {
-    medium: Box<dyn WriteAt>,
-    _lock: Option<File>,
+    pub(super) medium: Box<dyn WriteAt>,
+    pub(super) locks: Vec<File>,
 }
 
 impl SurgeryTarget {
@@ -117,6 +121,8 @@ impl Target {
             table: None,
             notes: Vec::new(),
             refusal: None,
+            member: None,
+            others: Vec::new(),
             unpacked: None,
             node: path.to_owned(),
             window: None,
@@ -171,8 +177,8 @@ impl Target {
 
     /// A file system over all of the medium.
     fn bare(mut self, layout: DiskLayout, source: &dyn ReadAt) -> Result<Self> {
-        let refusal = members::refusal(&self.path, source, None, None)?;
-        self.refusal = refusal.or(layout.refusal);
+        self.member = members::membership(&self.path, source, None, None)?;
+        self.refusal = layout.refusal;
         self.notes = layout.notes;
         Ok(self.with_warnings())
     }
@@ -190,13 +196,13 @@ impl Target {
         self.bounds = bounds(&layout, &table, &esp, if self.window.is_some() { 0 } else { esp.extent.offset });
         self.notes = layout.notes;
         self.notes.extend(notes);
-        if let Some(member) = members::refusal(&self.path, source, Some(&table), Some(&esp))? {
+        self.member = members::membership(&self.path, source, Some(&table), Some(&esp))?;
+        if self.member.is_some() {
             // What lies behind the end of an array is its superblock, and not a place for a table.
             self.notes.retain(|note| note.id != "backup-table-elsewhere");
             for note in &mut self.notes {
                 note.rewriting_helps = false;
             }
-            self.refusal = Some(member);
         }
         self.partition = Some(esp);
         self.table = Some(table);
@@ -216,8 +222,12 @@ impl Target {
         else {
             return Ok(self);
         };
+        if self.member.is_none() {
+            self.member = members::membership(&disk, &source, Some(&table), None)?
+                .map(|member| ArrayMember { esp_offset: esp.extent.offset, ..member });
+        }
         if self.refusal.is_none() {
-            self.refusal = members::refusal(&disk, &source, Some(&table), None)?.or(layout.refusal_for(&esp));
+            self.refusal = layout.refusal_for(&esp);
         }
         self.bounds = bounds(&layout, &table, &esp, esp.extent.offset);
         self.partition = Some(esp);
@@ -249,9 +259,14 @@ impl Target {
         Ok(self)
     }
 
+    /// Why this is not written alone.
+    fn refusal(&self) -> Option<&Refusal> {
+        self.member.as_ref().map(|member| &member.refusal).or(self.refusal.as_ref())
+    }
+
     fn with_warnings(mut self) -> Self {
         self.warnings = self.notes.iter().map(|note| note.what.clone()).collect();
-        if let Some(refusal) = self.refusal.as_ref().filter(|r| !self.warnings.contains(&r.why)) {
+        if let Some(refusal) = self.refusal().filter(|r| !self.warnings.contains(&r.why)).cloned() {
             self.warnings.push(format!("{}: it is read, and nothing is written to it", refusal.why));
         }
         self
@@ -284,7 +299,9 @@ impl Target {
     /// Whether `sgdisk` can write the table anew: it counts in sectors of 512 bytes in files.
     #[must_use]
     pub fn rewriting_is_possible(&self) -> bool {
-        self.refusal.is_none() && self.unpacked.is_none() && (self.shape == Shape::WholeDisk || self.sector_size == 512)
+        self.refusal().is_none()
+            && self.unpacked.is_none()
+            && (self.shape == Shape::WholeDisk || self.sector_size == 512)
     }
 
     /// Who uses the ESP at the moment: mounts, swap, device-mapper, processes, a loop device over the image file.
@@ -333,6 +350,9 @@ impl Target {
     pub fn sibling(&self, number: Option<u32>) -> Result<Self> {
         let wanted = number.map(|number| number.to_string());
         let choice = EspChoice { wanted: wanted.as_deref(), booted: None };
+        if !self.others.is_empty() {
+            return self.sibling_of_mirror(choice);
+        }
         match (&self.unpacked, self.shape) {
             (Some(image), _) => Self::find_unpacked(&self.path, image, choice),
             (None, Shape::DiskImage) => Self::find_at(&self.path, &self.node, choice),
@@ -346,7 +366,8 @@ impl Target {
     /// # Errors
     /// [`crate::Kind::Io`] when neither can be opened.
     pub fn open_partition(&self, partition: &Partition) -> Result<Box<dyn ReadAt>> {
-        if self.window.is_some() {
+        // The node of a partition may have a window, too: to the end of the array that it is a member of.
+        if self.window.is_some() && self.bounds.node_offset == 0 {
             return Ok(Box::new(Window::new(self.open_node()?, partition.extent)?));
         }
         let disk = self.disk.as_deref().unwrap_or(&self.path);
@@ -367,7 +388,10 @@ impl Target {
         if let Some((node, holder)) = nodes.into_iter().flatten().find_map(|n| Some((n, busy::assembled(n)?))) {
             return Err(members::assembled(node, &holder));
         }
-        self.refusal.as_ref().map_or(Ok(()), |refusal| Err(refusal.error()))
+        if !self.others.is_empty() {
+            return self.check_members();
+        }
+        self.refusal().map_or(Ok(()), |refusal| Err(refusal.error()))
     }
 
     /// Claims the ESP for this process and opens it for writing.
@@ -380,7 +404,16 @@ impl Target {
             return Err(super::packed(packing));
         }
         self.check_writable()?;
-        let lock = self.disk.as_deref().map(lock_disk).transpose()?;
+        if !self.others.is_empty() {
+            return self.open_mirror();
+        }
+        self.open_alone(&[])
+    }
+
+    /// Opens this disk, or this member of a mirror, whatever it is a part of. The disks in `locked` are locked by this process.
+    pub(super) fn open_alone(&self, locked: &[&Path]) -> Result<SurgeryTarget> {
+        let unlocked = self.disk.as_deref().filter(|disk| !locked.contains(disk));
+        let locks = unlocked.map(lock_disk).transpose()?.into_iter().collect();
         let nodes = [Some(self.node.as_path()), self.disk.as_deref()];
         if let Some((node, over)) =
             nodes.iter().flatten().find_map(|node| busy::loop_device_over(node).map(|over| (node, over)))
@@ -418,7 +451,7 @@ impl Target {
             Some(extent) => Box::new(Window::new(guard, extent)?),
             None => Box::new(guard),
         };
-        Ok(SurgeryTarget { medium, _lock: lock })
+        Ok(SurgeryTarget { medium, locks })
     }
 }
 

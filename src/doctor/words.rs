@@ -58,6 +58,16 @@ impl DiskWords {
         self
     }
 
+    /// All members of a mirror are named, where there are several.
+    #[must_use]
+    pub fn for_members(mut self, members: &[&Path]) -> Self {
+        if members.len() > 1 {
+            let all: Vec<String> = members.iter().map(|path| path.display().to_string()).collect();
+            self.disk = format!("--all-members {}", quoted(&all.join(",")));
+        }
+        self
+    }
+
     /// The architecture that the factory is asked for.
     #[must_use]
     pub fn for_arch(mut self, arch: Option<Arch>) -> Self {
@@ -150,6 +160,8 @@ mod tests {
         assert_eq!(words.extract(Some("x.efi")), "`bootsurgeon extract /dev/sda1 --uki x.efi --out saved.efi`");
         let factory = "`bootsurgeon swap /dev/sda --schematic ID --talos VERSION --arch arm64`";
         assert_eq!(words.swap_from_factory(), factory);
+        let words = words.for_members(&[Path::new("/dev/sda"), Path::new("/dev/sdb")]);
+        assert_eq!(words.command("prune", "--delete"), "`bootsurgeon prune --all-members /dev/sda,/dev/sdb --delete`");
         let disk = Path::new("talos.raw.xz");
         let words = DiskWords::new(disk, disk, None, None).for_packed(Some(Packing::Xz));
         assert_eq!(words.command("prune", ""), "`bootsurgeon prune talos.raw.xz --out changed.img.xz`");

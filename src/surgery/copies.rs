@@ -82,10 +82,10 @@ fn copies_agree_on_every_file(volume: &Volume<&dyn WriteAt>) -> Result<bool> {
 }
 
 /// Files and directories by path: the entry and, of a file, its clusters.
-type Tree = BTreeMap<String, (Entry, Vec<Run>)>;
+pub(super) type Tree = BTreeMap<String, (Entry, Vec<Run>)>;
 
 /// Every file and directory. `None` when the volume is too damaged to tell; a medium that fails is an error.
-fn every_file(volume: &Volume<&dyn WriteAt>) -> Result<Option<Tree>> {
+pub(super) fn every_file(volume: &Volume<&dyn WriteAt>) -> Result<Option<Tree>> {
     match walk(volume) {
         Err(e) if e.code().is_bad_content() => Ok(None),
         files => files,

@@ -162,18 +162,43 @@ pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &[Ru
         files: held(editor, operation)?,
         staged: Clusters::of(staged.iter().copied()),
         menu,
+        truth: None,
     };
+    put(editor, &record)
+}
+
+/// Writes a record of which nothing is left to do, and which says that the other members of a mirror are made equal to this one.
+/// It takes the place of the record that is there, in one write.
+pub(super) fn mark(editor: &mut Editor<'_>, truth: &str, time: u64) -> Result<()> {
+    let (command, directory) = ("recover".to_owned(), LINUX_DIR.to_owned());
+    let operation = Operation { command, time, directory, before: Vec::new(), install: None, after: Vec::new() };
+    let (files, staged) = (BTreeMap::new(), Clusters::default());
+    put(editor, &Record { operation, files, staged, menu: None, truth: Some(truth.to_owned()) })
+}
+
+fn put(editor: &mut Editor<'_>, record: &Record) -> Result<()> {
     let bytes = record.encode(editor.geometry().cluster_bytes)?;
-    // A root directory that is full and cannot grow has to be known before anything is allocated.
-    editor.ensure_room("", INTENT_NAME)?;
+    // Only the mark of a mirror takes the place of another record.
+    let there = editor.directory("")?.find(INTENT_NAME).filter(|_| record.truth.is_some()).cloned();
+    if there.is_none() {
+        // A root directory that is full and cannot grow has to be known before anything is allocated.
+        editor.ensure_room("", INTENT_NAME)?;
+    }
     let runs = editor.reserve(editor.geometry().clusters_for(bytes.len() as u64) as u32)?;
     editor.write_data(&runs, 0, &bytes)?;
     editor.barrier()?;
     editor.link(&runs)?;
     editor.barrier()?;
     let first = runs.first().map_or(0, |r| r.first);
-    let content = Content::new(first, bytes.len() as u32, Stamp(operation.time));
-    editor.create("", INTENT_NAME, Attributes::ARCHIVE, content, None)?;
+    let content = Content::new(first, bytes.len() as u32, Stamp(record.operation.time));
+    let Some(there) = there else {
+        editor.create("", INTENT_NAME, Attributes::ARCHIVE, content, None)?;
+        return editor.barrier();
+    };
+    let old = if there.first_cluster == 0 { Vec::new() } else { editor.table().chain(there.first_cluster)? };
+    editor.retarget("", &there, content)?;
+    editor.barrier()?;
+    editor.free(&old)?;
     editor.barrier()
 }
 

@@ -17,6 +17,7 @@ mod copies;
 mod discard;
 mod intent;
 mod lost;
+mod members;
 mod operation;
 mod record;
 mod recover;
@@ -26,6 +27,7 @@ mod staging;
 
 pub use intent::{INTENT_NAME, Interrupted, RecordState, interrupted};
 pub use lost::{LostChain, LostClusters, LostFiles};
+pub use members::{Member, MembersRecovery, recover_members, rehearse_members};
 pub use operation::{ContentRef, ContentSource, FileStep, Install, Operation, Order, Outcome, Rename, Tidying};
 pub use recover::{Recovery, RecoveryOptions, recover, recover_with, rehearse as rehearse_recovery, rehearse_with};
 pub use staging::{Staged, Staging, room_for};

@@ -41,6 +41,9 @@ pub(super) struct Record {
     /// The boot menu beside the operation's own names when it began: [`super::intent::others_in_menu`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) menu: Option<String>,
+    /// On a member of a mirror: the one that the others are made equal to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) truth: Option<String>,
 }
 
 /// What a file held when the operation began.
@@ -121,7 +124,7 @@ impl Record {
                 let First { operation, files } = serde_json::from_value(json).map_err(|_| Trouble::Damaged)?;
                 let held = |(cluster, bytes)| Held { cluster, bytes, sha256: None, clusters: Clusters::default() };
                 let files = files.into_iter().map(|(name, file)| (name, held(file))).collect();
-                Ok(Self { operation, files, staged: Clusters::default(), menu: None })
+                Ok(Self { operation, files, staged: Clusters::default(), menu: None, truth: None })
             }
             Some(format) => Err(Trouble::Version { format, program: None }),
         }
@@ -288,6 +291,7 @@ mod tests {
                 Run { first: 13, count: 2 },
             ]),
             menu: Some("0123456789abcdef".into()),
+            truth: None,
         }
     }
 

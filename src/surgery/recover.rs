@@ -77,14 +77,24 @@ pub fn recover(medium: &dyn WriteAt) -> Result<Recovery> {
 /// # Errors
 /// As [`recover`].
 pub fn recover_with(medium: &dyn WriteAt, options: &RecoveryOptions) -> Result<Recovery> {
-    run(medium, options).map_err(|e| match e.code().is_bad_content() {
+    recover_and_mark(medium, options, None)
+}
+
+/// [`recover_with`] on one member of a mirror: with `truth`, a mark that names it takes the place of the record at the end, or
+/// appears.
+pub(super) fn recover_and_mark(
+    medium: &dyn WriteAt,
+    options: &RecoveryOptions,
+    truth: Option<&str>,
+) -> Result<Recovery> {
+    run(medium, options, truth).map_err(|e| match e.code().is_bad_content() {
         // Whatever of the volume cannot be understood, it is the volume: no image is involved here.
         true => e.with_code(Code::Unhealthy),
         false => e,
     })
 }
 
-fn run(medium: &dyn WriteAt, options: &RecoveryOptions) -> Result<Recovery> {
+fn run(medium: &dyn WriteAt, options: &RecoveryOptions, truth: Option<&str>) -> Result<Recovery> {
     let mut done = Recovery::default();
     let mut volume = Volume::open(medium)?;
     let repair = boot_sector_repair(&volume)?;
@@ -135,9 +145,14 @@ fn run(medium: &dyn WriteAt, options: &RecoveryOptions) -> Result<Recovery> {
         Settling { editor: &mut editor, record, done: &mut done }.settle()?;
     }
     clean(&mut editor, record, &mut done)?;
-    if record.is_some() {
-        intent::clear(&mut editor)?;
-        done.actions.push("removed the intent record".into());
+    match truth {
+        Some(truth) if record.is_some_and(|r| r.truth.as_deref() == Some(truth)) => {}
+        Some(truth) => intent::mark(&mut editor, truth, options.time)?,
+        None if record.is_some() => {
+            intent::clear(&mut editor)?;
+            done.actions.push("removed the intent record".into());
+        }
+        None => {}
     }
     others(&mut editor, options, &mut done)?;
     Ok(done)

@@ -115,9 +115,9 @@ fn uncounted(volume: usize, path: &str) -> String {
 /// The first ESP of a disk, with these variables.
 fn inventory(disk: &Path, variables: &Path) -> Inventory<Box<dyn ReadAt>> {
     let request = DiskRequest {
-        path: disk.to_owned(),
         partition: Some("1".to_owned()),
         efivars: VariablesChoice::Dir(PathBuf::from(variables)),
+        ..DiskRequest::new(disk)
     };
     let target = Target::find(disk, Some("1")).unwrap();
     let vars = request.efivars(&target);

@@ -49,7 +49,7 @@ fn operate(
 ) -> bootsurgeon::Result<()> {
     let ui = Yes { meanwhile, stop: Arc::default() };
     let efivars = VariablesChoice::Dir(efivars.to_owned());
-    let disk = DiskRequest { path: disk.to_owned(), partition: None, efivars };
+    let disk = DiskRequest { efivars, ..DiskRequest::new(disk) };
     let change = Change::default();
     let trust = || TrustRequest { cert: vec![fixture("keys").join("test-signing.crt")], ..TrustRequest::default() };
     let named = |path: &Path| {

@@ -7,6 +7,7 @@ mod disks;
 mod files;
 mod house;
 mod loaders;
+mod mirrors;
 mod oci;
 mod order;
 mod output;

@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub)]
 
+use bootsurgeon::block::Extent;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -73,8 +74,16 @@ impl Gpt {
 /// Writes the superblock of a two-disk RAID1 to a member that lies at `offset` of an image and has `bytes` bytes, as
 /// `mdadm --create --level 1` does (include/uapi/linux/raid/md_p.h): `mdadm --examine` takes it for one.
 pub fn md_superblock(image: &Path, offset: u64, bytes: u64, metadata: &str, name: &str) {
+    md_member(image, Extent { offset, bytes }, metadata, name, 0);
+}
+
+/// The same of one of the two members, by its number. The name decides the array's UUID.
+pub fn md_member(image: &Path, Extent { offset, bytes }: Extent, metadata: &str, name: &str, number: u32) {
     let file = OpenOptions::new().write(true).open(image).expect("an image");
-    let uuid = *b"0123456789abcdef";
+    let mut uuid = *b"0123456789abcdef";
+    for (place, byte) in uuid.iter_mut().zip(name.bytes()) {
+        *place = byte;
+    }
     if metadata == "0.90" {
         let at = bytes / 65536 * 65536 - 65536;
         let mut words = [0u32; 1024];
@@ -92,7 +101,7 @@ pub fn md_superblock(image: &Path, offset: u64, bytes: u64, metadata: &str, name
             let n = 128 + 32 * disk as usize;
             words[n..n + 5].copy_from_slice(&[disk, 7, disk, disk, 6]);
         }
-        words[992..997].copy_from_slice(&[0, 7, 0, 0, 6]);
+        words[992..997].copy_from_slice(&[number, 7, number, number, 6]);
         let sum: u64 = words.iter().map(|w| u64::from(*w)).sum();
         words[38] = (sum & 0xFFFF_FFFF) as u32 + (sum >> 32) as u32;
         let raw: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
@@ -120,7 +129,8 @@ pub fn md_superblock(image: &Path, offset: u64, bytes: u64, metadata: &str, name
     set(128, &data.to_le_bytes());
     set(136, &size.to_le_bytes());
     set(144, &sector.to_le_bytes());
-    set(168, b"device-uuid-0000");
+    set(160, &number.to_le_bytes());
+    set(168, format!("device-uuid-{number:04}").as_bytes());
     set(192, &1_700_000_001_u64.to_le_bytes());
     set(200, &17u64.to_le_bytes());
     set(208, &u64::MAX.to_le_bytes());

@@ -22,6 +22,7 @@ impl Render for PruneReport {
         for (name, why) in &self.plan.keep {
             writeln!(f, "{} {name} stays: {why}", p.faint("kept:"))?;
         }
+        members(f, &self.members)?;
         warnings(f, p, &self.plan.warnings)?;
         match &self.plan.boot {
             Some(name) if self.plan.boot == self.plan.boot_before => {
@@ -50,7 +51,11 @@ impl Render for RecoverReport {
             writeln!(f, "{what}; {end}")?;
         }
         if r.actions.is_empty() {
-            let state = if r.lost.is_empty() { "the ESP is clean" } else { "nothing was interrupted" };
+            let state = match (r.lost.is_empty(), self.members.is_empty()) {
+                (true, true) => "the ESP is clean",
+                (true, false) => "the ESP is clean, and equal on all members",
+                (false, _) => "nothing was interrupted",
+            };
             writeln!(f, "{}: {state}", p.good("Nothing to do"))?;
         }
         for action in &r.actions {
@@ -83,6 +88,7 @@ impl Render for SwapReport {
         writeln!(f)?;
         writeln!(f, "{}", p.strong(title))?;
         plan(f, p, &self.plan)?;
+        members(f, &self.members)?;
         if let Some(bytes) = self.wire_bytes {
             writeln!(f, "  over the wire  {}", size(bytes))?;
         }
@@ -99,6 +105,7 @@ impl Render for RestoreReport {
         writeln!(f)?;
         writeln!(f, "{} {}", p.strong(title), self.restored)?;
         plan(f, p, &self.plan)?;
+        members(f, &self.members)?;
         copy(f, p, self.out.as_deref())?;
         warnings(f, p, &self.warnings)?;
         next(f, p, &self.next)
@@ -120,6 +127,14 @@ fn next(f: &mut Page, p: Paint, steps: &[NextStep]) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+/// `--all-members`: what each step was done on.
+fn members(f: &mut Page, members: &[String]) -> fmt::Result {
+    if members.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "  on each of     {}", members.join(", "))
 }
 
 /// `--out`: where the change went.

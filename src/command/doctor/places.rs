@@ -99,7 +99,7 @@ impl Doctor {
     fn esps_of(&self, disk: &Path, ui: &dyn Ui) -> Result<Vec<EspCandidate>> {
         let unpacked = unpack(disk, ui)?;
         let request = |partition| EspCandidate {
-            request: DiskRequest { path: disk.to_owned(), partition, efivars: self.efivars.clone() },
+            request: DiskRequest { partition, efivars: self.efivars.clone(), ..DiskRequest::new(disk) },
             unpacked: unpacked.clone(),
         };
         if self.partition.is_some() {

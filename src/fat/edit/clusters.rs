@@ -2,7 +2,7 @@
 
 use super::super::bootsector::BootSectorCopy;
 use super::super::geometry::{FSINFO_LEAD, FSINFO_STRUCT};
-use super::super::table::{Link, Run};
+use super::super::table::{AllocationTable, Link, Run};
 use super::Editor;
 use crate::block::read_vec;
 use crate::{Code, Context, Error, Result};
@@ -119,6 +119,19 @@ impl Editor<'_> {
     /// What the medium reports.
     pub fn free(&mut self, runs: &[Run]) -> Result<()> {
         let changed: Vec<_> = runs.iter().flat_map(|r| r.clusters()).map(|c| self.table.set(c, Link::Free)).collect();
+        self.write_table(&changed)
+    }
+
+    /// Links the clusters that are free here as another table links them, in every live copy. What is in use here keeps its
+    /// chains.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    pub(crate) fn adopt(&mut self, other: &AllocationTable) -> Result<()> {
+        let table = &mut self.table;
+        let new = table.clusters().filter(|c| table.link(*c) == Link::Free && other.link(*c) != Link::Free);
+        let new: Vec<u32> = new.collect();
+        let changed: Vec<_> = new.into_iter().map(|c| table.set(c, other.link(c))).collect();
         self.write_table(&changed)
     }
 

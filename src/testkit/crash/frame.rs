@@ -99,6 +99,16 @@ impl Frame {
         sectors.fold(self.key, |key, n| key.wrapping_sub(mix(n, self.get(n).id)))
     }
 
+    /// So many sectors from this one on, as a medium of their own.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[must_use]
+    pub fn part(&self, first: u64, count: u64) -> Self {
+        let sectors = self.sectors[first as usize..(first + count) as usize].to_vec();
+        Self { sector_size: self.sector_size, sectors, key: 0 }
+    }
+
     /// All bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
