@@ -4,6 +4,8 @@
 //! (an unknown field is an error, as at the factory, and says where); `serde-saphyr` does it, because it bounds aliases
 //! and nesting. Printing is [`super::canonical`]'s. Pure: touches nothing.
 
+mod dialect;
+
 use super::canonical::{self, YamlNode};
 use crate::{Error, Result};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -98,7 +100,8 @@ impl Schematic {
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::Kind::Usage), with line and column, for anything that is not one YAML document of known
-    /// fields: unknown or doubled fields, wrong types, merge keys, several documents.
+    /// fields: unknown or doubled fields, wrong types, merge keys, several documents; and for what the factory's reader takes
+    /// otherwise (tags, line ends of YAML 1.1, escapes of JSON), because the ID would be another one.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() > MAX_BYTES {
             return Err(Error::usage(format!("schematic: {} bytes are more than the 1 MiB allowed", text.len())));
@@ -115,12 +118,18 @@ impl Schematic {
             strict_booleans: true,
             with_snippet: false,
         };
+        let text = dialect::first_document(text)?;
         let raw: Option<raw::Schematic> = serde_saphyr::from_str_with_options(text, options).map_err(|e| {
             let place =
                 e.location().map_or_else(String::new, |at| format!("line {}, column {}: ", at.line(), at.column()));
             let told = e.without_snippet().to_string();
             let told = told.lines().next().unwrap_or_default();
             let told = told.rsplit_once(" at line ").map_or(told, |(told, _)| told);
+            let told = match told {
+                "invalid u8" => "this is no whole number from 0 to 255",
+                "invalid u64" => "this is no whole number",
+                told => told,
+            };
             Error::usage(format!("schematic: {place}{told}"))
                 .advise("the factory accepts only the documented fields of a schematic; correct the file")
         })?;

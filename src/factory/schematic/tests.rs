@@ -110,7 +110,7 @@ fn what_is_not_a_schematic_is_refused_with_its_place() {
     let table = [
         ("customization:\n    bogus: 1\n", "line 2, column 5"),
         ("customization: {}\ncustomization: {}\n", "line 2"),
-        ("customization: {}\n---\nowner: x\n", "documents"),
+        ("customization: {}\n---\nowner: x\n", "line 3: a second document"),
         ("customization: {extraKernelArgs: foo}", "line 1"),
         ("customization: {meta: [{key: 256, value: a}]}", "line 1"),
         ("customization: {bootloader: lilo}", "lilo"),
@@ -131,6 +131,42 @@ fn what_is_not_a_schematic_is_refused_with_its_place() {
     }
     let deep = format!("overlay: {{options: {{a: {}{}}}}}", "[".repeat(5000), "]".repeat(5000));
     Schematic::parse(&deep).unwrap_err();
+}
+
+/// Each was drawn at random and read by go.yaml.in/yaml v4.0.0-rc.4, which the factory is built with: it gives another ID, or none.
+#[test]
+fn issue17_what_the_factorys_reader_takes_otherwise_is_refused_with_its_line() {
+    let table = [
+        ("customization:\n  extraKernelArgs:\n    - !local\n", "line 3: the tag !local"),
+        ("overlay:\n  options:\n    a: !x 5\n", "line 3: the tag !x"),
+        ("customization:\n  extraKernelArgs: [!!int 5]\n", "line 2: the tag !!int"),
+        ("overlay:\n  options: !!map\n    a: [b, ! c]\n", "the tag !!map"),
+        ("overlay:\n  options:\n    a: [b, !<tag:x,1:y> c]\n", "the tag "),
+        ("overlay:\n  options:\n    c: [0, -0]\n", "line 3: -0, which the factory keeps"),
+        ("customization:\n  meta:\n    - key: \"7\"\n      value: a\n", "line 3: a META key in quotes"),
+        ("customization:\n  meta: [{value: a, key: '7'}]\n", "line 2: a META key in quotes"),
+        (
+            "customization:\n  meta:\n    - key: -0\n      value: a\n",
+            "line 3, column 12: this is no whole number from 0",
+        ),
+        ("{\"customization\": {\"extraKernelArgs\": [\"a\\ud83d\\ude00\"]}}", "line 1: the escape \\ud83d"),
+        ("customization: {extraKernelArgs: [\"a\\\\\\/b\"]}", "line 1: the escape \\/"),
+        ("customization:\n  extraKernelArgs:\n    - \"a\u{85}b\"\n", "line 3: a character that ends a line"),
+        ("customization:\n  extraKernelArgs:\n    - a\u{2028}b\n", "line 3: a character that ends a line"),
+        ("%YAML 1.2\n---\ncustomization: {}\n", "a %YAML directive for another version"),
+        ("customization: {}\n...\n---\n- x\n", "line 4: a second document"),
+    ];
+    for (yaml, place) in table {
+        let e = Schematic::parse(yaml).unwrap_err();
+        assert_eq!(e.kind(), Kind::Usage);
+        assert!(e.to_string().contains(place), "{yaml:?}: {e}");
+    }
+    // The same in text, in quotes and behind a number sign is nothing of the kind.
+    let all = "%YAML 1.1\n---\ncustomization: # !x -0 \\ud83d\n  extraKernelArgs: [a!b, '! c', \"\\\\ud83d\", '\\ud83d', -0, !!str 5]\n  \
+               meta: [{key: 0x0a, value: '7'}]\n  embeddedMachineConfiguration: |\n    a: !x -0\n    ---\n    b: \"\\ud83d\"\n---\n# end\n";
+    let read = Schematic::parse(all).unwrap();
+    assert_eq!(read.extra_kernel_args, ["a!b", "! c", "\\ud83d", "\\ud83d", "-0", "5"]);
+    assert_eq!((read.meta, read.embedded_machine_configuration.lines().count()), (vec![(10, "7".to_owned())], 3));
 }
 
 #[test]
