@@ -17,6 +17,7 @@ mod matrix;
 mod mutants;
 mod naive;
 mod operations;
+mod placed;
 mod readers;
 mod real;
 mod reference;
