@@ -5,11 +5,12 @@
 #   tests/corpus/fetch-signed.sh DIR
 #
 # Nothing is installed and no root is needed: packages come through a private apt state and are only unpacked.
-# Needs apt, dpkg-deb, openssl, sbsigntool (sbverify, sbsign) and osslsigncode; tests/agreement_trust.rs also efitools
+# Needs apt, dpkg-deb, gcc, binutils, openssl, sbsigntool (sbverify, sbsign) and osslsigncode; tests/agreement_trust.rs also efitools
 # and systemd-measure (package systemd).
 #
 # DIR afterwards:
-#   files/*          the binaries: signed by Debian and Microsoft, signed here with sbsign, unsigned
+#   files/*          the binaries: signed by Debian and Microsoft, signed here with sbsign and osslsigncode, unsigned; among
+#                    them the programs that sbsigntool and osslsigncode test themselves with
 #   certs/*.pem      one certificate per file: all that are embedded in some binary, the own ones, an unrelated one
 #   digests.tsv      file, Authenticode SHA-256 as computed by osslsigncode, or "none" when it gives none
 #   verdicts.tsv     file, certificate, what sbverify says, whether that certificate is embedded in the file's signatures
@@ -76,6 +77,39 @@ sbsign --key rsa2048.key --cert "$dir/certs/own-rsa2048.pem" --output "$dir/file
     "$dir/files/own-rsa4096.efi" 2>/dev/null
 sbsign --key rsa2048.key --cert "$dir/certs/own-rsa2048.pem" --output "$dir/files/own-arm64.efi" \
     "$dir/files/arm64-systemd-bootaa64.efi" 2>/dev/null
+
+# The programs that osslsigncode and sbsigntool test themselves with, signed in the ways they can.
+mkdir -p source
+echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >>amd64/sources.list
+APT_CONFIG=$work/amd64/apt.conf apt-get -q update >/dev/null
+(cd source && APT_CONFIG=$work/amd64/apt.conf apt-get -q -o APT::Sandbox::User=root source --download-only --tar-only \
+    osslsigncode sbsigntool >/dev/null)
+tar -x -C source -f source/osslsigncode_*.orig.tar.*z --wildcards '*/unsigned.exe' --strip-components=3
+tar -x -C source -f source/sbsigntool_*.orig.tar.*z --wildcards '*/tests/test.c' --strip-components=2
+(cd amd64/debs && APT_CONFIG=$work/amd64/apt.conf apt-get -q -o APT::Sandbox::User=root download gnu-efi >/dev/null)
+dpkg-deb -x amd64/debs/gnu-efi_*.deb gnu-efi
+# As its Makefile.am does.
+gcc -fpic -ffreestanding -fshort-wchar -fno-stack-protector -mno-red-zone -Ignu-efi/usr/include/efi \
+    -Ignu-efi/usr/include/efi/x86_64 -c source/test.c -o test.o
+ld -nostdlib -shared -Bsymbolic -L gnu-efi/usr/lib gnu-efi/usr/lib/crt0-efi-x86_64.o -T gnu-efi/usr/lib/elf_x86_64_efi.lds \
+    test.o -o test.elf -lefi -lgnuefi
+objcopy -j .text -j .sdata -j .data -j .dynamic -j .dynsym -j .rel -j .rela -j .reloc --target=efi-app-x86_64 \
+    test.elf "$dir/files/sbsigntool-test.efi"
+cp source/unsigned.exe "$dir/files/osslsigncode-unsigned.exe"
+for name in osslsigncode-unsigned.exe sbsigntool-test.efi; do
+    to=$dir/files/${name%.*}
+    sbsign --key rsa2048.key --cert "$dir/certs/own-rsa2048.pem" --output "$to-sbsign.efi" "$dir/files/$name" 2>/dev/null
+    sbsign --detached --key rsa4096.key --cert "$dir/certs/own-rsa4096.pem" --output detached.p7 "$dir/files/$name" 2>/dev/null
+    cp "$dir/files/$name" "$to-attached.efi"
+    sbattach --attach detached.p7 "$to-attached.efi" >/dev/null 2>&1
+    osslsigncode sign -h sha256 -key rsa2048.key -certs "$dir/certs/own-rsa2048.pem" -in "$dir/files/$name" \
+        -out "$to-osslsigncode.efi" >/dev/null
+    osslsigncode sign -h sha256 -ph -key leaf.key -certs "$dir/certs/own-leaf.pem" -in "$dir/files/$name" \
+        -out "$to-pages.efi" >/dev/null
+    # Changed after it was signed: a byte of the DOS header.
+    cp "$to-sbsign.efi" "$to-changed.efi"
+    printf 'X' | dd of="$to-changed.efi" bs=1 seek=30 conv=notrunc status=none
+done
 
 u32() { # file, offset
     od -An -tu4 -j "$2" -N 4 "$1" | tr -d ' '

@@ -37,7 +37,8 @@ fn verdicts_and_digests_agree_with_the_tools() {
         let [name, theirs] = &row[..] else { panic!("digests.tsv: {row:?}") };
         let (digest, signatures) = read(&corpus.join("files").join(name));
         for signature in &signatures {
-            assert_eq!(signature.digest, digest.sha256, "{name}: what the signature states");
+            let is_intact = !name.ends_with("-changed.efi");
+            assert_eq!(signature.digest == digest.sha256, is_intact, "{name}: what the signature states");
         }
         if theirs != "none" {
             assert_eq!(hex::encode(digest.sha256), *theirs, "{name}: osslsigncode");

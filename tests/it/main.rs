@@ -20,6 +20,7 @@ mod cli_inspect;
 mod cli_loop;
 mod cli_swap;
 mod container;
+mod corpora;
 mod factory;
 mod fat_health;
 mod faults;
