@@ -233,7 +233,8 @@ pub(super) fn leads(option: &BootOption, volumes: &dyn Volumes) -> Leads {
         };
     }
     match target.lead {
-        Lead::File => {
+        // U-Boot names a medium by its own numbers: where it has found one only, that is the one of these volumes.
+        lead if lead == Lead::File || option.is_only_medium && volumes.is_uboot() => {
             let places = (0..volumes.list().len()).map(|volume| Located { volume, path: path.clone() });
             match places.into_iter().find(|at| volumes.is_file(at)) {
                 Some(at) => Leads::To(at, Certainty::Default),
@@ -244,7 +245,7 @@ pub(super) fn leads(option: &BootOption, volumes: &dyn Volumes) -> Leads {
         Lead::Device => Leads::Elsewhere(format!("names a device by where it is attached ({})", target.path)),
         Lead::Network => Leads::Elsewhere(format!("leads to the network ({})", target.path)),
         Lead::Firmware => Leads::Elsewhere(format!("starts a part of the firmware ({})", target.path)),
-        Lead::Other => Leads::Elsewhere(format!("leads where it cannot be followed ({})", target.path)),
+        Lead::File | Lead::Other => Leads::Elsewhere(format!("leads where it cannot be followed ({})", target.path)),
     }
 }
 

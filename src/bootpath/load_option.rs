@@ -26,6 +26,10 @@ const MAX_TEXT: usize = 512;
 /// Longer LoadOptions are not kept, in bytes.
 const MAX_OPTIONAL: usize = 4096;
 
+/// What U-Boot since 2024.01 writes behind the options that it makes at each start, one for each medium
+/// (`efi_bootmgr_update_media_device_boot_option` in lib/efi_loader/efi_bootmgr.c); EDK II's boot manager has the same mark.
+const MADE_BY_FIRMWARE: Uuid = uuid::uuid!("8108ac4e-9f11-4d59-850e-e21a522c59b2");
+
 /// Where a boot option leads, as far as this tool follows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct BootTarget {
@@ -94,6 +98,9 @@ pub struct BootOption {
     /// These bytes, up to 4096 of them.
     #[serde(skip)]
     pub optional: Vec<u8>,
+    /// It is the only one that the firmware made for a medium by itself.
+    #[serde(skip)]
+    pub(super) is_only_medium: bool,
     /// Its place in BootOrder, from 0.
     pub place: Option<usize>,
     /// Whether its file is there, once held against the partitions that are known; `null` where that cannot be told.
@@ -147,6 +154,10 @@ impl BootOptions {
                 Ok(option) => all.options.push(option),
                 Err(why) => all.broken.push(harmless(&format!("{name}: {why}")).into_owned()),
             }
+        }
+        let is_made = |o: &&mut BootOption| o.optional == MADE_BY_FIRMWARE.to_bytes_le() && o.target.file.is_none();
+        if let [only] = all.options.iter_mut().filter(is_made).collect::<Vec<_>>().as_mut_slice() {
+            only.is_only_medium = true;
         }
         let order = all.order.clone().unwrap_or_default();
         for option in &mut all.options {
@@ -222,6 +233,7 @@ impl BootOption {
             target: BootTarget::decode(path)?,
             optional_bytes: optional.len(),
             optional: optional[..optional.len().min(MAX_OPTIONAL)].to_vec(),
+            is_only_medium: false,
             place: None,
             found: None,
             problem: None,

@@ -207,6 +207,23 @@ fn uboot_wants_the_partition_where_it_was() {
 }
 
 #[test]
+fn the_only_medium_that_uboot_made_an_option_for_is_the_disk() {
+    let made = uuid::uuid!("8108ac4e-9f11-4d59-850e-e21a522c59b2").to_bytes_le();
+    let medium = |n| (n, option(1, &[node(1, 4, &[n as u8; 16])], &made));
+    let mut disk = Disk::new(&[(0, REMOVABLE, systemd_boot())]);
+    let certainty = |disk: &Disk, list: &BootOptions| {
+        let way = disk.way(list, BootScenario::Next);
+        assert_eq!(menu_at(&way), Some(&at(0, REMOVABLE)));
+        way.steps[0].certainty
+    };
+    let (one, two) = (options(&[medium(0)], &[0], None), options(&[medium(0), medium(1)], &[0, 1], None));
+    assert_eq!(certainty(&disk, &one), Certainty::Unknown);
+    disk.is_uboot = true;
+    assert_eq!(certainty(&disk, &one), Certainty::Default);
+    assert_eq!(certainty(&disk, &two), Certainty::Unknown);
+}
+
+#[test]
 fn mbr_disks_are_named_by_signature_and_number() {
     let mut disk = Disk::new(&[(0, "\\x.efi", ProgramKind::Uki)]);
     disk.list[0].partuuid = Some(PartUuid::Mbr { signature: 0x1234_5678, number: 1 });

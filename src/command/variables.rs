@@ -1,8 +1,9 @@
 //! Which EFI variables go with a disk, and where they are.
 
 use crate::Result;
+use crate::block::ReadAt;
 use crate::boot::Variables;
-use crate::disk::Target;
+use crate::disk::{Partition, Target};
 use crate::efivars::{self, EfiVars, RPI_FILE, Store, StoreFormat, UBOOT_FILE};
 use crate::fat::Volume;
 use std::io::Read;
@@ -93,7 +94,7 @@ impl VariablesChoice {
 
 /// What U-Boot, which shows these variables from its memory, will have at its next start.
 fn as_uboot_starts(shown: EfiVars, esps: &[&Target]) -> EfiVars {
-    let file = esps.iter().find_map(|esp| store_in(esp, UBOOT_FILE));
+    let file = esps.iter().flat_map(|esp| EspVolume::around(esp)).find_map(|esp| esp.store(UBOOT_FILE));
     match file {
         Some(Ok(store)) => shown.kept_in(store),
         Some(Err(why)) => shown.kept_in(Store::empty(StoreFormat::UBoot, UBOOT_FILE)).with_warning(why),
@@ -108,12 +109,12 @@ fn as_uboot_starts(shown: EfiVars, esps: &[&Target]) -> EfiVars {
 
 /// The variables in a file on one of the ESPs.
 fn on_esps(esps: &[&Target]) -> Option<EfiVars> {
-    esps.iter().find_map(|esp| {
-        let (uboot, rpi) = (store_in(esp, UBOOT_FILE), store_in(esp, RPI_FILE));
+    esps.iter().flat_map(|esp| EspVolume::around(esp)).find_map(|esp| {
+        let (uboot, rpi) = (esp.store(UBOOT_FILE), esp.store(RPI_FILE));
         let both = uboot.is_some() && rpi.is_some();
         let taken = match (uboot, rpi) {
             (None, None) => return None,
-            (Some(_), Some(rpi)) if starts_rpi_firmware(esp) => (rpi, StoreFormat::Edk2, RPI_FILE),
+            (Some(_), Some(rpi)) if esp.starts_rpi_firmware() => (rpi, StoreFormat::Edk2, RPI_FILE),
             (Some(uboot), _) => (uboot, StoreFormat::UBoot, UBOOT_FILE),
             (None, Some(rpi)) => (rpi, StoreFormat::Edk2, RPI_FILE),
         };
@@ -133,25 +134,53 @@ fn on_esps(esps: &[&Target]) -> Option<EfiVars> {
     })
 }
 
-/// The file of this name in the root of an ESP, if it is there; the error says why nothing can be taken from it.
-fn store_in(esp: &Target, name: &str) -> Option<Result<Store, String>> {
-    // An ESP that cannot be read is reported where it is read for its own sake.
-    let volume = Volume::open(esp.open().ok()?).ok()?;
-    let entry = volume.find(name).ok().flatten().filter(|e| !e.is_dir())?;
-    let read = volume.file(&entry).and_then(|bytes| Store::read(&bytes, &format!("{name} on the ESP")));
-    Some(read.map_err(|e| match e.code().is_bad_content() {
-        true => format!("{e}. The next start is taken to be without variables"),
-        false => format!("{e}. What is said here holds if there are no variables in it"),
-    }))
+/// A volume on which firmware may keep its variables.
+struct EspVolume<'t> {
+    target: &'t Target,
+    /// Another partition than the target's own.
+    other: Option<&'t Partition>,
 }
 
-/// Whether config.txt, the Raspberry Pi's settings, starts the EDK II firmware.
-fn starts_rpi_firmware(esp: &Target) -> bool {
-    let text = esp.open().and_then(|source| Volume::open(source)?.read_small("config.txt", MAX_TEXT as u32));
-    let text = text.ok().flatten().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    text.lines()
-        .map(str::trim)
-        .any(|line| line.strip_prefix("armstub=").is_some_and(|file| file.trim().eq_ignore_ascii_case(RPI_FILE)))
+impl<'t> EspVolume<'t> {
+    /// Those of the disk that a partition is on. U-Boot takes the first ESP of a disk, whichever one it starts from
+    /// (`efi_disk_add_dev` in lib/efi_loader/efi_disk.c), and looks at no other one.
+    fn around(target: &'t Target) -> Vec<Self> {
+        let own = target.partition.as_ref();
+        let first = target.table().and_then(|table| table.partitions.iter().find(|p| p.is_esp()));
+        let other = first.filter(|p| own.is_some_and(|own| own.number != p.number));
+        match (other, own) {
+            // What is on a second ESP counts for nothing.
+            (Some(_), Some(own)) if own.is_esp() => vec![Self { target, other }],
+            (Some(_), _) => vec![Self { target, other }, Self { target, other: None }],
+            (None, _) => vec![Self { target, other: None }],
+        }
+    }
+
+    fn open(&self) -> Result<Box<dyn ReadAt>> {
+        self.other.map_or_else(|| self.target.open(), |partition| self.target.open_partition(partition))
+    }
+
+    /// The file of this name in the root, if it is there; the error says why nothing can be taken from it.
+    fn store(&self, name: &str) -> Option<Result<Store, String>> {
+        // An ESP that cannot be read is reported where it is read for its own sake.
+        let volume = Volume::open(self.open().ok()?).ok()?;
+        let entry = volume.find(name).ok().flatten().filter(|e| !e.is_dir())?;
+        let place = self.other.map_or("the ESP".to_owned(), Partition::name);
+        let read = volume.file(&entry).and_then(|bytes| Store::read(&bytes, &format!("{name} on {place}")));
+        Some(read.map_err(|e| match e.code().is_bad_content() {
+            true => format!("{e}. The next start is taken to be without variables"),
+            false => format!("{e}. What is said here holds if there are no variables in it"),
+        }))
+    }
+
+    /// Whether config.txt, the Raspberry Pi's settings, starts the EDK II firmware.
+    fn starts_rpi_firmware(&self) -> bool {
+        let text = self.open().and_then(|source| Volume::open(source)?.read_small("config.txt", MAX_TEXT as u32));
+        let text = text.ok().flatten().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        text.lines()
+            .map(str::trim)
+            .any(|line| line.strip_prefix("armstub=").is_some_and(|file| file.trim().eq_ignore_ascii_case(RPI_FILE)))
+    }
 }
 
 /// Where a running machine shows what it is.

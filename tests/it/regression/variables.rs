@@ -1,9 +1,14 @@
 //! Where the variables are that count at the next start.
 
 use crate::board::{Board, ESP_A, boot_option};
+use crate::cli::put;
+use crate::support::Lab;
 use bootsurgeon::efivars::{GLOBAL, LOADER};
 use uuid::Uuid;
 
+/// Where the ESPs of `disk-two-esps` begin.
+const FIRST_ESP: u64 = 1 << 20;
+const SECOND_ESP: u64 = 38 << 20;
 const U_BOOT: &str = "b2ac5fc9-92b7-4acd-aeac-11e818c3130c";
 
 /// `ubootefi.var` with these variables (U-Boot's include/efi_variable.h).
@@ -118,6 +123,24 @@ fn refivar_282_a_file_of_variables_is_read_from_the_image_and_as_a_file() {
         assert_eq!(selected(&board, args).0, "Talos-v1.12.4~1.efi", "{args:?}");
     }
     assert_eq!(selected(&board, &[&disk, "--efivars", "none"]).0, "Talos-v1.12.4.efi");
+}
+
+/// Found with real U-Boot: it keeps the variables on the first ESP of a disk, for all of them; a file on the second counts
+/// for nothing.
+#[test]
+fn issue13_uboot_keeps_its_variables_on_the_first_esp_for_every_other() {
+    let lab = Lab::new();
+    let disk = lab.fixture("disk-two-esps.img.zst");
+    let file = uboot_file(&[("LoaderEntryDefault", LOADER, &text("talos-v1.12.3.efi"))]);
+    let place = |partition: &str| {
+        let report = crate::cli::run(&args!["status", disk, "--partition", partition, "--json"]).code(0).json();
+        report["variables"]["place"].as_str().map(str::to_owned)
+    };
+    put(&disk, SECOND_ESP, "ubootefi.var", &file);
+    assert_eq!((place("1"), place("2")), (None, None));
+    put(&disk, FIRST_ESP, "ubootefi.var", &file);
+    assert_eq!(place("1").as_deref(), Some("ubootefi.var on the ESP"));
+    assert!(place("2").is_some_and(|place| place.starts_with("ubootefi.var on partition 1")));
 }
 
 /// A file that U-Boot would ignore gives no value, and it is said.
