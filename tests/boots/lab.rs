@@ -60,6 +60,14 @@ impl Lab {
         if self.nightly { 60 } else { 16 }
     }
 
+    /// U-Boot by its versions, oldest first.
+    pub(crate) fn uboots(&self) -> Vec<(String, PathBuf)> {
+        let all = std::fs::read_dir(self.dir.join("uboot")).unwrap().map(|e| e.unwrap());
+        let mut all: Vec<_> = all.filter(|e| e.path().is_dir()).collect();
+        all.sort_by_key(std::fs::DirEntry::file_name);
+        all.iter().map(|e| (e.file_name().into_string().unwrap(), e.path().join("u-boot.bin"))).collect()
+    }
+
     /// States with boot counters, each started several times.
     pub(crate) fn counted(&self) -> usize {
         if self.nightly { 16 } else { 4 }

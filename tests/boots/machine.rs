@@ -3,6 +3,7 @@
 use bootsurgeon::pe::Arch;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -123,14 +124,33 @@ fn serial(variables: &Path) -> PathBuf {
     variables.with_extension("serial")
 }
 
+/// Does something with each of these, as many at a time as there are processors; what came of it, in the same order.
+pub(crate) fn in_parallel<T: Sync, R: Send>(all: &[T], job: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((n, one)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| Some((n, all.get(n)?))) {
+            done.push((n, job(one)));
+        }
+        done
+    };
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let most = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads: Vec<_> = (0..most).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
 /// As many machines at a time as there are processors: more would only wait for each other, and run into their limits.
-struct Turn;
+pub(crate) struct Turn;
 
 static TURNS: Mutex<usize> = Mutex::new(0);
 static FREE: Condvar = Condvar::new();
 
 impl Turn {
-    fn take() -> Self {
+    pub(crate) fn take() -> Self {
         let most = std::thread::available_parallelism().map_or(1, usize::from);
         let mut running = FREE.wait_while(TURNS.lock().unwrap(), |running| *running >= most).unwrap();
         *running += 1;

@@ -12,12 +12,15 @@
 
 mod cut_shapes;
 mod cuts;
+mod expected;
 mod job;
 mod lab;
+mod load_option;
 mod machine;
 mod matrix;
 mod nvram;
 mod states;
+mod uboot;
 mod volume;
 mod ways;
 
@@ -112,6 +115,29 @@ fn boot_counters_come_to_what_is_predicted() {
             started.elapsed().as_secs_f64(),
         ));
         bad.extend(mismatches);
+    }
+    assert!(bad.is_empty(), "{} mismatches:\n{}", bad.len(), bad.join("\n"));
+}
+
+#[test]
+fn uboot_starts_what_its_variables_on_the_esp_predict() {
+    let Some(lab) = lab::Lab::open() else { return };
+    let systemd = &lab.for_the_job(Arch::Arm64)[0];
+    let mut bad = Vec::new();
+    for (version, firmware) in lab.uboots() {
+        let started = std::time::Instant::now();
+        let states = uboot::states(systemd);
+        let outcomes = machine::in_parallel(&states, |state| uboot::run(&firmware, state));
+        say(&format!(
+            "boots: aa64  {:<24} U-Boot {version}: {} states, {} starts, {} of them certain, {} mismatches, {:.0} s",
+            systemd.version.text,
+            states.len(),
+            outcomes.iter().map(|o| o.starts).sum::<usize>(),
+            outcomes.iter().map(|o| o.certain).sum::<usize>(),
+            outcomes.iter().map(|o| o.mismatches.len()).sum::<usize>(),
+            started.elapsed().as_secs_f64(),
+        ));
+        bad.extend(outcomes.into_iter().flat_map(|o| o.mismatches).map(|m| format!("U-Boot {version}: {m}")));
     }
     assert!(bad.is_empty(), "{} mismatches:\n{}", bad.len(), bad.join("\n"));
 }

@@ -3,8 +3,9 @@
 #
 #   tests/boots/prepare.sh DIR
 #
-# fills DIR/systemd/VERSION/{x64,aa64}/{systemd-boot,stub}.efi and DIR/programs/{payload,runner}-{x64,aa64}.bin. What is
-# there already is kept: remove DIR/systemd to look for newer versions.
+# fills DIR/systemd/VERSION/{x64,aa64}/{systemd-boot,stub}.efi, DIR/uboot/VERSION/u-boot.bin (for arm64) and
+# DIR/programs/{payload,runner}-{x64,aa64}.bin. What is there already is kept: remove DIR/systemd and DIR/uboot to look for
+# newer versions.
 #
 # The packages come from the Debian mirror that apt on this machine is set up for; other suites and architectures are read
 # through an apt configuration of their own, so that the machine's lists stay as they are.
@@ -77,4 +78,19 @@ if ! [ -e "$dir/systemd/complete" ]; then
         fetch_suite "$suite"
     done
     touch "$dir/systemd/complete"
+fi
+
+if ! [ -e "$dir/uboot/complete" ]; then
+    rm -rf "$dir/uboot"
+    for suite in bookworm trixie; do
+        open_suite "$suite"
+        fetch_packages "$suite" u-boot-qemu
+        deb=$(echo "$dir/apt/$suite"/debs/u-boot-qemu_*.deb)
+        version=$(dpkg-deb -f "$deb" Version)
+        # 2023.01+dfsg-2+deb12u3 is 2023.01.
+        to=$dir/uboot/$(echo "$version" | sed 's/[-+].*//')
+        mkdir -p "$to"
+        dpkg-deb --fsys-tarfile "$deb" | tar -x -O -f - ./usr/lib/u-boot/qemu_arm64/u-boot.bin >"$to/u-boot.bin"
+    done
+    touch "$dir/uboot/complete"
 fi

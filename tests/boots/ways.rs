@@ -1,16 +1,17 @@
 //! The way from the firmware to the file: boot options, loaders in several places, an Extended Boot Loader Partition, a second
 //! ESP. Every state has a machine of its own, whose firmware goes by the variables in its store.
 
+use crate::expected::{self, payload};
 use crate::lab::{self, Systemd};
+use crate::load_option::{HardDrive, load_option};
 use crate::machine::{Boot, Machine};
 use crate::states::Random;
 use crate::{job, nvram, volume};
-use bootsurgeon::block::ReadAt;
 use bootsurgeon::bootpath::{BootScenario, Certainty, StepKind};
-use bootsurgeon::command::{DiskRequest, VariablesChoice, boot_variables};
+use bootsurgeon::command::VariablesChoice;
 use bootsurgeon::disk::Target;
-use bootsurgeon::esp::{Inventory, Runs, without_counter};
-use std::path::{Path, PathBuf};
+use bootsurgeon::esp::Runs;
+use std::path::Path;
 use std::time::Duration;
 
 const GLOBAL: uuid::Uuid = uuid::uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
@@ -70,7 +71,7 @@ pub(crate) fn counted(machine: Machine, systemd: &Systemd, states: usize) -> (us
             let counter = if version == "v1.12.3" { "" } else { counter };
             let volume = usize::from(random.percent(30));
             let path = format!("EFI/Linux/Talos-{version}{counter}.efi");
-            let image = job::talos(systemd, version, &uncounted(volume, &path));
+            let image = job::talos(systemd, version, &payload(volume, &path));
             volumes[volume].push((path, image));
         }
         let names: Vec<&String> = volumes.iter().flatten().map(|(path, _)| path).collect();
@@ -83,13 +84,13 @@ pub(crate) fn counted(machine: Machine, systemd: &Systemd, states: usize) -> (us
         volume::partitioned(&disk, &partitions, |n| raw[n].clone());
         std::fs::write(&variables, machine.formatted_variables()).unwrap();
 
-        let esp = inventory(&disk, &variables);
+        let esp = expected::inventory(&disk, "1", &VariablesChoice::Dir(variables.clone()));
         let starts = esp.starts(BootScenario::Next, esp.as_seen());
         for n in 0..STARTS {
             let entry = starts[n.min(starts.len() - 1)].prediction.selected_entry();
             let predicted = entry.and_then(|e| {
                 let path = e.path.as_ref()?.trim_start_matches('\\').replace('\\', "/");
-                Some(uncounted(usize::from(e.xbootldr), &path))
+                Some(payload(usize::from(e.xbootldr), &path))
             });
             let boot = Boot::single(&machine.boot_and_keep(&disk, &variables, LIMIT).text);
             let real = boot.payload.map(|(name, _)| name);
@@ -105,32 +106,6 @@ pub(crate) fn counted(machine: Machine, systemd: &Systemd, states: usize) -> (us
         }
     }
     (boots, mismatches)
-}
-
-/// The name that an image prints, whatever its counter has come to.
-fn uncounted(volume: usize, path: &str) -> String {
-    payload(volume, &without_counter(path).unwrap_or_else(|| path.to_owned()))
-}
-
-/// The first ESP of a disk, with these variables.
-fn inventory(disk: &Path, variables: &Path) -> Inventory<Box<dyn ReadAt>> {
-    let request = DiskRequest {
-        partition: Some("1".to_owned()),
-        efivars: VariablesChoice::Dir(PathBuf::from(variables)),
-        ..DiskRequest::new(disk)
-    };
-    let target = Target::find(disk, Some("1")).unwrap();
-    let vars = request.efivars(&target);
-    let context = request.context(&target, &vars, None);
-    let (known, unreadable) = boot_variables(&vars);
-    assert_eq!(unreadable, [""; 0]);
-    Inventory::read_in(target.open().unwrap(), known, context).unwrap()
-}
-
-/// The name that the program at a place prints: no dots and blanks.
-fn payload(volume: usize, path: &str) -> String {
-    let name: String = path.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    format!("p{}_{}", volume + 1, name.to_ascii_lowercase())
 }
 
 impl Ways {
@@ -212,7 +187,8 @@ impl Ways {
         let partuuid = |n: usize| table.table().unwrap().partitions[n].partuuid.to_string();
         let mut store = machine.formatted_variables();
         for (n, (volume, file)) in self.options.iter().enumerate() {
-            let option = load_option(&partuuid(*volume), file);
+            let drive = HardDrive { number: 1, start: 0, sectors: 0, partuuid: &partuuid(*volume) };
+            let option = load_option(&drive, file);
             nvram::add(&mut store, &format!("Boot{:04X}", n + 1), GLOBAL, nvram::PLAIN, &option);
         }
         let order: Vec<u8> = (1..=self.options.len() as u16).flat_map(u16::to_le_bytes).collect();
@@ -233,7 +209,7 @@ impl Ways {
     }
 
     fn predicted(&self, disk: &Path, variables: &Path) -> (Option<String>, bool) {
-        let esp = inventory(disk, variables);
+        let esp = expected::inventory(disk, "1", &VariablesChoice::Dir(variables.to_owned()));
         let steps = esp.steps(BootScenario::Next);
         let place = match esp.runs(BootScenario::Next).0 {
             Runs::Image { at, .. } => Some(esp.describe_place(&at)),
@@ -262,16 +238,4 @@ impl Ways {
         }
         text
     }
-}
-
-/// An EFI_LOAD_OPTION with a short-form path: a partition, and a file on it or none.
-fn load_option(partuuid: &str, file: &str) -> Vec<u8> {
-    let utf16 = |text: &str| text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
-    let node =
-        |kind: u8, sub: u8, data: &[u8]| [&[kind, sub][..], &(data.len() as u16 + 4).to_le_bytes(), data].concat();
-    let guid = uuid::Uuid::parse_str(partuuid).unwrap().to_bytes_le();
-    let drive = node(4, 1, &[&1_u32.to_le_bytes()[..], &[0; 16], &guid, &[2, 2]].concat());
-    let file = if file.is_empty() { Vec::new() } else { node(4, 4, &utf16(&format!("\\{}", file.replace('/', "\\")))) };
-    let path = [drive, file, node(0x7F, 0xFF, &[])].concat();
-    [&1_u32.to_le_bytes()[..], &(path.len() as u16).to_le_bytes(), &utf16("option"), &path].concat()
 }

@@ -1,4 +1,5 @@
-/* The little of UEFI that the test programs need, and printing: one serial port, lines that begin with "@@".
+/* The little of UEFI that the test programs need, and printing: one serial port (the console where the firmware shows no
+ * port, as U-Boot does), lines that begin with "@@".
  * Layouts: UEFI specification 2.10, chapters 4, 7, 8 and 12.8 (Serial I/O Protocol). */
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -18,6 +19,11 @@ typedef struct serial {
     void *reset, *set_attributes, *set_control, *get_control;
     status (*write)(struct serial *, u64 *, const void *);
 } serial;
+
+typedef struct console {
+    void *reset;
+    status (*write)(struct console *, const u16 *);
+} console;
 
 typedef struct {
     header h;
@@ -58,7 +64,9 @@ typedef struct {
     header h;
     u16 *vendor;
     u32 revision;
-    void *in_handle, *in, *out_handle, *out, *err_handle, *err;
+    void *in_handle, *in, *out_handle;
+    console *out;
+    void *err_handle, *err;
     runtime_services *rt;
     boot_services *bs;
 } system_table;
@@ -99,7 +107,7 @@ __attribute__((unused)) static int same(const void *a, const void *b, u64 n) {
 }
 
 /* One line, written at once: the console may be the same port. */
-typedef struct { serial *port; u64 used; char text[4000]; } line;
+typedef struct { serial *port; console *out; u64 used; char text[4000]; } line;
 
 static void add_char(line *l, char c) {
     if (l->used < sizeof l->text) l->text[l->used++] = c;
@@ -120,10 +128,11 @@ static void add_wide(line *l, const u16 *text, u64 units) {
         else { add_char(l, '\\'); add_hex(l, text[i], 4); }
 }
 
-static void begin(line *l, boot_services *bs, const char *tag) {
+static void begin(line *l, system_table *st, const char *tag) {
     l->port = 0;
+    l->out = st->out;
     l->used = 0;
-    bs->locate(&SERIAL_IO, 0, (void **)&l->port);
+    st->bs->locate(&SERIAL_IO, 0, (void **)&l->port);
     add(l, "\r\n@@");
     add(l, tag);
     add_char(l, ' ');
@@ -138,6 +147,10 @@ static void end(line *l) {
         if (FAILED(l->port->write(l->port, &n, l->text + at)) && !n) break;
         at += n;
     }
+    for (; !l->port && at < l->used; at++) {
+        u16 one[2] = {(u8)l->text[at], 0};
+        l->out->write(l->out, one);
+    }
 }
 
 static void show_variable(system_table *st, const char *tag, const u16 *name, const guid *vendor, int wide) {
@@ -145,7 +158,7 @@ static void show_variable(system_table *st, const char *tag, const u16 *name, co
     u16 data[1500];
     u64 n = sizeof data;
     if (FAILED(st->rt->get(name, vendor, 0, &n, data))) return;
-    begin(&l, st->bs, tag);
+    begin(&l, st, tag);
     if (wide) add_wide(&l, data, n / 2);
     else for (u64 i = 0; i < n; i++) add_hex(&l, ((u8 *)data)[i], 2);
     end(&l);

@@ -8,7 +8,7 @@ static const volatile char ID[] = "bootsurgeon-payload:.........................
 __attribute__((section(".text.entry"))) status efi_main(handle self, system_table *st) {
     line l;
     loaded_image *image = 0;
-    begin(&l, st->bs, "PAYLOAD");
+    begin(&l, st, "PAYLOAD");
     for (int i = 20; ID[i] && ID[i] != '.'; i++) add_char(&l, ID[i]);
     add_char(&l, ' ');
     if (!FAILED(st->bs->handle_protocol(self, &LOADED_IMAGE, (void **)&image)) && image->options)
@@ -20,7 +20,7 @@ __attribute__((section(".text.entry"))) status efi_main(handle self, system_tabl
     /* The runner takes a reset for the end of a boot, and shows the state itself. */
     if (FAILED(st->rt->get(u"Runner", &LAB, 0, &n, &byte))) {
         show_state(st);
-        begin(&l, st->bs, "END");
+        begin(&l, st, "END");
         end(&l);
     }
     st->rt->reset(SHUTDOWN, 0, 0, 0);

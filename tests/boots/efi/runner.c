@@ -45,7 +45,7 @@ static status short_timer(void *event, u32 type, u64 time) {
 static void no_reset(u32 type, status why, u64 n, void *data) {
     (void)why, (void)n, (void)data;
     line l;
-    begin(&l, ST->bs, "RESET");
+    begin(&l, ST, "RESET");
     add_hex(&l, type, 1);
     end(&l);
     __builtin_longjmp(back, 1);
@@ -160,16 +160,16 @@ __attribute__((section(".text.entry"))) status efi_main(handle self, system_tabl
         root->close(root);
         if (number < 0) continue;
         st->bs->watchdog(0, 0, 0, 0);
-        begin(&l, st->bs, "STATE");
+        begin(&l, st, "STATE");
         add_hex(&l, number, 8);
         end(&l);
         status s = start(self, devices[i]);
         show_state(st);
-        begin(&l, st->bs, "RETURNED");
+        begin(&l, st, "RETURNED");
         add_hex(&l, s, 16);
         end(&l);
     }
-    begin(&l, st->bs, "END");
+    begin(&l, st, "END");
     end(&l);
     st->rt->reset(SHUTDOWN, 0, 0, 0);
     for (;;);
