@@ -428,7 +428,7 @@ fn issue14_operations_on_both_members_of_a_mirror_keep_every_promise() {
 #[test]
 fn issue14_mistakes_in_recovering_a_mirror_are_caught() {
     let makers = real::everything();
-    let few: Vec<&Maker> = makers.iter().step_by(409).collect();
+    let few: Vec<&Maker> = makers.iter().take(1).collect();
     for way in [Way::FirstIsTruth, Way::OneAlone, Way::Unmarked] {
         let counts = prove(Place::Mirror, way, &few);
         println!("{}", counts.table(&format!("{way:?}")));
