@@ -20,25 +20,53 @@ pub struct Board {
     pub loader_conf: Option<Vec<u8>>,
     pub type1: Vec<Type1File>,
     pub variables: Variables,
+    /// Where the way of the boot ends.
+    pub end: End,
+    /// The ESP, where the volume is the Extended Boot Loader Partition beside it; and its images.
+    pub esp: Option<(Frame, Vec<(String, Image)>)>,
     /// The images, by the names they had.
     pub images: Vec<(String, Image)>,
     /// What else is on the volume that no operation has any business with, for people.
     oddities: Vec<&'static str>,
 }
 
+/// In what the way of the boot ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// systemd-boot's menu on the volume.
+    Menu,
+    /// A UKI that the firmware takes from the removable-media path.
+    Direct,
+    /// A UKI that a Type #1 entry names.
+    Type1,
+    /// The menu of the ESP's systemd-boot, and the volume is the Extended Boot Loader Partition.
+    Xbootldr,
+}
+
 pub const LINUX: &str = "EFI/Linux";
 const LOADERS: [&str; 7] = ["252.39-1", "254.26-1", "257.9-talos", "257.9-talos", "257.13-1", "259.5-talos", "262.1-1"];
 
 impl Board {
-    pub fn draw(random: &mut Random) -> Self {
+    pub fn draw(random: &mut Random, end: End) -> Self {
         let mut shape = draw_shape(random);
         let arch = random.pick(&[Arch::Arm64, Arch::Amd64]);
         let loader_version = random.pick(&LOADERS);
         let images = draw_menu(random, arch, shape.sector);
         let menu: Vec<&str> = images.iter().map(|(name, _)| name.as_str()).collect();
         let loader_conf = random.chance(60).then(|| draw_loader_conf(random, &menu));
-        let type1 = draw_type1(random, &menu);
+        let mut type1 = if end == End::Xbootldr { Vec::new() } else { draw_type1(random, &menu) };
         let variables = draw_variables(random, &menu);
+
+        let place = match end {
+            End::Direct => Some(("EFI/BOOT".to_owned(), arch.removable_loader().to_owned())),
+            End::Type1 => Some((TYPE1_DIRECTORY.to_owned(), "active.efi".to_owned())),
+            End::Menu | End::Xbootldr => None,
+        };
+        let aside = place.as_ref().map_or(Vec::new(), |(_, name)| draw_place(random, arch, name));
+        if end == End::Type1 {
+            type1.push(winning_entry(random));
+        }
+        let esp = (end == End::Xbootldr).then(|| draw_esp(random, arch, loader_version, loader_conf.as_ref()));
 
         let mut f = Formatter::new(shape);
         let mut oddities = Vec::new();
@@ -48,7 +76,20 @@ impl Board {
         for directory in ["EFI", "EFI/BOOT", LINUX, "loader", "loader/entries", "loader/keys"] {
             f.directory(directory);
         }
-        f.file(&format!("EFI/BOOT/{}", arch.removable_loader()), loader(arch, loader_version));
+        if matches!(end, End::Menu | End::Type1) {
+            f.file(&format!("EFI/BOOT/{}", arch.removable_loader()), loader(arch, loader_version));
+        }
+        if let Some((directory, _)) = &place {
+            if end == End::Type1 {
+                f.directory(directory);
+            }
+            for (name, image) in &aside {
+                if random.chance(35) {
+                    f.gap(directory, 1 + random.below(7));
+                }
+                f.file(&format!("{directory}/{name}"), image.bytes.clone());
+            }
+        }
         if let Some(text) = &loader_conf {
             f.file("loader/loader.conf", text.clone());
         }
@@ -105,7 +146,22 @@ impl Board {
         f.keep_free(shape.free);
         let frame = f.finish(random);
         let geometry = Geometry::read(&frame).expect("a volume of our own making");
-        Self { shape, frame, geometry, arch, loader_version, loader_conf, type1, variables, images, oddities }
+        let images = images.into_iter().chain(aside).collect();
+        Self { shape, frame, geometry, arch, loader_version, loader_conf, type1, variables, end, esp, images, oddities }
+    }
+
+    /// The directory of the image that the way is drawn to end in.
+    pub fn directory(&self) -> &'static str {
+        match self.end {
+            End::Menu | End::Xbootldr => LINUX,
+            End::Direct => "EFI/BOOT",
+            End::Type1 => TYPE1_DIRECTORY,
+        }
+    }
+
+    /// Whether an operation may have business with a path.
+    pub fn is_inside(&self, path: &str) -> bool {
+        [LINUX, self.directory()].iter().any(|d| path.strip_prefix(d).is_some_and(|rest| rest.starts_with('/')))
     }
 
     /// The sort of volume, for tables.
@@ -117,7 +173,8 @@ impl Board {
 
     /// For a person who has to find out what went wrong.
     pub fn describe(&self) -> String {
-        let mut text = format!("{}, {:?}, systemd-boot {}\n", self.shape.describe(), self.arch, self.loader_version);
+        let (shape, end) = (self.shape.describe(), self.end);
+        let mut text = format!("{shape}, {:?}, {end:?}, systemd-boot {}\n", self.arch, self.loader_version);
         for (name, image) in &self.images {
             let version = image.version.as_deref().unwrap_or("no version");
             let _ = writeln!(text, "    {name}: {version}, {}, {} bytes", image.what, image.bytes.len());
@@ -144,6 +201,52 @@ impl Board {
         self.oddities.iter().for_each(|what| text.push_str(&format!("    {what}\n")));
         text
     }
+}
+
+const TYPE1_DIRECTORY: &str = "EFI/kairos";
+
+/// An image in a place of its own, and what lies beside it.
+fn draw_place(random: &mut Random, arch: Arch, name: &str) -> Vec<(String, Image)> {
+    let version = random.pick(&VERSIONS);
+    let mut files = vec![(name.to_owned(), Image::sound(random, arch, version))];
+    for _ in 0..random.pick(&[0, 1, 1, 2, 3]) {
+        let version = random.pick(&VERSIONS);
+        let kind = random.pick(&["bak", "bak", "disabled"]);
+        let name = format!("{name}.{kind}.{}", 1_699_000_000 + random.below(999_999));
+        add(&mut files, name, Image::sound(random, arch, version));
+    }
+    files
+}
+
+/// An entry that starts the image in a place of its own, before most others.
+fn winning_entry(random: &mut Random) -> Type1File {
+    let key = random.pick(&["efi", "efi", "efi", "uki"]);
+    let text = format!(
+        "title Kairos\nsort-key {}\nversion v9\n{key} /{TYPE1_DIRECTORY}/active.efi\n",
+        random.pick(&["a", "a", "zz"])
+    );
+    Type1File { name: "active.conf".to_owned(), is_dir: false, text: text.into_bytes() }
+}
+
+/// An ESP beside an Extended Boot Loader Partition.
+fn draw_esp(random: &mut Random, arch: Arch, version: &str, conf: Option<&Vec<u8>>) -> (Frame, Vec<(String, Image)>) {
+    let mut f = Formatter::new(Shape::usual(Width::Fat16, 512, 512));
+    for directory in ["EFI", "EFI/BOOT", LINUX, "loader"] {
+        f.directory(directory);
+    }
+    f.file(&format!("EFI/BOOT/{}", arch.removable_loader()), loader(arch, version));
+    if let Some(conf) = conf {
+        f.file("loader/loader.conf", conf.clone());
+    }
+    let mut images = Vec::new();
+    if random.chance(50) {
+        let version = random.pick(&VERSIONS);
+        images.push((format!("Talos-{version}.efi"), Image::sound(random, arch, version)));
+    }
+    for (name, image) in &images {
+        f.file(&format!("{LINUX}/{name}"), image.bytes.clone());
+    }
+    (f.finish(random), images)
 }
 
 fn draw_shape(random: &mut Random) -> Shape {

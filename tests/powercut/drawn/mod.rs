@@ -14,6 +14,7 @@ mod scenario;
 mod starts;
 mod steps;
 
+use board::End;
 use counts::Counts;
 use scenario::Scenario;
 use std::sync::Mutex;
@@ -27,13 +28,13 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Runs scenarios from this one on until so many states were checked.
-fn explore(first: u64, states: usize) -> Counts {
+fn explore(first: u64, states: usize, end: End) -> Counts {
     let total = Mutex::new(Counts::default());
     let next = AtomicU64::new(first);
     let work = || {
         while total.lock().unwrap().all_states() < states {
             let mut counts = Counts::default();
-            Scenario::new(next.fetch_add(1, Ordering::Relaxed), &mut counts, false).run();
+            Scenario::new(next.fetch_add(1, Ordering::Relaxed), &mut counts, false).ending(end).run();
             total.lock().unwrap().add(&counts);
         }
     };
@@ -54,11 +55,45 @@ fn every_drawn_operation_keeps_every_promise() {
         (counts, format!("POWERCUT_SCENARIO={seed}"))
     } else {
         let (seed, states) = (number("POWERCUT_SEED").unwrap_or(1), number("POWERCUT_STATES").unwrap_or(8_000));
-        (explore(seed, states as usize), format!("POWERCUT_STATES={states} POWERCUT_SEED={seed}"))
+        (explore(seed, states as usize, End::Menu), format!("POWERCUT_STATES={states} POWERCUT_SEED={seed}"))
     };
     println!("\ndrawn scenarios, {:.1} s\n{}", started.elapsed().as_secs_f32(), counts.table());
     println!("  again: {again} cargo test --test powercut -- --nocapture drawn");
     assert!(counts.violations.is_empty(), "{:?}", counts.violations.keys());
+}
+
+/// What starts lies elsewhere than in the menu's own directory, and is replaced in its place.
+fn every_end_keeps_every_promise(end: End, name: &str) {
+    let started = Instant::now();
+    let (seed, states) = (number("POWERCUT_SEED").unwrap_or(1), number("POWERCUT_STATES").unwrap_or(2_000));
+    let counts = match number("POWERCUT_SCENARIO") {
+        Some(seed) => {
+            let mut counts = Counts::default();
+            Scenario::new(seed, &mut counts, true).ending(end).run();
+            counts
+        }
+        None => explore(seed, states as usize, end),
+    };
+    println!("\ndrawn scenarios, {end:?}, {:.1} s\n{}", started.elapsed().as_secs_f32(), counts.table());
+    println!("  again: POWERCUT_STATES={states} POWERCUT_SEED={seed} cargo test --test powercut -- --nocapture {name}");
+    assert!(counts.violations.is_empty(), "{:?}", counts.violations.keys());
+    let done: usize = counts.steps.values().map(|[done, ..]| done).sum();
+    assert!(done > 0, "nothing was carried out");
+}
+
+#[test]
+fn an_image_as_the_removable_loader_keeps_every_promise() {
+    every_end_keeps_every_promise(End::Direct, "an_image_as_the_removable_loader");
+}
+
+#[test]
+fn an_image_of_a_type_1_entry_keeps_every_promise() {
+    every_end_keeps_every_promise(End::Type1, "an_image_of_a_type_1_entry");
+}
+
+#[test]
+fn an_image_on_the_xbootldr_partition_keeps_every_promise() {
+    every_end_keeps_every_promise(End::Xbootldr, "an_image_on_the_xbootldr_partition");
 }
 
 /// Scenarios in which ten million states had violations: equal entries that change places when a rename is undone (28907, 34929),

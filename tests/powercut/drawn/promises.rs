@@ -1,7 +1,6 @@
 //! What is promised of every state of a drawn operation. It is derived from the volume before, the volume after and what
 //! the board starts on each: nothing here knows by which steps an operation goes.
 
-use super::board::LINUX;
 use super::starts::{Oracle, Start};
 use crate::checker::{Content, Entry, Problem, Report};
 use crate::frame::Frame;
@@ -113,7 +112,7 @@ impl<'a> Promise<'a> {
         for path in
             tree(&self.before).keys().chain(tree(&self.after).keys()).filter(|p| !self.bystanders.contains_key(**p))
         {
-            if !in_linux(path) && *path != RECORD {
+            if !self.oracle.is_inside(path) && *path != RECORD {
                 found.push(violation("touched at the end", *path));
             }
         }
@@ -230,7 +229,7 @@ impl<'a> Promise<'a> {
     }
 
     fn is_image_of_the_operation(&self, content: Content) -> bool {
-        let touched = |e: &&Entry| !self.bystanders.contains_key(&e.path) && in_linux(&e.path);
+        let touched = |e: &&Entry| !self.bystanders.contains_key(&e.path) && self.oracle.is_inside(&e.path);
         self.before.entries.iter().chain(&self.after.entries).filter(touched).any(|e| e.content == Some(content))
     }
 
@@ -265,14 +264,10 @@ impl<'a> Promise<'a> {
             // A recovery takes one of two such names away.
             Problem::SharedChain(a, b) => {
                 let both = touched(a) && touched(b) || !self.may_undo && (touched(a) || touched(b));
-                both && in_linux(a) && in_linux(b)
+                both && self.oracle.is_inside(a) && self.oracle.is_inside(b)
             }
-            Problem::OrphanLfn { directory } => directory == LINUX || directory.is_empty(),
+            Problem::OrphanLfn { directory } => directory.is_empty() || self.oracle.is_inside(&format!("{directory}/")),
             _ => false,
         }
     }
-}
-
-fn in_linux(path: &str) -> bool {
-    path.strip_prefix(LINUX).is_some_and(|rest| rest.starts_with('/'))
 }

@@ -1,6 +1,6 @@
 //! A scenario: a board, and what is done to it one thing after the other.
 
-use super::board::{Board, LINUX};
+use super::board::{Board, End, LINUX};
 use super::counts::Counts;
 use super::explore::{Depth, Exploration};
 use super::promises::{Promise, RECORD, WORLDS, lost};
@@ -20,6 +20,8 @@ use std::collections::HashSet;
 enum Wanted {
     /// In every world the system of this image.
     Image(Content),
+    /// The system of this image, or in a world in which something else starts what it started before.
+    InPlace(Content),
     /// What it started before.
     Same,
     /// What it started before, or what an interrupted operation had it start before or afterwards. A board that was down
@@ -56,13 +58,21 @@ pub struct Scenario<'c> {
     foreign: Vec<(u32, u32)>,
     nth: u64,
     tampering: Option<Tampering>,
+    end: End,
 }
 
 impl<'c> Scenario<'c> {
     pub fn new(seed: u64, counts: &'c mut Counts, tell: bool) -> Self {
         let random = Random::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xB00_7500);
         let (checker, images, foreign) = (Checker::default(), Images::default(), Vec::new());
-        Self { seed, random, counts, tell, checker, images, foreign, nth: 0, tampering: None }
+        let (nth, tampering, end) = (0, None, End::Menu);
+        Self { seed, random, counts, tell, checker, images, foreign, nth, tampering, end }
+    }
+
+    /// The way of the boot ends there.
+    pub fn ending(mut self, end: End) -> Self {
+        self.end = end;
+        self
     }
 
     /// The program makes this mistake in every operation.
@@ -72,12 +82,13 @@ impl<'c> Scenario<'c> {
     }
 
     fn how<'b>(&self, board: &'b Board) -> How<'b> {
-        How { variables: &board.variables, nth: self.nth, tampering: self.tampering }
+        let (variables, esp) = (&board.variables, board.esp.as_ref().map(|(frame, _)| frame));
+        How { variables, nth: self.nth, tampering: self.tampering, esp, directory: board.directory() }
     }
 
     pub fn run(mut self) {
         self.counts.scenarios += 1;
-        let board = Board::draw(&mut self.random);
+        let board = Board::draw(&mut self.random, self.end);
         for (name, image) in &board.images {
             self.images.add(image, board.shape.sector as usize, name);
         }
@@ -95,12 +106,16 @@ impl<'c> Scenario<'c> {
 
     fn draw(&mut self, board: &Board, frame: &Frame) -> Step {
         let report = self.checker.check(frame);
-        let prefix = format!("{LINUX}/");
+        let prefix = format!("{}/", board.directory());
         let names: Vec<String> =
             report.entries.iter().filter_map(|e| Some(e.path.strip_prefix(&prefix)?.to_owned())).collect();
         let esp = Inventory::read(frame, board.variables.clone()).ok();
         let selected = esp.as_ref().and_then(|esp| Some(esp.selected()?.name().to_owned()));
-        let step = Step::draw(&mut self.random, board.arch, board.shape.sector, &names, selected.as_deref());
+        let mut step = Step::draw(&mut self.random, board.arch, board.shape.sector, &names, selected.as_deref());
+        // A bare name is one of the menu.
+        if let (Step::Swap { target, .. }, true) = (&mut step, board.end != End::Menu) {
+            *target = None;
+        }
         if let Some(image) = step.image() {
             self.images.add(image, board.shape.sector as usize, "a new image");
         }
@@ -160,7 +175,9 @@ impl<'c> Scenario<'c> {
         let may_undo = !matches!(step, Step::Recover);
         let mut promise = Promise::new(&oracle, &board.geometry, [before, after.clone()], &self.foreign, may_undo);
         promise.piecemeal = matches!(step, Step::Prune { delete: true, .. }) && !keeps_record(&recording.events);
+        let placed = done.in_place.as_ref().and_then(|path| after.content(path));
         let wanted = match (step, cut) {
+            (Step::Swap { .. } | Step::Restore { .. }, _) if let Some(content) = placed => Wanted::InPlace(content),
             (Step::Swap { image, .. }, _) => Wanted::Image(Content::of(&image.bytes, board.shape.sector as usize)),
             (Step::Recover, Some(cut)) => {
                 Wanted::OneOf(cut.starts.clone(), cut.others.iter().map(|(_, content)| *content).collect())
@@ -168,7 +185,7 @@ impl<'c> Scenario<'c> {
             (Step::Restore { .. }, _) => Wanted::Image(restored(&promise, &after)),
             _ => Wanted::Same,
         };
-        promise.installs = matches!(wanted, Wanted::Image(_));
+        promise.installs = matches!(wanted, Wanted::Image(_) | Wanted::InPlace(_));
         found.extend(promise.judge_end(&may_go));
         found.extend(done.names.iter().flat_map(|names| promise.judge_plan(names)));
         for (path, content) in cut.iter().flat_map(|c| &c.others) {
@@ -220,7 +237,8 @@ impl<'c> Scenario<'c> {
 
     /// What the user agreed to lose.
     fn may_go(&self, before: &Report, done: &Done, cut: Option<&Interrupted>) -> HashSet<Content> {
-        let deleted = done.deletes.iter().filter_map(|name| before.content(&format!("{LINUX}/{name}")));
+        let path = |name: &String| if name.contains('/') { name.clone() } else { format!("{LINUX}/{name}") };
+        let deleted = done.deletes.iter().filter_map(|name| before.content(&path(name)));
         let record = before.content(RECORD);
         deleted.chain(cut.into_iter().flat_map(|c| c.may_go.iter().copied())).chain(record).collect()
     }
@@ -362,6 +380,9 @@ fn judge_wanted(promise: &Promise<'_>, wanted: &Wanted) -> Vec<Violation> {
     for (world, (old, new)) in before.iter().zip(after).enumerate() {
         let good = match wanted {
             Wanted::Image(content) => matches!(new, Start::File { content: c, profile: Some(0) } if c == content),
+            Wanted::InPlace(content) => {
+                old == new || matches!(new, Start::File { content: c, profile: None | Some(0) } if c == content)
+            }
             // What was down may come up when what does not start leaves the menu.
             Wanted::Same => old == new || *old == Start::Nothing,
             Wanted::OneOf(starts, others) => {

@@ -1,6 +1,6 @@
 //! What a board starts in a state: by the project's own boot prediction, in every world, byte for byte.
 
-use super::board::{Board, LINUX};
+use super::board::{Board, End};
 use super::images::Image;
 use crate::checker::{Content, Report};
 use bootsurgeon::boot::{self, EntryKind, LoaderVersion, OtherLoaders, Prediction, UkiFile};
@@ -55,7 +55,7 @@ impl Images {
     }
 }
 
-/// The names in `EFI/Linux`, their contents (`None`: broken, or a directory) and attributes, in the order of the directory.
+/// The paths in the directories of images, their contents (`None`: broken, or a directory) and attributes, in the order of the directory.
 type Listing = Vec<(String, Option<Content>, u8)>;
 
 const READ_ONLY: u8 = 0x01;
@@ -86,13 +86,24 @@ impl<'b> Oracle<'b> {
         self.images.describe(start)
     }
 
+    /// Whether an operation may have business with a path.
+    pub fn is_inside(&self, path: &str) -> bool {
+        self.board.is_inside(path)
+    }
+
     /// What starts: with the variables as they are, with none, and where one is for one boot only, at the boot after that.
     pub fn starts(&self, report: &Report) -> Vec<Start> {
-        let listing = listing(report);
+        let listing = self.listing(report);
         if let Some(known) = self.known.borrow().get(&listing) {
             return known.clone();
         }
-        let starts: Vec<Start> = self.predict(&listing).iter().map(|p| self.start(p, &listing)).collect();
+        let starts: Vec<Start> = if self.board.end == End::Direct {
+            // No variable says otherwise, so there is one world.
+            let path = format!("efi/boot/{}", self.board.arch.removable_loader());
+            vec![self.held(&path, &listing, Some(0))]
+        } else {
+            self.predict(&listing).iter().map(|p| self.start(p, &listing)).collect()
+        };
         self.known.borrow_mut().insert(listing, starts.clone());
         starts
     }
@@ -101,24 +112,35 @@ impl<'b> Oracle<'b> {
         let board = self.board;
         let at = |path: &str| {
             let path = path.trim_start_matches('\\').replace('\\', "/").to_ascii_lowercase();
-            match path.strip_prefix("efi/linux/") {
-                Some(name) => listing.iter().any(|(n, ..)| n.eq_ignore_ascii_case(name)),
-                None => path == "efi/tool.efi",
-            }
+            path == "efi/tool.efi" || listing.iter().any(|(n, ..)| n.eq_ignore_ascii_case(&path))
         };
         let named = board.type1.iter().filter_map(|file| boot::type1_target(file, &self.loader));
         let targets = boot::Targets::these(named.filter(|path| at(path)));
+        let in_linux = listing.iter().filter_map(|(path, content, attributes)| {
+            let (directory, name) = path.rsplit_once('/')?;
+            directory.eq_ignore_ascii_case("efi/linux").then(|| self.seen(name, *content, *attributes))
+        });
+        let linux: Vec<UkiFile> = in_linux.collect();
         let esp = boot::Esp {
             loader: self.loader.clone(),
             machine: self.machine,
             loader_path: format!("\\EFI\\BOOT\\{}", board.arch.removable_loader()),
-            linux: listing.iter().map(|(name, content, attributes)| self.seen(name, *content, *attributes)).collect(),
+            linux: match &board.esp {
+                None => linux.clone(),
+                Some((_, images)) => {
+                    images.iter().map(|(name, i)| UkiFile::probe(name, &i.bytes, &self.loader, self.machine)).collect()
+                }
+            },
             type1: board.type1.clone(),
             loader_conf: board.loader_conf.clone(),
             key_dirs: Vec::new(),
             others: OtherLoaders::default(),
             targets,
-            xbootldr: None,
+            xbootldr: board.esp.is_some().then(|| boot::Xbootldr {
+                linux,
+                type1: Vec::new(),
+                targets: boot::Targets::these(std::iter::empty::<String>()),
+            }),
         };
         let mut all = vec![boot::predict(&esp, &board.variables), boot::predict(&esp, &board.variables.reset())];
         if board.variables.oneshot.is_some() {
@@ -148,21 +170,27 @@ impl<'b> Oracle<'b> {
         let profile = (entry.kind == EntryKind::Uki).then_some(entry.profile);
         let Some(path) = &entry.path else { return Start::Other(entry.id.clone()) };
         let path = path.trim_start_matches('\\').replace('\\', "/");
-        let Some(name) = path.to_ascii_lowercase().strip_prefix("efi/linux/").map(str::to_owned) else {
+        if let (Some((_, images)), false) = (&self.board.esp, entry.xbootldr) {
+            // The ESP is another volume, which stays as it is.
+            return Start::Other(format!("{path} of the ESP, of {}", images.len()));
+        }
+        if !self.is_inside(&path) {
             return Start::Other(path);
-        };
-        let content = listing.iter().find(|(n, ..)| n.eq_ignore_ascii_case(&name)).and_then(|(_, c, _)| *c);
+        }
+        self.held(&path, listing, profile)
+    }
+
+    /// What a file of the volume starts.
+    fn held(&self, path: &str, listing: &Listing, profile: Option<u32>) -> Start {
+        let content = listing.iter().find(|(n, ..)| n.eq_ignore_ascii_case(path)).and_then(|(_, c, _)| *c);
         match content {
             Some(content) if self.images.get(&content).is_some_and(|i| i.starts) => Start::File { content, profile },
             _ => Start::Nothing,
         }
     }
-}
 
-fn listing(report: &Report) -> Listing {
-    let inside = |path: &str| {
-        let (directory, name) = path.rsplit_once('/')?;
-        directory.eq_ignore_ascii_case(LINUX).then(|| name.to_owned())
-    };
-    report.entries.iter().filter_map(|e| Some((inside(&e.path)?, e.content, e.raw[11]))).collect()
+    fn listing(&self, report: &Report) -> Listing {
+        let inside = report.entries.iter().filter(|e| self.is_inside(&e.path));
+        inside.map(|e| (e.path.clone(), e.content, e.raw[11])).collect()
+    }
 }

@@ -2,18 +2,21 @@
 
 use super::board::{LINUX, longest};
 use super::images::{Image, VERSIONS};
+use crate::crash::Frame;
 use crate::crash::Random;
-use bootsurgeon::block::{ReadAt, Sink, WriteAt};
+use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt};
 use bootsurgeon::boot::Variables;
-use bootsurgeon::esp::{BackupName, Inventory};
-use bootsurgeon::fat::{Editor, Stamp};
+use bootsurgeon::bootpath::BootVolume;
+use bootsurgeon::esp::{BackupName, EspContext, Inventory, Place};
+use bootsurgeon::fat::{Editor, Stamp, Volume};
 use bootsurgeon::pe::Arch;
-use bootsurgeon::plan::{NewImage, PruneOptions, PrunePlan, SwapOptions, SwapPlan, backups};
+use bootsurgeon::plan::{NewImage, PruneOptions, PrunePlan, SwapOptions, SwapPlan, backups, place_of};
 use bootsurgeon::surgery::{
     ContentRef, FileStep as Action, Order, Rename, Staging, open_healthy, recover, rehearse_recovery,
 };
 use bootsurgeon::{Error, Result, uki};
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 
 /// What somebody does to the ESP.
 #[derive(Clone)]
@@ -52,9 +55,11 @@ pub struct Done {
     pub deletes: Vec<String>,
     /// Every name that the plan said would change; where there is a plan.
     pub names: Option<Vec<String>>,
+    /// The path of the image that was replaced in its place.
+    pub in_place: Option<String>,
 }
 
-const NOTHING: Done = Done { changed: false, deletes: Vec::new(), names: None };
+const NOTHING: Done = Done { changed: false, deletes: Vec::new(), names: None, in_place: None };
 
 /// A mistake in the order of a plan's steps, made on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,9 +107,38 @@ pub struct How<'a> {
     /// The number of the step: a second passes between two.
     pub nth: u64,
     pub tampering: Option<Tampering>,
+    /// The ESP, where the volume is the Extended Boot Loader Partition beside it.
+    pub esp: Option<&'a Frame>,
+    /// Where the image lies that starts.
+    pub directory: &'static str,
 }
 
-impl How<'_> {
+impl<'a> How<'a> {
+    /// What is on the ESP, with the volume beside it where that is another one.
+    fn inventory(&self, medium: &'a dyn WriteAt) -> Result<Inventory<&'a dyn ReadAt>> {
+        let Some(esp) = self.esp else { return Inventory::read(medium as &dyn ReadAt, self.variables.clone()) };
+        let bytes = bootsurgeon::block::read_vec(medium, 0, medium.size() as usize)?;
+        let copy: Box<dyn ReadAt> = Box::new(Memory::with_sector_size(bytes, medium.sector_size()));
+        let volume = |number: u32| BootVolume {
+            name: format!("partition {number}"),
+            partuuid: None,
+            place: Some((number, 2048, 4096)),
+        };
+        let mut context = EspContext::default();
+        context.add_this(volume(1));
+        context.add(volume(2), Volume::open(copy)?, true);
+        Inventory::read_in(esp as &dyn ReadAt, self.variables.clone(), Arc::new(context))
+    }
+
+    /// The image in its own place, if there is one on this volume.
+    fn place<S: ReadAt>(&self, esp: &Inventory<S>) -> Result<Option<Place>> {
+        let place = place_of(esp, None)?;
+        if self.esp.is_some() && place.as_ref().is_none_or(|place| place.partition.is_none()) {
+            return Err(Error::refused("what starts is on the ESP"));
+        }
+        Ok(place)
+    }
+
     fn now(&self) -> u64 {
         TIME + self.nth
     }
@@ -230,21 +264,25 @@ impl Step {
             Self::Swap { .. } => self.swap(medium, how),
             Self::Restore { backup } => restore(medium, how, backup.as_deref()),
             Self::Prune { delete, keep_backups, no_fallback } => {
-                let esp = Inventory::read(medium, how.variables.clone())?;
+                let esp = how.inventory(medium)?;
                 esp.refuse_unsafe()?;
-                let time = esp.stamp(how.now());
+                let place = how.place(&esp)?;
+                let time = place.as_ref().map_or_else(|| esp.stamp(how.now()), |place| place.stamp(how.now()));
                 let options =
                     PruneOptions { delete: *delete, keep_backups: *keep_backups, no_fallback: *no_fallback, time };
-                let plan = PrunePlan::make(&esp, &options)?;
+                let plan = match &place {
+                    Some(place) => PrunePlan::with_place(None, &esp, place, &options)?,
+                    None => PrunePlan::make(&esp, &options)?,
+                };
                 if plan.is_empty() {
                     return Ok(NOTHING);
                 }
-                let tidying = plan.tidying(time);
+                let tidying = plan.tidying_beside(time).unwrap_or_else(|| plan.tidying(time));
                 tidying.rehearse(medium, medium.sector_size())?;
                 let _ = tidying.run(open_healthy(medium)?)?;
                 let renamed = plan.renames.iter().flat_map(|r| [r.from.clone(), r.to.clone()]);
-                let names = Some(renamed.chain(plan.delete.iter().cloned()).collect());
-                Ok(Done { changed: true, deletes: plan.delete, names })
+                let names = Some(renamed.chain(plan.delete.iter().map(|path| name_of(path))).collect());
+                Ok(Done { changed: true, deletes: plan.delete, names, in_place: None })
             }
             Self::Recover => {
                 // Now and then it is asked first what would be done.
@@ -256,24 +294,33 @@ impl Step {
                 Ok(Done { changed: !done.actions.is_empty(), ..Done::default() })
             }
             Self::Upgrade(image) => upgrade(medium, how.variables, image),
-            Self::Put(name, image) => put(medium, name, image),
+            Self::Put(name, image) => put(medium, how.directory, name, image),
             Self::Boot => boot(medium, how.variables),
         }
     }
 
     fn swap(&self, medium: &dyn WriteAt, how: &How<'_>) -> Result<Done> {
         let Self::Swap { image, target, keep_duplicates, keep_backups, once } = self else { return Ok(NOTHING) };
-        let esp = Inventory::read(medium, how.variables.clone())?;
+        let esp = how.inventory(medium)?;
         esp.refuse_unsafe()?;
-        let time = esp.stamp(how.now());
+        let place = how.place(&esp)?;
+        let time = place.as_ref().map_or_else(|| esp.stamp(how.now()), |place| place.stamp(how.now()));
         let bytes = &image.bytes;
         let facts = uki::probe(bytes)?;
         let (target, keep_duplicates, keep_backups) = (target.clone(), *keep_duplicates, *keep_backups);
         let options = SwapOptions { target, keep_duplicates, keep_backups, time };
         let bytes_to_write = bytes.len() as u64;
         let new = NewImage { source: bytes, facts: Some(&facts), bytes_to_write, from_file: None };
-        let early = if *once { None } else { Some(SwapPlan::make(&esp, &new, &options)?) };
+        let make = |new: &NewImage<'_>| match &place {
+            Some(place) => SwapPlan::in_place(&esp, place, new, &options),
+            None => SwapPlan::make(&esp, new, &options),
+        };
+        let early = if *once { None } else { Some(make(&new)?) };
         let is_there = |plan: &SwapPlan| {
+            if let Some(place) = &place {
+                let there = esp.open_at(&place.at)?.map(|there| read_all(&there)).transpose()?;
+                return Ok(plan.delete.is_empty() && there.as_ref() == Some(bytes));
+            }
             let Some(file) = esp.file(&plan.target) else { return Ok::<_, Error>(false) };
             let quiet = plan.renames.is_empty() && plan.delete.is_empty();
             let same_length = file.entry.bytes as usize == bytes.len();
@@ -292,14 +339,14 @@ impl Step {
         let staged = staging.seal(Sha256::digest(bytes).into())?;
         let plan = match early {
             Some(plan) => plan,
-            None => SwapPlan::make(&esp, &NewImage { source: &staged.image()?, ..new }, &options)?,
+            None => make(&NewImage { source: &staged.image()?, ..new })?,
         };
         if is_there(&plan)? {
             return Ok(NOTHING);
         }
         let _ = staged.commit(&how.order(&plan, "swap", time))?;
-        let names = Some(names(&plan, None));
-        Ok(Done { changed: true, deletes: plan.delete, names })
+        let (names, in_place) = (Some(names(&plan, None)), place.map(|place| path_in(&place)));
+        Ok(Done { changed: true, deletes: plan.delete, names, in_place })
     }
 }
 
@@ -308,47 +355,71 @@ fn names(plan: &SwapPlan, from: Option<&str>) -> Vec<String> {
     let renamed = plan.renames.iter().flat_map(|r| [r.from.clone(), r.to.clone()]);
     let backups = plan.backup.iter().chain(&plan.target_backup).cloned();
     let all = renamed.chain(backups).chain(plan.delete.iter().cloned()).chain(from.map(str::to_owned));
-    all.chain(Some(plan.target.clone())).collect()
+    all.chain(Some(plan.target.clone())).map(|path| name_of(&path)).collect()
+}
+
+/// A name in its directory: plans give a path where that is not `EFI/Linux`.
+fn name_of(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or(path).to_owned()
+}
+
+fn path_in(place: &Place) -> String {
+    format!("{}/{}", place.directory, place.name())
 }
 
 fn restore(medium: &dyn WriteAt, how: &How<'_>, backup: Option<&str>) -> Result<Done> {
-    let esp = Inventory::read(medium, how.variables.clone())?;
+    let esp = how.inventory(medium)?;
     esp.refuse_unsafe()?;
+    let place = how.place(&esp)?;
+    let of_place = place.as_ref().and_then(|place| Some(place.backups().first()?.0.name().to_owned()));
     let name = match backup {
+        None if place.is_some() => of_place.ok_or_else(|| Error::usage("there is no backup"))?,
         Some(name) => name.to_owned(),
         None => backups(&esp).first().ok_or_else(|| Error::usage("there is no backup in EFI/Linux"))?.0.clone(),
     };
-    let file = esp.file(&name).ok_or_else(|| Error::usage(format!("there is no {name}")))?;
+    let file = match &place {
+        Some(place) => place.file(&name),
+        None => esp.file(&name),
+    };
+    let file = file.ok_or_else(|| Error::usage(format!("there is no {name}")))?;
     let parsed = BackupName::parse(file.name()).ok_or_else(|| Error::usage("no backup"))?;
+    let arch = place.as_ref().map_or_else(|| esp.arch(), |place| Arch::from_machine(place.program.machine));
     // What `verify` would not accept comes to no plan.
-    let sound = file.facts.as_ref().is_some_and(|f| f.extent(".linux").is_some() && f.arch == esp.arch());
+    let sound = file.facts.as_ref().is_some_and(|f| f.extent(".linux").is_some() && f.arch == arch);
     if !sound {
         return Err(Error::rejected("the backup is no image that starts here"));
     }
-    let bytes = esp.volume.file(&file.entry)?;
-    let time = esp.stamp(how.now());
+    let bytes: Box<dyn ReadAt + '_> = match &place {
+        Some(place) => esp.open_at(&place.at_name(&name))?.ok_or_else(|| Error::usage("it is gone"))?,
+        None => Box::new(esp.volume.file(&file.entry)?),
+    };
+    let time = place.as_ref().map_or_else(|| esp.stamp(how.now()), |place| place.stamp(how.now()));
     let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
     let options = SwapOptions { target: Some(parsed.original), keep_duplicates: false, keep_backups: None, time };
-    let plan = SwapPlan::make(&esp, &image, &options)?;
+    let plan = match &place {
+        Some(place) => SwapPlan::in_place(&esp, place, &image, &options)?,
+        None => SwapPlan::make(&esp, &image, &options)?,
+    };
     let sha256 = Some(hex::encode(Sha256::digest(read_all(&bytes)?)));
     let new = ContentRef { cluster: file.entry.first_cluster, bytes: file.entry.bytes, sha256 };
     let order = how.order(&plan, "restore", time);
     order.rehearse_restore(medium, medium.sector_size(), &name)?;
     let _ = order.restore(open_healthy(medium)?, &name, new)?;
     let names = Some(names(&plan, Some(&name)));
-    Ok(Done { changed: true, deletes: plan.delete, names })
+    let in_place = place.as_ref().map(path_in);
+    Ok(Done { changed: true, deletes: plan.delete, names, in_place })
 }
 
 fn read_all(source: &dyn ReadAt) -> Result<Vec<u8>> {
     Ok(bootsurgeon::block::read_vec(source, 0, source.size() as usize)?)
 }
 
-fn put(medium: &dyn WriteAt, name: &str, image: &Image) -> Result<Done> {
+fn put(medium: &dyn WriteAt, directory: &str, name: &str, image: &Image) -> Result<Done> {
     let mut editor = Editor::open(medium)?;
-    if editor.directory(LINUX)?.find(name).is_some() {
+    if editor.directory(directory)?.find(name).is_some() {
         return Ok(NOTHING);
     }
-    editor.make_file(LINUX, name, &image.bytes, Stamp(TIME))?;
+    editor.make_file(directory, name, &image.bytes, Stamp(TIME))?;
     editor.write_fsinfo()?;
     Ok(Done { changed: true, ..Done::default() })
 }
