@@ -8,6 +8,7 @@ const MAX: u32 = i32::MAX as u32;
 
 /// The boot counter of a file (`boot_entry_parse_tries`).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counter {
     /// Tries left.
     pub left: u32,

@@ -190,6 +190,7 @@ impl From<Kind> for Code {
 
 /// What sort of failure it was. Each kind has one exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// Reading, writing or the network failed (exit code 1).
     Io,

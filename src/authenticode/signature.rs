@@ -45,6 +45,7 @@ pub struct Signature {
 
 /// What became of one signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SignatureOutcome {
     /// Whether it was made for this image.
     pub digest_matches: bool,

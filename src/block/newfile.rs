@@ -3,6 +3,10 @@
 //! One rule for all of them. A file gets its name when it is whole and not before: the bytes go to another file in the same
 //! folder, which is renamed at the end. A file that exists is replaced only where the user asked for that (`--force`), and
 //! what is no regular file (a link, a FIFO, a device node) is never replaced. Links among the parent folders are followed.
+//!
+//! The file on its way is one of the crate `tempfile`. Own are: the renaming, because `persist_noclobber` makes a hard link where
+//! the file system cannot refuse to replace, and FAT has none; and [`PartFile`], whose name has to be found again by the next run,
+//! so that it is checked and locked instead of being new.
 
 use crate::{Code, Context, Error, Result};
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags};
@@ -11,21 +15,16 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use tempfile::NamedTempFile;
 
 /// The permissions of an ordinary new file, before the umask.
 pub const ORDINARY_MODE: u32 = 0o666;
 
-/// How many names for a temporary file are tried; an earlier process with this number may have left some.
-const MAX_NAMES: u32 = 100;
-
 /// A file on its way; gone with this value, unless [`Self::commit`] gave it its name.
 #[derive(Debug)]
 pub struct NewFile {
-    file: File,
-    part: PathBuf,
+    temporary: NamedTempFile,
     out: PathBuf,
-    renamed: bool,
 }
 
 impl NewFile {
@@ -35,49 +34,37 @@ impl NewFile {
     /// # Errors
     /// [`Code::Usage`] when `out` is no name of a file; [`Code::Io`] when nothing can be created there.
     pub fn create(out: &Path, mode: u32) -> Result<Self> {
-        // Not `NAME.part`: that may be somebody's unfinished download.
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         check_name(out)?;
-        let mut tried = 0;
-        loop {
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let part = out.with_file_name(format!(".bootsurgeon-{}-{count}.part", std::process::id()));
-            match OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&part) {
-                Ok(file) => return Ok(Self { file, part, out: out.to_owned(), renamed: false }),
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && tried < MAX_NAMES => tried += 1,
-                Err(e) => return Err(e.into()),
-            }
-        }
+        let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Not `NAME.part`: that may be somebody's unfinished download.
+        let temporary = tempfile::Builder::new()
+            .prefix(".bootsurgeon-")
+            .suffix(".part")
+            .make_in(folder, |part| OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(part))?;
+        Ok(Self { temporary, out: out.to_owned() })
     }
 
     /// The file.
     #[must_use]
     pub fn file(&self) -> &File {
-        &self.file
+        self.temporary.as_file()
     }
 
     /// Where it is until it has its name.
     #[must_use]
     pub fn part(&self) -> &Path {
-        &self.part
+        self.temporary.path()
     }
 
     /// Gives it its name. `force` lets it replace a regular file. Nothing is synced: that is the caller's to decide.
     ///
     /// # Errors
     /// As [`check_free`]; [`Code::Io`] when it cannot be renamed.
-    pub fn commit(mut self, force: bool) -> Result<()> {
-        give_name(&self.part, &self.out, force)?;
-        self.renamed = true;
+    pub fn commit(self, force: bool) -> Result<()> {
+        give_name(self.temporary.path(), &self.out, force)?;
+        // Under its first name there is nothing any more to take away.
+        self.temporary.into_temp_path().keep().map_err(|e| e.error)?;
         Ok(())
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if !self.renamed {
-            let _ = std::fs::remove_file(&self.part);
-        }
     }
 }
 

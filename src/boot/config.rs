@@ -15,6 +15,7 @@ const DISABLED: u64 = FORCE + 1;
 /// What the menu does when nobody touches a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum MenuMode {
     /// Not drawn; a key held during the first 0.1 seconds opens it.
     Hidden,

@@ -13,6 +13,7 @@ const LINUX: &str = "\\EFI\\Linux";
 /// What an entry of the menu stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum EntryKind {
     /// A UKI in `\EFI\Linux` (Type #2).
     Uki,
@@ -28,6 +29,7 @@ pub enum EntryKind {
 
 /// A line of the menu.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct MenuEntry {
     /// What variables and loader.conf name it by, as systemd-boot writes it into `LoaderEntries`.
     pub id: String,

@@ -17,6 +17,7 @@ const FIRMWARE_SETUP: u64 = 1;
 /// What systemd-boot will do.
 #[derive(Debug, Clone, Serialize)]
 #[must_use]
+#[non_exhaustive]
 pub struct Prediction {
     /// The systemd-boot whose rules were applied.
     pub loader: LoaderVersion,

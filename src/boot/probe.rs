@@ -45,6 +45,7 @@ pub struct Reading {
 
 /// What systemd-boot knows of one profile of a UKI.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ProfileEntry {
     /// Its number; 0 is the UKI itself.
     pub number: u32,
@@ -64,6 +65,7 @@ pub struct ProfileEntry {
 
 /// Why a file or a profile does not become a menu entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Skip {
     /// A directory.
     Directory,

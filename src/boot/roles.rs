@@ -7,6 +7,7 @@ use serde::Serialize;
 
 /// The parts that entries play at the moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Roles {
     /// Name of the UKI that was started at the last firmware boot, with its case where that is known. It may be gone
     /// from the disk. After a kexec the running system is another one: kexec leaves these variables as they were.

@@ -41,6 +41,7 @@ impl Located {
 
 /// A partition that is none of the volumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Unseen<'a> {
     /// It holds no file system.
     Empty,
@@ -100,6 +101,7 @@ pub(super) struct Started {
 
 /// By which means the firmware found a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FirmwareStart {
     /// A boot option of this name.
     Option(String),

@@ -32,6 +32,7 @@ const MADE_BY_FIRMWARE: Uuid = uuid::uuid!("8108ac4e-9f11-4d59-850e-e21a522c59b2
 
 /// Where a boot option leads, as far as this tool follows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct BootTarget {
     /// The whole device path in words: `HD(1,GPT,…)/\EFI\BOOT\BOOTAA64.EFI`.
     pub path: String,
@@ -49,6 +50,7 @@ pub struct BootTarget {
 
 /// A Hard Drive Media node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HardDrive {
     /// The partition's number.
     pub number: u32,
@@ -62,6 +64,7 @@ pub struct HardDrive {
 
 /// What sort of place a device path leads to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Lead {
     /// A file on any volume: the path begins with the file.
     File,
@@ -78,6 +81,7 @@ pub enum Lead {
 
 /// A `Boot####` variable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct BootOption {
     /// `Boot0001`.
     pub name: String,

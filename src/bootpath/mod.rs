@@ -44,6 +44,7 @@ pub enum Certainty {
 /// The places where something is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum StepKind {
     /// The firmware's boot manager.
     Firmware,
@@ -101,6 +102,7 @@ pub enum BootScenario {
 
 /// What the way ends in.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum End {
     /// A UKI on one of the volumes.
     Uki(Located),
@@ -121,6 +123,7 @@ pub enum End {
 
 /// The way up to the program that chooses a system, or is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Way {
     /// Its steps, in order.
     pub steps: Vec<WayStep>,

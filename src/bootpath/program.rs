@@ -42,6 +42,7 @@ pub enum ProgramKind {
 
 /// An EFI program.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Program {
     /// What it is.
     pub kind: ProgramKind,

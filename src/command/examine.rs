@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 const ALONE: &str = "What systemd's stub would add to the image from beside it is not known here.";
 
 /// What one pass gave.
+#[non_exhaustive]
 pub struct Examined {
     /// The UKI; `None` when its headers could not be read.
     pub uki: Option<Uki>,

@@ -22,6 +22,7 @@ pub struct Extract {
 
 /// What it did.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct ExtractReport {
     /// Name of the UKI on its medium; `null` for a bare UKI.
     pub name: Option<String>,

@@ -39,6 +39,7 @@ pub struct Fetch {
 
 /// What it did.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct FetchReport {
     /// From where.
     pub url: String,

@@ -25,6 +25,7 @@ pub struct ImageRequest {
 }
 
 /// An image that has been opened.
+#[non_exhaustive]
 pub struct OpenImage {
     /// What it is and what is in it.
     pub found: ImageContents,

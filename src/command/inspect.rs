@@ -26,6 +26,7 @@ pub struct Inspect {
 
 /// What it found.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct InspectReport {
     /// As given.
     pub path: String,
@@ -49,6 +50,7 @@ pub struct InspectReport {
 
 /// Where a UKI is.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct UkiPlace {
     /// Its name; `null` for a bare UKI.
     pub name: Option<String>,
@@ -60,6 +62,7 @@ pub struct UkiPlace {
 
 /// A partition of a disk.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct InspectedPartition {
     /// Its number.
     pub number: u32,
@@ -84,6 +87,7 @@ pub struct InspectedPartition {
 
 /// Everything that is known of a UKI.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct UkiReport {
     /// SHA-256 of the whole file.
     pub sha256: String,
@@ -129,6 +133,7 @@ pub struct UkiReport {
 
 /// A profile of a UKI.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ProfileReport {
     /// Its number.
     pub index: usize,
@@ -154,6 +159,7 @@ pub struct ProfileReport {
 
 /// A file that systemd's stub adds to an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct CompanionReport {
     /// From the root of the volume.
     pub path: String,
@@ -204,6 +210,7 @@ fn added_lines(facts: &ImageFacts) -> Vec<String> {
 
 /// A section of a UKI.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct SectionReport {
     /// Its name.
     pub name: String,
@@ -381,6 +388,7 @@ pub struct Diff {
 
 /// Two images side by side.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct DiffReport {
     /// The one.
     pub old: UkiReport,
@@ -394,6 +402,7 @@ pub struct DiffReport {
 
 /// One difference.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct FieldDifference {
     /// What: `version`, `kernel`, `extension tailscale`.
     pub what: String,

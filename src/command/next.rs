@@ -11,6 +11,7 @@ const SOME_NODE: &str = "NODE";
 
 /// Something to do next, by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct NextStep {
     /// What to type. `None` where only words help.
     pub command: Option<String>,

@@ -7,6 +7,7 @@ use crate::{Code, Error, Result};
 
 /// A file on a server. Without the feature `net` there is none.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Remote {}
 
 impl Remote {

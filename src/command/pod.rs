@@ -28,6 +28,7 @@ pub struct PodRequest {
 /// The manifest. It serialises as itself.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
+#[non_exhaustive]
 pub struct PodReport {
     /// The objects to create.
     pub manifest: Manifest,

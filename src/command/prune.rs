@@ -31,6 +31,7 @@ pub struct Prune {
 
 /// What it did.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct PruneReport {
     /// The plan.
     pub plan: PrunePlan,

@@ -33,6 +33,7 @@ fn add(all: &mut Recovery, on: &str, other: &Recovery) {
 
 /// What it did.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct RecoverReport {
     /// What was found and done, or would be.
     #[serde(flatten)]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 /// A file on a server, that is not stored here.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Remote {
     /// It can be read at any place.
     Ranges(Arc<HttpSource>),

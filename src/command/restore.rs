@@ -40,6 +40,7 @@ pub struct Restore {
 
 /// What it did: the shape of a swap's report.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct RestoreReport {
     /// The backup that was put back.
     pub restored: String,
@@ -65,6 +66,7 @@ pub struct RestoreReport {
 
 /// A backup on the ESP.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct BackupReport {
     /// Its name.
     pub name: String,

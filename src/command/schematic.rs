@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// A schematic and its ID.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct SchematicReport {
     /// SHA-256 of the canonical form.
     pub id: String,

@@ -23,6 +23,7 @@ pub type Status = DiskRequest;
 
 /// What `status` says. The fields of the contract come first; the others are for people and may grow.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct StatusReport {
     /// The disk and the partition.
     pub disk: DiskReport,
@@ -56,6 +57,7 @@ pub struct StatusReport {
 
 /// A disk and a partition of it.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct DiskReport {
     /// As given.
     pub path: String,
@@ -69,6 +71,7 @@ pub struct DiskReport {
 
 /// A partition.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct PartitionReport {
     /// Its number.
     pub number: u32,
@@ -84,6 +87,7 @@ pub struct PartitionReport {
 
 /// The file system of an ESP.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct EspReport {
     /// FAT12, FAT16 or FAT32.
     pub fat: FatKind,
@@ -107,6 +111,7 @@ pub struct EspReport {
 
 /// A file in `EFI/Linux`.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct FileReport {
     /// Its name.
     pub name: String,
@@ -130,6 +135,7 @@ pub struct FileReport {
 
 /// A file that systemd's stub adds to images.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct BesideReport {
     /// From the root of the volume.
     pub path: String,
@@ -149,6 +155,7 @@ pub struct BesideReport {
 
 /// What boots.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct BootReport {
     /// Entry ids in menu order.
     pub menu: Vec<String>,
@@ -172,6 +179,7 @@ pub struct BootReport {
 
 /// A line of the menu.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct EntryReport {
     /// Its id.
     pub id: String,
@@ -187,6 +195,7 @@ pub struct EntryReport {
 
 /// The boot loader in `EFI/BOOT`.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct LoaderReport {
     /// Where it is.
     pub path: String,

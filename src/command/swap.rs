@@ -70,6 +70,7 @@ pub enum ImageSource {
 
 /// What `swap` did. The fields of the contract come first.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct SwapReport {
     /// The plan.
     pub plan: SwapPlan,

@@ -24,6 +24,7 @@ pub struct Demo {
 
 /// What the demonstration showed.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct DemoReport {
     /// Whether every step did what it should, and every proof holds.
     pub proven: bool,
@@ -39,6 +40,7 @@ pub struct DemoReport {
 
 /// One command of the demonstration.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct DemoStep {
     /// What it shows.
     pub title: String,
@@ -70,6 +72,7 @@ impl DemoStep {
 /// How a command ended.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum StepOutcome {
     /// With its report.
     Report(Box<Answer>),
@@ -90,6 +93,7 @@ impl StepOutcome {
 /// The report of a command.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Answer {
     /// Of `status`.
     Status(Box<StatusReport>),
@@ -110,6 +114,7 @@ pub enum Answer {
 /// Bytes that a swap moved, beside what the same job takes by hand: download the ISO, unpack it, copy the UKI out, copy
 /// it into a pod, there back up the old one, and copy the new one over it.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Cost {
     /// Bytes of images that the factory sent, by its own count.
     pub wire_bytes: u64,
@@ -123,6 +128,7 @@ pub struct Cost {
 
 /// Something that was looked at.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Proof {
     /// What should be.
     pub what: String,

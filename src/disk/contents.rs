@@ -55,6 +55,7 @@ pub(super) fn is_iso(source: &dyn ReadAt) -> Result<bool> {
 /// What a disk or partition is a member of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Membership {
     /// An array of the Linux md driver.
     Md {

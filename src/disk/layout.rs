@@ -20,6 +20,7 @@ const TWO: &str = "find out which of the two is in use and remove the other: `wi
 
 /// Something worth knowing about the layout of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Note {
     /// A word for programs: `backup-table-missing`.
     pub id: &'static str,

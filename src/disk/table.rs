@@ -21,6 +21,7 @@ const MBR_XBOOTLDR: u8 = 0xEA;
 
 /// What a partition is for, as its table says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PartitionType {
     /// The type GUID of a GPT entry.
     Gpt(Uuid),
@@ -111,6 +112,7 @@ impl Serialize for PartUuid {
 
 /// One partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Partition {
     /// As the kernel numbers it: the slot of a GPT, counted from 1; 1 to 4 for the entries of an MBR, from 5 on for
     /// logical partitions.
@@ -169,6 +171,7 @@ impl Partition {
 
 /// What sort of table it is, and what tells the disk from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Scheme {
     /// A GUID partition table.
     Gpt {
@@ -184,6 +187,7 @@ pub enum Scheme {
 
 /// A partition table that counts: firmware and kernel go by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PartitionTable {
     /// GPT or MBR.
     pub scheme: Scheme,

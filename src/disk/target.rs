@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 /// What was given as `DISK`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Shape {
     /// A block device with a partition table.
     WholeDisk,

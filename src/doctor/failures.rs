@@ -5,6 +5,7 @@ use super::{Finding, Severity};
 
 /// A way to fail that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FailureClass {
     /// A word for programs.
     pub id: &'static str,

@@ -14,6 +14,7 @@ const MAX_LOG_FINDINGS: usize = 8;
 /// Whether a running system can set variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum SetVariable {
     /// No: the kernel says that the firmware does not support it.
     Unsupported,
@@ -38,6 +39,7 @@ const MANY_RECORDS: usize = 16;
 
 /// What is known of the firmware.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct FirmwareFacts {
     /// The directory that the variables were read from.
     pub directory: Option<String>,

@@ -16,6 +16,7 @@ pub enum Judge {
 
 /// What speaks against a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Objection {
     /// For people: its path and partition.
     pub place: String,

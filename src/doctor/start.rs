@@ -11,6 +11,7 @@ const MAX_SAME: usize = 8;
 
 /// An ESP among others.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EspPlace {
     /// For people: the disk and the partition.
     pub name: String,

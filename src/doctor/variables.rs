@@ -10,6 +10,7 @@ const NON_VOLATILE: u32 = 1;
 
 /// A variable in words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DecodedVariable {
     /// Its name.
     pub name: String,

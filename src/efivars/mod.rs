@@ -39,18 +39,6 @@ pub const SHIM: Uuid = uuid::uuid!("605dab50-e046-4300-abb6-3dd810dd8b23");
 /// `U_BOOT_EFI_RT_VAR_FILE_GUID`: vendor of RTStorageVolatile and VarToFile (EBBR, "File Format For Storing EFI Variables").
 pub const U_BOOT: Uuid = uuid::uuid!("b2ac5fc9-92b7-4acd-aeac-11e818c3130c");
 
-/// The variables that decide what systemd-boot starts, all of vendor [`LOADER`].
-pub const LOADER_SELECTION: [&str; 8] = [
-    "LoaderEntryOneShot",
-    "LoaderEntryPreferred",
-    "LoaderEntryDefault",
-    "LoaderEntrySysFail",
-    "LoaderEntryLastBooted",
-    "LoaderEntrySelected",
-    "LoaderConfigTimeout",
-    "LoaderConfigTimeoutOneShot",
-];
-
 /// U-Boot's file in the root of the ESP.
 pub const UBOOT_FILE: &str = "ubootefi.var";
 /// The Raspberry Pi's EDK II firmware in the root of the first FAT partition; its variables are inside.
@@ -67,6 +55,7 @@ const MAX_FILES: usize = 65_536;
 
 /// One variable as efivarfs shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Variable {
     /// `EFI_VARIABLE_*` attribute bits: 1 non-volatile, 2 boot services, 4 run time, 0x20 time-based authentication.
     pub attributes: u32,
@@ -93,6 +82,7 @@ enum Source {
 
 /// Where variables come from, for reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct VariablesOrigin {
     /// The kind of place.
     pub kind: OriginKind,
@@ -105,6 +95,7 @@ pub struct VariablesOrigin {
 /// A kind of place for variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum OriginKind {
     /// None are known.
     None,

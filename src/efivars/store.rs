@@ -20,6 +20,7 @@ const MAX_NAME: usize = 1024;
 /// Who wrote a file of variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum StoreFormat {
     /// U-Boot: `ubootefi.var`.
     UBoot,

@@ -15,6 +15,7 @@ const MAX_STARTS: usize = 32;
 
 /// One of several starts in a row.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct FutureStart {
     /// What systemd-boot shows and starts then.
     pub prediction: Prediction,

@@ -50,6 +50,7 @@ pub(crate) const END_OF_TIME: u64 = 4_102_444_800;
 /// What a file in `EFI/Linux` is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum FileKind {
     /// A UKI in the boot menu.
     Uki,
@@ -65,6 +66,7 @@ pub enum FileKind {
 
 /// A file in `EFI/Linux`.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct EspFile {
     /// What it is.
     pub kind: FileKind,
@@ -118,6 +120,7 @@ impl EspFile {
 }
 
 /// The state of an ESP.
+#[non_exhaustive]
 pub struct Inventory<S> {
     /// The volume it was read from.
     pub volume: Volume<S>,

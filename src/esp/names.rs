@@ -3,6 +3,7 @@
 
 /// A name that says what the file was called in the menu and when it left.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BackupName {
     /// Its name in the menu.
     pub original: String,

@@ -130,6 +130,7 @@ pub struct Predictions {
 
 /// What is set for the next start only, and decides there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OneShot {
     /// `LoaderEntryOneShot`, for systemd-boot.
     Entry,

@@ -9,6 +9,7 @@ const NAMED: usize = 5;
 
 /// Room on an ESP: how much is wanted, and what a command of this program would free, by its own plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Room {
     /// Bytes that are free.
     pub free_bytes: u64,
@@ -22,6 +23,7 @@ pub struct Room {
 
 /// A command and the room that it makes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct WayToRoom {
     /// `prune` or `recover`.
     pub command: &'static str,

@@ -27,6 +27,7 @@ const MAX_SIDECAR: usize = 4096;
 
 /// A finished download.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fetched {
     /// Length in bytes.
     pub bytes: u64,

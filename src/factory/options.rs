@@ -52,6 +52,7 @@ impl Default for Options {
 
 /// What happens during a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TransferEvent {
     /// No byte of the answer has come yet, after this time. Told about once a second.
     Waiting {

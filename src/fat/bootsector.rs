@@ -71,6 +71,7 @@ pub enum BootSectorCopy {
 }
 
 /// A boot sector and a backup that differ in the shape of the volume, of which the volume bears out one alone.
+#[non_exhaustive]
 pub struct BootSectorRepair {
     /// The copy that is wrong.
     pub wrong: BootSectorCopy,

@@ -13,6 +13,7 @@ const MAX_ENTRIES: usize = 100_000;
 
 /// Something on a volume and the room that it takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Usage {
     /// A file, or a directory with all that is in it: `/EFI/Linux/old.efi`, `/EFI/UpdateCapsule`.
     pub path: String,

@@ -27,6 +27,7 @@ const UKI_FOLDER: &str = "EFI/Linux";
 
 /// What an image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ImageKind {
     /// A PE image: a bare UKI, or something that claims to be one.
     Uki,
@@ -84,6 +85,7 @@ impl ImageKind {
 
 /// A UKI in an image.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Candidate {
     /// File name as on the medium; `None` for a bare UKI, whose name only the caller can know.
     pub name: Option<String>,
@@ -104,6 +106,7 @@ pub struct Candidate {
 
 /// A file beside a UKI in an image.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct CompanionFile {
     /// From the root of the volume.
     pub path: String,
@@ -137,6 +140,7 @@ impl fmt::Display for Candidate {
 
 /// What an image holds.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ImageContents {
     /// What the image is.
     pub kind: ImageKind,

@@ -9,6 +9,7 @@ const BLOCK: u64 = 1 << 20;
 
 /// The outcome of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TwinVerdict {
     /// There is one copy only.
     Alone,

@@ -18,6 +18,7 @@ const TREE_IMAGE: &str = "efiboot.img";
 
 /// Who names a boot image.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EfiImageOrigin {
     /// The El Torito boot catalog: what firmware boots from an optical medium.
     ElTorito,
@@ -29,6 +30,7 @@ pub enum EfiImageOrigin {
 
 /// A FAT image in an ISO.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EfiImage {
     /// Who names it; the first of several.
     pub origin: EfiImageOrigin,

@@ -49,6 +49,7 @@ pub fn is_iso(source: &(impl ReadAt + ?Sized)) -> Result<bool> {
 
 /// A file or directory of an ISO.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IsoEntry {
     /// Name as on the medium: Rock Ridge's, else Joliet's, else the plain one without its version.
     pub name: String,

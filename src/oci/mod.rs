@@ -28,6 +28,7 @@ const MAX_LAYERS: usize = 256;
 const MAX_DEPTH: usize = 3;
 
 /// A UKI in a layer of an image.
+#[non_exhaustive]
 pub struct OciUki {
     /// Its path in the image: `usr/install/arm64/vmlinuz.efi.signed`.
     pub path: String,

@@ -37,6 +37,7 @@ pub const MAX_BYTES: u64 = 64 << 30;
 /// How an image is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Packing {
     /// zstd (RFC 8878).
     Zstd,

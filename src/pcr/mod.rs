@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 
 /// PCR 11 of one profile in one bank.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PcrValues {
     /// When the stub is done.
     pub sections: Vec<u8>,

@@ -44,6 +44,7 @@ struct Entry {
 
 /// PCR 11 when the stub is done, in one bank, for one of [`super::MeasuredProfile::alternatives`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Measured {
     /// The bank.
     pub bank: Bank,
@@ -57,6 +58,7 @@ pub struct Measured {
 /// What became of one element of `.pcrsig`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome", content = "why")]
+#[non_exhaustive]
 pub enum EntryOutcome {
     /// Key, PCR, policy and signature are right.
     Verified {
@@ -80,6 +82,7 @@ pub enum EntryOutcome {
 
 /// One element of `.pcrsig`, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct SignedPolicy {
     /// The bank's name as it stands there.
     pub bank: String,
@@ -93,6 +96,7 @@ pub struct SignedPolicy {
 
 /// What became of one profile's `.pcrsig`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PcrSignature {
     /// SHA-256 of the public key (of an RSA key: DER PKCS#1), as hexadecimal.
     pub key: String,

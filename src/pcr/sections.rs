@@ -34,6 +34,7 @@ pub const MAX_ALTERNATIVES: usize = 256;
 
 /// What the stub takes for one profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MeasuredProfile {
     /// 0 for the first, also when the UKI has no `.profile` at all.
     pub index: usize,

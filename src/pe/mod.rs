@@ -114,6 +114,7 @@ impl Section {
 
 /// What the headers of a PE32+ image say. Every range lies inside the file.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Head {
     /// The first bytes of the file, up to 64 KiB, headers included.
     pub bytes: Vec<u8>,

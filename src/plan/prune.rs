@@ -28,6 +28,7 @@ pub struct PruneOptions {
 
 /// What `prune` will do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PrunePlan {
     /// Files that leave the boot menu by another name.
     pub renames: Vec<Rename>,

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 /// What a swap or a restore will do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct SwapPlan {
     /// The file that gets the new content.
     pub target: String,

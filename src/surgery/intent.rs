@@ -20,6 +20,7 @@ pub const INTENT_NAME: &str = "BOOTSURG.TXN";
 
 /// What stands under the record's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Interrupted {
     /// What was interrupted; `None` when this program cannot tell.
     pub operation: Option<Operation>,
@@ -30,6 +31,7 @@ pub struct Interrupted {
 
 /// What sort of record stands under the record's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RecordState {
     /// One that this program can follow.
     Sound,

@@ -18,6 +18,7 @@ const MAX_DESCRIBED: usize = 64;
 
 /// A chain of clusters that belongs to no file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct LostChain {
     /// Its first cluster.
     pub first_cluster: u32,
@@ -160,6 +161,7 @@ pub(super) fn describe<S: ReadAt>(volume: &Volume<S>, mut chains: Vec<Chain>) ->
 
 /// The lost clusters of a volume, told apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LostClusters {
     /// How many this program left; [`super::recover`] frees them.
     pub ours: u64,

@@ -133,6 +133,7 @@ pub struct ContentRef {
 
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Outcome {
     /// The operation that was carried out.
     pub operation: Operation,

@@ -21,6 +21,7 @@ use serde::Serialize;
 
 /// What recovery found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Recovery {
     /// The operation that had been interrupted, in words.
     pub interrupted: Option<String>,

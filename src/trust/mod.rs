@@ -26,6 +26,7 @@ const MAX_CERTIFICATES: usize = 64;
 
 /// Where an anchor comes from, in the order of preference.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum AnchorOrigin {
     /// A file the user named with `--cert`.
     CertFile(PathBuf),

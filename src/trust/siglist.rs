@@ -22,6 +22,7 @@ const MAX_ENTRIES: usize = 65_536;
 
 /// One entry of a signature list, of the types that matter for images signed with SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SignatureListEntry {
     /// A certificate: what it or its descendants signed.
     Certificate(Box<Certificate>),

@@ -12,6 +12,7 @@ use crate::{Context, Error, Result};
 
 /// A UKI that was read from end to end.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Uki {
     /// Length of the file in bytes.
     pub bytes: u64,

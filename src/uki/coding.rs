@@ -12,6 +12,7 @@ use std::fmt;
 /// How an archive is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Coding {
     /// Not at all.
     Plain,

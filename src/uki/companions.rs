@@ -24,6 +24,7 @@ const ADDONS_SINCE: u32 = 254;
 /// What a companion file is, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum CompanionKind {
     /// `.addon.efi`: a signed PE file with more of the command line, a device tree, an initrd.
     Addon,
@@ -48,6 +49,7 @@ impl fmt::Display for CompanionKind {
 
 /// A file that the stub adds to an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Companion {
     /// From the root of the volume: `loader/addons/console.addon.efi`.
     pub path: String,

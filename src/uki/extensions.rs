@@ -13,6 +13,7 @@ const MAX_LAYERS: usize = 1024;
 
 /// One system extension.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Extension {
     /// For example `tailscale`.
     pub name: String,
@@ -30,6 +31,7 @@ pub struct Extension {
 
 /// The schematic an image was built from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct SchematicLayer {
     /// What the image claims: 64 lower-case hex digits.
     pub id: String,
@@ -51,6 +53,7 @@ impl SchematicLayer {
 
 /// What `extensions.yaml` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Extensions {
     /// The system extensions, in the order they are layered.
     pub extensions: Vec<Extension>,

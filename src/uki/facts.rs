@@ -8,6 +8,7 @@ use crate::pe::{Arch, Head, Profiles};
 
 /// What headers and small sections say.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Facts {
     /// The headers.
     pub head: Head,
@@ -32,6 +33,7 @@ pub struct Facts {
 
 /// One way to boot a UKI.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Profile {
     /// Its number, from 0.
     pub index: usize,

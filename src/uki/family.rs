@@ -11,6 +11,7 @@ use std::fmt;
 /// The family of a UKI: which policy, names and hints fit it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Family {
     /// Talos Linux: schematic, extensions, halt and wipe flags, its own phases.
     Talos,

@@ -38,6 +38,7 @@ const SCRATCH: usize = 256 * 1024;
 
 /// What an initrd holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Initrd {
     /// Its archives, in order.
     pub archives: Vec<Archive>,
@@ -78,6 +79,7 @@ impl Initrd {
 
 /// One cpio archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Archive {
     /// How it is compressed.
     pub coding: Coding,
@@ -91,6 +93,7 @@ pub struct Archive {
 
 /// One file of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Member {
     /// Its path from the root, without empty and `.` parts.
     pub name: String,

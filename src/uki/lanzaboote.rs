@@ -12,6 +12,7 @@ const MAX_PATH: u64 = 4096;
 
 /// A file that a stub names.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pointer {
     /// What it is: `kernel` or `initrd`.
     pub what: &'static str,

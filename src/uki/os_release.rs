@@ -94,6 +94,7 @@ fn decode(mut bytes: &[u8]) -> String {
 
 /// The fields of an os-release text that systemd-boot and this tool use. `None`: the key is not there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OsRelease {
     /// `ID`: `talos`.
     pub id: Option<String>,

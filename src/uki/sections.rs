@@ -15,6 +15,7 @@ const MANY_SECTIONS: usize = 25;
 
 /// Something about the section table that is not as it has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SectionProblem {
     /// Whether the image must not be booted because of it; else it is only unusual.
     pub fatal: bool,

@@ -29,6 +29,7 @@ const MAX_BLOCKS: u32 = 16_384;
 
 /// What an extension's image says about its services.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Services {
     /// Names of services that wait for an ExtensionServiceConfig document, as in `ext-NAME`.
     pub waiting: Vec<String>,

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 /// An extension in the image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ExtensionFacts {
     /// Its name as in `extensions.yaml`, for example `tailscale`.
     pub name: String,
@@ -18,6 +19,7 @@ pub struct ExtensionFacts {
 
 /// The schematic layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SchematicFacts {
     /// The ID that the layer states.
     pub id: String,
@@ -27,6 +29,7 @@ pub struct SchematicFacts {
 
 /// What became of one profile's signed PCR policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ProfilePcr {
     /// The profile has no `.pcrsig`.
     Missing,
@@ -38,6 +41,7 @@ pub enum ProfilePcr {
 
 /// One profile of a UKI.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ProfileFacts {
     /// 0 is what boots when nobody chooses.
     pub index: usize,
@@ -53,6 +57,7 @@ pub struct ProfileFacts {
 
 /// What became of an image's initrd.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InitrdFacts {
     /// There is none, or an empty one.
     Absent,
@@ -66,6 +71,7 @@ pub enum InitrdFacts {
 
 /// A file that the stub names by path and hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PointedFile {
     /// Its path on the volume.
     pub path: String,
@@ -75,6 +81,7 @@ pub struct PointedFile {
 
 /// A file beside the image that systemd's stub adds to it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct CompanionFacts {
     /// From the root of the volume: `loader/addons/console.addon.efi`.
     pub path: String,
@@ -88,6 +95,7 @@ pub struct CompanionFacts {
 
 /// An addon that has been read.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Addon {
     /// Its headers and small sections.
     pub says: uki::Facts,
@@ -101,6 +109,7 @@ pub struct Addon {
 
 /// Facts about an image that `verify` has read. What could not be read carries the reason.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ImageFacts {
     /// SHA-256 of the whole file.
     pub sha256: [u8; 32],

@@ -29,6 +29,7 @@ use std::time::SystemTime;
 /// The checks, in the order of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum CheckId {
     /// The PE headers.
     Pe,
@@ -105,6 +106,7 @@ pub enum CheckStatus {
 
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Check {
     /// Which check.
     pub id: CheckId,
@@ -132,6 +134,7 @@ pub enum Verdict {
 
 /// What the image is, in short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ImageSummary {
     /// SHA-256 of the whole file as hexadecimal.
     pub sha256: String,
@@ -151,6 +154,7 @@ pub struct ImageSummary {
 
 /// One signature of the image, as stated by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Signer {
     /// Subject of the signer's certificate.
     pub subject: String,
@@ -171,6 +175,7 @@ pub struct Signer {
 /// The outcome of `verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[must_use]
+#[non_exhaustive]
 pub struct Report {
     /// Over all checks.
     pub verdict: Verdict,

@@ -261,7 +261,8 @@ fn verdict_of<S: ReadAt>(volume: bootsurgeon::Result<Volume<S>>) -> (Verdict, Ve
                 None => Verdict::Clean,
                 Some(ProblemClass::Note) => Verdict::Note,
                 Some(ProblemClass::Leftover) => Verdict::Leftover,
-                Some(ProblemClass::Damage) => Verdict::Damage,
+                // What is added to the classes one day: until somebody has decided otherwise, it is damage.
+                Some(_) => Verdict::Damage,
             };
             assert_eq!(h.is_healthy(), verdict < Verdict::Leftover);
             assert_eq!(h.is_damaged(), verdict == Verdict::Damage);

@@ -39,6 +39,7 @@ pub struct Doctor {
 
 /// What it found.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct DoctorReport {
     /// How bad the worst finding is.
     pub worst: Severity,

@@ -12,6 +12,7 @@ use serde::Serialize;
 /// What a problem means for surgery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ProblemClass {
     /// Something a file depends on is wrong: writing is refused.
     Damage,
@@ -64,6 +65,7 @@ pub enum ProblemKind {
 
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Problem {
     /// What it means for surgery.
     pub class: ProblemClass,
@@ -75,6 +77,7 @@ pub struct Problem {
 
 /// The state of a volume.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Health {
     /// What was found, worst first, at most 64 entries.
     pub problems: Vec<Problem>,
@@ -103,6 +106,7 @@ pub struct Health {
 /// An entry `.` or `..` that leads to another directory than it should. Nothing is found by them: readers of paths keep
 /// their own way back.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WrongDot {
     /// Path of the directory that the entry stands in.
     pub path: String,

@@ -30,6 +30,7 @@ const TINY: usize = 12;
 
 /// Where a state comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CutKind {
     /// The first so many sector writes, in program order.
     Prefix(usize),

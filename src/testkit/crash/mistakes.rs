@@ -5,6 +5,7 @@ use super::recorder::IoEvent;
 
 /// A mistake in the order of writes. Phases and barriers are counted from 0: phase n ends with barrier n.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mistake {
     /// The barrier is not there.
     NoBarrier(usize),

@@ -58,6 +58,7 @@ pub struct IoFault {
 
 /// How often each kind of access was asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counts {
     /// Reads.
     pub reads: u64,
