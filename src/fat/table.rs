@@ -156,6 +156,13 @@ impl AllocationTable {
         (at / u64::from(sector_bytes)) as u32
     }
 
+    /// Whether a cluster's entry lies in two sectors, as one in a few hundred does on FAT12.
+    #[must_use]
+    pub fn is_split(&self, cluster: u32, sector_bytes: u32) -> bool {
+        let n = u64::from(cluster);
+        self.kind == FatKind::Fat12 && (n + n / 2) % u64::from(sector_bytes) == u64::from(sector_bytes) - 1
+    }
+
     /// All valid cluster numbers.
     pub fn clusters(&self) -> std::ops::Range<u32> {
         2..self.clusters + 2

@@ -328,13 +328,14 @@ pub(super) fn free(editor: &mut Editor<'_>, chains: &[Chain]) -> Result<u64> {
 }
 
 /// Frees a chain from its end, one sector of the table after the other, so that what is left can be followed from the first
-/// cluster at every moment.
+/// cluster at every moment. On FAT12 an entry may lie in two sectors: it goes alone, because a cut may leave half of it.
 pub(super) fn free_from_the_end(editor: &mut Editor<'_>, chain: &[u32]) -> Result<()> {
     let unit = editor.medium().sector_size();
     let mut upto = chain.len();
     while upto > 0 {
         let sector = editor.table().sector_of(chain[upto - 1], unit);
-        let same = chain[..upto].iter().rev().take_while(|c| editor.table().sector_of(**c, unit) == sector).count();
+        let in_one = |c: &&u32| editor.table().sector_of(**c, unit) == sector && !editor.table().is_split(**c, unit);
+        let same = chain[..upto].iter().rev().take_while(in_one).count().max(1);
         editor.free(&Clusters::in_order(&chain[upto - same..upto]))?;
         editor.barrier()?;
         upto -= same;

@@ -7,7 +7,7 @@
 use super::copies::{choose_table, equalise_copies};
 use super::intent::{self, Interrupted, RecordState, interrupted};
 use super::lost::{self, Lost, LostChain, LostFiles};
-use super::operation::{ContentRef, ContentSource, FileStep, Operation, Rename, take};
+use super::operation::{ContentRef, ContentSource, FileStep, Install, Operation, Rename, take};
 use super::record::{Held, Record};
 use super::shadow::Shadow;
 use super::{INTENT_NAME, discard};
@@ -212,7 +212,8 @@ impl Settling<'_, '_> {
     fn settle(&mut self) -> Result<()> {
         let operation = &self.record.operation;
         if let Some(install) = &operation.install {
-            let committed = self.fits(&install.target, &install.new)? == Fit::Same;
+            // Somebody else's file of the same length may lie in the very clusters that were staged.
+            let committed = self.holds_new(install)?;
             let as_before = match &install.old {
                 None => self.entry(&install.target)?.is_none(),
                 Some(old) => self.fits(&install.target, old)? == Fit::Same,
@@ -233,10 +234,11 @@ impl Settling<'_, '_> {
         }
         self.done.finished = Some(true);
         self.remove_source_name()?;
-        if self.menu_is_another()? && operation.after.iter().any(|step| intent::is_entry(step.name())) {
+        let leaves_menu = operation.after.iter().any(|step| intent::is_entry(step.name()));
+        if leaves_menu && (self.menu_is_another()? || self.entries_are_others()?) {
             // The order of the renames was found for the menu as it was: with other entries in it, taking one away may bring
             // forward what nobody has looked at.
-            self.leave("EFI/Linux has other entries than when the operation began");
+            self.leave("the directory has other boot entries than when the operation began");
             self.done.actions.push("left out what was to follow: look at `status`".to_owned());
             return Ok(());
         }
@@ -253,6 +255,38 @@ impl Settling<'_, '_> {
     fn menu_is_another(&self) -> Result<bool> {
         let Some(menu) = &self.record.menu else { return Ok(false) };
         Ok(intent::others_in_menu(&self.editor.volume()?, &self.record.operation)? != *menu)
+    }
+
+    /// Whether the target leads to the new content.
+    fn holds_new(&self, install: &Install) -> Result<bool> {
+        Ok(match self.entry(&install.target)? {
+            Some(entry) if self.fits(&install.target, &install.new)? == Fit::Same => {
+                let known = install.new.sha256.as_deref();
+                known.is_none() || self.holds_sha256(&entry, known)?
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether somebody else has written or taken away an entry that is to leave the menu: it has another content, or is neither
+    /// under its name nor under the one that it was to get.
+    fn entries_are_others(&self) -> Result<bool> {
+        let after = &self.record.operation.after;
+        for (n, step) in after.iter().enumerate().filter(|(_, step)| intent::is_entry(step.name())) {
+            let Some(meant) = self.record.meant(n) else { continue };
+            let is_meant = |entry: &Entry| (entry.first_cluster, entry.bytes) == (meant.cluster, meant.bytes);
+            match (self.entry(step.name())?, step) {
+                (Some(entry), _) if !is_meant(&entry) => return Ok(true),
+                (None, FileStep::Rename(Rename { to, .. })) => {
+                    let removed = after[n + 1..].iter().any(|s| matches!(s, FileStep::Remove(name) if name == to));
+                    if !removed && !self.entry(to)?.is_some_and(|entry| is_meant(&entry)) {
+                        return Ok(true);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(false)
     }
 
     /// Before the commit: the name that was prepared for the old content goes, then the renames are taken back through the

@@ -47,13 +47,19 @@ fn tree(report: &Report) -> BTreeMap<&str, Option<Content>> {
     report.entries.iter().map(|e| (e.path.as_str(), e.content)).collect()
 }
 
-/// The clusters that are lost on a volume, with what its table says of them.
-pub fn lost(report: &Report, frame: &Frame, geometry: &Geometry) -> Vec<(u32, u32)> {
+/// The clusters that are lost on a volume.
+pub fn lost_clusters(report: &Report) -> Vec<u32> {
     let clusters = report.problems.iter().filter_map(|p| match p {
         Problem::LostClusters(clusters) => Some(clusters.clone()),
         _ => None,
     });
-    clusters.flatten().map(|c| (c, geometry.entry(frame, geometry.active.unwrap_or(0), c))).collect()
+    clusters.flatten().collect()
+}
+
+/// The same, with what its table says of them.
+pub fn lost(report: &Report, frame: &Frame, geometry: &Geometry) -> Vec<(u32, u32)> {
+    let table = geometry.active.unwrap_or(0);
+    lost_clusters(report).into_iter().map(|c| (c, geometry.entry(frame, table, c))).collect()
 }
 
 impl<'a> Promise<'a> {

@@ -3,7 +3,7 @@
 use super::board::{Board, End, LINUX};
 use super::counts::Counts;
 use super::explore::{Depth, Exploration};
-use super::promises::{Promise, RECORD, WORLDS, lost};
+use super::promises::{Promise, RECORD, WORLDS, lost, lost_clusters};
 use super::starts::{Images, Oracle, Start};
 use super::steps::{Done, How, Step, Tampering};
 use crate::checker::{Checker, Content, Report};
@@ -37,6 +37,8 @@ struct Interrupted {
     names: Vec<String>,
     /// What somebody else has put there since: names that keep their contents.
     others: Vec<(String, Content)>,
+    /// Whether it keeps no record: see [`Promise::piecemeal`].
+    piecemeal: bool,
 }
 
 /// Of so many operations in a hundred one state is given to readers by other hands. Sorts of volumes and operations that are
@@ -170,11 +172,18 @@ impl<'c> Scenario<'c> {
             return recording.rewind().0;
         }
         let mut may_go = self.may_go(&before, &done, cut);
+        if matches!(step, Step::Recover) && cut.is_some_and(|cut| cut.piecemeal && !cut.others.is_empty()) {
+            // The mark of a deletion without a record lies in a free slot. Where somebody else's name took it, nothing says whose the
+            // clusters are, and they stay.
+            let (was, is) = (lost_clusters(&before), lost(&after, &recording.frame, &board.geometry));
+            self.foreign = is.into_iter().filter(|(cluster, _)| was.contains(cluster)).collect();
+        }
         let images = std::mem::take(&mut self.images);
         let oracle = Oracle::new(board, &images);
         let may_undo = !matches!(step, Step::Recover);
         let mut promise = Promise::new(&oracle, &board.geometry, [before, after.clone()], &self.foreign, may_undo);
-        promise.piecemeal = matches!(step, Step::Prune { delete: true, .. }) && !keeps_record(&recording.events);
+        let keeps_no_record = matches!(step, Step::Prune { .. }) && !keeps_record(&recording.events);
+        promise.piecemeal = keeps_no_record;
         let placed = done.in_place.as_ref().and_then(|path| after.content(path));
         let wanted = match (step, cut) {
             (Step::Swap { .. } | Step::Restore { .. }, _) if let Some(content) = placed => Wanted::InPlace(content),
@@ -207,7 +216,8 @@ impl<'c> Scenario<'c> {
             may_go.insert(Content::of(&image.bytes, board.shape.sector as usize));
         }
         if good && cut.is_none() && may_undo && self.random.chance(35) {
-            let interrupted = Interrupted { starts, may_go, names: done.names.unwrap_or_default(), others: Vec::new() };
+            let (names, piecemeal) = (done.names.unwrap_or_default(), keeps_no_record);
+            let interrupted = Interrupted { starts, may_go, names, others: Vec::new(), piecemeal };
             return self.interrupt(board, frame, &events, interrupted);
         }
         crash::redo(&mut frame, &events);
