@@ -113,13 +113,16 @@ impl Prune {
             return Ok(self.report(plan, false));
         }
         self.change.confirm(ui, &question(&plan, &esp, target))?;
+        let on_esp = place.as_ref().filter(|place| place.partition.is_none());
         for (n, (tidying, medium, place)) in all().enumerate() {
             // Behind the first one something is changed.
             let changed = |e: Error| if n > 0 { e.with_esp_changed(true) } else { e };
             let opened = medium.open_surgery().map_err(changed)?;
             let editor = open_healthy(opened.medium()).map_err(changed)?;
-            if n == 0 {
-                refuse_changed(&esp, *place, &editor.volume()?, &vars)?;
+            match place {
+                _ if n == 0 => refuse_changed(&esp, place.or(on_esp), &editor.volume()?, &vars)?,
+                Some(place) => place.refuse_changed(&editor.volume().map_err(changed)?).map_err(changed)?,
+                None => {}
             }
             let outcome = tidying.run(editor).map_err(changed)?;
             match place {

@@ -65,7 +65,7 @@ impl Recover {
 
     fn recover(&self, target: &Target, ui: &dyn Ui) -> Result<RecoverReport> {
         let recovery = rehearse_with(&*target.open()?, target.sector_size, &self.options())?;
-        let beside = self.beside(target)?;
+        let beside = self.beside(target, recovery.actions.is_empty())?;
         let mut all = recovery.clone();
         if let Some((_, on, recovery)) = &beside {
             add(&mut all, on, recovery);
@@ -80,15 +80,18 @@ impl Recover {
             done = recover_with(opened.medium(), &self.options()).map_err(|e| e.with_esp_changed(true))?;
         }
         if let Some((medium, on, _)) = &beside {
-            let opened = medium.open_surgery()?;
+            let is_changed = !done.actions.is_empty();
+            let changed = |e: crate::Error| if is_changed { e.with_esp_changed(true) } else { e };
+            let opened = medium.open_surgery().map_err(changed)?;
             let recovery = recover_with(opened.medium(), &self.options_beside());
             add(&mut done, on, &recovery.map_err(|e| e.with_esp_changed(true))?);
         }
         Ok(self.report(done, true))
     }
 
-    /// The Extended Boot Loader Partition beside the ESP, if an operation was interrupted there, and what would be done.
-    fn beside(&self, target: &Target) -> Result<Option<(Target, String, Recovery)>> {
+    /// The Extended Boot Loader Partition beside the ESP, if there is anything to do there, and what would be done. `alone`: there
+    /// is nothing to do on the ESP.
+    fn beside(&self, target: &Target, alone: bool) -> Result<Option<(Target, String, Recovery)>> {
         let this = target.partition.as_ref().map(|p| p.number);
         let Some(partition) = target.xbootldr().filter(|p| Some(p.number) != this) else { return Ok(None) };
         let source = target.open_partition(partition)?;
@@ -97,18 +100,29 @@ impl Recover {
         }
         // What is not ours there, or cannot be read, does not concern the ESP: whoever means that partition names it.
         let found = fat::Volume::open(source).and_then(|volume| interrupted(&volume));
-        match found {
-            Ok(Some(found)) if found.is_operation() => {}
+        let is_recorded = match found {
+            Ok(Some(found)) if found.is_operation() => true,
+            Ok(Some(_)) => return Ok(None),
+            Ok(None) => false,
             Err(e) if e.code().is_failed_access() => return Err(e),
-            _ => return Ok(None),
-        }
+            // One copy of the allocation table may be half written.
+            Err(_) => false,
+        };
         let medium = target.sibling(Some(partition.number))?;
-        medium.check_writable()?;
         let options = self.options_beside();
         let on = partition.name();
-        let recovery =
-            rehearse_with(&*medium.open()?, medium.sector_size, &options).map_err(|e| e.while_doing(on.clone()))?;
-        Ok(Some((medium, on, recovery)))
+        let recovery = match rehearse_with(&*medium.open()?, medium.sector_size, &options) {
+            // A cut before the record was there, or behind its end, leaves no more than this.
+            Ok(recovery) if is_recorded || !recovery.actions.is_empty() => recovery,
+            Ok(_) => return Ok(None),
+            Err(e) if !is_recorded && !e.code().is_failed_access() => return Ok(None),
+            Err(e) => return Err(e.while_doing(on)),
+        };
+        match medium.check_writable() {
+            // Somebody uses it, and what is left there waits.
+            Err(_) if !is_recorded && !alone => Ok(None),
+            writable => writable.map(|()| Some((medium, on, recovery))),
+        }
     }
 
     /// Lost chains on the other partition are described and dealt with where that is named.

@@ -14,7 +14,6 @@ use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::block::ReadAt;
 use crate::disk::Target;
 use crate::esp::{BackupName, EspFile, Inventory, Place, linux_file};
-use crate::fat::same_name;
 use crate::pcr::Bank;
 use crate::pe::Arch;
 use crate::plan::{NewImage, SwapOptions, SwapPlan, backups, latest_backup, place_of, refuse_unreached};
@@ -290,12 +289,9 @@ struct Chosen {
     place: Option<Place>,
 }
 
-/// The backup of an image in its own place that a restore takes if none is named: the newest of that image, else the newest;
-/// one that is no image is passed over as long as there is another.
+/// The backup of an image in its own place that a restore takes if none is named: the newest.
 fn newest_beside(place: &Place) -> Result<(EspFile, BackupName)> {
-    let all = place.backups();
-    let rank = |(file, b): &(&EspFile, BackupName)| (file.facts.is_none(), !same_name(&b.original, place.name()));
-    let newest = all.into_iter().min_by_key(rank);
+    let newest = place.backups().into_iter().next();
     let none = || Error::usage(format!("there is no backup beside {}, which the board starts", place.words()));
     newest.map(|(file, b)| (file.clone(), b)).ok_or_else(none)
 }

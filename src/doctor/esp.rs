@@ -73,6 +73,15 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     findings.extend(esp.interrupted.as_ref().map(|found| record(found, words)));
     let beside = esp.interrupted_beside().ok().flatten().filter(|(found, _)| found.is_operation());
     findings.extend(beside.map(|(found, on)| Finding { what: format!("{found}, on {on}"), ..record(&found, words) }));
+    findings.extend(esp.leftovers_beside().ok().flatten().map(|(what, on)| {
+        Finding::new(
+            Severity::Warning,
+            "fat-leftovers",
+            format!("the file system of {on} is not tidy, by an interruption or a careless program: {what}"),
+            "nothing is written there until it is put right",
+        )
+        .then(words.command("recover", ""))
+    }));
     let of = |class| {
         // Lost clusters have a finding of their own, where it can be told whose they are.
         let counts =

@@ -26,7 +26,7 @@ pub use runs::Runs;
 use crate::block::{ReadAt, sha256_of};
 use crate::boot::{Loader, OtherLoaders, Type1File, UkiFile, Variables};
 use crate::bootpath::Way;
-use crate::fat::{Entry, Health, Volume};
+use crate::fat::{Entry, Health, ProblemClass, Remedy, Volume};
 use crate::pe::Arch;
 use crate::surgery::{Interrupted, LINUX_DIR, LostClusters, interrupted, refuse_unhealthy};
 use crate::uki::{CompanionKind, Companions, Family, Identity};
@@ -263,6 +263,30 @@ impl<S: ReadAt> Inventory<S> {
             Err(e) if e.code().is_bad_content() => Ok(None),
             found => Ok(found?.map(|found| (found, self.context.name(place)))),
         }
+    }
+
+    /// What is not in order on the Extended Boot Loader Partition and `recover` puts right, where no record is there, and that
+    /// partition's name.
+    ///
+    /// # Errors
+    /// What the source reports.
+    pub fn leftovers_beside(&self) -> Result<Option<(String, &str)>> {
+        let (Some(volume), Some(place)) = (self.context.xbootldr(), self.context.xbootldr_place()) else {
+            return Ok(None);
+        };
+        if self.interrupted_beside()?.is_some() {
+            return Ok(None);
+        }
+        let health = match Health::check(volume) {
+            Err(e) if e.code().is_bad_content() => return Ok(None),
+            health => health?,
+        };
+        if health.is_healthy() || health.is_damaged() && health.remedy != Remedy::Recover {
+            return Ok(None);
+        }
+        let what = health.problems.iter().filter(|p| p.class != ProblemClass::Note).take(4);
+        let what: Vec<&str> = what.map(|p| p.what.as_str()).collect();
+        Ok(Some((what.join("; "), self.context.name(place))))
     }
 
     /// Refuses to go on when the ESP is not what this inventory saw: somebody else wrote between the plan and the claim on

@@ -2,10 +2,10 @@
 //! the firmware or shim starts itself, one that a Type #1 entry names, one on the Extended Boot Loader Partition. It is one
 //! file, and whatever takes its place has its name.
 
-use super::{BackupName, END_OF_TIME, EspFile, FileKind, Inventory, Runs};
+use super::{BackupName, END_OF_TIME, EspFile, FileKind, Inventory, Runs, without_counter};
 use crate::block::ReadAt;
 use crate::bootpath::{BootScenario, Located, Program};
-use crate::fat::{Entry, Volume};
+use crate::fat::{Entry, Volume, same_name};
 use crate::surgery::is_linux_dir;
 use crate::uki::{self, Companions};
 use crate::{Code, Error, Result};
@@ -21,7 +21,8 @@ pub struct Place {
     pub partition: Option<String>,
     /// The image.
     pub image: EspFile,
-    /// Its backups and those of other images there, disabled ones too, in on-disk order.
+    /// What has the name of a backup or of a disabled file there, in on-disk order. In a directory of others that says nothing
+    /// yet of what it is: see [`Self::is_of_image`].
     pub aside: Vec<EspFile>,
     /// What the image is.
     pub program: Program,
@@ -81,10 +82,19 @@ impl Place {
         std::iter::once(&self.image).chain(&self.aside).find(|f| f.entry.is_named(name))
     }
 
-    /// The backups, the newest first.
+    /// Whether a file is this image as it was before: an image, under its name. The directory may be one of others, who name
+    /// their files alike: their boot loaders are no backups, and nobody's here to delete.
+    #[must_use]
+    pub fn is_of_image(&self, file: &EspFile) -> bool {
+        let plain = |name: &str| without_counter(name).unwrap_or_else(|| name.to_owned());
+        let is_own = |b: BackupName| same_name(&plain(&b.original), &plain(self.name()));
+        file.trouble.is_none() && BackupName::parse(file.name()).is_some_and(is_own)
+    }
+
+    /// The backups of the image, the newest first.
     #[must_use]
     pub fn backups(&self) -> Vec<(&EspFile, BackupName)> {
-        let backups = self.aside.iter().filter(|f| f.kind == FileKind::Backup);
+        let backups = self.aside.iter().filter(|f| f.kind == FileKind::Backup && self.is_of_image(f));
         let mut all: Vec<_> = backups.filter_map(|f| Some((f, BackupName::parse(f.name())?))).collect();
         all.sort_by_key(|(_, b)| std::cmp::Reverse((b.time < END_OF_TIME, b.time)));
         all

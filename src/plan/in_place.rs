@@ -8,7 +8,9 @@ use super::swap::{another_system, lockdown, refuse_wiping_options};
 use super::{NewImage, SwapOptions, SwapPlan, long_names};
 use crate::block::ReadAt;
 use crate::bootpath::{BootScenario, Located, Program, ProgramKind};
-use crate::esp::{Altered, Content, FileKind, Inventory, Place, Runs, backup_of, disabled_of, without_counter};
+use crate::esp::{
+    Altered, Content, EspFile, FileKind, Inventory, Place, Runs, backup_of, disabled_of, without_counter,
+};
 use crate::fat::same_name;
 use crate::pe::Arch;
 use crate::{Code, Error, Result};
@@ -223,8 +225,8 @@ fn counter<S: ReadAt>(esp: &Inventory<S>, place: &Place) -> Option<String> {
     }
 }
 
-/// The files beside an image in its own place that `prune` deletes: disabled ones with `disabled`, and the backups beyond the
-/// newest so many.
+/// The files beside an image in its own place that `prune` deletes: of that image, disabled ones with `disabled`, and the
+/// backups beyond the newest so many.
 ///
 /// # Errors
 /// [`Code::WouldNotBoot`] when one of them is started by anything; what the source reports.
@@ -234,7 +236,8 @@ pub(super) fn prunable<S: ReadAt>(
     disabled: bool,
     keep_backups: Option<usize>,
 ) -> Result<Vec<String>> {
-    let disabled = place.aside.iter().filter(|f| disabled && f.kind == FileKind::Disabled);
+    let is_disabled = |f: &&EspFile| f.kind == FileKind::Disabled && place.is_of_image(f);
+    let disabled = place.aside.iter().filter(|f| disabled && is_disabled(f));
     let mut names: Vec<String> = disabled.map(|f| f.name().to_owned()).collect();
     let old = keep_backups.map(|keep| place.backups().into_iter().skip(keep));
     names.extend(old.into_iter().flatten().map(|(file, _)| file.name().to_owned()));

@@ -14,9 +14,15 @@ use std::sync::atomic::AtomicBool;
 type Meanwhile = dyn Fn(&Path, &Path) + Sync;
 
 /// Says yes, after something has happened.
-struct Yes<F> {
+pub(crate) struct Yes<F> {
     meanwhile: F,
     stop: Arc<AtomicBool>,
+}
+
+impl<F> Yes<F> {
+    pub(crate) fn after(meanwhile: F) -> Self {
+        Self { meanwhile, stop: Arc::default() }
+    }
 }
 
 impl<F: Fn() + Sync> Ui for Yes<F> {
@@ -47,7 +53,7 @@ fn operate(
     efivars: &Path,
     meanwhile: impl Fn() + Sync,
 ) -> bootsurgeon::Result<()> {
-    let ui = Yes { meanwhile, stop: Arc::default() };
+    let ui = Yes::after(meanwhile);
     let efivars = VariablesChoice::Dir(efivars.to_owned());
     let disk = DiskRequest { efivars, ..DiskRequest::new(disk) };
     let change = Change::default();

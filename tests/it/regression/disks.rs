@@ -12,7 +12,7 @@ use std::path::Path;
 const INSTALLER: &str = "v1.12.4-arm64-installer";
 const PLAIN: &str = "v1.12.4-arm64-plain";
 /// Where the second ESP of `disk-two-esps` begins.
-const SECOND: u64 = 38 << 20;
+pub(super) const SECOND: u64 = 38 << 20;
 
 /// `status` reads it; every command that would write refuses with these words and the code `layout`, rehearsed and
 /// for real, and nothing is written.
@@ -541,7 +541,7 @@ fn issue14_6_xbootldr_is_a_volume_of_its_own() {
 
 /// A disk with systemd-boot on its ESP, and its second partition an Extended Boot Loader Partition with these images besides the
 /// old one that is there.
-fn with_xbootldr(lab: &Lab, images: &[(&str, &str)]) -> std::path::PathBuf {
+pub(super) fn with_xbootldr(lab: &Lab, images: &[(&str, &str)]) -> std::path::PathBuf {
     let disk = lab.fixture("disk-two-esps.img.zst");
     Gpt::edit(&disk, |table| table.kind(7, "bc13c2ff-59e6-4262-a352-b275fd6f7172"));
     put(&disk, ESP, "EFI/BOOT/BOOTAA64.EFI", &systemd_boot("257.9", Arch::Arm64));

@@ -1,13 +1,19 @@
 //! Images that start from elsewhere than `EFI/Linux` of the ESP: a swap replaces what starts, in its place.
 
+use super::disks::{SECOND, with_xbootldr};
 use super::way::{shim, status};
-use crate::board::{Board, ESP_A, boot_option, uki};
-use crate::support::sha256;
+use crate::board::{Board, ESP_A, boot_option, systemd_boot, uki};
+use crate::changed::Yes;
+use crate::cli::{ESP, bytes_at, patch, put};
+use crate::support::{Lab, fsck_clean, sha256};
+use bootsurgeon::Kind;
+use bootsurgeon::command::{Change, DiskRequest, Prune, VariablesChoice};
 use bootsurgeon::disk::Target;
 use bootsurgeon::fat::Volume;
 use bootsurgeon::pe::Arch;
 use bootsurgeon::testkit::uki::Builder;
 use serde_json::Value;
+use std::path::Path;
 
 const OLD: &str = "talos-v1.12.3-arm64-installer";
 const NEW: &str = "talos-v1.12.4-arm64-uki";
@@ -159,4 +165,121 @@ fn issue13_4_what_is_no_uki_is_not_replaced() {
         let args = ["swap", &disk, other.to_str().unwrap(), "--efivars", "vars", "--allow-untrusted", how];
         assert_eq!(board.run(&args).status.code(), Some(3));
     }
+}
+
+/// A board whose boot menu has an entry of Type #1 that wins, with `options` among its lines: `EFI/k/a.efi`.
+fn with_entry(options: &str) -> (Board, String) {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    board.replace(&disk, "EFI/BOOT", "BOOTAA64.EFI", &systemd_boot("257.9", Arch::Arm64));
+    board.directory(&disk, "EFI/k");
+    board.directory(&disk, "loader/entries");
+    let entry = format!("title x\nefi /EFI/k/a.efi\n{options}version 9\nsort-key a\n");
+    board.replace(&disk, "loader/entries", "a.conf", entry.as_bytes());
+    board.replace(&disk, "EFI/k", "a.efi", &uki(&board.lab, OLD));
+    (board, disk)
+}
+
+fn prune_while(disk: &Path, vars: &Path, meanwhile: impl Fn() + Sync) -> bootsurgeon::Result<()> {
+    let disk = DiskRequest { efivars: VariablesChoice::Dir(vars.to_owned()), ..DiskRequest::new(disk) };
+    let prune = Prune { disk, change: Change::default(), delete: false, keep_backups: Some(0), no_fallback: false };
+    prune.run(&Yes::after(meanwhile)).map(drop)
+}
+
+/// A backup that somebody replaces between the plan and the answer is not the one that was to be deleted, also where the menu
+/// is tidied first.
+#[test]
+fn issue13_4_a_backup_that_changed_since_the_plan_is_not_deleted() {
+    let (board, disk) = with_entry("");
+    let backup = "a.efi.bak.1700000000";
+    board.replace(&disk, "EFI/k", backup, &uki(&board.lab, NEW));
+    let after = std::sync::Mutex::new(String::new());
+    let refused = prune_while(&board.lab.path(&disk), &board.lab.path("vars"), || {
+        board.replace(&disk, "EFI/k", backup, b"another file");
+        *after.lock().unwrap() = sha256(&board.lab.path(&disk));
+    });
+    let error = refused.expect_err("EFI/k has changed");
+    assert_eq!((error.kind(), error.esp_changed()), (Kind::Unsafe, Some(false)), "{error}");
+    assert!(error.to_string().contains("EFI/k has changed"), "{error}");
+    assert_eq!(sha256(&board.lab.path(&disk)), *after.lock().unwrap(), "something was written");
+    prune_while(&board.lab.path(&disk), &board.lab.path("vars"), || ()).expect("nothing has changed");
+
+    // On the other partition it would be the second step.
+    let lab = Lab::new();
+    let disk = with_xbootldr(&lab, &[("zalos.efi", "v1.12.4-arm64-installer")]);
+    let image = uki(&lab, NEW);
+    put(&disk, ESP, "EFI/Linux/b.efi.bak.1700000000", &image);
+    put(&disk, SECOND, "EFI/Linux/zalos.efi.bak.1700000000", &image);
+    std::fs::create_dir(lab.path("vars")).unwrap();
+    let refused = prune_while(&disk, &lab.path("vars"), || {
+        put(&disk, SECOND, "EFI/Linux/zalos.efi.bak.1700000000", b"another file");
+    });
+    let error = refused.expect_err("partition 7 has changed");
+    assert!(error.kind() == Kind::Unsafe && error.to_string().contains("has changed"), "{error}");
+    let volume = bytes_at(&disk, SECOND, 32 << 20);
+    let kept = Volume::open(&volume).unwrap().read_small("EFI/Linux/zalos.efi.bak.1700000000", 100).unwrap();
+    assert_eq!(kept.as_deref(), Some(&b"another file"[..]));
+}
+
+/// `EFI/BOOT` is everybody's: what others call a backup there is neither deleted nor put back.
+#[test]
+fn issue13_4_backups_of_others_beside_an_image_stay() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    let old = uki(&board.lab, OLD);
+    board.replace(&disk, "EFI/BOOT", "BOOTAA64.EFI", &old);
+    let loader = systemd_boot("257.9", Arch::Arm64);
+    let others = [
+        ("BOOTX64.EFI.bak.20240102", &loader),
+        ("MMX64.EFI.bak.20240101", &old),
+        ("BOOTAA64.EFI.bak.20240103", &loader),
+        ("BOOTAA64.EFI.disabled.20240104", &loader),
+    ];
+    for (name, bytes) in others {
+        board.replace(&disk, "EFI/BOOT", name, bytes);
+    }
+    board.replace(&disk, "EFI/BOOT", "BOOTAA64.EFI.bak.1700000000", &old);
+    let own = Value::from(vec!["EFI/BOOT/BOOTAA64.EFI.bak.1700000000"]);
+    let list = board.json(&["restore", &disk, "--efivars", "vars", "--list", "--json"]);
+    let listed: Vec<&Value> = list["backups"].as_array().unwrap().iter().map(|b| &b["name"]).collect();
+    assert_eq!(listed, [&own[0]], "{list}");
+    let new = board.lab.fixture(&format!("{NEW}.efi.zst"));
+    let swap = ["swap", &disk, new.to_str().unwrap(), "--efivars", "vars", "--allow-untrusted", "--json", "--yes"];
+    let report = board.json(&[&swap[..], &["--keep-backups", "1"]].concat());
+    assert_eq!(report["plan"]["delete"], own, "{report}");
+    let report =
+        board.json(&["prune", &disk, "--efivars", "vars", "--delete", "--keep-backups", "0", "--yes", "--json"]);
+    assert_eq!(report["plan"]["delete"].as_array().map(Vec::len), Some(1), "{report}");
+    let left = names(&board, &disk, "EFI/BOOT");
+    assert!(others.iter().all(|(name, _)| left.iter().any(|n| n == name)), "{left:?}");
+    assert!(!left.iter().any(|n| n.starts_with("BOOTAA64.EFI.bak.1")), "{left:?}");
+}
+
+/// A cut on the Extended Boot Loader Partition before the record was there: what a swap asks for first, `recover` of the disk
+/// does, and `doctor` names.
+#[test]
+fn issue13_4_leftovers_on_the_xbootldr_partition_are_put_right() {
+    let lab = Lab::new();
+    let disk = with_xbootldr(&lab, &[("zalos.efi", "v1.12.4-arm64-installer")]);
+    // The second copy of the allocation table has a chain that the first one does not have.
+    let boot = bytes_at(&disk, SECOND, 512);
+    let word = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
+    let sectors = if word(22) > 0 { word(22) } else { word(36) };
+    let second = SECOND + (word(14) + sectors) * word(11);
+    patch(&disk, second + sectors * word(11) / 2 / 4 * 4, &[0xFF, 0xFF, 0xFF, 0x0F]);
+    let new = lab.fixture(&format!("{NEW}.efi.zst"));
+    let swap = |how: &str| bootsurgeon!("swap", disk, new, "--allow-untrusted", "--efivars", "none", how);
+    swap("--dry-run").fails(4, &["recover"]);
+    let doctor = bootsurgeon!("doctor", disk, "--efivars", "none", "--json").out;
+    assert!(doctor.contains("fat-leftovers") && doctor.contains("bootsurgeon recover"), "{doctor}");
+    let hash = sha256(&disk);
+    let dry = bootsurgeon!("recover", disk, "--dry-run", "--json").code(0).json();
+    assert_eq!(sha256(&disk), hash);
+    let report = bootsurgeon!("recover", disk, "--yes", "--json").code(0).json();
+    assert_eq!((&report["committed"], &report["actions"]), (&true.into(), &dry["actions"]), "{report:#}");
+    assert!(report["actions"].to_string().contains("partition 7 ("), "{report:#}");
+    fsck_clean(&disk, SECOND);
+    let again = bootsurgeon!("recover", disk, "--yes", "--json").code(0).json();
+    assert_eq!(again["committed"], false, "{again:#}");
+    swap("--yes").code(0);
 }
