@@ -41,14 +41,17 @@ fn objections_but<S: ReadAt>(
     if firmware.secure_boot != Some(true) {
         return Ok(Vec::new());
     }
+    let image = esp.place().ok().flatten().map(|place| place.at);
     let mut found = Vec::new();
     let mut behind_shim = false;
     for (at, kind) in esp.way(scenario).programs.iter().filter(|(at, _)| Some(at) != replaced) {
         let Some(file) = esp.open_at(at)? else { continue };
         let facts = examine(&file, &[], &mut [], &Silent::default())?.facts;
         let is_shim = *kind == ProgramKind::Shim;
-        let objection =
-            |judge, why: Option<String>| why.map(|why| Objection { place: esp.describe_place(at), judge, why });
+        let is_image = image.as_ref() == Some(at);
+        let objection = |judge, why: Option<String>| {
+            why.map(|why| Objection { place: esp.describe_place(at), judge, why, is_image })
+        };
         found.extend(if behind_shim {
             let why = below_level(&facts, &firmware).or_else(|| refused_by_shim(&facts, &firmware, vars));
             objection(Judge::Shim, why)

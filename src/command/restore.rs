@@ -236,7 +236,8 @@ impl Restore {
             }
             None => confirm_on_medium(opened.medium(), &outcome.operation, &esp, [plan.boot_after.as_deref(); 2])?,
         }
-        let words = self.disk.words(target, esp.arch());
+        let asked = self.trust.arch.filter(|_| esp.is_arch_chosen());
+        let words = self.disk.words(target, esp.arch()).for_asked_arch(asked);
         let after = After {
             target,
             words: &words,
@@ -267,14 +268,19 @@ impl Restore {
                 Error::usage(format!("{wanted} is no backup: its name does not end in .bak.TIME or .disabled.TIME"))
             })
         };
-        if let Some(place) = place
-            && let Some(file) = place.file(wanted).cloned()
-        {
+        // A bare name is one in `EFI/Linux`, as `--list` has it, as long as there is such a file.
+        let is_there = !wanted.contains(['/', '\\']) && esp.file(wanted).is_some();
+        let meant = place.as_ref().filter(|place| place.is_among_images() || !is_there);
+        if let Some(file) = meant.and_then(|place| place.file(wanted)).cloned() {
             let original = parsed(&file)?.original;
-            return Ok(Chosen { file, original, place: Some(place) });
+            return Ok(Chosen { file, original, place });
         }
         let name = linux_file(wanted).unwrap_or(wanted);
-        let list = || all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        let list = || {
+            let beside = place.iter().filter(|place| !place.is_among_images());
+            let beside = beside.flat_map(|p| p.backups().into_iter().map(|(file, _)| p.path(file.name())));
+            beside.chain(all.iter().map(|(name, _)| name.clone())).collect::<Vec<_>>().join(", ")
+        };
         let file = esp
             .file(name)
             .ok_or_else(|| Error::usage(format!("there is no {wanted} in EFI/Linux; backups are: {}", list())))?;

@@ -355,7 +355,8 @@ impl<S: ReadAt> Job<'_, S> {
             None => confirm_on_medium(medium, &done.operation, self.esp, [plan.boot_after.as_deref(); 2])?,
         }
         let sha256 = judged.image.sha256.clone();
-        let words = self.swap.disk.words(self.target, self.esp.arch());
+        let asked = self.swap.trust.arch.filter(|_| self.esp.is_arch_chosen());
+        let words = self.swap.disk.words(self.target, self.esp.arch()).for_asked_arch(asked);
         let after = After {
             target: self.target,
             words: &words,

@@ -44,7 +44,7 @@ pub fn examine_esp<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
         return findings;
     }
     findings.extend(loader(view));
-    findings.extend(programs::findings(view.objections));
+    findings.extend(programs::findings(view.objections, &view.words));
     findings.extend(xbootldr(view));
     findings.extend(starts(view));
     findings.extend(running(view));

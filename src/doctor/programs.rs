@@ -1,5 +1,6 @@
 //! Programs on the way of the boot that somebody refuses to start.
 
+use super::words::DiskWords;
 use super::{Finding, Severity};
 use std::fmt;
 
@@ -24,11 +25,13 @@ pub struct Objection {
     pub judge: Judge,
     /// Why.
     pub why: String,
+    /// Whether it is the image itself, which a swap replaces in its place.
+    pub is_image: bool,
 }
 
 impl fmt::Display for Objection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, judge, why } = self;
+        let Self { place, judge, why, .. } = self;
         match judge {
             Judge::Firmware => write!(f, "the firmware refuses to start {place}: {why}"),
             Judge::Shim => write!(f, "shim refuses to start {place}: {why}"),
@@ -40,7 +43,7 @@ impl fmt::Display for Objection {
 }
 
 /// The findings about them.
-pub(super) fn findings(objections: &[Objection]) -> Vec<Finding> {
+pub(super) fn findings(objections: &[Objection], words: &DiskWords) -> Vec<Finding> {
     let finding = |objection: &Objection| {
         match objection.judge {
         Judge::Nobody => Finding::new(
@@ -49,6 +52,14 @@ pub(super) fn findings(objections: &[Objection]) -> Vec<Finding> {
             objection.to_string(),
             "whoever can put an old boot loader there can use what was wrong with it",
         ),
+        Judge::Firmware | Judge::Shim if objection.is_image => Finding::new(
+            Severity::Problem,
+            "loader-refused",
+            objection.to_string(),
+            "this image is not started (\"Access denied\" or \"Security Violation\" on the console); a swap replaces it in its place, \
+             and refuses an image of which it can tell that the firmware would refuse it",
+        )
+        .then(format!("put an image that is signed for this board in its place: {}", words.command("swap", "IMAGE"))),
         Judge::Firmware | Judge::Shim => Finding::new(
             Severity::Problem,
             "loader-refused",

@@ -29,6 +29,7 @@ pub struct DiskWords {
     partition: Option<String>,
     efivars: Option<String>,
     arch: Option<Arch>,
+    asked_arch: Option<Arch>,
     out: Option<&'static str>,
 }
 
@@ -44,6 +45,7 @@ impl DiskWords {
             partition: partition.map(quoted),
             efivars: efivars.map(path),
             arch: None,
+            asked_arch: None,
             out: None,
         }
     }
@@ -75,6 +77,13 @@ impl DiskWords {
         self
     }
 
+    /// The architecture that was asked for, where without it another board would be meant: a restore has to ask for it too.
+    #[must_use]
+    pub fn for_asked_arch(mut self, arch: Option<Arch>) -> Self {
+        self.asked_arch = arch;
+        self
+    }
+
     /// `bootsurgeon prune disk.img`, or another command that changes it, with whatever options say which ESP and which variables
     /// are meant; `recover` has no use for variables.
     #[must_use]
@@ -88,6 +97,9 @@ impl DiskWords {
         }
         if let Some(dir) = self.efivars.as_ref().filter(|_| command != "recover") {
             words = format!("{words} --efivars {dir}");
+        }
+        if let Some(arch) = self.asked_arch.filter(|_| command == "restore") {
+            words = format!("{words} --arch {}", arch.name());
         }
         if let Some(out) = self.out {
             words = format!("{words} --out {out}");

@@ -393,6 +393,12 @@ impl<S: ReadAt> Inventory<S> {
         asked.or(loader).or_else(|| self.files.iter().find_map(EspFile::arch))
     }
 
+    /// Whether the board is another one than the volume would tell without being asked for an architecture.
+    #[must_use]
+    pub fn is_arch_chosen(&self) -> bool {
+        read::board_arch(&self.volume, &self.context) != read::find_arch(&self.volume)
+    }
+
     /// The file of this name, by FAT's rules.
     #[must_use]
     pub fn file(&self, name: &str) -> Option<&EspFile> {

@@ -74,8 +74,10 @@ impl Place {
     #[must_use]
     pub fn file(&self, name: &str) -> Option<&EspFile> {
         let name = name.replace('\\', "/");
-        let name = match name.trim_start_matches('/').rsplit_once('/') {
-            None => name.as_str(),
+        let path = name.trim_start_matches('/');
+        let name = match path.rsplit_once('/') {
+            None if path.len() == name.len() || self.directory.is_empty() => path,
+            None => return None,
             Some((directory, name)) if directory.eq_ignore_ascii_case(&self.directory) => name,
             Some(_) => return None,
         };

@@ -99,7 +99,7 @@ pub(super) fn unhealthy(e: Error) -> Error {
 
 /// The architecture that a volume is for, as its removable-media loader tells, and where there are several or none, its
 /// images.
-fn find_arch<S: ReadAt>(volume: &Volume<S>) -> Arch {
+pub(super) fn find_arch<S: ReadAt>(volume: &Volume<S>) -> Arch {
     let loaders: Vec<Arch> = [Arch::Arm64, Arch::Amd64].into_iter().filter(|arch| has_loader(volume, *arch)).collect();
     if let [only] = loaders[..] {
         return only;

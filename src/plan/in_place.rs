@@ -140,7 +140,14 @@ impl SwapPlan {
             FileKind::Broken => disabled_of(name, options.time, taken),
             _ => backup_of(name, options.time, taken),
         };
-        long_names(place.sector_bytes, [backup.as_str(), name])?;
+        // Nothing may have another name here: whatever starts the image names it.
+        long_names(place.sector_bytes, [backup.as_str(), name]).map_err(|e| {
+            let what = format!("the name of {words} leaves no room for that of a backup: {}", e.message());
+            Error::new(e.code(), what).advise(
+                "nothing can be done under this name: let the image be started under a shorter one first (a copy of it, and a \
+                 boot option or menu entry that names the copy)",
+            )
+        })?;
         let delete: Vec<String> = match options.keep_backups {
             None => Vec::new(),
             Some(keep) => {

@@ -7,7 +7,7 @@ use super::{Rename, old_backups, refuse_long_names, started_last, steps};
 use crate::block::ReadAt;
 use crate::boot::{Prediction, UkiFile, roles};
 use crate::bootpath::BootScenario;
-use crate::esp::{EspFile, FileKind, Inventory, Place, disabled_of, linux_file};
+use crate::esp::{EspFile, FileKind, Inventory, Place, Runs, disabled_of, linux_file};
 use crate::surgery::{LINUX_DIR, Tidying};
 use crate::uki::Family;
 use crate::{Code, Error, Result};
@@ -186,17 +186,25 @@ impl PrunePlan {
         place: &Place,
         options: &PruneOptions,
     ) -> Result<Self> {
-        let boot = Some(place.words());
+        let boot = Some(match esp.runs(BootScenario::Next).0 {
+            // What is set for one start may lead elsewhere.
+            Runs::Image { at, .. } if at != place.at => esp.describe_place(&at),
+            _ => place.words(),
+        });
         let mut plan = plan.unwrap_or_else(|| Self {
             renames: Vec::new(),
             delete: Vec::new(),
             keep: Vec::new(),
             warnings: Vec::new(),
-            boot: boot.clone(),
-            boot_before: boot,
+            boot: None,
+            boot_before: None,
             starts_then: [None, None],
             beside: None,
         });
+        // Where the menu has no image of its own to start, it is this one.
+        if plan.boot.is_none() && plan.boot_before.is_none() {
+            (plan.boot, plan.boot_before) = (boot.clone(), boot);
+        }
         let names = prunable(esp, place, options.delete, options.keep_backups)?;
         plan.keep.push((place.path(place.name()), "starts next".to_owned()));
         plan.delete.extend(names.iter().map(|name| place.path(name)));

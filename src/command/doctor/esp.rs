@@ -13,7 +13,7 @@ use crate::bootpath::BootScenario;
 use crate::disk::Target;
 use crate::doctor::{DiskWords, EspPlace, EspView, Finding, Severity, examine_esp, sort};
 use crate::efivars::EfiVars;
-use crate::esp::{FileKind, Inventory};
+use crate::esp::{FileKind, Inventory, Place, Runs};
 use crate::pcr::Bank;
 use crate::plan::room_for_one_more;
 use crate::verify::{CheckId, CheckStatus, verify};
@@ -141,22 +141,37 @@ pub(super) fn name_the_disk(examined: &[ExaminedEsp], findings: &mut [Finding]) 
 /// The image that starts next, read whole: is it intact, and would the firmware take it?
 fn verified<S: ReadAt>(view: &EspView<'_, S>, vars: &EfiVars, ui: &dyn Ui) -> Result<Vec<Finding>> {
     let (esp, words) = (view.esp, &view.words);
-    let Some(file) = esp.selected().filter(|f| f.kind == FileKind::Uki) else { return Ok(Vec::new()) };
-    let Ok(bytes) = esp.volume.file(&file.entry) else { return Ok(Vec::new()) };
+    let place = esp.place().ok().flatten();
+    // What is set for one start may lead elsewhere.
+    let starts_next =
+        |place: &&Place| matches!(esp.runs(BootScenario::Next).0, Runs::Image { at, .. } if at == place.at);
+    let (name, bytes) = match (esp.selected(), place.as_ref().filter(starts_next)) {
+        (_, Some(place)) if place.image.kind == FileKind::Uki => match esp.open_at(&place.at) {
+            Ok(Some(bytes)) => (place.words(), bytes),
+            _ => return Ok(Vec::new()),
+        },
+        (Some(file), None) if file.kind == FileKind::Uki => match esp.volume.file(&file.entry) {
+            Ok(bytes) => (file.name().to_owned(), Box::new(bytes) as Box<dyn ReadAt + '_>),
+            Err(_) => return Ok(Vec::new()),
+        },
+        _ => return Ok(Vec::new()),
+    };
     // Whether anybody trusts the signer is the firmware's business here; whether the bytes are intact is ours.
     let mut policy = TrustRequest { allow_untrusted: true, ..TrustRequest::default() }.policy(vars, ui)?;
     policy.firmware_is_the_boards = true;
-    add_disk(&mut policy, esp, esp.place().ok().flatten().as_ref(), ui)?;
+    add_disk(&mut policy, esp, place.as_ref(), ui)?;
     let examined = examine(&bytes, &[Bank::Sha256], &mut [], ui)?;
     let report = verify(&examined.facts, &policy);
     let way_out = format!("{}, or {}", words.command("restore", ""), words.swap_from_factory());
     let mut findings = Vec::new();
-    if let Some(why) = &report.firmware_refuses {
+    // Said of the way, where the firmware starts it itself.
+    let is_said = view.objections.iter().any(|o| o.is_image);
+    if let Some(why) = report.firmware_refuses.as_ref().filter(|_| !is_said) {
         findings.push(
             Finding::new(
                 Severity::Problem,
                 "firmware-refuses",
-                format!("the firmware will refuse {}, which starts next: {why}", file.name()),
+                format!("the firmware will refuse {name}, which starts next: {why}"),
                 "systemd-boot tries no other entry: the board does not come up (\"Access denied\" or \"Security Violation\" on the \
                  console)",
             )
@@ -177,17 +192,17 @@ fn verified<S: ReadAt>(view: &EspView<'_, S>, vars: &EfiVars, ui: &dyn Ui) -> Re
             Finding::new(
                 Severity::Problem,
                 "selected-image-bad",
-                format!("{} starts next, and `{}` fails: {}", file.name(), check.id.name(), check.detail),
+                format!("{name} starts next, and `{}` fails: {}", check.id.name(), check.detail),
                 "it was damaged or changed since it was built; it may not start, or not unlock the disks",
             )
             .then(way_out.clone()),
         );
     }
-    if findings.is_empty() && policy.firmware.secure_boot == Some(true) {
+    if findings.is_empty() && !is_said && policy.firmware.secure_boot == Some(true) {
         findings.push(Finding::new(
             Severity::Ok,
             "signature",
-            format!("nothing speaks against the signature of {}", file.name()),
+            format!("nothing speaks against the signature of {name}"),
             "held against db and dbx",
         ));
     }

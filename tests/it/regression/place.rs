@@ -283,3 +283,107 @@ fn issue13_4_leftovers_on_the_xbootldr_partition_are_put_right() {
     assert_eq!(again["committed"], false, "{again:#}");
     swap("--yes").code(0);
 }
+
+/// The menu has no image of its own to start, and what starts all the same is said.
+#[test]
+fn issue13_4_prune_says_what_starts_beside_the_menu() {
+    let (board, disk) = with_entry("");
+    let report = board.json(&["prune", &disk, "--efivars", "vars", "--dry-run", "--json"]);
+    for when in ["boot", "boot_before"] {
+        assert_eq!(report["plan"][when], "EFI/k/a.efi", "{report}");
+    }
+}
+
+/// A bare name is one in `EFI/Linux`, as the list has it; a path is that of the image that starts elsewhere.
+#[test]
+fn issue13_4_restore_takes_the_backup_that_is_named() {
+    let (board, disk) = with_entry("");
+    let backup = "a.efi.bak.1700000000";
+    board.replace(&disk, "EFI/k", backup, &uki(&board.lab, OLD));
+    let restore = |name: &str| {
+        let args = ["restore", &disk, name, "--efivars", "vars", "--allow-untrusted", "--dry-run", "--json"];
+        let out = board.run(&args);
+        (out.status.code(), serde_json::from_slice::<Value>(&out.stdout).unwrap())
+    };
+    // There is one of that name only.
+    assert_eq!(restore(backup).1["restored"], format!("EFI/k/{backup}"));
+    board.replace(&disk, "EFI/Linux", backup, &uki(&board.lab, NEW));
+    assert_eq!(restore(&format!("EFI/k/{backup}")).1["restored"], format!("EFI/k/{backup}"));
+    let (_, bare) = restore(backup);
+    assert!(!bare.to_string().contains("EFI/k/a.efi.bak"), "{bare}");
+    let (code, none) = restore("b.efi.bak.1");
+    assert_eq!(code, Some(2), "{none}");
+    assert!(none.to_string().contains(&format!("EFI/k/{backup}")), "{none}");
+
+    // In the root directory, by the name that the list gives.
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    board.replace(&disk, "", "uki.efi", &uki(&board.lab, OLD));
+    board.replace(&disk, "", "uki.efi.bak.1700000000", &uki(&board.lab, OLD));
+    board.global("BootOrder", 7, &[1, 0]);
+    board.global("Boot0001", 7, &boot_option("it", ESP_A, "\\uki.efi"));
+    let list = board.json(&["restore", &disk, "--efivars", "vars", "--list", "--json"]);
+    let name = list["backups"][0]["name"].as_str().unwrap();
+    let args = ["restore", &disk, name, "--efivars", "vars", "--allow-untrusted", "--dry-run", "--json"];
+    assert_eq!(board.json(&args)["restored"], name);
+}
+
+/// Without room for the name of a backup there is no advice that would take the image from its boot option.
+#[test]
+fn issue13_4_a_name_without_room_for_a_backup_is_not_to_be_changed() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    let name = format!("{}.efi", "l".repeat(190));
+    board.directory(&disk, "EFI/x");
+    board.replace(&disk, "EFI/x", &name, &uki(&board.lab, OLD));
+    board.global("BootOrder", 7, &[1, 0]);
+    board.global("Boot0001", 7, &boot_option("it", ESP_A, &format!("\\EFI\\x\\{name}")));
+    let new = board.lab.fixture(&format!("{NEW}.efi.zst"));
+    let args = ["swap", &disk, new.to_str().unwrap(), "--efivars", "vars", "--allow-untrusted", "--dry-run"];
+    let out = board.run(&args);
+    let said = String::from_utf8(out.stderr).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(out.status.code(), Some(4), "{said}");
+    assert!(said.contains("no room for that of a backup") && !said.contains("--target"), "{said}");
+}
+
+/// Secure Boot refuses the image that the firmware starts itself: a swap is the cure, and is recommended.
+#[test]
+fn issue13_4_a_swap_cures_an_image_that_the_firmware_refuses() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    board.replace(&disk, "EFI/BOOT", "BOOTAA64.EFI", &uki(&board.lab, "talos-v1.12.4-arm64-other-signer"));
+    board.variables_of(&crate::cli::fixture("efivars/secureboot-on"));
+    let now = status(&board, &disk);
+    let action = board.action(&now, "loader-refused");
+    assert!(action.contains(&format!("`bootsurgeon swap {disk} IMAGE")), "{action}");
+    assert!(!now["findings"].to_string().contains("swap is refused"), "{now}");
+    let new = board.lab.fixture(&format!("{NEW}.efi.zst"));
+    let swap = ["swap", &disk, new.to_str().unwrap(), "--efivars", "vars", "--allow-untrusted", "--dry-run", "--json"];
+    assert_eq!(board.json(&swap)["plan"]["target"], "EFI/BOOT/BOOTAA64.EFI");
+}
+
+/// `doctor` reads the image that starts in its own place whole, as it does one of the menu.
+#[test]
+fn issue13_4_doctor_verifies_an_image_in_its_own_place() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    let mut image = uki(&board.lab, OLD);
+    let at = image.len() - 20_000;
+    image[at] ^= 1;
+    board.replace(&disk, "EFI/BOOT", "BOOTAA64.EFI", &image);
+    let said = String::from_utf8(board.run(&["doctor", &disk, "--efivars", "vars", "--json"]).stdout).unwrap();
+    assert!(said.contains("selected-image-bad") && said.contains("EFI/BOOT/BOOTAA64.EFI starts next"), "{said}");
+}
+
+/// The way back asks for the architecture where without it another board would be meant.
+#[test]
+fn issue13_4_the_way_back_asks_for_the_architecture() {
+    let board = Board::new();
+    let disk = board.disk("card.img", ESP_A);
+    board.replace(&disk, "EFI/BOOT", "BOOTX64.EFI", &uki(&board.lab, "talos-v1.12.4-amd64-uki"));
+    let new = board.lab.fixture("talos-v1.12.4-amd64-iso.efi.zst");
+    let swap = ["swap", &disk, new.to_str().unwrap(), "--efivars", "vars", "--allow-untrusted", "--json", "--yes"];
+    let report = board.json(&[&swap[..], &["--arch", "amd64", "--allow-halt-if-installed"]].concat());
+    assert_eq!(report["plan"]["target"], "EFI/BOOT/BOOTX64.EFI", "{report}");
+    assert!(report["next"].to_string().contains("--arch amd64"), "{report}");
+}
