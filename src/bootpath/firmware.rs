@@ -129,6 +129,12 @@ pub fn removable_path(arch: Arch) -> String {
 /// What the firmware starts in a scenario.
 pub(super) fn start(options: &BootOptions, scenario: BootScenario, volumes: &dyn Volumes) -> Started {
     let (mut in_doubt, mut passed_over) = (Vec::new(), Vec::new());
+    if let Some(next) = options.missing_next(scenario) {
+        // EDK II makes options for what it finds on its own, and gives them free numbers, before it looks at BootNext.
+        in_doubt.push(format!(
+            "BootNext names Boot{next:04X}, which does not exist: the firmware may give that number to an option of its own first"
+        ));
+    }
     for (option, once) in options.tried(scenario) {
         let name = format!("{} ({:?})", option.name, option.description);
         match leads(option, volumes) {

@@ -189,6 +189,12 @@ impl BootOptions {
         next.chain(ordered.map(|o| (o, false)))
     }
 
+    /// BootNext, where it counts and no option has its number.
+    pub(super) fn missing_next(&self, scenario: BootScenario) -> Option<u16> {
+        let next = self.next.filter(|_| scenario == BootScenario::Next)?;
+        self.options.iter().all(|option| option.number != next).then_some(next)
+    }
+
     /// The files that options lead to, whether they are in BootOrder or not, with the options' names.
     #[must_use]
     pub fn files(&self, volumes: &dyn Volumes) -> Vec<(String, Located)> {

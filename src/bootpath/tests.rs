@@ -154,6 +154,18 @@ fn boot_next_counts_once_and_even_where_it_is_inactive() {
     assert_eq!(menu_at(&disk.way(&list, BootScenario::Later)), Some(&at(0, REMOVABLE)));
 }
 
+/// Found with OVMF, which started the first loader of the disk as the option of that number.
+#[test]
+fn a_boot_next_without_its_option_leaves_the_next_start_in_doubt() {
+    let disk = Disk::new(&[(0, REMOVABLE, systemd_boot())]);
+    let list = options(&[(3, on(ESP, REMOVABLE))], &[3], Some(4));
+    for (scenario, certainty) in [(BootScenario::Next, Certainty::Unknown), (BootScenario::Later, Certainty::Known)] {
+        let way = disk.way(&list, scenario);
+        assert_eq!((way.steps[0].certainty, menu_at(&way)), (certainty, Some(&at(0, REMOVABLE))));
+        assert_eq!(way.in_doubt.iter().any(|why| why.contains("Boot0004")), scenario == BootScenario::Next);
+    }
+}
+
 #[test]
 fn what_cannot_be_looked_at_makes_the_rest_unsure() {
     let mut disk = Disk::new(&[(0, REMOVABLE, systemd_boot())]);
