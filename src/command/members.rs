@@ -7,7 +7,7 @@ use crate::block::ReadAt;
 use crate::disk::Target;
 use crate::fat::Volume;
 use crate::surgery::{Member, MembersRecovery, interrupted, recover_members, rehearse_members};
-use crate::{Code, Error, Kind, Result};
+use crate::{Code, Error, Result};
 use std::path::PathBuf;
 
 impl DiskRequest {
@@ -35,8 +35,9 @@ impl Change {
         let target = disk.find(ui)?;
         target.check_writable()?;
         let recover = format!("run {} first", disk.words(&target, None).command("recover", ""));
-        refuse_interrupted(&target).map_err(|e| match e.kind() {
-            Kind::Interrupted => e.instead_advise(&*recover),
+        refuse_interrupted(&target).map_err(|e| match e.code() {
+            // Another version of this program has its own advice: only that version can finish.
+            Code::Interrupted => e.instead_advise(&*recover),
             _ => e,
         })?;
         ui.event(Event::Step(format!("comparing {}", target.in_words())));
