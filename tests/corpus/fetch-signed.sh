@@ -80,14 +80,16 @@ sbsign --key rsa2048.key --cert "$dir/certs/own-rsa2048.pem" --output "$dir/file
 
 # The programs that osslsigncode and sbsigntool test themselves with, signed in the ways they can.
 mkdir -p source
-echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >>amd64/sources.list
-APT_CONFIG=$work/amd64/apt.conf apt-get -q update >/dev/null
-(cd source && APT_CONFIG=$work/amd64/apt.conf apt-get -q -o APT::Sandbox::User=root source --download-only --tar-only \
-    osslsigncode sbsigntool >/dev/null)
+(
+    dir=$work/apt-sources
+    open_suite "$suite" deb-src
+    cd source
+    private_apt "$suite" apt-get -q source --download-only --tar-only osslsigncode sbsigntool >/dev/null
+)
 tar -x -C source -f source/osslsigncode_*.orig.tar.*z --wildcards '*/unsigned.exe' --strip-components=3
 tar -x -C source -f source/sbsigntool_*.orig.tar.*z --wildcards '*/tests/test.c' --strip-components=2
-(cd amd64/debs && APT_CONFIG=$work/amd64/apt.conf apt-get -q -o APT::Sandbox::User=root download gnu-efi >/dev/null)
-dpkg-deb -x amd64/debs/gnu-efi_*.deb gnu-efi
+fetch_packages "$suite" gnu-efi >/dev/null
+dpkg-deb -x "$dir/apt/$suite/debs"/gnu-efi_*.deb gnu-efi
 # As its Makefile.am does.
 gcc -fpic -ffreestanding -fshort-wchar -fno-stack-protector -mno-red-zone -Ignu-efi/usr/include/efi \
     -Ignu-efi/usr/include/efi/x86_64 -c source/test.c -o test.o
