@@ -9,7 +9,7 @@ corpus=$PWD/corpus
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1760000000
-for target in authenticode efivars fat fat_edit gpt image initrd iso os_release packed pe schematic squashfs; do
+for target in authenticode efivars fat fat_edit gpt image initrd iso members oci os_release packed pe record schematic squashfs variables; do
     mkdir -p "$corpus/$target"
 done
 
@@ -42,6 +42,39 @@ for file in "$fixtures"/efivars/*/*; do
     tail -c +5 "$file" >"$corpus/efivars/$(basename "$(dirname "$file")")-$(basename "$file" | cut -c 1-24)"
 done
 cp "$fixtures"/keys-auto/* "$fixtures"/keys/*.crt "$corpus/efivars/"
+
+# Stores of variables: what stands in them, behind the byte that says what is put around it. A boot option, an entry of U-Boot's.
+for file in "$fixtures"/efivars/*/Boot0* "$fixtures"/efivars/*/LoaderEntry*; do
+    [ -f "$file" ] || continue
+    name=$(basename "$(dirname "$file")")-$(basename "$file" | cut -c 1-24)
+    { printf '\0'; tail -c +5 "$file"; } >"$corpus/variables/$name"
+done
+{ printf '\1\4\0\0\0\7\0\0\0\0\0\0\0\0\0\0\0\141\337\344\213\312\223\322\021\252\015\0\340\230\003\053\214'
+  printf 'B\0o\0o\0t\0O\0r\0d\0e\0r\0\0\0\1\0\2\0'; } >"$corpus/variables/uboot"
+{ printf '\2\252\125\077\0\7\0\0\0'; head -c 28 /dev/zero; printf '\4\0\0\0\2\0\0\0'
+  printf '\141\337\344\213\312\223\322\021\252\015\0\340\230\003\053\214A\0\0\0\1\0'; } >"$corpus/variables/edk2"
+
+# Records of operations.
+printf '\1{"operation":{"command":"prune","time":1,"install":null,"after":[{"remove":"Talos-v1.12.4~1.efi"}]},"files":{},"staged":""}' \
+    >"$corpus/record/prune"
+printf '\1{"bootsurgeon":1}' >"$corpus/record/first"
+printf '\0not a record' >"$corpus/record/foreign"
+
+# Marks of arrays: length of the disk in sectors, bytes of the beginning, sector of the rest; the beginning; the rest.
+{ printf '\100\0\0\0\060\0\374\116\053\251\1\0\0\0'; head -c 136 /dev/zero; printf '\060'; head -c 111 /dev/zero; } >"$corpus/members/md-1.0"
+{ printf '\100\0\0\4\0\0\374\116\053\251\1\0\0\0'; head -c 64 /dev/zero; printf '\1'; head -c 183 /dev/zero; } >"$corpus/members/md-1.1"
+{ printf '\0\1\0\0\200\0\374\116\053\251\0\0\0\0\132\0\0\0'; head -c 64 /dev/zero; } >"$corpus/members/md-0.90"
+{ printf '\100\0\0\4\0\0LABELONE'; head -c 16 /dev/zero; printf 'LVM2 001'; } >"$corpus/members/lvm"
+{ printf '\100\0\0\0\076\0Intel Raid ISM Cfg Sig. 1.0.00'; } >"$corpus/members/intel"
+
+# An OCI image: the text of an index and a layer with a file in it.
+mkdir -p "$work/layer/usr/install/arm64"
+echo MZ >"$work/layer/usr/install/arm64/vmlinuz.efi.signed"
+tar -C "$work/layer" --owner 0 --group 0 --mtime @0 -b 1 -cf "$work/layer.tar" usr/install/arm64/vmlinuz.efi.signed
+{ printf '\376\377'; cat "$work/layer.tar"; } >"$corpus/oci/layer"
+{ printf '\376\377'; zstd -qc "$work/layer.tar"; } >"$corpus/oci/zstd"
+printf '\376{"schemaVersion":2,"manifests":[{"digest":"sha256:%064d"}]}\377' 0 >"$corpus/oci/index"
+cp "$work/layer.tar" "$corpus/oci/tar"
 
 # Schematics.
 printf 'customization: {}\n' >"$corpus/schematic/empty"

@@ -13,7 +13,7 @@ set -eu
 seconds=${1:?usage: smoke.sh SECONDS [TARGET…]}
 shift
 cd "$(dirname "$0")"
-[ $# -gt 0 ] || set -- authenticode efivars fat fat_edit gpt image initrd iso os_release packed pe schematic squashfs
+[ $# -gt 0 ] || set -- authenticode efivars fat fat_edit gpt image initrd iso members oci os_release packed pe record schematic squashfs variables
 
 flags="--cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
 flags="$flags -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
@@ -39,8 +39,8 @@ fat) length=24576 ;;
 gpt) length=40000 ;;
 authenticode) length=16384 ;;
 pe | initrd | squashfs) length=8192 ;;
-efivars) length=4096 ;;
-os_release | schematic) length=2048 ;;
+efivars | members | oci | variables) length=4096 ;;
+os_release | record | schematic) length=2048 ;;
 fat_edit) length=512 ;;
 packed) length=1024 ;; # a byte can unpack to 32 KiB
 *) length=65536 ;;
