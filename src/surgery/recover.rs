@@ -238,7 +238,7 @@ impl Settling<'_, '_> {
         if leaves_menu && (self.menu_is_another()? || self.entries_are_others()?) {
             // The order of the renames was found for the menu as it was: with other entries in it, taking one away may bring
             // forward what nobody has looked at.
-            self.leave("the directory has other boot entries than when the operation began");
+            self.leave(&format!("{} has other entries than when the operation began", operation.directory));
             self.done.actions.push("left out what was to follow: look at `status`".to_owned());
             return Ok(());
         }
