@@ -324,7 +324,7 @@ fn a_swap_that_is_killed_leaves_a_volume_that_boots_and_recovers() {
 fn judge_stopped(volume: &Volume, reference: &Reference, status: ExitStatus, what: &str) -> bool {
     let now = volume.files();
     let committed = status.success();
-    // A signal that comes before the program has begun ends it ends any program.
+    // A signal that comes before the program has begun ends it as it ends any program.
     let stopped = status.code() == Some(130) || matches!(status.signal(), Some(2 | 15));
     assert!(committed || stopped, "{what}: {status}");
     let expected = if committed { &reference.new } else { &reference.old };

@@ -1,4 +1,4 @@
-//! FileStep two: from the intent record to the commit, and the steps around it.
+//! Step two: from the intent record to the commit, and the steps around it.
 //!
 //! A plan gives an [`Order`] or a [`Tidying`]: names, in the order in which they change. What only the volume can tell
 //! (clusters, lengths) is added here, and the whole becomes the [`Operation`] that the record holds.

@@ -222,7 +222,7 @@ impl Settling<'_, '_> {
                 // The board may have run since and replaced it. The names of this operation then lead to images that somebody
                 // may need: none of them is touched.
                 self.done.actions.push(format!(
-                    "left {} and its backup alone: it holds neither the old image nor the new one, somebody else wrote it since",
+                    "left {} and its backup alone: it holds neither the old image nor the new one: somebody else wrote it since, or the medium has changed it",
                     install.target
                 ));
                 return Ok(());

@@ -44,7 +44,7 @@ fn wants_memory(e: &io::Error) -> bool {
     matches!(inner, Some(liblzma::stream::Error::MemLimit))
 }
 
-/// Counts what is taken from a reader, marks its errors of the medium, and can look ahead.
+/// Counts what is taken from a reader, marks its errors as errors of the medium, and can look ahead.
 pub(super) struct Tally<R> {
     inner: R,
     consumed: u64,

@@ -1,5 +1,5 @@
 //! A system around the program: Debian's kernel in a UKI, with an initramfs that holds the program and next to nothing else. The
-//! firmware starts it starts any other image; the disk that is operated on is not what it booted from.
+//! firmware starts it as it starts any other image; the disk that is operated on is not what it booted from.
 
 use crate::lab::prepare;
 use crate::machine::Machine;

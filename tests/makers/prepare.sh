@@ -31,9 +31,9 @@ fetch_suite() { # SUITE
     # shellcheck disable=SC2086 # none or one
     private_apt "$suite" apt-get -qq -y --download-only --no-install-recommends -o Debug::NoLocking=1 install \
         systemd $tpm libtss2-esys-3.0.2-0t64 libtss2-mu-4.0.1-0t64 libtss2-rc0t64 >/dev/null
-    mkdir -p "$to/root"
+    mkdir -p "$to/unpacked"
     for deb in "$root"/cache/archives/*.deb "$root"/debs/*_all.deb; do
-        dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$to/root" --wildcards \
+        dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$to/unpacked" --wildcards \
             './usr/bin/ukify' './usr/lib/systemd/systemd-measure' './usr/lib/python3/*' './usr/lib/x86_64-linux-gnu/*.so*' \
             './usr/lib64/*' 2>/dev/null || true
     done
@@ -44,9 +44,9 @@ fetch_suite() { # SUITE
         cp "$to/efi/usr/lib/systemd/boot/efi/addon${efi%:*}.efi.stub" "$to/${efi%:*}.addon.stub"
         cp "$to/efi/usr/lib/systemd/boot/efi/systemd-boot${efi%:*}.efi" "$to/${efi%:*}.loader"
     done
-    wrap "$to/systemd-measure" "exec \"$to/root/usr/lib64/ld-linux-x86-64.so.2\" --library-path \
-\"$to/root/usr/lib/x86_64-linux-gnu:$to/root/usr/lib/x86_64-linux-gnu/systemd\" \"$to/root/usr/lib/systemd/systemd-measure\""
-    wrap "$to/ukify" "PYTHONPATH=\"$to/root/usr/lib/python3/dist-packages\" exec python3 \"$to/root/usr/bin/ukify\""
+    wrap "$to/systemd-measure" "exec \"$to/unpacked/usr/lib64/ld-linux-x86-64.so.2\" --library-path \
+\"$to/unpacked/usr/lib/x86_64-linux-gnu:$to/unpacked/usr/lib/x86_64-linux-gnu/systemd\" \"$to/unpacked/usr/lib/systemd/systemd-measure\""
+    wrap "$to/ukify" "PYTHONPATH=\"$to/unpacked/usr/lib/python3/dist-packages\" exec python3 \"$to/unpacked/usr/bin/ukify\""
     "$to/systemd-measure" --version | head -n 1
     "$to/ukify" --version
 }
