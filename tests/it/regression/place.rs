@@ -180,6 +180,37 @@ fn with_entry(options: &str) -> (Board, String) {
     (board, disk)
 }
 
+/// An entry that names a file which is not there yet is hidden. Where the backup gets that very name, the entry appears while the
+/// swap is under way: what starts then is looked at, too.
+#[test]
+fn issue13_4_an_entry_that_a_backup_brings_forward_is_a_refusal() {
+    let (board, disk) = with_entry("");
+    let new = board.lab.fixture(&format!("{NEW}.efi.zst"));
+    // The next backup is named behind the newest one.
+    board.replace(&disk, "EFI/k", "a.efi.bak.4000000000", &uki(&board.lab, OLD));
+    let next = "EFI/k/a.efi.bak.4000000001";
+    let swap = |how| {
+        board.run(&["swap", &disk, new.to_str().unwrap(), "--efivars", "vars", "--allow-untrusted", how, "--json"])
+    };
+    let plan: Value = serde_json::from_slice(&swap("--dry-run").stdout).unwrap();
+    assert_eq!(plan["plan"]["backup"], next);
+    let entry = format!("title y\nefi /{next}\nversion 9\nsort-key 0\n");
+    board.replace(&disk, "loader/entries", "b.conf", entry.as_bytes());
+    assert_eq!(status(&board, &disk)["boot"]["selected"], "EFI/k/a.efi");
+    let before = sha256(&board.lab.path(&disk));
+    for how in ["--dry-run", "--yes"] {
+        let out = swap(how);
+        assert_eq!(out.status.code(), Some(4), "{how}: {}", String::from_utf8_lossy(&out.stdout));
+        let error: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(error["error"]["code"], "would-not-boot", "{error:#}");
+        assert!(
+            error["error"]["message"].as_str().unwrap().contains("with a.efi.bak.4000000001 prepared"),
+            "{error:#}"
+        );
+    }
+    assert_eq!(sha256(&board.lab.path(&disk)), before);
+}
+
 fn prune_while(disk: &Path, vars: &Path, meanwhile: impl Fn() + Sync) -> bootsurgeon::Result<()> {
     let disk = DiskRequest { efivars: VariablesChoice::Dir(vars.to_owned()), ..DiskRequest::new(disk) };
     let prune = Prune { disk, change: Change::default(), delete: false, keep_backups: Some(0), no_fallback: false };
