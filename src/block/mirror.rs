@@ -193,6 +193,58 @@ mod tests {
         assert_eq!(read_vec(&b, 1024, 512).unwrap(), [2; 512]);
     }
 
+    /// Writes down what it is told.
+    struct Told<'a>(char, &'a Memory, &'a Mutex<String>);
+
+    impl Told<'_> {
+        fn tell(&self, what: char) {
+            self.2.lock().unwrap().extend([self.0, what, ' ']);
+        }
+    }
+
+    impl ReadAt for Told<'_> {
+        fn size(&self) -> u64 {
+            self.1.size()
+        }
+
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+            self.1.read_exact_at(buf, offset)
+        }
+    }
+
+    impl WriteAt for Told<'_> {
+        fn sector_size(&self) -> u32 {
+            512
+        }
+
+        fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+            self.tell('w');
+            self.1.write_all_at(buf, offset)
+        }
+
+        fn barrier(&self) -> io::Result<()> {
+            self.tell('b');
+            Ok(())
+        }
+    }
+
+    /// The power-cut harness has one barrier for all members, so it cannot see whose cache was flushed.
+    #[test]
+    fn each_member_is_flushed_before_the_next_one_is_written() {
+        let [a, b] = [(); 2].map(|()| Memory::new(vec![0; 4096]));
+        let told = Mutex::default();
+        let member = |name: char, medium| -> (String, Box<dyn WriteAt + '_>) {
+            (name.to_string(), Box::new(Told(name, medium, &told)))
+        };
+        let both = Mirror::new(vec![member('a', &a), member('b', &b)]).unwrap();
+        for step in 1..3_u8 {
+            both.write_all_at(&[step; 512], 512).unwrap();
+            both.write_all_at(&[step; 512], 2048).unwrap();
+            both.barrier().unwrap();
+        }
+        assert_eq!(*told.lock().unwrap(), "aw aw ab bw bw bb ".repeat(2));
+    }
+
     #[test]
     fn members_that_differ_are_found_when_they_are_read() {
         let [a, b] = [(); 2].map(|()| Memory::new(vec![0; 4096]));
