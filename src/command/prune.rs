@@ -13,6 +13,7 @@ use crate::plan::{PruneOptions, PrunePlan, place_of, refuse_unreached};
 use crate::surgery::{Tidying, open_healthy};
 use crate::{Code, Error, Result};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// What `prune` is asked for.
 #[derive(Debug)]
@@ -112,7 +113,7 @@ impl Prune {
         if self.change.dry_run {
             return Ok(self.report(plan, false));
         }
-        self.change.confirm(ui, &question(&plan, &esp, target))?;
+        self.change.confirm(ui, &question(&plan, &esp, place.as_ref(), target))?;
         let on_esp = place.as_ref().filter(|place| place.partition.is_none());
         for (n, (tidying, medium, place)) in all().enumerate() {
             // Behind the first one something is changed.
@@ -145,13 +146,15 @@ impl Prune {
 }
 
 /// Names every file and every loss.
-fn question<S: ReadAt>(plan: &PrunePlan, esp: &Inventory<S>, target: &Target) -> String {
+fn question<S: ReadAt>(plan: &PrunePlan, esp: &Inventory<S>, place: Option<&Place>, target: &Target) -> String {
     let renamed = plan.renames.iter().map(|r| r.from.as_str()).collect::<Vec<_>>().join(", ");
-    let is_backup = |name: &String| esp.file(name).is_some_and(|f| f.kind == FileKind::Backup);
+    let in_menu = esp.files.iter().filter(|f| f.kind == FileKind::Backup).map(|f| f.name().to_owned());
+    let beside = place.into_iter().flat_map(|p| p.backups().into_iter().map(|(file, _)| p.path(file.name())));
+    let backups: BTreeSet<String> = in_menu.chain(beside).collect();
+    let is_backup = |name: &String| backups.contains(name);
     let deleted =
         plan.delete.iter().map(|name| if is_backup(name) { format!("{name} (a backup)") } else { name.clone() });
-    let backups = esp.files.iter().filter(|f| f.kind == FileKind::Backup).count();
-    let last = backups > 0 && plan.delete.iter().filter(|name| is_backup(name)).count() == backups;
+    let last = !backups.is_empty() && plan.delete.iter().filter(|name| is_backup(name)).count() == backups.len();
     let parts = [
         (!renamed.is_empty()).then(|| format!("disable {renamed}")),
         (!plan.delete.is_empty()).then(|| format!("delete for good {}", deleted.collect::<Vec<_>>().join(", "))),

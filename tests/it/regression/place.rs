@@ -5,7 +5,7 @@ use super::way::{shim, status};
 use crate::board::{Board, ESP_A, boot_option, systemd_boot, uki};
 use crate::changed::Yes;
 use crate::cli::{ESP, bytes_at, patch, put};
-use crate::support::{Lab, fsck_clean, sha256};
+use crate::support::{Lab, fsck_clean, run, sha256, tools};
 use bootsurgeon::Kind;
 use bootsurgeon::command::{Change, DiskRequest, Prune, VariablesChoice};
 use bootsurgeon::disk::Target;
@@ -215,6 +215,29 @@ fn prune_while(disk: &Path, vars: &Path, meanwhile: impl Fn() + Sync) -> bootsur
     let disk = DiskRequest { efivars: VariablesChoice::Dir(vars.to_owned()), ..DiskRequest::new(disk) };
     let prune = Prune { disk, change: Change::default(), delete: false, keep_backups: Some(0), no_fallback: false };
     prune.run(&Yes::after(meanwhile)).map(drop)
+}
+
+/// The question says what is a backup and that none is left, wherever the backups lie.
+#[test]
+fn issue16_1_the_question_of_prune_knows_backups_beside_an_image() {
+    if !tools(&["script"]) {
+        return;
+    }
+    let (board, disk) = with_entry("");
+    for time in [1_700_000_000, 1_700_000_001] {
+        board.replace(&disk, "EFI/k", &format!("a.efi.bak.{time}"), &uki(&board.lab, OLD));
+    }
+    let ask = |keep: u32| {
+        let program = env!("CARGO_BIN_EXE_bootsurgeon");
+        let (disk, vars) = (board.lab.path(&disk), board.lab.path("vars"));
+        let command = format!("{program} prune {} --efivars {} --keep-backups {keep}", disk.display(), vars.display());
+        let said = run("sh", &["-c", &format!("echo n | script -qec '{command}' /dev/null")]);
+        String::from_utf8_lossy(&said.stdout).replace(['\r', '\n'], "")
+    };
+    let (one, all) = (ask(1), ask(0));
+    assert!(one.contains("EFI/k/a.efi.bak.1700000000 (a backup)") && !one.contains("keep no backup"), "{one}");
+    assert!(!one.contains("a.efi.bak.1700000001 (a backup)"), "{one}");
+    assert!(all.contains("EFI/k/a.efi.bak.1700000001 (a backup)") && all.contains("keep no backup"), "{all}");
 }
 
 /// A backup that somebody replaces between the plan and the answer is not the one that was to be deleted, also where the menu
