@@ -1,9 +1,9 @@
-//! Somebody else's file system code under power cuts: the `fatfs` crate replaces a file, and every image that a cut can leave
-//! is read again.
+//! Somebody else's file system code under power cuts: the `fatfs` crate replaces a file, and every image that a cut can
+//! leave is read again.
 //!
-//! Three sequences: the file is truncated and written anew; the new file is written beside it, the old one removed, the new
-//! one renamed; and an order of writes that holds, with mistakes in it, which have to be found. Printed is in how many states
-//! the file is neither the old one nor the new one.
+//! Three sequences: the file is truncated and written anew; the new file is written beside it, the old one removed, the
+//! new one renamed; and an order of writes that holds, with mistakes in it, which have to be found. Printed is in how
+//! many states the file is neither the old one nor the new one.
 //!
 //! `cargo run --example crash_images`
 

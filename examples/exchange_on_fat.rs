@@ -1,8 +1,9 @@
 //! A file on a FAT volume gets a new content so that a power cut at any moment leaves the old one or the new one:
 //! `cargo run --example exchange_on_fat -- FAT.img`. The volume is read into memory, and the file is left alone.
 //!
-//! The order of writes is what makes it safe, and [`Editor`] leaves it to its caller: what a sector refers to is written, and
-//! behind a barrier, before the sector that refers to it. One write of one sector exchanges the two contents.
+//! The order of writes is what makes it safe, and [`Editor`] leaves it to its caller: what a sector refers to is
+//! written, and behind a barrier, before the sector that refers to it. One write of one sector exchanges the two
+//! contents.
 
 use bootsurgeon::block::{Memory, read_vec};
 use bootsurgeon::fat::{Attributes, Content, Editor, Health, Stamp, Volume};

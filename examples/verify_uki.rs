@@ -1,5 +1,5 @@
-//! Whether a UKI can be trusted: `cargo run --example verify_uki -- IMAGE CERTIFICATE`. `IMAGE` is a UKI, or an ISO or disk
-//! image that holds one; `CERTIFICATE` is that of a signer to trust.
+//! Whether a UKI can be trusted: `cargo run --example verify_uki -- IMAGE CERTIFICATE`. `IMAGE` is a UKI, or an ISO or
+//! disk image that holds one; `CERTIFICATE` is that of a signer to trust.
 
 use bootsurgeon::command::{ImageRequest, Silent, TrustRequest, Verify};
 use bootsurgeon::verify::{CheckStatus, Verdict};

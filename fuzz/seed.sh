@@ -9,7 +9,7 @@ corpus=$PWD/corpus
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1760000000
-for target in authenticode efivars fat fat_edit gpt image initrd iso members oci os_release packed pe record schematic squashfs variables; do
+for target in authenticode config efivars fat fat_edit gpt image initrd iso members oci os_release packed pe record schematic squashfs variables; do
     mkdir -p "$corpus/$target"
 done
 
@@ -53,6 +53,12 @@ done
   printf 'B\0o\0o\0t\0O\0r\0d\0e\0r\0\0\0\1\0\2\0'; } >"$corpus/variables/uboot"
 { printf '\2\252\125\077\0\7\0\0\0'; head -c 28 /dev/zero; printf '\4\0\0\0\2\0\0\0'
   printf '\141\337\344\213\312\223\322\021\252\015\0\340\230\003\053\214A\0\0\0\1\0'; } >"$corpus/variables/edk2"
+
+# A node's configuration.
+printf 'machine:\n  type: worker\n  install: {image: "factory.talos.dev/installer/x:v1.12.4"}\n---\napiVersion: v1alpha1\nkind: ExtensionServiceConfig\nname: tailscale\nenvironment:\n  - TS_AUTHKEY=k\n' \
+    >"$corpus/config/machine"
+printf 'clusterName: home\nnodes:\n  - talosImageURL: x\n    patches:\n      - "@./a"\n      - |-\n        machine: {}\n' \
+    >"$corpus/config/talconfig"
 
 # Records of operations.
 printf '\1{"operation":{"command":"prune","time":1,"install":null,"after":[{"remove":"Talos-v1.12.4~1.efi"}]},"files":{},"staged":""}' \

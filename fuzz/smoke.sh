@@ -13,7 +13,7 @@ set -eu
 seconds=${1:?usage: smoke.sh SECONDS [TARGET…]}
 shift
 cd "$(dirname "$0")"
-[ $# -gt 0 ] || set -- authenticode efivars fat fat_edit gpt image initrd iso members oci os_release packed pe record schematic squashfs variables
+[ $# -gt 0 ] || set -- authenticode config efivars fat fat_edit gpt image initrd iso members oci os_release packed pe record schematic squashfs variables
 
 flags="--cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
 flags="$flags -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"

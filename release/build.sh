@@ -118,6 +118,9 @@ export RUSTC="$work/rustc" CARGO_TARGET_DIR="$work" LC_ALL=C TZ=UTC0
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CFLAGS CPPFLAGS RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_RUSTFLAGS
 SOURCE_DATE_EPOCH=$(release/epoch.sh)
 export SOURCE_DATE_EPOCH
+# What `--version` says.
+BOOTSURGEON_COMMIT=${BOOTSURGEON_COMMIT:-$(git describe --always --abbrev=12 --exclude='*' --dirty 2>/dev/null || echo unknown)}
+export BOOTSURGEON_COMMIT
 # A static glibc program finds no functions by name at run time, where getrandom looks for its system call; without this it
 # would fall back to /dev/urandom, which an empty root does not have.
 # The linker script by a relative path: an absolute one among the flags would bring the directory into symbol names.
@@ -128,8 +131,18 @@ without=
 for strategy in GREEDY LAZY LAZY2 BTLAZY2 BTOPT BTULTRA; do
     without="$without -DZSTD_EXCLUDE_${strategy}_BLOCK_COMPRESSOR"
 done
+# amd64 has the least room: of zstd's decoders, of which each comes in several variants, one is kept (zstd's lib/README.md).
+small="-DHUF_FORCE_DECOMPRESS_X1 -DZSTD_FORCE_DECOMPRESS_SEQUENCES_SHORT"
 prefixes="-fno-asynchronous-unwind-tables -fno-unwind-tables -ffile-prefix-map=$source=/source -ffile-prefix-map=$work=/build -ffile-prefix-map=$cargo_home=/cargo"
-export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$static -C relocation-model=static" CFLAGS_x86_64_unknown_linux_gnu="$prefixes$without"
+# Functions that came out the same are kept once, where the linker can do that (lld, which Rust brings for amd64): 60 kB.
+folding() { # TARGET
+    printf 'fn main() {}\n' >"$work/empty.rs"
+    if "$RUSTC" --target "$1-unknown-linux-gnu" -C link-arg=-Wl,--icf=all -o "$work/empty" "$work/empty.rs" 2>/dev/null; then
+        echo " -C link-arg=-Wl,--icf=all"
+    fi
+    rm -f "$work"/empty*
+}
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$static -C relocation-model=static$(folding x86_64)" CFLAGS_x86_64_unknown_linux_gnu="$prefixes$without $small"
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$static" CFLAGS_aarch64_unknown_linux_gnu="$prefixes$without"
 cc_aarch64=gcc cc_x86_64=gcc
 case $(uname -m),$targets in

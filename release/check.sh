@@ -4,10 +4,10 @@
 #   release/check.sh [--twice] DIR
 #
 # Checksums; binaries (static, stripped, no larger than 6 MiB, no path of this machine inside, at work with nothing around
-# them: release/alone.sh); the image (read by skopeo, unpacked by umoci, run); SBOMs against cargo's own tree; manual pages,
+# them: release/alone.sh); the image (read by skopeo, unpacked by umoci, run); kubectl's plugin and its manifest; SBOMs against cargo's own tree; manual pages,
 # completions. --twice builds the binaries once more, from another directory with another CARGO_HOME, and compares.
 #
-# Needs: the source of the release around it, root (chroot), binutils, jq, skopeo, umoci, man-db, bash, zstd, openssl, python3,
+# Needs: the source of the release around it, root (chroot), binutils, jq, skopeo, umoci, man-db, bash, zstd, openssl, python3-yaml,
 # qemu-user-static; for --twice what release/build.sh needs.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -80,11 +80,40 @@ for arch in amd64 arm64; do
         runner=/runner
     fi
     # shellcheck disable=SC2086 # empty, or a word
-    [ "$(chroot "$top" $runner /bootsurgeon --version)" = "bootsurgeon $version" ] || fail "the image for $arch does not run"
+    [ "$(chroot "$top" $runner /bootsurgeon -V)" = "bootsurgeon $version" ] || fail "the image for $arch does not run"
     roots=$(grep -c 'BEGIN CERTIFICATE' "$top/etc/ssl/certs/ca-certificates.crt")
     [ "$roots" -gt 100 ] || fail "$roots roots in the image"
 done
 ok "image: linux/amd64 and linux/arm64, the binary and $roots roots each"
+
+# krew's manifest, as krew would use it: what is fetched from each URI has the sum, and holds the program under the name of its
+# bin, at which kubectl finds it.
+python3 - "$dir/krew.yaml" >"$work/plugins" <<'END' || fail "krew.yaml is not what krew takes"
+import json, re, sys, yaml
+plugin = yaml.safe_load(open(sys.argv[1]))
+assert plugin["apiVersion"] == "krew.googlecontainertools.github.com/v1alpha2" and plugin["kind"] == "Plugin", plugin
+assert plugin["metadata"] == {"name": "bootsurgeon"}, plugin["metadata"]
+spec = plugin["spec"]
+assert re.fullmatch(r"v\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", spec["version"]), spec["version"]
+assert 0 < len(spec["shortDescription"]) <= 60 and spec["description"].strip() and spec["homepage"].startswith("https://"), spec
+assert set(spec) <= {"version", "shortDescription", "description", "homepage", "caveats", "platforms"}, spec
+for platform in spec["platforms"]:
+    assert set(platform) == {"selector", "uri", "sha256", "bin"}, platform
+    labels = platform["selector"]["matchLabels"]
+    assert labels["os"] == "linux" and re.fullmatch(r"[0-9a-f]{64}", platform["sha256"]), platform
+    assert platform["uri"].startswith(spec["homepage"]) and platform["uri"].endswith(".tar.gz"), platform
+    print(spec["version"], labels["arch"], platform["uri"], platform["sha256"], platform["bin"])
+END
+[ "$(cut -d ' ' -f 1,2 "$work/plugins" | tr '\n' ' ')" = "v$version amd64 v$version arm64 " ] || fail "krew.yaml: versions and architectures"
+while read -r _ arch uri sum bin; do
+    archive=$dir/${uri##*/}
+    echo "$sum  $archive" | sha256sum --quiet -c || fail "krew.yaml: the sum of ${uri##*/}"
+    mkdir "$work/plugin-$arch"
+    tar -C "$work/plugin-$arch" -xzf "$archive"
+    [ "$bin" = kubectl-bootsurgeon ] && cmp "$work/plugin-$arch/$bin" "$dir/bootsurgeon-$version-linux-$arch" || fail "${uri##*/}: $bin"
+    [ -x "$work/plugin-$arch/$bin" ] && [ -s "$work/plugin-$arch/LICENSE-MIT" ] || fail "${uri##*/} lacks a mode or a licence"
+done <"$work/plugins"
+ok "kubectl plugin: krew.yaml fits both archives"
 
 for pair in x86_64:amd64 aarch64:arm64; do
     bom=$dir/bootsurgeon-$version-linux-${pair#*:}.cdx.json
@@ -127,7 +156,8 @@ if [ -n "$twice" ]; then
     git ls-files -z | xargs -0 tar -cf - | tar -C "$work/elsewhere/deeper" -xf -
     ln -s "${CARGO_HOME:-$HOME/.cargo}/registry" "$work/home/registry"
     # rustup's own programs are found through PATH and RUSTUP_HOME as before.
-    CARGO_HOME="$work/home" SOURCE_DATE_EPOCH=$(release/epoch.sh) "$work/elsewhere/deeper/release/build.sh" --out "$work/again"
+    commit=$(git describe --always --abbrev=12 --exclude='*' --dirty)
+    CARGO_HOME="$work/home" SOURCE_DATE_EPOCH=$(release/epoch.sh) BOOTSURGEON_COMMIT=$commit "$work/elsewhere/deeper/release/build.sh" --out "$work/again"
     cmp "$work/again/bootsurgeon-x86_64" "$dir/bootsurgeon-$version-linux-amd64" || fail "another directory, another amd64 binary"
     cmp "$work/again/bootsurgeon-aarch64" "$dir/bootsurgeon-$version-linux-arm64" || fail "another directory, another arm64 binary"
     ok "built twice, the same bytes"

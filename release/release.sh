@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes the whole release folder: binaries, OCI image, manual pages, completions, SBOMs, licences, checksums.
+# Makes the whole release folder: binaries, OCI image, kubectl's plugin, manual pages, completions, SBOMs, licences, checksums.
 #
 #   release/release.sh [DIR]            (DIR: target/release-folder)
 #
 # The same commit, toolchain and packages make the same bytes; DIR/BUILD.txt says which they were. release/check.sh DIR
-# checks the outcome, and with --twice that claim.
+# checks the outcome, and with --twice that claim. RELEASE_URL is the folder that the files will be fetched from, for krew's manifest.
 #
 # Needs: what release/build.sh needs, and buildah, jq, ca-certificates, and `cargo install --locked cargo-cyclonedx@0.5.9`.
 set -eu
@@ -86,6 +86,7 @@ cat /usr/share/ca-certificates/mozilla/*.crt >"$dir/ca-certificates.crt"
 echo "ca-certificates: $(dpkg-query -W -f '${Version}' ca-certificates)" >>"$dir/BUILD.txt"
 cp release/Dockerfile "$dir"
 release/image.sh "$dir" "$version"
+release/krew.sh "$dir" "$version" "${RELEASE_URL:-}"
 
 (cd "$dir" && find . -type f ! -name SHA256SUMS -printf '%P\n' | sort | xargs sha256sum >"$work/sums" && mv "$work/sums" SHA256SUMS)
 find "$dir" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +

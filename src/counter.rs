@@ -1,7 +1,8 @@
 //! Boot counters in file names: `+LEFT[-DONE]` before the suffix (UAPI.1, "Boot counting").
 //!
-//! systemd-boot renames the file at every start, so everything that knows a file by its name has to look past the counter:
-//! the menu, the directory of addons beside an image, the record of an operation that a start may come between.
+//! systemd-boot renames the file at every start, so everything that knows a file by its name has to look past the
+//! counter: the menu, the directory of addons beside an image, the record of an operation that a start may come
+//! between.
 
 /// The highest number that systemd takes, `INT_MAX`.
 const MAX: u32 = i32::MAX as u32;

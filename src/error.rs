@@ -8,7 +8,8 @@ use std::fmt;
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What exactly failed: stable, and written in kebab-case as `code` in the JSON of every error. `docs/errors.md` lists them.
+/// What exactly failed: stable, and written in kebab-case as `code` in the JSON of every error. `docs/errors.md` lists
+/// them.
 ///
 /// Code that has to tell failures apart compares codes; the exit code ([`Kind`]) is for the caller of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,10 +19,18 @@ pub enum Code {
     Io,
     /// The medium failed to read, write or flush, or changed under the program.
     Medium,
-    /// A server could not be reached, or did not give what was asked for.
+    /// A server could not be reached, or did not give what was requested.
     Network,
     /// The output could not be written.
     Output,
+    /// A program of the user's that is needed is not there.
+    NoTool,
+    /// A cluster does not answer, refuses, or a pod in it does not do what it is there for.
+    Cluster,
+    /// A node did not come back after its restart, in the time it was given.
+    NodeLost,
+    /// A node does not show what the image on its disk holds, or its services do not run.
+    NodeDiffers,
     /// A mistake in this program.
     Bug,
     /// The request makes no sense.
@@ -30,8 +39,10 @@ pub enum Code {
     Malformed,
     /// A signature is missing, broken, or made by nobody who is trusted.
     Untrusted,
-    /// A sound image, and not the one that was asked for.
+    /// A sound image, and not the one that was requested.
     WrongImage,
+    /// The configuration of the nodes does not fit the image.
+    ConfigMisfit,
     /// A format, or a part of one, that exists and is not supported here.
     Unsupported,
     /// Refused as unsafe for a reason that has no code of its own.
@@ -50,6 +61,8 @@ pub enum Code {
     MembersDiffer,
     /// The board would not start the image that it is meant to start.
     WouldNotBoot,
+    /// The new image lacks system extensions that the installed one has.
+    ExtensionLoss,
     /// Nobody confirmed.
     Unconfirmed,
     /// A file exists, and replacing it was not asked for.
@@ -71,11 +84,16 @@ impl Code {
         Self::Medium,
         Self::Network,
         Self::Output,
+        Self::NoTool,
+        Self::Cluster,
+        Self::NodeLost,
+        Self::NodeDiffers,
         Self::Bug,
         Self::Usage,
         Self::Malformed,
         Self::Untrusted,
         Self::WrongImage,
+        Self::ConfigMisfit,
         Self::Unsupported,
         Self::Unsafe,
         Self::NoRoom,
@@ -85,6 +103,7 @@ impl Code {
         Self::Layout,
         Self::MembersDiffer,
         Self::WouldNotBoot,
+        Self::ExtensionLoss,
         Self::Unconfirmed,
         Self::Exists,
         Self::ForeignRecord,
@@ -101,11 +120,16 @@ impl Code {
             Self::Medium => "medium",
             Self::Network => "network",
             Self::Output => "output",
+            Self::NoTool => "no-tool",
+            Self::Cluster => "cluster",
+            Self::NodeLost => "node-lost",
+            Self::NodeDiffers => "node-differs",
             Self::Bug => "bug",
             Self::Usage => "usage",
             Self::Malformed => "malformed",
             Self::Untrusted => "untrusted",
             Self::WrongImage => "wrong-image",
+            Self::ConfigMisfit => "config-misfit",
             Self::Unsupported => "unsupported",
             Self::Unsafe => "unsafe",
             Self::NoRoom => "no-room",
@@ -115,6 +139,7 @@ impl Code {
             Self::Layout => "layout",
             Self::MembersDiffer => "members-differ",
             Self::WouldNotBoot => "would-not-boot",
+            Self::ExtensionLoss => "extension-loss",
             Self::Unconfirmed => "unconfirmed",
             Self::Exists => "exists",
             Self::ForeignRecord => "foreign-record",
@@ -124,8 +149,9 @@ impl Code {
         }
     }
 
-    /// Whether what was read is to blame and not the medium: it breaks the rules of its format, or needs a part of it that is
-    /// not supported. Readers that go on without a damaged part ask for this; a medium that fails says nothing about it.
+    /// Whether what was read is to blame and not the medium: it breaks the rules of its format, or needs a part of it
+    /// that is not supported. Readers that go on without a damaged part ask for this; a medium that fails says nothing
+    /// about it.
     #[must_use]
     pub const fn is_bad_content(self) -> bool {
         matches!(self, Self::Malformed | Self::Unsupported)
@@ -142,9 +168,19 @@ impl Code {
     #[must_use]
     pub const fn kind(self) -> Kind {
         match self {
-            Self::Io | Self::Medium | Self::Network | Self::Output | Self::Bug => Kind::Io,
+            Self::Io
+            | Self::Medium
+            | Self::Network
+            | Self::Output
+            | Self::NoTool
+            | Self::Cluster
+            | Self::NodeLost
+            | Self::NodeDiffers
+            | Self::Bug => Kind::Io,
             Self::Usage => Kind::Usage,
-            Self::Malformed | Self::Untrusted | Self::WrongImage | Self::Unsupported => Kind::Rejected,
+            Self::Malformed | Self::Untrusted | Self::WrongImage | Self::ConfigMisfit | Self::Unsupported => {
+                Kind::Rejected
+            }
             Self::Unsafe
             | Self::NoRoom
             | Self::Busy
@@ -153,6 +189,7 @@ impl Code {
             | Self::Layout
             | Self::MembersDiffer
             | Self::WouldNotBoot
+            | Self::ExtensionLoss
             | Self::Unconfirmed
             | Self::Exists
             | Self::ForeignRecord => Kind::Unsafe,
@@ -196,7 +233,7 @@ pub enum Kind {
     Io,
     /// The request itself makes no sense (exit code 2).
     Usage,
-    /// The image is malformed, untrusted, or not what was asked for (exit code 3).
+    /// The image is malformed, untrusted, or not what was requested (exit code 3).
     Rejected,
     /// Going on would be unsafe: device busy, FAT unhealthy, no room, the board would not boot (exit code 4).
     Unsafe,
@@ -310,20 +347,21 @@ impl Error {
         self
     }
 
-    /// Says whether the ESP was changed, or may have been, before this happened. What was said nearest to the cause stays.
+    /// Says whether the ESP was changed, or may have been, before this happened. What was said nearest to the cause
+    /// stays.
     #[must_use]
     pub fn with_esp_changed(mut self, changed: bool) -> Self {
         self.0.esp_changed.get_or_insert(changed);
         self
     }
 
-    /// The same failure of an operation on a copy of `disk`: whatever was written went to the copy, which is thrown away, so
-    /// the ESP of the disk was not changed and nothing is to be recovered.
+    /// The same failure of an operation on a copy of `disk`: whatever was written went to the copy, which is thrown
+    /// away, so the ESP of the disk was not changed and nothing is to be recovered.
     #[must_use]
     pub fn on_copy_of(mut self, disk: &std::path::Path) -> Self {
         if self.0.esp_changed.replace(false) == Some(true) {
             self.0.advice =
-                Some(format!("nothing is left of the copy, and {} is as it was: run it again", disk.display()));
+                Some(format!("nothing is left of the copy, and {} is unchanged: run it again", disk.display()));
         }
         self.while_doing(format!("making a changed copy of {}", disk.display()))
     }

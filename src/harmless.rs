@@ -1,9 +1,9 @@
-//! The one place that decides what a terminal may be given.
+//! The one place that decides what a terminal may be given, and a shell.
 //!
-//! Names on a damaged or hostile disk, texts inside an image, variables of the firmware and answers of servers are other
-//! people's. A control character in them could move the cursor, hide text or change its colours; a line end could make a line
-//! that looks like one of this program's; a bidirectional control could make one name look like another (CVE-2021-42574);
-//! what has no width cannot be seen at all. All of these are written as `\u{202e}`.
+//! Names on a damaged or hostile disk, texts inside an image, variables of the firmware and answers of servers are
+//! other people's. A control character in them could move the cursor, hide text or change its colours; a line end could
+//! make a line that looks like one of this program's; a bidirectional control could make one name look like another
+//! (CVE-2021-42574); what has no width cannot be seen at all. All of these are written as `\u{202e}`.
 
 use std::borrow::Cow;
 
@@ -20,8 +20,9 @@ pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Whether a terminal acts upon the character, or shows nothing of it: controls (Unicode's category Cc), format characters
-/// (Cf), line and paragraph separators (Zl, Zp), and what else is "default ignorable" or blank without being a space.
+/// Whether a terminal acts upon the character, or shows nothing of it: controls (Unicode's category Cc), format
+/// characters (Cf), line and paragraph separators (Zl, Zp), and what else is "default ignorable" or blank without being
+/// a space.
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -31,6 +32,29 @@ fn acts(c: char) -> bool {
             | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
             | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
             | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// A word as a POSIX shell takes it: as it is when it is harmless, else in single quotes.
+#[must_use]
+pub fn quoted(word: &str) -> String {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "._-~/+:@%=,".contains(c);
+    if !word.is_empty() && word.chars().all(harmless) && !word.starts_with(['~', '-', '=']) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Words as a shell takes them. The dashes of an option need no quotes.
+pub(crate) fn shell_line<W: AsRef<str>>(words: impl IntoIterator<Item = W>) -> String {
+    let word = |word: &str| {
+        let name = word.trim_start_matches('-');
+        match &word[..word.len() - name.len()] {
+            "" => quoted(name),
+            dashes if name.is_empty() => dashes.to_owned(),
+            dashes => format!("{dashes}{}", quoted(name)),
+        }
+    };
+    words.into_iter().map(|own| word(own.as_ref())).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 //! | [`fat`] | the file system of the ESP | reads; ordered sector writes for surgery |
 //! | [`boot`] | which file systemd-boot starts, and why | nothing: pure |
 //! | [`bootpath`] | the way of the boot from the firmware to that file | nothing: pure |
+//! | [`config`] | whether a node's configuration fits an image | nothing: pure |
 //! | [`plan`] | what a swap, restore or prune will do, held against the prediction | nothing: pure |
 //! | [`doctor`] | what is wrong with firmware, variables and ESPs, what it means, the next command | reads |
 //! | [`pod`] | Kubernetes manifests that run the program on nodes | nothing: pure; the environment of its own pods |
@@ -23,18 +24,20 @@
 //! | [`command`], [`cli`] | each command as a function; arguments, prompts, rendering | the terminal |
 //! | `testkit` (a feature) | test keys, images made on the spot, a factory on loopback | what it makes; the loopback |
 //! | [`block`] | bytes at a place: files, devices, memory | the operating system |
+//! | `container` | machine, container or pod: what helps there | its own surroundings |
+//! | `yaml` | YAML as nodes with their places, within limits | nothing: pure |
 //!
 //! # Features
 //! Without features the library reads, verifies, predicts, and changes FAT volumes safely against power cuts.
 //!
 //! | feature | what it adds | crates in all |
 //! | --- | --- | ---: |
-//! | none | | 103 |
-//! | `net` | the Image Factory and remote images: HTTP and TLS | 115 |
-//! | `testkit` | test keys, images made on the spot, a local Image Factory | 112 |
-//! | `demo` | the demonstration; with `net` and `testkit` | 124 |
-//! | `cli` | the program; with `net` | 141 |
-//! | all, the default | | 150 |
+//! | none | | 90 |
+//! | `net` | the Image Factory and remote images: HTTP and TLS | 103 |
+//! | `testkit` | test keys, images made on the spot, a local Image Factory | 100 |
+//! | `demo` | the demonstration; with `net` and `testkit` | 113 |
+//! | `cli` | the program; with `net` | 134 |
+//! | all, the default | | 143 |
 //!
 //! # Limitations
 //! A logical sector is assumed to be written whole or not at all.
@@ -48,6 +51,8 @@ pub mod bootpath;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod command;
+pub mod config;
+mod container;
 mod counter;
 #[cfg(feature = "demo")]
 pub mod demo;
@@ -75,5 +80,6 @@ pub mod trust;
 pub mod uki;
 mod units;
 pub mod verify;
+mod yaml;
 
 pub use error::{Code, Context, Error, Kind, Result};

@@ -1,10 +1,10 @@
 //! The program itself, stopped: SIGKILL at any moment of a real `swap --yes`, Ctrl-C and SIGTERM likewise.
 //!
-//! After SIGKILL the volume is old or new, and `recover` finishes or undoes it. After Ctrl-C nothing is left to recover: the step
-//! under way is finished or undone, and the exit code says 130 unless all was done.
+//! After SIGKILL the volume is old or new, and `recover` finishes or undoes it. After Ctrl-C nothing is left to
+//! recover: the step under way is finished or undone, and the exit code says 130 unless all was done.
 //!
-//! By default a few rounds on an image file, as any user. `KILLS=200` sets the number of rounds; `BOOTSURGEON_LOOP=1` takes a
-//! loop device, which only root may attach.
+//! By default a few rounds on an image file, as any user. `KILLS=200` sets the number of rounds; `BOOTSURGEON_LOOP=1`
+//! takes a loop device, which only root may attach.
 
 mod support;
 
@@ -223,8 +223,8 @@ fn wait_for_commit(child: &mut Child) {
     }
 }
 
-/// Waits until the record of the operation is on the volume, looking at the medium all the time; `false` when the program ends
-/// before it was seen.
+/// Waits until the record of the operation is on the volume, looking at the medium all the time; `false` when the
+/// program ends before it was seen.
 fn wait_for_record(volume: &FatVolume<FileSource>, child: &mut Child) -> bool {
     loop {
         // What is being written while it is read need not make sense.
@@ -245,7 +245,7 @@ fn rounds() -> usize {
     std::env::var("KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20)
 }
 
-/// The volume to use: on a loop device where that was asked for; `None`, having said so, where it cannot be had.
+/// The volume to use: on a loop device where that was requested; `None`, having said so, where it cannot be had.
 fn volume() -> Option<Volume> {
     let on_loop = std::env::var_os("BOOTSURGEON_LOOP").is_some();
     if on_loop {
@@ -266,14 +266,14 @@ fn a_swap_that_is_killed_leaves_a_volume_that_boots_and_recovers() {
     let (mut old, mut new, mut unfinished, mut undone, mut finished, mut too_late) = (0, 0, 0, 0, 0, 0);
     let mut seen = 0;
     let mut round = 0;
-    // A kill that comes when all is done is judged too, but does not count. Where syncs cost nothing the operation is recorded for
-    // so short a time that most kills miss it: some more rounds then.
+    // A kill that comes when all is done is judged too, but does not count. Where syncs cost nothing the operation is
+    // recorded for so short a time that most kills miss it: some more rounds then.
     while (old + new < rounds() || unfinished == 0) && round < 10 * rounds().max(10) {
         round += 1;
         let what = format!("kill {round} on {}", volume.disk());
         let mut child = volume.swap();
-        // Anywhere in the run; where entries are written; and, so that every machine has some, however fast it is, where the
-        // record of the operation has been seen on the volume.
+        // Anywhere in the run; where entries are written; and, so that every machine has some, however fast it is,
+        // where the record of the operation has been seen on the volume.
         match round % 3 {
             0 => std::thread::sleep(random.upto(reference.whole)),
             1 => {
@@ -310,8 +310,10 @@ fn a_swap_that_is_killed_leaves_a_volume_that_boots_and_recovers() {
         volume.reset();
     }
     println!(
-        "{} kills (run {:?}, from `committing` {:?}; the record was seen {seen} times): {old} before the commit, {new} behind it; \
-         {unfinished} needed recover: {undone} undone, {finished} finished; {too_late} more came after the end; 0 violations",
+        "{} kills (run {:?}, from `committing` {:?}; the record was seen {seen} times): {old} before the commit, \
+         {new} behind it; \
+         {unfinished} needed recover: {undone} undone, {finished} finished; {too_late} more came after the end; 0 \
+         violations",
         old + new,
         reference.whole,
         reference.tail

@@ -1,5 +1,5 @@
-//! Runs last in `cargo test`, by its name, and says what the other test programs left out and why. Under `CI` anything left
-//! out for want of a tool is a failure.
+//! Runs last in `cargo test`, by its name, and says what the other test programs left out and why. Under `CI` anything
+//! left out for want of a tool is a failure.
 
 use std::process::ExitCode;
 

@@ -1,9 +1,9 @@
-//! The inputs, of the size they have in the field: a 120 MB UKI, its 250 MB Secure Boot ISO, a 2 GiB disk. Made once, kept
-//! in the target folder.
+//! The inputs, of the size they have in the field: a 120 MB UKI, its 250 MB Secure Boot ISO, a 2 GiB disk. Made once,
+//! kept in the target folder.
 //!
 //! The UKIs are the small ones of `fixtures/` (whose stub is systemd's own) with a large initrd: two zstd archives of
-//! squashfs files that cannot be compressed further, as in the field. PCR policy, signature, ISO and disk are made as for the
-//! fixtures, by the same tools.
+//! squashfs files that cannot be compressed further, as in the field. PCR policy, signature, ISO and disk are made as
+//! for the fixtures, by the same tools.
 
 use super::measure::{Step, volume};
 use super::{Outcome, fixtures};

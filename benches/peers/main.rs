@@ -4,10 +4,10 @@
 //!     cargo bench --bench peers -- --rounds 9    medians of nine rounds instead of five
 //!     cargo bench --bench peers -- --strict      missed time goals fail, too
 //!
-//! The inputs have the size of the field (a UKI of 120 MB, its ISO of 250 MB, a disk of 2 GiB) and are made once in the target
-//! folder. Every round runs all contestants one after the other, so that whatever else the machine does hits all of them.
-//! Caches are warm, and the disk image is put back before every swap, which is not counted. Counts (bytes, memory) are the same
-//! on every machine and fail the run when they miss their goal; times say what this machine says.
+//! The inputs have the size of the field (a UKI of 120 MB, its ISO of 250 MB, a disk of 2 GiB) and are made once in the
+//! target folder. Every round runs all contestants one after the other, so that whatever else the machine does hits all
+//! of them. Caches are warm, and the disk image is put back before every swap, which is not counted. Counts (bytes,
+//! memory) are the same on every machine and fail the run when they miss their goal; times say what this machine says.
 #![allow(missing_docs)] // a program, not a library
 
 mod inputs;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use bootsurgeon::Result;
-use bootsurgeon::uki::{Extensions, Member, Members, read_initrd};
+use bootsurgeon::uki::{Extensions, ArchiveFile, Members, read_initrd};
 use libfuzzer_sys::fuzz_target;
 
 /// Counts what it is given and holds it against what was announced.
@@ -13,7 +13,7 @@ struct Everything {
 }
 
 impl Members for Everything {
-    fn wants(&mut self, member: &Member) -> bool {
+    fn wants(&mut self, member: &ArchiveFile) -> bool {
         assert!(!member.name.split('/').any(|part| matches!(part, "" | ".")) || member.name.is_empty());
         self.announced += member.bytes;
         true

@@ -1,4 +1,5 @@
-//! The marks of arrays, volume groups, pools and caches, and of file systems: at the start and the end of what may bear them.
+//! The marks of arrays, volume groups, pools and caches, and of file systems: at the start and the end of what may bear
+//! them.
 #![no_main]
 
 use bootsurgeon::disk::{Membership, file_system};

@@ -1,7 +1,7 @@
 //! OCI images as archives: tar, index, manifests, layers.
 //!
-//! Input: the archive as it is; or, behind a byte 0xFE, the text of an index, a byte 0xFF, and a layer: an archive is made of them in which
-//! every digest is right.
+//! Input: the archive as it is; or, behind a byte 0xFE, the text of an index, a byte 0xFF, and a layer: an archive is
+//! made of them in which every digest is right.
 #![no_main]
 
 use bootsurgeon::oci;

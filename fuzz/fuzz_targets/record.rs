@@ -1,7 +1,7 @@
 //! Anything under the name of an operation's record: never a panic, and where it is no record nothing changes.
 //!
-//! Input: one byte for what stands in front (0: nothing, 1: the line of a record with right lengths and checksum), the rest is
-//! the record's body.
+//! Input: one byte for what stands in front (0: nothing, 1: the line of a record with right lengths and checksum), the
+//! rest is the record's body.
 #![no_main]
 
 use bootsurgeon::block::{Memory, ReadAt, read_vec};

@@ -1,7 +1,8 @@
 //! Stores of EFI variables, of U-Boot and EDK II, and boot options.
 //!
-//! Input: one byte for what is put around the rest (0: nothing, 1: the header of `ubootefi.var`, 2 and 3: the headers of an EDK II
-//! store, with authentication and without): lengths and checksums are right then, and what is in the store is looked at.
+//! Input: one byte for what is put around the rest (0: nothing, 1: the header of `ubootefi.var`, 2 and 3: the headers
+//! of an EDK II store, with authentication and without): lengths and checksums are right then, and what is in the store
+//! is looked at.
 #![no_main]
 
 use bootsurgeon::bootpath::{BootOption, BootOptions};

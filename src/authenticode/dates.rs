@@ -1,8 +1,8 @@
-//! Certificates dated before 1970, which the certificate crate does not take and firmware, which has no clock to trust, does
-//! not look at: Go's zero time is 0001-01-01.
+//! Certificates dated before 1970, which the certificate crate does not take and firmware, which has no clock to trust,
+//! does not look at: Go's zero time is 0001-01-01.
 //!
-//! The crate is given a copy with 1970 in the place of these years. Signatures and hashes are over the original bytes, which
-//! are found here as well; the years that are shown are the original ones.
+//! The crate is given a copy with 1970 in the place of these years. Signatures and hashes are over the original bytes,
+//! which are found here as well; the years that are shown are the original ones.
 
 use std::ops::Range;
 

@@ -9,16 +9,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// A shared piece of the stream.
 pub type Chunk = Arc<Vec<u8>>;
 
-/// Size of a chunk in bytes, and how many of them may wait for the slowest consumer. The consumers share the chunks: memory is
-/// bounded by the product, and by what a consumer holds back.
+/// Size of a chunk in bytes, and how many of them may wait for the slowest consumer. The consumers share the chunks:
+/// memory is bounded by the product, and by what a consumer holds back.
 const CHUNK: usize = 1024 * 1024;
 const WAITING: usize = 6;
 
 /// What it takes to hand a chunk to a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Load {
-    /// Next to nothing: counting it, picking out a few bytes, handing it on. Whoever reads does that, and reads no further until it
-    /// is done.
+    /// Next to nothing: counting it, picking out a few bytes, handing it on. Whoever reads does that, and reads no
+    /// further until it is done.
     Light,
     /// A processor.
     Compute,
@@ -68,10 +68,10 @@ impl<F: FnMut(&[u8]) -> Result<()> + Send> Sink for Light<F> {
     }
 }
 
-/// Reads `bytes` bytes of `source` from `offset` once, in order, and hands every chunk to every sink, in order. As many threads as
-/// there are processors share the work: one reads as long as there is room for chunks, the others serve the sink that is furthest
-/// behind; [`Load::Light`] sinks are served by whoever has just read the chunk. The first failure (of a sink or of the source)
-/// ends the pass and is returned.
+/// Reads `bytes` bytes of `source` from `offset` once, in order, and hands every chunk to every sink, in order. As many
+/// threads as there are processors share the work: one reads as long as there is room for chunks, the others serve the
+/// sink that is furthest behind; [`Load::Light`] sinks are served by whoever has just read the chunk. The first failure
+/// (of a sink or of the source) ends the pass and is returned.
 ///
 /// # Errors
 /// What a sink or the source reports.
@@ -85,8 +85,8 @@ pub fn fan_out(source: &dyn ReadAt, offset: u64, bytes: u64, sinks: &mut [&mut d
         let kind = if sink.load() == Load::Light { &mut light } else { &mut heavy };
         kind.push(&mut **sink);
     }
-    // Of one chunk nothing can be read while it is served. Else two at least: the source may wait, too. No more than there are
-    // things to do at a time.
+    // Of one chunk nothing can be read while it is served. Else two at least: the source may wait, too. No more than
+    // there are things to do at a time.
     let threads = if bytes <= CHUNK as u64 { 1 } else { threads.clamp(2, (heavy.len() + 1).max(2)) };
     let pass = Pass::new(Reader { source, at: offset, end: offset + bytes, light }, heavy);
     std::thread::scope(|scope| {
@@ -137,8 +137,8 @@ struct State<'a> {
     /// Chunks that some sink has not taken yet, and the number of the first of them.
     chunks: VecDeque<Chunk>,
     first: usize,
-    /// Chunks that every sink has taken, for their memory: fresh memory is a page fault for every page. A sink may have handed one
-    /// on, so that it is still in use.
+    /// Chunks that every sink has taken, for their memory: fresh memory is a page fault for every page. A sink may have
+    /// handed one on, so that it is still in use.
     taken: Vec<Chunk>,
     /// The sinks, `None` while somebody serves one, and the number of the chunk that each gets next.
     sinks: Vec<(Option<&'a mut dyn Sink>, usize)>,

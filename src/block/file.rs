@@ -1,9 +1,9 @@
 //! Files and block devices. Both look the same to `pread` and `pwrite`; they differ in how a medium is claimed and in
 //! who knows its sector size.
 
-use super::{ReadAt, WriteAt, check_range};
-use crate::{Code, Context, Error, Result};
-use rustix::fs::{Advice, FlockOperation, OFlags};
+use super::{Lock, ReadAt, WriteAt, check_range};
+use crate::{Code, Context, Error, Result, container};
+use rustix::fs::{Advice, OFlags};
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::num::NonZeroU64;
@@ -33,7 +33,7 @@ impl FileSource {
             let bytes = file.seek(SeekFrom::End(0))?;
             Ok(Self { file, bytes, path: path.to_owned(), block_device: kind.is_block_device() })
         };
-        open().while_doing(|| format!("opening {}", path.display()))
+        open().map_err(|e| advised(e, path)).while_doing(|| format!("opening {}", path.display()))
     }
 
     /// A file that is open already and need not have a name. `path` is what it is called in messages.
@@ -93,6 +93,8 @@ pub struct SurgeryFile {
     bytes: u64,
     sector_size: u32,
     path: PathBuf,
+    /// Of a file; a block device is claimed by how it is opened.
+    _lock: Option<Lock>,
 }
 
 impl SurgeryFile {
@@ -104,7 +106,8 @@ impl SurgeryFile {
     /// # Errors
     /// [`crate::Kind::Unsafe`] when it is mounted, claimed or locked, or may not be written; [`crate::Kind::Io`] else.
     pub fn open(path: &Path, sector_size: u32) -> Result<Self> {
-        Self::open_inner(path, sector_size).while_doing(|| format!("opening {} for writing", path.display()))
+        let opened = Self::open_inner(path, sector_size).map_err(|e| advised(e, path));
+        opened.while_doing(|| format!("opening {} for writing", path.display()))
     }
 
     fn open_inner(path: &Path, sector_size: u32) -> Result<Self> {
@@ -119,32 +122,34 @@ impl SurgeryFile {
         // A file may have been replaced by a FIFO since, and opening that must not wait for somebody at its other end.
         let exclusive = if device { OFlags::EXCL } else { OFlags::NONBLOCK };
         let flags = i32::try_from(exclusive.bits()).map_err(|e| Error::io(e.to_string()))?;
-        let mut file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).map_err(|e| match e
-            .raw_os_error()
-            .map(rustix::io::Errno::from_raw_os_error)
-        {
-            Some(rustix::io::Errno::BUSY) => Error::new(Code::Busy, "it is mounted or in use"),
-            Some(rustix::io::Errno::ROFS | rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
-                Error::new(Code::ReadOnly, format!("it may not be written ({e})"))
-                    .advise("check the permissions, and that the medium is not write-protected")
-            }
-            _ => e.into(),
-        })?;
-        if !device {
-            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| {
-                if e == rustix::io::Errno::WOULDBLOCK {
-                    Error::new(Code::Busy, "another process holds a lock on it")
-                        .advise("wait until that process has finished")
-                } else {
-                    Error::from(io::Error::from(e)).with_code(Code::Busy)
+        let mut file =
+            OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).map_err(|e| {
+                match e.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+                    Some(rustix::io::Errno::BUSY) => Error::new(Code::Busy, "it is mounted or in use"),
+                    Some(rustix::io::Errno::ROFS | rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
+                        let error = Error::new(Code::ReadOnly, format!("it may not be written ({e})"));
+                        error.advise(container::advice(path, &e).unwrap_or_else(|| {
+                            "check the permissions, and that the medium is not write-protected".to_owned()
+                        }))
+                    }
+                    _ => e.into(),
                 }
             })?;
-        }
+        let lock = match device {
+            true => None,
+            false => {
+                let lock = Lock::exclusive(&file).map_err(|e| Error::from(e).with_code(Code::Busy))?;
+                Some(lock.ok_or_else(|| {
+                    Error::new(Code::Busy, "another process holds a lock on it")
+                        .advise("wait until that process has finished")
+                })?)
+            }
+        };
         refuse_other_kinds(file.metadata()?.file_type())?;
         let sector_size =
             if device { rustix::fs::ioctl_blksszget(&file).map_err(io::Error::from)? } else { sector_size };
         let bytes = file.seek(SeekFrom::End(0))?;
-        Ok(Self { file, bytes, sector_size, path: path.to_owned() })
+        Ok(Self { file, bytes, sector_size, path: path.to_owned(), _lock: lock })
     }
 
     /// Makes sure that the path still leads to this file or device. An image that is renamed over during a run would
@@ -164,10 +169,14 @@ impl SurgeryFile {
         let path = self.path.display();
         Err(Error::new(
             Code::Medium,
-            format!("{path} was moved or replaced during the run: what was written is in the file that had this name before"),
+            format!(
+                "{path} was moved or replaced during the run: what was written is in the file that had this name \
+                     before"
+            ),
         )
         .advise(format!(
-            "whatever is at {path} now was not changed; if the other file is still somewhere, run `bootsurgeon recover` on it"
+            "whatever is at {path} now was not changed; if the other file is still somewhere, run `bootsurgeon \
+             recover` on it"
         )))
     }
 
@@ -175,6 +184,14 @@ impl SurgeryFile {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// With what helps where a device cannot be opened.
+fn advised(error: Error, path: &Path) -> Error {
+    match error.io_error().and_then(|e| container::advice(path, e)) {
+        Some(advice) => error.advise(advice),
+        None => error,
     }
 }
 
@@ -203,15 +220,7 @@ fn refuse_other_kinds(kind: FileType) -> Result<()> {
         () => "something else",
     };
     Err(Error::io(format!("neither a file nor a block device, but {what}"))
-        .advise("give a disk, a partition or an image file; what comes through a pipe goes into a file first"))
-}
-
-impl Drop for SurgeryFile {
-    /// Gives the lock back by name: closing the file is not enough while a child process that was just forked has it
-    /// open, too.
-    fn drop(&mut self) {
-        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
-    }
+        .advise("give a disk, a partition or an image file; save what comes through a pipe to a file first"))
 }
 
 impl ReadAt for SurgeryFile {

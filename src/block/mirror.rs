@@ -10,10 +10,10 @@ const CHUNK: usize = 1 << 20;
 
 /// Media of equal content that are written as one.
 ///
-/// They are written one after the other, barrier by barrier: what was written between two barriers reaches the first one
-/// and is flushed there before it goes to the next one. So at most one of them has writes under way at any time, and each
-/// of them sees the writes and the barriers of the operation in their order: whatever holds for one medium at a power cut
-/// holds for every member. What is read is compared in all of them, except what was not flushed yet.
+/// They are written one after the other, barrier by barrier: what was written between two barriers reaches the first
+/// one and is flushed there before it goes to the next one. So at most one of them has writes under way at any time,
+/// and each of them sees the writes and the barriers of the operation in their order: whatever holds for one medium at
+/// a power cut holds for every member. What is read is compared in all of them, except what was not flushed yet.
 pub struct Mirror<'m> {
     members: Vec<(String, Box<dyn WriteAt + 'm>)>,
     sector_size: u32,
@@ -135,8 +135,8 @@ pub fn first_difference(a: &dyn ReadAt, b: &dyn ReadAt) -> Result<Option<u64>> {
     Ok((a.size() != b.size()).then_some(whole.bytes))
 }
 
-/// Makes `to` hold what `from` holds in an extent of whole sectors: the sectors that differ are written. Returns how many
-/// bytes they were. There is no barrier behind it.
+/// Makes `to` hold what `from` holds in an extent of whole sectors: the sectors that differ are written. Returns how
+/// many bytes they were. There is no barrier behind it.
 ///
 /// # Errors
 /// What the media report.

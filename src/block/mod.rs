@@ -7,17 +7,24 @@
 
 mod fanout;
 mod file;
+mod forward;
+mod lock;
 mod memory;
 mod mirror;
 mod newfile;
 mod pieces;
+mod stream;
 
 pub use fanout::{Chunk, Light, Load, Sink, fan_out, sha256_of};
 pub use file::{FileSource, SurgeryFile};
+#[cfg(feature = "net")]
+pub(crate) use forward::{Kept, fill};
+pub use lock::Lock;
 pub use memory::Memory;
 pub use mirror::{Mirror, copy_differences, first_difference};
 pub use newfile::{NewFile, ORDINARY_MODE, PartFile, check_free, check_not_itself, read_own, write_whole};
 pub use pieces::{Extent, Pieces, Window};
+pub use stream::{Arrival, StreamSource, is_stream, receive};
 
 use std::io;
 use std::sync::Arc;

@@ -1,15 +1,18 @@
 //! Every file that this program writes beside the medium itself: downloads, copies, extracted images, backups, manuals.
 //!
-//! One rule for all of them. A file gets its name when it is whole and not before: the bytes go to another file in the same
-//! folder, which is renamed at the end. A file that exists is replaced only where the user asked for that (`--force`), and
-//! what is no regular file (a link, a FIFO, a device node) is never replaced. Links among the parent folders are followed.
+//! One rule for all of them. A file gets its name when it is whole and not before: the bytes go to another file in the
+//! same folder, which is renamed at the end. A file that exists is replaced only where the user asked for that
+//! (`--force`), and what is no regular file (a link, a FIFO, a device node) is never replaced. Links among the parent
+//! folders are followed.
 //!
-//! The file on its way is one of the crate `tempfile`. Own are: the renaming, because `persist_noclobber` makes a hard link where
-//! the file system cannot refuse to replace, and FAT has none; and [`PartFile`], whose name has to be found again by the next run,
-//! so that it is checked and locked instead of being new.
+//! The file on its way is one of the crate `tempfile`. Own are: the renaming, because `persist_noclobber` makes a hard
+//! link where the file system cannot refuse to replace, and FAT has none; and [`PartFile`], whose name has to be found
+//! again by the next run, so that it is checked and locked instead of being new.
 
+use super::Lock;
+use crate::units::size;
 use crate::{Code, Context, Error, Result};
-use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags};
+use rustix::fs::{CWD, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -68,31 +71,32 @@ impl NewFile {
     }
 }
 
-/// A file under a name of its own (`FILE.part`) that stays there when the program ends early, so that a later run can go on
-/// with it. No other process has it open through this type.
+/// A file under a name of its own (`FILE.part`) that stays there when the program ends early, so that a later run can
+/// go on with it. No other process has it open through this type.
 #[derive(Debug)]
 pub struct PartFile {
     file: File,
     path: PathBuf,
     /// Bytes that were in it when it was opened.
     found: u64,
+    _lock: Lock,
 }
 
 impl PartFile {
     /// Opens `path`, or creates it.
     ///
     /// # Errors
-    /// [`Code::Exists`] when it is no regular file, belongs to another user or has another name too: then what is written to
-    /// it would go somewhere else; [`Code::Busy`] when another process writes to it; [`Code::Io`] else.
+    /// [`Code::Exists`] when it is no regular file, belongs to another user or has another name too: then what is
+    /// written to it would go somewhere else; [`Code::Busy`] when another process writes to it; [`Code::Io`] else.
     pub fn open(path: &Path) -> Result<Self> {
         let (file, found) = match OpenOptions::new().read(true).write(true).create_new(true).open(path) {
             Ok(file) => (file, 0),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => open_own(path, true)?,
             Err(e) => return Err(e.into()),
         };
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| Error::new(Code::Busy, "another process is writing it").advise("wait for it to finish"))?;
-        let part = Self { file, path: path.to_owned(), found };
+        let lock = Lock::exclusive(&file)?
+            .ok_or_else(|| Error::new(Code::Busy, "another process is writing it").advise("wait for it to finish"))?;
+        let part = Self { file, path: path.to_owned(), found, _lock: lock };
         // Who held the lock until now may have given the file its final name.
         if !part.is_at(path) {
             return Err(Error::new(Code::Busy, "another process has just finished it").advise("run it again"));
@@ -158,7 +162,7 @@ fn open_own(path: &Path, write: bool) -> Result<(File, u64)> {
     // Before it is opened: to open a device node can have effects of its own.
     let there = path.symlink_metadata()?;
     if !there.is_file() {
-        return not_ours("it exists and is no regular file");
+        return not_ours("it exists and is not a regular file");
     }
     if !own(&there) {
         return not_ours("it exists, and belongs to another user or has a second name (a hard link)");
@@ -185,7 +189,7 @@ pub fn read_own(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     }
     let (file, bytes) = open_own(path, false)?;
     if bytes > limit {
-        return Err(Error::new(Code::Exists, format!("it exists, and is longer than {limit} bytes"))
+        return Err(Error::new(Code::Exists, format!("it exists, and is longer than {}", size(limit)))
             .advise("remove it, or choose another name for the output"));
     }
     let mut content = Vec::new();
@@ -228,8 +232,8 @@ fn give_name(part: &Path, out: &Path, force: bool) -> Result<()> {
 /// Whether a file may be created under this name. `force` lets a regular file be replaced.
 ///
 /// # Errors
-/// [`Code::Exists`] when it exists (with `force`: when it is no regular file); [`Code::Usage`] when it is no name of a file;
-/// [`Code::Io`] when nobody can tell.
+/// [`Code::Exists`] when it exists (with `force`: when it is no regular file); [`Code::Usage`] when it is no name of a
+/// file; [`Code::Io`] when nobody can tell.
 pub fn check_free(out: &Path, force: bool) -> Result<()> {
     check_name(out)?;
     match out.symlink_metadata() {
@@ -237,7 +241,7 @@ pub fn check_free(out: &Path, force: bool) -> Result<()> {
         Ok(there) if there.is_file() => Err(exists()),
         // Renaming over a device node or a link would replace the node, which nobody means.
         Ok(_) => {
-            Err(Error::new(Code::Exists, "it exists and is no regular file").advise("choose the name of a new file"))
+            Err(Error::new(Code::Exists, "it exists and is not a regular file").advise("choose the name of a new file"))
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(e.into()),

@@ -52,7 +52,8 @@ pub(super) struct Config {
     pub(super) warnings: Vec<String>,
 }
 
-/// What asks for certain entries (`entry_default`, `entry_oneshot` … of systemd-boot): a pattern, and how it is applied.
+/// What asks for certain entries (`entry_default`, `entry_oneshot` … of systemd-boot): a pattern, and how it is
+/// applied.
 #[derive(Debug, Clone)]
 pub(super) struct EntryPattern {
     /// Who asks: a variable's name or `loader.conf default`.

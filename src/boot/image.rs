@@ -1,10 +1,10 @@
 //! PE images as systemd-boot's own reader sees them (pe.c, `file_handle_read` in util.c), version by version.
 //!
-//! Not [`crate::pe`], which refuses what firmware may refuse: here the question is only what systemd-boot lists. Reading
-//! past the end follows EDK2's FAT driver: a read that starts behind the end is an error, one that starts inside is cut
-//! short.
+//! Not [`crate::pe`], which refuses what firmware may refuse: here the question is only what systemd-boot lists.
+//! Reading past the end follows EDK2's FAT driver: a read that starts behind the end is an error, one that starts
+//! inside is cut short.
 
-use super::probe::Skip;
+use super::skip::Skip;
 use super::version::LoaderVersion;
 use crate::block::{ReadAt, read_vec};
 
@@ -41,7 +41,8 @@ impl<'a> FirmwareFile<'a> {
         Self { source, position: 0, reopens }
     }
 
-    /// Up to `bytes` bytes (at most [`MAX_TEXT`]) from `offset`; fewer at the end of the file. 0 bytes mean all there are.
+    /// Up to `bytes` bytes (at most [`MAX_TEXT`]) from `offset`; fewer at the end of the file. 0 bytes mean all there
+    /// are.
     pub(super) fn read(&mut self, offset: u64, bytes: u64) -> Result<Vec<u8>, ReadError> {
         if offset > 0 || self.reopens {
             self.position = offset;

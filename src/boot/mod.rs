@@ -2,11 +2,12 @@
 //!
 //! On many boards NVRAM cannot be written from the running system, so the only question before a swap is which file
 //! systemd-boot picks afterwards. And systemd-boot has no fallback: a file that is picked and does not start is a dead
-//! node. [`predict`] answers for the systemd-boot that is on the ESP, from 252 to 262, with all differences between them.
+//! node. [`predict`] answers for the systemd-boot that is on the ESP, from 252 to 262, with all differences between
+//! them.
 //!
-//! Pure: nothing is read or written here but what the caller hands in ([`UkiFile::probe`] reads the source it is given).
-//! The rules follow systemd's sources (`src/boot/boot.c`, `pe.c`, `efi-string.c` and their older names); own code,
-//! because only systemd-boot behaves exactly like systemd-boot.
+//! Pure: nothing is read or written here but what the caller hands in ([`UkiFile::probe`] reads the source it is
+//! given). The rules follow systemd's sources (`src/boot/boot.c`, `pe.c`, `efi-string.c` and their older names); own
+//! code, because only systemd-boot behaves exactly like systemd-boot.
 //!
 //! Left out, for nothing on an ESP tells about them: entries from SMBIOS strings, and firmware failures that would
 //! bring `LoaderEntrySysFail` in (which versions up to 262 never act upon).
@@ -19,6 +20,7 @@ mod predict;
 mod probe;
 mod roles;
 mod select;
+mod skip;
 mod text;
 mod type1;
 pub mod verscmp;
@@ -33,9 +35,10 @@ pub use crate::counter::Counter;
 pub use config::MenuMode;
 pub use entry::{EntryKind, MenuEntry};
 pub use predict::{Prediction, predict};
-pub use probe::{Loader, ProfileEntry, Reading, Skip, UkiFile};
+pub use probe::{Loader, ProfileEntry, Reading, UkiFile};
 pub use roles::{Roles, roles};
 pub use select::near_miss;
+pub use skip::Skip;
 pub use text::{lenient_string, variable_string};
 pub use type1::type1_target;
 pub use version::LoaderVersion;

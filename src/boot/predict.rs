@@ -131,10 +131,8 @@ fn apply(prediction: &mut Prediction, choice: &Choice, esp: &Esp) {
     }
     if let Some(what) = prediction.load_options.as_deref().and_then(wipes) {
         let loader = &prediction.loader;
-        warn(format!(
-            "{loader} starts {} with the command line of its last profile unless Secure Boot is on: that wipes ({what})",
-            entry.id
-        ));
+        let which = if entry.kind == EntryKind::Type1 { "its options" } else { "the command line of its last profile" };
+        warn(format!("{loader} starts {} with {which} unless Secure Boot is on: that wipes ({what})", entry.id));
     }
     if entry.is_bad() {
         warn(format!("{} has no tries left and is started all the same", entry.id));
@@ -286,19 +284,20 @@ fn fallback(menu: &[MenuEntry], config: &Config, loader: &LoaderVersion, selecte
 
 /// Files that mean to be started and never will be.
 fn warn_of_unlisted(esp: &Esp, warnings: &mut Vec<String>) {
-    let volumes = [Some(&esp.linux), esp.xbootldr.as_ref().map(|x| &x.linux)];
-    for file in volumes.into_iter().flatten().flatten() {
+    let on_esp = esp.linux.iter().map(|file| (file, ""));
+    let on_xbootldr = esp.xbootldr.iter().flat_map(|x| &x.linux);
+    for (file, place) in on_esp.chain(on_xbootldr.map(|file| (file, " on the Extended Boot Loader Partition"))) {
         match file.listed(&esp.loader) {
             Ok(_) => {}
             Err(skip) => {
                 if skip.is_broken() {
-                    warnings.push(format!("{} is not listed: it {skip}", file.name));
+                    warnings.push(format!("{}{place} is not listed: it {skip}", file.name));
                 }
                 continue;
             }
         }
         for (number, skip) in file.lost_for(&esp.loader) {
-            warnings.push(format!("profile {number} of {} is not listed: it {skip}", file.name));
+            warnings.push(format!("profile {number} of {}{place} is not listed: it {skip}", file.name));
         }
     }
 }

@@ -1,14 +1,14 @@
 //! What systemd-boot reads of a file in `\EFI\Linux`: under its own rules, version by version, on any bytes.
 //!
-//! [`crate::pe::Head`] is stricter on purpose, since it judges whether an image is sound. systemd-boot is not: it lists a
-//! truncated UKI as long as the parts it reads are there, and then fails to start it. To predict that, this reader is
+//! [`crate::pe::Head`] is stricter on purpose, since it judges whether an image is sound. systemd-boot is not: it lists
+//! a truncated UKI as long as the parts it reads are there, and then fails to start it. To predict that, this reader is
 //! as lenient as systemd-boot's own (`boot_entry_add_type2` in boot.c).
 
 use super::image::{Data, FirmwareFile, Image, Sections};
+use super::skip::Skip;
 use super::text::{Lines, decode, value};
 use super::version::LoaderVersion;
 use crate::block::ReadAt;
-use std::fmt;
 
 /// `UNIFIED_PROFILES_MAX`.
 const MAX_PROFILES: u32 = 256;
@@ -63,66 +63,10 @@ pub struct ProfileEntry {
     pub options: Option<String>,
 }
 
-/// Why a file or a profile does not become a menu entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Skip {
-    /// A directory.
-    Directory,
-    /// The name starts with a dot.
-    DotFile,
-    /// The name does not end in `.efi`.
-    NotEfi,
-    /// The name starts with `auto-`.
-    AutoPrefix,
-    /// The medium did not give the bytes.
-    Unreadable(String),
-    /// Not a PE image that systemd-boot accepts; what is wrong.
-    NotPe(&'static str),
-    /// Built for another processor; its COFF machine type.
-    OtherMachine(u16),
-    /// No `.osrel` section: an addon or a plain EFI program.
-    NoOsRelease,
-    /// The file ends before its `.osrel` section.
-    OsReleaseCutOff,
-    /// os-release has none of PRETTY_NAME, IMAGE_ID, NAME and ID.
-    Nameless,
-    /// The file ends before its `.profile` section.
-    ProfileCutOff,
-}
-
-impl Skip {
-    /// Whether the file means to be a UKI but would never be started: not for its name, but for its content.
-    #[must_use]
-    pub const fn is_broken(&self) -> bool {
-        !matches!(self, Self::Directory | Self::DotFile | Self::NotEfi | Self::AutoPrefix)
-    }
-}
-
-impl fmt::Display for Skip {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Directory => f.write_str("is a directory"),
-            Self::DotFile => f.write_str("its name starts with a dot"),
-            Self::NotEfi => f.write_str("its name does not end in .efi"),
-            Self::AutoPrefix => f.write_str("its name starts with auto-"),
-            Self::Unreadable(why) => write!(f, "cannot be read ({why})"),
-            Self::NotPe(why) => write!(f, "is no PE image that systemd-boot accepts: {why}"),
-            Self::OtherMachine(0xAA64) => f.write_str("is built for arm64, the boot loader is not"),
-            Self::OtherMachine(0x8664) => f.write_str("is built for amd64, the boot loader is not"),
-            Self::OtherMachine(machine) => write!(f, "is built for another processor (machine 0x{machine:x})"),
-            Self::NoOsRelease => f.write_str("has no .osrel section"),
-            Self::OsReleaseCutOff => f.write_str("is truncated before its .osrel section"),
-            Self::Nameless => f.write_str("its os-release names no system"),
-            Self::ProfileCutOff => f.write_str("is truncated before its .profile section"),
-        }
-    }
-}
-
 impl UkiFile {
     /// Reads what the systemd-boot `loader`, built for the COFF machine type `machine`, would read of the regular file
-    /// `name` in `\EFI\Linux`. Never fails: what cannot be read is a reason not to be listed. Files whose names keep them
-    /// out are read as well, for they may be renamed; it takes a few KiB.
+    /// `name` in `\EFI\Linux`. Never fails: what cannot be read is a reason not to be listed. Files whose names keep
+    /// them out are read as well, for they may be renamed; it takes a few KiB.
     #[must_use]
     pub fn probe(name: &str, source: &dyn ReadAt, loader: &LoaderVersion, machine: u16) -> Self {
         let mut lost = Vec::new();
@@ -177,8 +121,8 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Reads the `.sdmagic` section of an EFI program; `None` when it is no systemd-boot. Up to 252, builds for arm64 have
-    /// no such section (their linker script knew none): there the marker lies
+    /// Reads the `.sdmagic` section of an EFI program; `None` when it is no systemd-boot. Up to 252, builds for arm64
+    /// have no such section (their linker script knew none): there the marker lies
     /// somewhere, behind the sections even. 256 KiB are searched, twice as much as these files have.
     #[must_use]
     pub fn probe(source: &dyn ReadAt) -> Option<Self> {

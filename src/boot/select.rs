@@ -97,7 +97,7 @@ fn missed_reason(setting: &EntryPattern, pattern: &str, bad: bool, menu: &[MenuE
     match () {
         () if bad => format!("{source} names {pattern}, which has no tries left"),
         () if pattern.is_empty() => format!("{source} is empty"),
-        () if setting.saved => format!("{source} is @saved, and {pattern} is no entry of the menu"),
+        () if setting.saved => format!("{source} is @saved, and {pattern} is not in the menu"),
         () if let Some((id, why)) = near => {
             format!("{source} names {pattern}, which matches nothing: the entry is called {id}, and {why}")
         }

@@ -130,8 +130,8 @@ pub(super) fn boolean(word: &[u8]) -> Option<bool> {
     }
 }
 
-/// A string variable as this version of systemd-boot reads it; `None` for an odd number of bytes. `data` is UTF-16LE and
-/// should end with NUL; where it does not, versions up to 260 lose its last character.
+/// A string variable as this version of systemd-boot reads it; `None` for an odd number of bytes. `data` is UTF-16LE
+/// and should end with NUL; where it does not, versions up to 260 lose its last character.
 #[must_use]
 pub fn variable_string(data: &[u8], loader: &LoaderVersion) -> Option<String> {
     let (units, odd) = data.as_chunks::<2>();

@@ -1,4 +1,5 @@
-//! Entries of the Boot Loader Specification's Type #1: the files of `\loader\entries` (`boot_entry_add_type1` in boot.c).
+//! Entries of the Boot Loader Specification's Type #1: the files of `\loader\entries` (`boot_entry_add_type1` in
+//! boot.c).
 
 use super::entry::{EntryKind, MenuEntry};
 use super::probe::refused;
@@ -130,8 +131,8 @@ pub(super) fn of_file(
     Ok(entry)
 }
 
-/// What a file in `\loader\entries` names as the thing to start, whether it makes an entry or not: a path from the root of its
-/// volume, with backslashes.
+/// What a file in `\loader\entries` names as the thing to start, whether it makes an entry or not: a path from the root
+/// of its volume, with backslashes.
 #[must_use]
 pub fn type1_target(file: &Type1File, loader: &LoaderVersion) -> Option<String> {
     let is_target = |key: &[u8]| matches!(key, b"linux" | b"efi") || key == b"uki" && loader.type1_ukis();

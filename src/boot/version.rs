@@ -1,8 +1,8 @@
 //! Which systemd-boot it is, and what that version does differently.
 //!
 //! Every difference has one method here, named after what it means, so that the rest of the module never compares
-//! version numbers. The versions whose sources were compared are 252.39, 254.26, 257.9, 257.13, 259.5 and 262; what lies
-//! between them follows the nearest change known from the release notes and pull requests, and
+//! version numbers. The versions whose sources were compared are 252.39, 254.26, 257.9, 257.13, 259.5 and 262; what
+//! lies between them follows the nearest change known from the release notes and pull requests, and
 //! [`LoaderVersion::caveat`] says where that matters.
 
 use serde::Serialize;
@@ -29,7 +29,8 @@ pub struct LoaderVersion {
 }
 
 impl LoaderVersion {
-    /// From the version text alone: `257.9-1~deb13u1`, `262`, `259.5-talos`. `None` when it does not start with a number.
+    /// From the version text alone: `257.9-1~deb13u1`, `262`, `259.5-talos`. `None` when it does not start with a
+    /// number.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (major, rest) = leading_number(text)?;
@@ -119,8 +120,8 @@ impl LoaderVersion {
         self.major == 257 && self.minor >= 13
     }
 
-    /// The id of a UKI with a boot counter keeps its case, which makes it impossible to pin (seen on 257.13 and 262; gone
-    /// in 262.1).
+    /// The id of a UKI with a boot counter keeps its case, which makes it impossible to pin (seen on 257.13 and 262;
+    /// gone in 262.1).
     pub(super) fn counted_uki_keeps_case(&self) -> bool {
         self.counter_left_out_of_id() && !self.at_least(262, 1)
     }

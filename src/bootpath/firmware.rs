@@ -60,8 +60,8 @@ pub trait Volumes {
     /// Whether these are all the volumes of the machine.
     fn complete(&self) -> bool;
 
-    /// The volume that somebody asks about, if it is one: where nothing decides between it and others, the way is that of
-    /// a start from it.
+    /// The volume that somebody asks about, if it is one: where nothing decides between it and others, the way is that
+    /// of a start from it.
     fn this(&self) -> Option<usize> {
         None
     }
@@ -75,7 +75,7 @@ pub trait Volumes {
     /// The program at a place; `None` when there is no such file.
     ///
     /// # Errors
-    /// Why the file there is no EFI program.
+    /// Why the file there is not an EFI program.
     fn program(&self, at: &Located) -> Result<Option<Program>, String>;
 
     /// Whether there is a file, whatever is in it.
@@ -97,6 +97,8 @@ pub(super) struct Started {
     pub(super) in_doubt: Vec<String>,
     /// Boot options that are passed over, and why.
     pub(super) passed_over: Vec<String>,
+    /// The first file that a boot option leads to and that is no EFI program.
+    pub(super) broken: Option<Located>,
 }
 
 /// By which means the firmware found a program.
@@ -132,20 +134,37 @@ pub(super) fn start(options: &BootOptions, scenario: BootScenario, volumes: &dyn
     if let Some(next) = options.missing_next(scenario) {
         // EDK II makes options for what it finds on its own, and gives them free numbers, before it looks at BootNext.
         in_doubt.push(format!(
-            "BootNext names Boot{next:04X}, which does not exist: the firmware may give that number to an option of its own first"
+            "BootNext names Boot{next:04X}, which does not exist: the firmware may give that number to an option of \
+             its own first"
         ));
     }
+    let mut broken = None;
+    let mut next_led_nowhere = false;
     for (option, once) in options.tried(scenario) {
         let name = format!("{} ({:?})", option.name, option.description);
+        let mut pass_over = |why: String| {
+            next_led_nowhere |= once;
+            let set = if once { "BootNext, which counts for one start, is " } else { "" };
+            passed_over.push(format!("{set}{name}: {why}"));
+        };
         match leads(option, volumes) {
-            Leads::Nowhere(why) => passed_over.push(format!("{name}: {why}")),
+            Leads::Nowhere(why) => pass_over(why),
+            // What cannot be loaded is not started, and the boot manager goes on (EDK II: EfiBootManagerBoot; U-Boot:
+            // efi_bootmgr_load).
+            Leads::To(at, _) if let Err(why) = volumes.program(&at) => {
+                pass_over(format!("{} is no EFI program: {why}", at.describe(volumes)));
+                broken.get_or_insert(at);
+            }
             Leads::Elsewhere(why) => in_doubt.push(format!("{name} {why}")),
             Leads::To(at, certainty) => {
-                let mut why = match (once, passed_over.len()) {
+                let mut why = match (once, passed_over.len() - usize::from(next_led_nowhere)) {
                     (true, _) => "BootNext, for one start".to_owned(),
                     (false, 0) => "first in BootOrder".to_owned(),
-                    (false, n) => format!("first in BootOrder that leads to a file, after {n} that lead nowhere"),
+                    (false, n) => format!("first in BootOrder that leads to a program, after {n} that do not"),
                 };
+                if next_led_nowhere {
+                    why = format!("{why}; BootNext leads to none");
+                }
                 let certainty = doubt(&mut why, &in_doubt, certainty);
                 let step =
                     WayStep { step: StepKind::Firmware, what: name, place: Some(at.describe(volumes)), why, certainty };
@@ -154,9 +173,10 @@ pub(super) fn start(options: &BootOptions, scenario: BootScenario, volumes: &dyn
                     step,
                     program: Some(at),
                     by,
-                    optional: option.optional.clone(),
+                    optional: option.load_options().to_vec(),
                     in_doubt,
                     passed_over,
+                    broken,
                 };
             }
         }
@@ -167,7 +187,7 @@ pub(super) fn start(options: &BootOptions, scenario: BootScenario, volumes: &dyn
         (BootScenario::Reset, ..) => "without variables the firmware takes the removable-media path",
         (_, false, _) => "no boot option is known, and then the firmware takes the removable-media path",
         (_, true, true) => "there is no boot option, and then the firmware takes the removable-media path",
-        (_, true, false) => "no boot option leads to a file, and then the firmware takes the removable-media path",
+        (_, true, false) => "no boot option leads to a program, and then the firmware takes the removable-media path",
     };
     let mut why = match found {
         Some(_) => reason.to_owned(),
@@ -182,11 +202,11 @@ pub(super) fn start(options: &BootOptions, scenario: BootScenario, volumes: &dyn
         certainty,
     };
     let by = if found.is_some() { FirmwareStart::RemovableMedia } else { FirmwareStart::Nothing };
-    Started { step, program: found, by, optional: Vec::new(), in_doubt, passed_over }
+    Started { step, program: found, by, optional: Vec::new(), in_doubt, passed_over, broken }
 }
 
-/// The removable-media path on the first volume that has it. Which of several partitions comes first is for the firmware to
-/// say: of a volume that is asked about, the start from it is looked at, and the others are doubts.
+/// The removable-media path on the first volume that has it. Which of several partitions comes first is for the
+/// firmware to say: of a volume that is asked about, the start from it is looked at, and the others are doubts.
 fn removable(path: &str, volumes: &dyn Volumes, in_doubt: &mut Vec<String>) -> Option<Located> {
     let all = (0..volumes.list().len()).map(|volume| Located { volume, path: path.to_owned() });
     let mut all: Vec<Located> = all.filter(|at| volumes.is_file(at)).collect();
@@ -209,6 +229,29 @@ fn doubt(why: &mut String, in_doubt: &[String], certainty: Certainty) -> Certain
     Certainty::Unknown
 }
 
+impl BootOptions {
+    /// The files that options lead to, whether they are in BootOrder or not, with the options' names.
+    #[must_use]
+    pub fn files(&self, volumes: &dyn Volumes) -> Vec<(String, Located)> {
+        let file = |option: &BootOption| match leads(option, volumes) {
+            Leads::To(at, _) => Some((option.name.clone(), at)),
+            Leads::Nowhere(_) | Leads::Elsewhere(_) => None,
+        };
+        self.options.iter().filter_map(file).collect()
+    }
+
+    /// Holds every option against the volumes, for reports.
+    pub fn check(&mut self, volumes: &dyn Volumes) {
+        for option in &mut self.options {
+            (option.found, option.problem) = match leads(option, volumes) {
+                Leads::To(..) => (Some(true), None),
+                Leads::Nowhere(why) => (Some(false), Some(why)),
+                Leads::Elsewhere(_) => (None, None),
+            };
+        }
+    }
+}
+
 /// Where a boot option leads, as far as that can be seen.
 pub(super) fn leads(option: &BootOption, volumes: &dyn Volumes) -> Leads {
     let target = &option.target;
@@ -217,7 +260,10 @@ pub(super) fn leads(option: &BootOption, volumes: &dyn Volumes) -> Leads {
         let Some(partuuid) = drive.partuuid else {
             return Leads::Elsewhere(format!("names a partition without saying of which disk ({})", target.path));
         };
-        let is_meant = |v: &BootVolume| v.partuuid == Some(partuuid) && (!volumes.is_uboot() || is_in_place(v, drive));
+        let is_meant = |v: &BootVolume| {
+            let agrees = if volumes.is_uboot() { is_in_place(v, drive) } else { has_number(v, drive.number) };
+            v.partuuid == Some(partuuid) && agrees
+        };
         return match volumes.list().iter().position(is_meant) {
             Some(volume) => {
                 let at = Located { volume, path };
@@ -227,9 +273,16 @@ pub(super) fn leads(option: &BootOption, volumes: &dyn Volumes) -> Leads {
                     Leads::Nowhere(format!("there is no {}", at.describe(volumes)))
                 }
             }
-            None if volumes.list().iter().any(|v| v.partuuid == Some(partuuid)) => Leads::Nowhere(format!(
-                "partition {partuuid} has moved since, and U-Boot then takes it for another one"
-            )),
+            None if volumes.list().iter().any(|v| v.partuuid == Some(partuuid)) => {
+                Leads::Nowhere(match volumes.is_uboot() {
+                    true => format!("partition {partuuid} has moved since, and U-Boot then takes it for another one"),
+                    false => format!(
+                        "it says that partition {partuuid} is number {}, which it is not, and EDK II \
+                         compares both",
+                        drive.number
+                    ),
+                })
+            }
             None if let Some(unseen) = volumes.unseen(partuuid) => match unseen {
                 Unseen::Empty => Leads::Nowhere(format!("partition {partuuid} holds no file system that is known")),
                 Unseen::Unknown(why) => Leads::Elsewhere(format!("names partition {partuuid}, and {why}")),
@@ -255,6 +308,12 @@ pub(super) fn leads(option: &BootOption, volumes: &dyn Volumes) -> Leads {
         Lead::Firmware => Leads::Elsewhere(format!("starts a part of the firmware ({})", target.path)),
         Lead::File | Lead::Other => Leads::Elsewhere(format!("leads where it cannot be followed ({})", target.path)),
     }
+}
+
+/// Whether a node has the partition's number. EDK II compares it and the signature, and nothing else
+/// (`BmMatchPartitionDevicePathNode`).
+fn has_number(volume: &BootVolume, number: u32) -> bool {
+    volume.place.is_none_or(|(own, ..)| own == number)
 }
 
 /// Whether a node and a partition agree in number, place and length.

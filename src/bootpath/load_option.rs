@@ -4,7 +4,6 @@
 //! code: a hundred lines, by value and with every length checked, where crates bring a firmware's worth of types.
 
 use super::BootScenario;
-use super::firmware::{Leads, Located, Volumes, leads};
 use crate::disk::PartUuid;
 use crate::efivars::{EfiVars, GLOBAL};
 use crate::harmless::harmless;
@@ -27,7 +26,8 @@ const MAX_TEXT: usize = 512;
 const MAX_OPTIONAL: usize = 4096;
 
 /// What U-Boot since 2024.01 writes behind the options that it makes at each start, one for each medium
-/// (`efi_bootmgr_update_media_device_boot_option` in lib/efi_loader/efi_bootmgr.c); EDK II's boot manager has the same mark.
+/// (`efi_bootmgr_update_media_device_boot_option` in lib/efi_loader/efi_bootmgr.c); EDK II's boot manager has the same
+/// mark.
 const MADE_BY_FIRMWARE: Uuid = uuid::uuid!("8108ac4e-9f11-4d59-850e-e21a522c59b2");
 
 /// Where a boot option leads, as far as this tool follows it.
@@ -194,30 +194,15 @@ impl BootOptions {
         let next = self.next.filter(|_| scenario == BootScenario::Next)?;
         self.options.iter().all(|option| option.number != next).then_some(next)
     }
-
-    /// The files that options lead to, whether they are in BootOrder or not, with the options' names.
-    #[must_use]
-    pub fn files(&self, volumes: &dyn Volumes) -> Vec<(String, Located)> {
-        let file = |option: &BootOption| match leads(option, volumes) {
-            Leads::To(at, _) => Some((option.name.clone(), at)),
-            Leads::Nowhere(_) | Leads::Elsewhere(_) => None,
-        };
-        self.options.iter().filter_map(file).collect()
-    }
-
-    /// Holds every option against the volumes, for reports.
-    pub fn check(&mut self, volumes: &dyn Volumes) {
-        for option in &mut self.options {
-            (option.found, option.problem) = match leads(option, volumes) {
-                Leads::To(..) => (Some(true), None),
-                Leads::Nowhere(why) => (Some(false), Some(why)),
-                Leads::Elsewhere(_) => (None, None),
-            };
-        }
-    }
 }
 
 impl BootOption {
+    /// What the program gets as LoadOptions: the mark of an option that the firmware made itself is not handed over
+    /// (EDK II: EfiBootManagerBoot).
+    pub(super) fn load_options(&self) -> &[u8] {
+        if self.optional == MADE_BY_FIRMWARE.to_bytes_le() { &[] } else { &self.optional }
+    }
+
     /// Decodes an EFI_LOAD_OPTION.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The way of the boot: from the firmware to the file that runs.
 //!
-//! What a board starts is decided in several places, one after the other. Each is a [`WayStep`] with what is chosen there, why,
-//! and how sure that is:
+//! What a board starts is decided in several places, one after the other. Each is a [`WayStep`] with what is chosen
+//! there, why, and how sure that is:
 //!
 //! | step | decides | by |
 //! | --- | --- | --- |
@@ -11,8 +11,8 @@
 //! | `image` | which file | the entry |
 //! | `kernel` | with which command line | the image, and addons beside it |
 //!
-//! A program that is not known ends the way: what it starts cannot be told from here. The way can end in something that is
-//! no UKI (GRUB, a kernel with its initrd), or in nothing.
+//! A program that is not known ends the way: what it starts cannot be told from here. The way can end in something that
+//! is no UKI (GRUB, a kernel with its initrd), or in nothing.
 //!
 //! Pure: facts come through [`Volumes`], and nothing here knows where they are from.
 
@@ -129,11 +129,15 @@ pub struct Way {
     pub steps: Vec<WayStep>,
     /// What it ends in.
     pub end: End,
-    /// Why something outside of these volumes may start instead: boot options that come first and lead where nothing can be
-    /// looked at.
+    /// Why something outside of these volumes may start instead: boot options that come first and lead where nothing
+    /// can be looked at.
     pub in_doubt: Vec<String>,
     /// Boot options that are passed over, and why.
     pub passed_over: Vec<String>,
+    /// The first file on it that should start and cannot: it is no EFI program, or has no kernel.
+    pub broken: Option<Located>,
+    /// What a UKI at its end gets as LoadOptions from the firmware, where systemd's stub takes them for text.
+    pub load_options: Option<String>,
     /// By which means the firmware came to the first program.
     pub by: FirmwareStart,
     /// The programs on it, in their order; the second one and what follows is started by the one before it.
@@ -150,6 +154,8 @@ impl Way {
             end: End::Nothing(String::new()),
             in_doubt: started.in_doubt,
             passed_over: started.passed_over,
+            broken: started.broken,
+            load_options: None,
             by: started.by,
             programs: Vec::new(),
         };
@@ -158,6 +164,12 @@ impl Way {
             None => End::Nothing(way.steps[0].why.clone()),
         };
         way
+    }
+
+    /// The profile of the UKI at its end that the firmware asks for.
+    #[must_use]
+    pub fn profile(&self) -> u32 {
+        self.load_options.as_deref().map_or(0, |options| split_profile(options).0)
     }
 
     /// The program there, and what it starts.
@@ -177,22 +189,30 @@ impl Way {
         self.programs.push((at.clone(), program.kind.clone()));
         match program.kind {
             ProgramKind::SystemdBoot(loader) => End::Menu { loader, at },
-            ProgramKind::Uki => End::Uki(at),
+            ProgramKind::Uki => {
+                self.load_options = stub_options(optional);
+                End::Uki(at)
+            }
             ProgramKind::Shim => self.second_stage(&at, optional, volumes),
             ProgramKind::Unknown => End::Unknown(format!("{} is no boot loader that is known", at.path)),
+            ProgramKind::Addon => {
+                self.broken.get_or_insert(at);
+                End::Other(program.to_string())
+            }
             _ => End::Other(program.to_string()),
         }
     }
 
     fn unreadable(&mut self, at: &Located, volumes: &dyn Volumes, why: String) -> End {
+        self.broken.get_or_insert_with(|| at.clone());
         self.steps.push(WayStep {
             step: StepKind::Program,
-            what: "a file that is no EFI program".to_owned(),
+            what: "a file that is not an EFI program".to_owned(),
             place: Some(at.describe(volumes)),
             why: why.clone(),
             certainty: Certainty::Known,
         });
-        End::Nothing(format!("{} is no EFI program: {why}", at.path))
+        End::Nothing(format!("{} is not an EFI program: {why}", at.path))
     }
 
     /// What shim starts: the file named in its options, else `grub<arch>.efi` beside it, whatever that is; and from
@@ -220,10 +240,15 @@ impl Way {
         let named: Vec<u16> = optional.as_chunks::<2>().0.iter().map(|u| u16::from_le_bytes(*u)).collect();
         let named = String::from_utf16_lossy(&named);
         let named = named.trim_matches(['\0', ' ']);
+        let usual = beside(format!("grub{suffix}"));
         let next = match named {
-            "" => beside(format!("grub{suffix}")),
-            path if path.starts_with('\\') => Located { volume: shim.volume, path: path.to_owned() },
-            file => beside(file.to_owned()),
+            "" => usual,
+            named => {
+                let path = if named.starts_with('\\') { named.to_owned() } else { beside(named.to_owned()).path };
+                let named = Located { volume: shim.volume, path };
+                // What is not there is not the end: shim goes back to the usual one (`init_grub` in shim.c).
+                if matches!(volumes.program(&named), Ok(None)) { usual } else { named }
+            }
         };
         match volumes.program(&next) {
             Ok(Some(program)) if program.kind == ProgramKind::Shim => {
@@ -233,5 +258,25 @@ impl Way {
             Ok(None) => End::Nothing(format!("shim starts {}, which is not there", next.path)),
             Err(why) => self.unreadable(&next, volumes, why),
         }
+    }
+}
+
+/// LoadOptions as systemd's stub reads them (`process_arguments` in stub.c): UTF-16 up to a NUL; what does not begin
+/// with a character that is shown is something of the firmware's.
+fn stub_options(optional: &[u8]) -> Option<String> {
+    let units = optional.as_chunks::<2>().0.iter().map(|u| u16::from_le_bytes(*u));
+    let text: Vec<u16> = units.take_while(|u| *u != 0).collect();
+    text.first().filter(|first| **first > 0x1F)?;
+    Some(String::from_utf16_lossy(&text))
+}
+
+/// A leading `@N`, by which systemd's stub takes profile N, and what follows (`parse_profile_from_cmdline` in stub.c).
+pub(crate) fn split_profile(options: &str) -> (u32, &str) {
+    let Some(rest) = options.strip_prefix('@') else { return (0, options) };
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (number, tail) = rest.split_at(digits);
+    match number.parse() {
+        Ok(number) if tail.is_empty() || tail.starts_with(' ') => (number, tail.trim_start_matches(' ')),
+        _ => (0, options),
     }
 }

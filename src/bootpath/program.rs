@@ -58,14 +58,14 @@ impl Program {
     /// Looks at a file.
     ///
     /// # Errors
-    /// Why it is no EFI program, in words.
+    /// Why it is not an EFI program, in words.
     pub fn recognise(source: &dyn ReadAt) -> Result<Self, String> {
         let loader = Loader::probe(source);
         let head = match (Head::read(source), loader) {
             (_, Some(loader)) => {
                 let (version, machine) = (loader.version.to_string(), loader.machine);
                 let version = version.strip_prefix("systemd-boot ").map(str::to_owned);
-                let evidence = "its mark says so (.sdmagic)".to_owned();
+                let evidence = "its .sdmagic section says so".to_owned();
                 return Ok(Self { kind: ProgramKind::SystemdBoot(loader), version, evidence, machine });
             }
             (Ok(head), None) => head,
@@ -123,9 +123,9 @@ impl Program {
             () if in_section(".rsrc", &utf16("bootmgr.exe")) => ProgramKind::Windows,
             () if holds(&bytes, &utf16("rEFInd")) => ProgramKind::Refind,
             () if holds(&bytes, b"Limine ") => ProgramKind::Limine,
-            () => return Ok(new(ProgramKind::Unknown, None, "nothing in it is known here")),
+            () => return Ok(new(ProgramKind::Unknown, None, "nothing in it is recognized")),
         };
-        Ok(new(kind, None, "its name for itself stands in it"))
+        Ok(new(kind, None, "it contains its own name"))
     }
 }
 

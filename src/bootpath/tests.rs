@@ -89,7 +89,7 @@ fn option(attributes: u32, nodes: &[Vec<u8>], optional: &[u8]) -> Vec<u8> {
 }
 
 fn on(uuid: Uuid, path: &str) -> Vec<u8> {
-    option(1, &[drive(1, 2048, 4096, uuid), file(path)], b"")
+    option(1, &[drive(if uuid == OTHER { 2 } else { 1 }, 2048, 4096, uuid), file(path)], b"")
 }
 
 /// Variables with these boot options in this order.
@@ -277,6 +277,14 @@ fn shim_is_followed_to_what_it_starts_whatever_that_is() {
         let list = options(&[(1, option(1, &path, &utf16(named)))], &[1], None);
         assert_eq!(menu_at(&disk.way(&list, BootScenario::Next)), Some(&at(0, "\\EFI\\x\\sd.efi")), "{named}");
     }
+    // And where it names a file that is not there, shim takes the usual one.
+    let usual = (0, "\\EFI\\x\\grubaa64.efi", ProgramKind::Grub);
+    let disk = Disk::new(&[shim("\\EFI\\x\\shimaa64.efi"), usual, (0, "\\EFI\\x\\sd.efi", systemd_boot())]);
+    for (named, starts_usual) in [("gone.efi", true), ("\\EFI\\Linux\\Talos-v1.12.4.efi", true), ("sd.efi", false)] {
+        let list = options(&[(1, option(1, &path, &utf16(named)))], &[1], None);
+        let end = disk.way(&list, BootScenario::Next).end;
+        assert_eq!(end == End::Other("GRUB".into()), starts_usual, "{named}: {end:?}");
+    }
 }
 
 fn loader() -> Loader {
@@ -344,5 +352,22 @@ fn programs_are_told_by_what_is_in_them() {
             bad[at] = byte;
             let _ = Program::recognise(&bad);
         }
+    }
+}
+
+/// A partition that got another number (`sgdisk --sort`): real firmware (EDK II under QEMU) passes such an option over.
+#[test]
+fn issue13_an_option_that_has_another_number_for_the_partition_is_passed_over() {
+    let disk = Disk::new(&[(0, "\\EFI\\x.efi", systemd_boot()), (0, REMOVABLE, systemd_boot())]);
+    for number in 0..4u32 {
+        let all = [(1, option(1, &[drive(number, 2048, 4096, ESP), file("\\EFI\\x.efi")], b""))];
+        let mut list = options(&all, &[1], None);
+        let way = disk.way(&list, BootScenario::Next);
+        let starts = if number == 1 { "\\EFI\\x.efi" } else { REMOVABLE };
+        assert_eq!(menu_at(&way), Some(&at(0, starts)), "{number}: {way:?}");
+        list.check(&disk);
+        assert_eq!(list.options[0].found, Some(number == 1), "{number}");
+        let said = list.options[0].problem.clone().unwrap_or_default();
+        assert_eq!(said.contains(&format!("is number {number}, which it is not")), number != 1, "{said}");
     }
 }

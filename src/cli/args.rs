@@ -1,6 +1,7 @@
 //! What can be typed. Names and meaning are a contract that scripts rely on; new options may come, these stay.
 
 use crate::pe::Arch;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -52,7 +53,7 @@ pub(super) enum Color {
 pub(super) enum Command {
     /// Work with Image Factory schematics
     #[command(subcommand)]
-    Schematic(SchematicCommand),
+    Schematic(super::schematic::SchematicCommand),
     /// Download an ISO or a UKI from the factory, resumably
     Fetch(FetchArgs),
     /// Take the UKI alone out of an image, byte for byte
@@ -63,6 +64,9 @@ pub(super) enum Command {
     Verify(VerifyArgs),
     /// Compare two images
     Diff(DiffArgs),
+    /// Check the configuration of nodes
+    #[command(subcommand)]
+    Config(super::config::ConfigCommand),
     /// Show the ESP: files, space, health, the boot menu, what boots and why
     Status(StatusArgs),
     /// Say what is wrong with the firmware, its variables and the ESPs, what it means, and what to do
@@ -75,6 +79,8 @@ pub(super) enum Command {
     Restore(RestoreArgs),
     /// Finish or undo what was interrupted
     Recover(RecoverArgs),
+    /// On several nodes, one after the other: swap, restart, validate, up to the first that is not as it should be
+    Rollout(Box<super::pod::rollout::RolloutArgs>),
     /// Print Kubernetes manifests that run bootsurgeon on nodes
     #[command(subcommand)]
     Pod(super::pod::PodCommand),
@@ -84,8 +90,14 @@ pub(super) enum Command {
         /// Do it in this folder, which must be new or empty, and leave everything there
         #[arg(long, value_name = "DIR")]
         keep: Option<PathBuf>,
+        /// Show this scene alone: its number or its name; those before it are played without a word
+        #[arg(long, value_name = "N|NAME", value_parser = crate::demo::scene)]
+        scene: Option<usize>,
     },
     /// Print a completion script for a shell
+    ///
+    /// In bash, zsh and fish it offers disks, ESPs, backups and images, too. For these the script asks this program,
+    /// which then only reads.
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -97,57 +109,6 @@ pub(super) enum Command {
         /// Replace pages that exist
         #[arg(long)]
         force: bool,
-    },
-}
-
-/// `schematic …`
-#[derive(Debug, Subcommand)]
-pub(super) enum SchematicCommand {
-    /// Canonical form and ID, offline
-    Id {
-        /// A schematic in YAML, or - for standard input
-        file: PathBuf,
-        /// Add a system extension, for example siderolabs/tailscale
-        #[arg(long, value_name = "NAME")]
-        add_extension: Vec<String>,
-        /// Add a kernel argument, for example -talos.halt_if_installed
-        #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-        extra_kernel_arg: Vec<String>,
-    },
-    /// Change a schematic: the new one as YAML on stdout, its ID on stderr
-    Edit {
-        /// A schematic in YAML, or - for standard input
-        #[arg(required_unless_present = "from")]
-        file: Option<PathBuf>,
-        /// Change the schematic of the image that starts from this disk
-        #[arg(long, value_name = "DISK", conflicts_with = "file")]
-        from: Option<PathBuf>,
-        /// Add a system extension, for example tailscale (repeatable)
-        #[arg(long, value_name = "NAME")]
-        add_extension: Vec<String>,
-        /// Remove a system extension (repeatable)
-        #[arg(long, value_name = "NAME")]
-        remove_extension: Vec<String>,
-        /// Add a kernel argument, for example -talos.halt_if_installed (repeatable)
-        #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-        extra_kernel_arg: Vec<String>,
-        /// Remove an extra kernel argument (repeatable)
-        #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-        remove_kernel_arg: Vec<String>,
-    },
-    /// Register a schematic with the factory: its YAML on stdout, its ID on stderr
-    Create {
-        /// A schematic in YAML, or - for standard input
-        file: PathBuf,
-        #[command(flatten)]
-        factory: FactoryArgs,
-    },
-    /// Fetch a schematic from the factory
-    Show {
-        /// Its ID
-        id: String,
-        #[command(flatten)]
-        factory: FactoryArgs,
     },
 }
 
@@ -198,6 +159,13 @@ pub(super) struct CacheArgs {
     pub(super) offline: bool,
 }
 
+/// Architectures by the names that Talos has for them, and by others. A shell offers the first.
+fn arch() -> impl TypedValueParser<Value = Arch> {
+    let names = [(Arch::Arm64, ["aarch64"].as_slice()), (Arch::Amd64, &["x86_64", "x64"])];
+    let values = names.map(|(arch, aliases)| PossibleValue::new(arch.name()).aliases(aliases));
+    PossibleValuesParser::new(values).try_map(|name| name.parse::<Arch>())
+}
+
 /// Which image of the factory.
 #[derive(Debug, Clone, Args)]
 pub(super) struct FetchArgs {
@@ -208,7 +176,7 @@ pub(super) struct FetchArgs {
     #[arg(long, value_name = "VERSION")]
     pub(super) talos: String,
     /// Architecture
-    #[arg(long, value_name = "arm64|amd64")]
+    #[arg(long, value_name = "arm64|amd64", value_parser = arch(), hide_possible_values = true)]
     pub(super) arch: Arch,
     /// The ISO, the UKI alone, or the installer's image
     #[arg(long, value_enum, default_value_t = AssetKind::Iso)]
@@ -261,12 +229,15 @@ pub(super) enum SwapAsset {
 /// An image and which UKI of it.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ImageArgs {
-    /// A UKI, an ISO, a raw disk image or a FAT image, plain or packed with zstd or xz, as a file or an http(s) URL; or an
-    /// OCI image as a folder or tar file (skopeo, docker save), with @sha256:DIGEST behind it if it has to be that one
+    /// A UKI, an ISO, a raw disk image or a FAT image, plain or packed with zstd or xz, as a file or an http(s) URL; or
+    /// an OCI image as a folder or tar file (skopeo, docker save), with @sha256:DIGEST behind it if it has to be that
+    /// one; or a pipe, - for standard input
     pub(super) image: String,
     /// Which UKI, when there are several
     #[arg(long, value_name = "NAME")]
     pub(super) uki: Option<String>,
+    #[command(flatten)]
+    pub(super) arrival: super::stream::ArrivalArgs,
     #[command(flatten)]
     pub(super) network: NetworkArgs,
 }
@@ -287,11 +258,14 @@ pub(super) struct ExtractArgs {
 /// `inspect`
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// A UKI, an ISO, a disk or FAT image (plain or packed with zstd or xz) or device, as a path or an http(s) URL
+    /// A UKI, an ISO, a disk or FAT image (plain or packed with zstd or xz) or device, as a path, an http(s) URL, or a
+    /// pipe (- for standard input)
     pub(super) path: String,
     /// Which UKI, when there are several
     #[arg(long, value_name = "NAME")]
     pub(super) uki: Option<String>,
+    #[command(flatten)]
+    pub(super) arrival: super::stream::ArrivalArgs,
     #[command(flatten)]
     pub(super) network: NetworkArgs,
 }
@@ -313,7 +287,7 @@ pub(super) struct TrustArgs {
     #[arg(long, value_name = "VERSION")]
     pub(super) talos: Option<String>,
     /// The architecture it must be for
-    #[arg(long, value_name = "arm64|amd64")]
+    #[arg(long, value_name = "arm64|amd64", value_parser = arch(), hide_possible_values = true)]
     pub(super) arch: Option<Arch>,
     /// A system extension it must hold (repeatable)
     #[arg(long, value_name = "NAME")]
@@ -321,6 +295,9 @@ pub(super) struct TrustArgs {
     /// Signature problems become warnings
     #[arg(long)]
     pub(super) allow_untrusted: bool,
+    /// Configuration that the node will have: does it fit the image? What does not is a warning (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(super) machine_config: Vec<PathBuf>,
 }
 
 /// `verify`
@@ -344,9 +321,9 @@ pub(super) struct VerifyArgs {
 /// `diff`
 #[derive(Debug, Args)]
 pub(super) struct DiffArgs {
-    /// The one
+    /// Old image
     pub(super) old: String,
-    /// The other
+    /// New image
     pub(super) new: String,
     #[command(flatten)]
     pub(super) network: NetworkArgs,
@@ -385,6 +362,12 @@ pub(super) struct StatusArgs {
     /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
     #[arg(long, value_name = "DIR|FILE")]
     pub(super) efivars: Option<PathBuf>,
+    /// Draw space, menu and way of the boot as a picture, too: an SVG file for a ticket or a wiki page
+    #[arg(long, value_name = "FILE")]
+    pub(super) svg: Option<PathBuf>,
+    /// Replace the SVG file if it exists
+    #[arg(long, requires = "svg")]
+    pub(super) force: bool,
 }
 
 /// `doctor`
@@ -403,6 +386,10 @@ pub(super) struct DoctorArgs {
     /// Where the machine's /proc, /sys and /dev are; /host in a debug container that has the node's tree there
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(super) root: PathBuf,
+    /// End with 4 when there is a problem, else with 1 when a disk could not be read [default: 0 once there is a
+    /// report]
+    #[arg(long)]
+    pub(super) exit_code: bool,
     /// Explain this line of text from talosctl, the kernel or the console
     #[arg(long, value_name = "TEXT")]
     pub(super) error: Option<String>,
@@ -433,6 +420,13 @@ pub(super) struct NodeArgs {
     pub(super) node: Option<String>,
 }
 
+impl NodeArgs {
+    /// What `talosctl -n` is given: in a pod on the node itself its address, which needs nobody who knows the name.
+    pub(super) fn for_talosctl(self) -> Option<String> {
+        self.node.map(|name| crate::container::address_of(&name).unwrap_or(name))
+    }
+}
+
 /// A name that needs no quotes in a shell: a host name or an IP address.
 fn node(name: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-:%".contains(c);
@@ -447,13 +441,16 @@ fn node(name: &str) -> Result<String, String> {
 pub(super) struct SwapArgs {
     #[command(flatten)]
     pub(super) disk: WrittenDiskArgs,
-    /// The new image: a UKI, an ISO, a disk or FAT image, plain or packed with zstd or xz, as a file or an http(s) URL; or an
-    /// OCI installer image as a folder or tar file (skopeo, docker save), with @sha256:DIGEST behind it if it has to be that one
+    /// The new image: a UKI, an ISO, a disk or FAT image, plain or packed with zstd or xz, as a file or an http(s) URL;
+    /// or an OCI installer image as a folder or tar file (skopeo, docker save), with @sha256:DIGEST behind it if it has
+    /// to be that one; or a pipe, - for standard input
     #[arg(required_unless_present_any = ["schematic", "all_members"])]
     pub(super) image: Option<String>,
     /// Which UKI, when the image holds several
     #[arg(long, value_name = "NAME")]
     pub(super) uki: Option<String>,
+    #[command(flatten)]
+    pub(super) arrival: super::stream::ArrivalArgs,
     #[command(flatten)]
     pub(super) trust: TrustArgs,
     #[command(flatten)]
@@ -476,6 +473,9 @@ pub(super) struct SwapArgs {
     /// Accept an image that halts on installed nodes (an ISO's)
     #[arg(long)]
     pub(super) allow_halt_if_installed: bool,
+    /// Accept an image without system extensions that the installed one has
+    #[arg(long)]
+    pub(super) allow_extension_loss: bool,
     /// With --schematic: which asset to ask the factory for
     #[arg(long, value_enum, default_value_t = Via::Auto)]
     pub(super) via: Via,
@@ -530,9 +530,10 @@ pub(super) struct PruneArgs {
 pub(super) struct RestoreArgs {
     #[command(flatten)]
     pub(super) disk: WrittenDiskArgs,
-    /// The backup; if none is named, the image that was started last, else the newest
+    /// The backup, or an image that was disabled; if none is named, the image that was started last, else the newest
+    /// backup
     pub(super) backup: Option<String>,
-    /// List the backups and do nothing
+    /// List what can be restored (version, schematic, extensions, time) and do nothing
     #[arg(long, conflicts_with = "out")]
     pub(super) list: bool,
     #[command(flatten)]

@@ -1,43 +1,63 @@
 //! The command line: parse, call [`crate::command`], render, exit code. The only part of the crate that prints.
 
 mod args;
+mod completion;
+mod config;
+mod help;
+mod man;
 mod pod;
 mod render;
+mod schematic;
+mod stream;
 mod ui;
 
-use crate::block::{check_free, write_whole};
+use crate::block::{check_free, check_not_itself, write_whole};
 use crate::command::{
     self, Change, CopyOut, DiskRequest, EditFrom, Event, FactoryImage, FactoryRequest, Flavour, ImageRequest,
     ImageSource, TrustRequest, Ui as _, VariablesChoice,
 };
+use crate::config::Fit;
+use crate::doctor::Severity;
 use crate::factory::{Asset, Auth, Cache, Options, PUBLIC_FACTORY, is_url, show_urls_in};
 use crate::harmless::harmless;
 use crate::surgery::LostFiles;
 use crate::verify::Verdict;
 use crate::{Context, Error, Kind, Result};
 use args::{
-    AssetKind, CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, FetchAsset, ImageArgs, NetworkArgs,
-    SchematicCommand, SwapArgs, SwapAsset, TrustArgs, Via, WrittenDiskArgs,
+    AssetKind, CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, FetchAsset, Global, ImageArgs, NetworkArgs,
+    SwapArgs, SwapAsset, TrustArgs, Via, WrittenDiskArgs,
 };
-use clap::{CommandFactory, Parser};
-use render::{Backups, Output};
-use std::path::{Path, PathBuf};
+use clap::FromArgMatches;
+use render::Output;
+use schematic::SchematicCommand;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use ui::Terminal;
 
+/// The name under which kubectl finds the program as a plugin of its own.
+const PLUGIN: &str = "kubectl-bootsurgeon";
+/// Options that ask about the program itself.
+const ABOUT_ITSELF: [&str; 4] = ["--help", "-h", "--version", "-V"];
+
 /// Runs the program.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == completion::COMMAND) {
+        return completion::run(words);
+    }
+    let cli = match parse(words_typed().into_iter()) {
         Ok(cli) => cli,
         Err(e) => return not_understood(&e),
     };
     let terminal = Terminal::new(&cli.global);
     let output = Output::new(&cli.global);
-    match dispatch(cli.command, &terminal, &output) {
+    match dispatch(cli.command, &cli.global, &terminal, &output) {
         Ok(code) => code,
         Err(e) => {
+            let e = for_this_pod(e);
             terminal.finish();
             output.error(&e);
             ExitCode::from(e.kind().exit_code())
@@ -45,7 +65,40 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Says why a command line makes no sense, or prints the help that was asked for.
+/// The command line. As a plugin of kubectl (`kubectl bootsurgeon swap --node …`) the program works on nodes: what is not
+/// another command of it is `pod run`.
+fn words_typed() -> Vec<OsString> {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let name = words.first().map(PathBuf::from).unwrap_or_default();
+    if name.file_stem().is_some_and(|name| name == PLUGIN) {
+        let first = words.get(1).and_then(|word| word.to_str()).unwrap_or_default();
+        if first.starts_with('-') && !ABOUT_ITSELF.contains(&first) || pod::is_task(first) {
+            words.splice(1..1, ["pod", "run"].map(OsString::from));
+        }
+    }
+    words
+}
+
+/// Of an error in a pod of this program's own making the advice names commands for a pod like it: nobody can type
+/// anything in this one.
+fn for_this_pod(e: Error) -> Error {
+    // The manifest puts the disk behind the command.
+    let disk = std::env::args_os().nth(2).and_then(|disk| disk.into_string().ok());
+    let (Some(pod), Some(disk)) = (crate::container::ThisPod::here(), disk) else { return e };
+    match e.advice().map(|advice| pod.reworded(advice, &disk)) {
+        Some(advice) => e.instead_advise(advice),
+        None => e,
+    }
+}
+
+/// What was typed.
+fn parse(words: impl Iterator<Item = OsString>) -> std::result::Result<Cli, clap::Error> {
+    let mut command = help::command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))
+}
+
+/// Says why a command line makes no sense, or prints the help that was requested.
 fn not_understood(e: &clap::Error) -> ExitCode {
     // `--help` and `--version` are no errors, and clap knows.
     if !e.use_stderr() {
@@ -53,8 +106,8 @@ fn not_understood(e: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // What was typed may hold other people's names, and URLs with passwords: the message is about a line without them.
-    let args = std::env::args_os().map(|arg| harmless(&show_urls_in(&arg.to_string_lossy())).into_owned());
-    let without = Cli::try_parse_from(args).err().filter(clap::Error::use_stderr);
+    let args = words_typed().into_iter().map(|arg| harmless(&show_urls_in(&arg.to_string_lossy())).into_owned());
+    let without = parse(args.map(OsString::from)).err().filter(clap::Error::use_stderr);
     let e = without.as_ref().unwrap_or(e);
     let _ = e.print();
     let shown = e.render().to_string();
@@ -66,10 +119,10 @@ fn not_understood(e: &clap::Error) -> ExitCode {
     ExitCode::from(Kind::Usage.exit_code())
 }
 
-fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
+fn dispatch(command: Command, global: &Global, ui: &Terminal, out: &Output) -> Result<ExitCode> {
     crate::pod::rollout::check()?;
     match command {
-        Command::Schematic(c) => schematic(c, ui, out)?,
+        Command::Schematic(c) => schematic_command(c, ui, out)?,
         Command::Fetch(a) => {
             let request = command::Fetch {
                 factory: factory(&a.factory)?,
@@ -88,7 +141,10 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
             )?;
         }
         Command::Inspect(a) => {
-            let image = image(ImageArgs { image: a.path, uki: a.uki, network: a.network }, &usual_factory())?;
+            let image = image(
+                ImageArgs { image: a.path, uki: a.uki, arrival: a.arrival, network: a.network },
+                &usual_factory(),
+            )?;
             out.show(&command::Inspect { image }.run(ui)?)?;
         }
         Command::Verify(a) => {
@@ -116,10 +172,26 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
         }
         Command::Diff(a) => {
             let usual = usual_factory();
-            let open = |path: String| image(ImageArgs { image: path, uki: None, network: a.network.clone() }, &usual);
+            let open = |path: String| {
+                let args =
+                    ImageArgs { image: path, uki: None, arrival: Default::default(), network: a.network.clone() };
+                image(args, &usual).map(|image| ImageRequest { arrival: None, ..image })
+            };
             out.show(&command::Diff { old: open(a.old)?, new: open(a.new)? }.run(ui)?)?;
         }
-        Command::Status(a) => out.show(&command::status(&disk(a.disk, a.efivars), ui)?)?,
+        Command::Status(a) => {
+            let file = a.svg.as_deref();
+            let drawing = || file.map_or(String::new(), |file| format!("drawing {}", file.display()));
+            if let Some(file) = file {
+                check_not_itself(file, &a.disk.disk, "the disk image").while_doing(drawing)?;
+                check_free(file, a.force).while_doing(drawing)?;
+            }
+            let report = command::status(&disk(a.disk, a.efivars), ui)?;
+            if let Some(file) = file {
+                write_whole(file, render::picture(&report).as_bytes(), a.force).while_doing(drawing)?;
+            }
+            out.show(&report)?;
+        }
         Command::Doctor(a) => {
             let request = command::Doctor {
                 disks: a.disks,
@@ -128,7 +200,23 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
                 root: a.root,
                 error: a.error,
             };
-            out.show(&request.run(ui)?)?;
+            let report = request.run(ui)?;
+            out.show(&report)?;
+            if a.exit_code && report.worst == Severity::Problem {
+                return Ok(ExitCode::from(Kind::Unsafe.exit_code()));
+            }
+            if a.exit_code && !report.unread.is_empty() {
+                return Ok(ExitCode::from(Kind::Io.exit_code()));
+            }
+        }
+        Command::Config(config::ConfigCommand::Check(a)) => {
+            let image = a.image().map(|args| image(args, &usual_factory())).transpose()?;
+            let image = image.map(|image| ImageRequest { arrival: None, ..image });
+            let report = command::CheckConfig { files: a.files, image }.run(ui)?;
+            out.show(&report)?;
+            if report.config.verdict == Fit::DoesNotFit {
+                return Ok(ExitCode::from(Kind::Rejected.exit_code()));
+            }
         }
         Command::Swap(a) => {
             let report = swap(*a)?.run(ui)?;
@@ -148,11 +236,11 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
         Command::Restore(a) => {
             let (disk, backup) = written_disk(a.disk, a.trust.efivars.clone(), Some(a.backup))?;
             if a.list {
-                out.show(&Backups { backups: command::list_backups(&disk, ui)? })?;
+                out.show(&command::list_backups(&disk, ui)?)?;
             } else {
                 let trust = trust(a.trust, false, None);
                 let change = change(&a.change);
-                let request = command::Restore { disk, backup, trust, change, node: a.node.node };
+                let request = command::Restore { disk, backup, trust, change, node: a.node.for_talosctl() };
                 let report = request.run(ui)?;
                 out.show_change(&report, report.committed && report.out.is_none())?;
             }
@@ -167,23 +255,21 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
             let report = command::Recover { disk, change, lost, set_aside: a.set_aside, truth: a.truth }.run(ui)?;
             out.show_change(&report, report.committed && report.out.is_none())?;
         }
-        Command::Pod(c) => out.show(&pod::manifest(c, ui)?)?,
+        Command::Pod(c) => return pod::run(c, global, ui, out),
+        Command::Rollout(a) => return pod::rollout::run(*a, ui, out),
         #[cfg(feature = "demo")]
-        Command::Demo { keep } => {
-            let report = crate::demo::Demo { keep }.run(ui, &mut |step| out.show_part(step))?;
+        Command::Demo { keep, scene } => {
+            let report = crate::demo::Demo { keep, scene }.run(ui, &mut |step| out.show_part(step))?;
             out.show(&report)?;
             if !report.proven {
                 return Ok(ExitCode::FAILURE);
             }
         }
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "bootsurgeon", &mut script);
-            let script = String::from_utf8_lossy(&script).into_owned();
-            out.show(&render::Completions { shell: shell.to_string(), script })?;
+            out.show(&render::Completions { shell: shell.to_string(), script: completion::script(shell) })?;
         }
         Command::Man { dir, force } => {
-            manual(&dir, force)
+            man::write(&dir, force)
                 .while_doing(|| format!("writing the manual pages into {}", dir.display()))
                 .map_err(|e| e.advise("the directory must exist and be writable"))?;
             out.show(&render::ManPages { dir: dir.display().to_string() })?;
@@ -192,26 +278,7 @@ fn dispatch(command: Command, ui: &Terminal, out: &Output) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the manual pages, of all commands or of none.
-fn manual(dir: &Path, force: bool) -> Result<()> {
-    let mut command = Cli::command().disable_help_subcommand(true);
-    command.build();
-    let mut left = vec![command];
-    let mut pages = Vec::new();
-    while let Some(command) = left.pop() {
-        left.extend(command.get_subcommands().filter(|c| !c.is_hide_set()).cloned());
-        let page = clap_mangen::Man::new(command);
-        let mut text = Vec::new();
-        page.render(&mut text)?;
-        pages.push((dir.join(page.get_filename()), text));
-    }
-    for (path, _) in &pages {
-        check_free(path, force).while_doing(|| path.display().to_string())?;
-    }
-    pages.iter().try_for_each(|(path, text)| write_whole(path, text, force))
-}
-
-fn schematic(command: SchematicCommand, ui: &Terminal, out: &Output) -> Result<()> {
+fn schematic_command(command: SchematicCommand, ui: &Terminal, out: &Output) -> Result<()> {
     let report = match command {
         SchematicCommand::Id { file, add_extension, extra_kernel_arg } => {
             return out.show(&command::schematic_of(&file, &add_extension, &extra_kernel_arg)?);
@@ -246,8 +313,11 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
         );
     }
     let image = match named {
+        None if a.arrival.bytes.is_some() || a.arrival.sha256.is_some() => {
+            return Err(Error::usage("--bytes and --sha256 say what has to arrive through a pipe, and there is none"));
+        }
         Some(path) => {
-            let args = ImageArgs { image: path, uki: a.uki, network: a.factory.network };
+            let args = ImageArgs { image: path, uki: a.uki, arrival: a.arrival, network: a.factory.network };
             ImageSource::Named(image(args, &a.factory.url)?)
         }
         None => {
@@ -283,7 +353,8 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
         backup_to: a.backup_to,
         force: a.change.force,
         allow_halt_if_installed: a.allow_halt_if_installed,
-        node: a.node.node,
+        allow_extension_loss: a.allow_extension_loss,
+        node: a.node.for_talosctl(),
     })
 }
 
@@ -291,7 +362,8 @@ fn disk(args: DiskArgs, efivars: Option<PathBuf>) -> DiskRequest {
     DiskRequest { partition: args.partition, efivars: variables(efivars), ..DiskRequest::new(args.disk) }
 }
 
-/// The disk of a command that writes, and the argument behind it, if the command has one (`Some`). With `--all-members` there is no
+/// The disk of a command that writes, and the argument behind it, if the command has one (`Some`). With `--all-members`
+/// there is no
 /// `DISK`: the first argument is what would follow it.
 fn written_disk(
     args: WrittenDiskArgs,
@@ -343,7 +415,7 @@ fn change(args: &ChangeArgs) -> Change {
 
 fn image(args: ImageArgs, factory: &str) -> Result<ImageRequest> {
     let network = network(&args.network, &args.image, factory)?;
-    Ok(ImageRequest { image: args.image, uki: args.uki, network })
+    Ok(ImageRequest { image: args.image, uki: args.uki, network, arrival: Some(args.arrival.into()) })
 }
 
 fn factory(args: &FactoryArgs) -> Result<FactoryRequest> {
@@ -355,7 +427,8 @@ fn usual_factory() -> String {
     std::env::var(args::FACTORY).ok().filter(|url| !url.is_empty()).unwrap_or_else(|| PUBLIC_FACTORY.to_owned())
 }
 
-/// How to talk to the server of `url`. Credentials in a file that was named are for that server, those in the environment for
+/// How to talk to the server of `url`. Credentials in a file that was named are for that server, those in the
+/// environment for
 /// `factory`; they go nowhere else. A path of a file needs none.
 fn network(args: &NetworkArgs, url: &str, factory: &str) -> Result<Options> {
     let auth = match &args.auth_file {
@@ -398,5 +471,6 @@ fn trust(args: TrustArgs, require_pcr_key: bool, sbat_level: Option<PathBuf>) ->
         allow_untrusted: args.allow_untrusted,
         require_pcr_key,
         sbat_level,
+        machine_config: args.machine_config,
     }
 }

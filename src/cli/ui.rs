@@ -1,18 +1,27 @@
 //! The terminal: events, progress, the question before a change, and Ctrl-C.
 
 use super::args::Global;
-use super::render::on_stderr;
-use crate::command::{Event, Ui};
+use super::render::{Paint, on_stderr, proposal_text, to_desk};
+use crate::command::{Event, Proposal, Ui};
 use crate::harmless::harmless;
+use crate::pod::{DeskEvent, listening};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{BufRead, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How soon a question ends when the user stops the program.
+const LOOK_FOR_STOP: Duration = Duration::from_millis(50);
+
+/// How often a desk that listens is told of progress: its log is no place for more.
+const TELL_DESK: Duration = Duration::from_secs(1);
 
 /// Tells on stderr, asks on stdin.
 pub(super) struct Terminal {
     lines: Arc<Lines>,
     cancelled: Arc<AtomicBool>,
+    paint: Paint,
 }
 
 /// What is told, and the progress bar that has to make room for it.
@@ -21,6 +30,8 @@ struct Lines {
     verbose: bool,
     bar: Mutex<Option<ProgressBar>>,
     draw: bool,
+    /// When a desk that listens was told of progress.
+    told: Mutex<Option<Instant>>,
 }
 
 impl Terminal {
@@ -32,8 +43,9 @@ impl Terminal {
             let _ = signal_hook::flag::register(signal, Arc::clone(&cancelled));
         }
         let draw = !global.no_progress && !global.quiet && std::io::stderr().is_terminal();
-        let lines = Lines { quiet: global.quiet, verbose: global.verbose > 0, bar: Mutex::new(None), draw };
-        Self { lines: Arc::new(lines), cancelled }
+        let (quiet, verbose) = (global.quiet, global.verbose > 0);
+        let lines = Lines { quiet, verbose, bar: Mutex::new(None), draw, told: Mutex::new(None) };
+        Self { lines: Arc::new(lines), cancelled, paint: Paint::choose(global.color).1 }
     }
 
     /// Takes the progress bar away.
@@ -72,6 +84,13 @@ impl Lines {
                 self.line(&text);
             }
             Event::Step(_) => self.finish(),
+            Event::Progress { done, total } if listening().is_some() && !self.quiet => {
+                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                if told.is_none_or(|told| told.elapsed() >= TELL_DESK) || total == Some(done) {
+                    *told = Some(Instant::now());
+                    to_desk(&DeskEvent::Progress { done, total });
+                }
+            }
             Event::Progress { done, total } if self.draw && !self.quiet => {
                 let mut bar = self.bar();
                 let bar = bar.get_or_insert_with(|| {
@@ -105,14 +124,36 @@ impl Ui for Terminal {
     }
 
     fn confirm(&self, question: &str) -> Option<bool> {
-        if !std::io::stdin().is_terminal() {
+        if !self.can_ask() {
             return None;
         }
         self.finish();
-        on_stderr(&format!("{} [y/N] ", harmless(question)));
-        let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer).ok()?;
-        Some(matches!(answer.trim(), "y" | "Y" | "yes"))
+        match listening() {
+            Some(_) => to_desk(&DeskEvent::Question { text: question.to_owned() }),
+            None => on_stderr(&format!("{} [y/N] ", harmless(question))),
+        }
+        // A read of the terminal goes on after a signal, so somebody else reads.
+        let reader = std::thread::spawn(|| {
+            let mut line = String::new();
+            std::io::stdin().lock().read_line(&mut line).map(|_| matches!(line.trim(), "y" | "Y" | "yes")).ok()
+        });
+        while !reader.is_finished() {
+            if self.cancelled.load(Ordering::Relaxed) {
+                on_stderr("\n");
+                return Some(false);
+            }
+            std::thread::sleep(LOOK_FOR_STOP);
+        }
+        reader.join().ok().flatten()
+    }
+
+    fn show(&self, proposal: &Proposal<'_>) {
+        self.finish();
+        on_stderr(&proposal_text(proposal, self.paint, self.lines.verbose));
+    }
+
+    fn can_ask(&self) -> bool {
+        listening().unwrap_or_else(|| std::io::stdin().is_terminal())
     }
 
     fn cancelled(&self) -> &Arc<AtomicBool> {

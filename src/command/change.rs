@@ -6,7 +6,7 @@ use crate::efivars::EfiVars;
 use crate::esp::{Inventory, Place};
 use crate::fat::Volume;
 use crate::surgery::{ContentRef, Operation};
-use crate::{Error, Kind, Result};
+use crate::{Code, Error, Kind, Result};
 use std::sync::Arc;
 
 /// How a change is to be made.
@@ -30,17 +30,30 @@ impl Change {
         if self.yes {
             return Ok(());
         }
-        match ui.confirm(question) {
+        let answer = ui.confirm(question);
+        check_cancelled(ui)?;
+        match answer {
             Some(true) => Ok(()),
             Some(false) => Err(Error::new(Kind::Cancelled, "not confirmed")),
-            None => Err(Error::refused("confirmation is missing, and there is no terminal to ask at")
-                .advise("look at the plan with --dry-run, then run it with --yes")),
+            None => Err(unconfirmed()),
         }
+    }
+
+    /// Whether it will come to no change, because nobody can say yes to it. Then everything else is done as for a dry
+    /// run.
+    pub(super) fn cannot_be_confirmed(&self, ui: &dyn Ui) -> bool {
+        !self.yes && !ui.can_ask()
     }
 }
 
-/// Refuses to go on when the ESP or the EFI variables are not those that the plan was made from. Between the two somebody may
-/// have taken an hour to say yes.
+/// The refusal where nobody can be asked.
+pub(super) fn unconfirmed() -> Error {
+    Error::new(Code::Unconfirmed, "confirmation is missing, and there is no terminal to ask at")
+        .advise("look at the plan with --dry-run, then run it with --yes")
+}
+
+/// Refuses to go on when the ESP or the EFI variables are not those that the plan was made from. Between the two
+/// somebody may have taken an hour to say yes.
 ///
 /// # Errors
 /// [`Kind::Unsafe`]; what the source reports.
@@ -75,8 +88,9 @@ pub(super) fn refuse_changed<S: ReadAt, N: ReadAt>(
     Err(Error::refused("the EFI variables have changed since the plan was made").advise("run it again"))
 }
 
-/// Reads the ESP anew, past the caches, and makes sure that it is sound, that the image and its backup have the contents that
-/// the operation gave them, and that the board starts these files: with the variables as they are, and with none.
+/// Reads the ESP anew, past the caches, and makes sure that it is sound, that the image and its backup have the
+/// contents that the operation gave them, and that the board starts these files: with the variables as they are, and
+/// with none.
 ///
 /// # Errors
 /// [`Kind::Io`] when it is not what the plan promised; what the medium reports.

@@ -1,11 +1,10 @@
 //! Packed disk images as `DISK` and `IMAGE`, and `--out`: a changed copy of an image file instead of a change in place.
 
 use super::{Change, DiskRequest, Event, Ui};
-use crate::block::{FileSource, NewFile, ORDINARY_MODE, ReadAt, check_free, check_not_itself, fan_out};
+use crate::block::{FileSource, Lock, NewFile, ORDINARY_MODE, ReadAt, check_free, check_not_itself, fan_out};
 use crate::disk::{self, Target};
-use crate::packed::{self, Packing, Place, Unpacked, Watch};
+use crate::packed::{self, Folder, Packing, Unpacked, Watch};
 use crate::{Code, Context, Error, Result};
-use rustix::fs::FlockOperation;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -63,12 +62,12 @@ impl DiskRequest {
 }
 
 impl Change {
-    /// Finds the ESP that a command is to change and hands it to the command: that of the disk, or with `--out` that of a copy,
-    /// which gets its name when the command is done. In a dry run nothing is copied.
+    /// Finds the ESP that a command is to change and hands it to the command: that of the disk, or with `--out` that of
+    /// a copy, which gets its name when the command is done. In a dry run nothing is copied.
     ///
     /// # Errors
-    /// [`crate::Kind::Unsafe`] for a packed image without `--out`, and as [`check_free`] and [`Target::check_writable`]; [`crate::Kind::Usage`] when `--out` makes no sense;
-    /// what the command reports.
+    /// [`crate::Kind::Unsafe`] for a packed image without `--out`, and as [`check_free`] and
+    /// [`Target::check_writable`]; [`crate::Kind::Usage`] when `--out` makes no sense; what the command reports.
     pub(super) fn on<T>(
         &self,
         disk: &DiskRequest,
@@ -137,7 +136,8 @@ impl CopyOut {
         let _lock = quiet(&source, disk)?;
         let mode = source.file().metadata()?.permissions().mode() & 0o666 | 0o600;
         let dir = self.file.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let place = Place { dir: dir.to_owned(), advice: "make room there, or choose another folder for --out".into() };
+        let place =
+            Folder { dir: dir.to_owned(), advice: "make room there, or choose another folder for --out".into() };
         let new = || NewFile::create(&self.file, mode).while_doing(|| format!("creating a file in {}", dir.display()));
         let progress = |done, total| progress(ui, done, total);
         let watch = watch(ui, &progress);
@@ -170,8 +170,9 @@ impl CopyOut {
     }
 }
 
-/// Makes sure that nobody writes to a raw image while it is copied, as for an operation in place. Returns what keeps them away.
-fn quiet(source: &FileSource, disk: &DiskRequest) -> Result<Option<File>> {
+/// Makes sure that nobody writes to a raw image while it is copied, as for an operation in place. Returns what keeps
+/// them away.
+fn quiet(source: &FileSource, disk: &DiskRequest) -> Result<Option<Lock>> {
     if packing_of(source)?.is_none() {
         let users = Target::find(&disk.path, disk.choice(&disk.booted_esp()))?.users();
         if !users.is_empty() {
@@ -179,13 +180,10 @@ fn quiet(source: &FileSource, disk: &DiskRequest) -> Result<Option<File>> {
                 .advise("unmount or stop that first, then try again"));
         }
     }
-    let lock = source.file().try_clone()?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(Some(lock)),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(Error::new(Code::Busy, format!("another process holds a lock on {}", disk.path.display()))
-                .advise("wait until that process has finished"))
-        }
+    match Lock::shared(source.file()) {
+        Ok(Some(lock)) => Ok(Some(lock)),
+        Ok(None) => Err(Error::new(Code::Busy, format!("another process holds a lock on {}", disk.path.display()))
+            .advise("wait until that process has finished")),
         // A file system without locks has nobody who holds one.
         Err(_) => Ok(None),
     }
@@ -217,7 +215,7 @@ mod tests {
         let failed = || Error::io("no medium").advise("run `bootsurgeon recover`");
         let e = failed().with_esp_changed(true).on_copy_of(Path::new("a.zst"));
         assert_eq!((e.esp_changed(), e.to_string()), (Some(false), "making a changed copy of a.zst: no medium".into()));
-        assert!(e.advice().is_some_and(|a| a.contains("a.zst is as it was") && !a.contains("recover")));
+        assert!(e.advice().is_some_and(|a| a.contains("a.zst is unchanged") && !a.contains("recover")));
         for e in [failed().with_esp_changed(false), failed()] {
             let e = e.on_copy_of(Path::new("a.zst"));
             assert_eq!((e.esp_changed(), e.advice()), (Some(false), Some("run `bootsurgeon recover`")));

@@ -8,6 +8,7 @@ use crate::disk::{EspChoice, Partition, Shape, Target};
 use crate::efivars::{EfiVars, LOADER};
 use crate::esp::{EspContext, OtherVolume};
 use crate::pe::Arch;
+use crate::units::size;
 use crate::{Error, Result, disk, fat};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,8 @@ pub struct DiskRequest {
     pub partition: Option<String>,
     /// `--efivars`.
     pub efivars: VariablesChoice,
-    /// The other members of the mirror that `path` is one of (`--all-members`): what is written is written to all of them.
+    /// The other members of the mirror that `path` is one of (`--all-members`): what is written is written to all of
+    /// them.
     pub other_members: Vec<PathBuf>,
 }
 
@@ -54,8 +56,8 @@ impl DiskRequest {
         EspChoice { wanted: self.partition.as_deref(), booted: booted.as_deref() }
     }
 
-    /// What lies around the ESP: the firmware's boot options, the other volumes of the disk. `arch` is the one that was asked
-    /// for.
+    /// What lies around the ESP: the firmware's boot options, the other volumes of the disk. `arch` is the one that was
+    /// asked for.
     #[must_use]
     pub fn context(&self, target: &Target, vars: &EfiVars, arch: Option<Arch>) -> Arc<EspContext> {
         let mut context = EspContext::new(BootOptions::read(vars));
@@ -126,17 +128,25 @@ fn holds(target: &Target, partition: &Partition, left: &mut u64) -> Result<Holds
             return Ok(Holds::Nothing);
         }
     }
-    // One that is damaged is no partition without files: that it cannot be opened is an error. Whether a firmware reads what is
-    // read here from a backup, or as far as it is there, is not known.
+    // One that is damaged is no partition without files: that it cannot be opened is an error. Whether a firmware reads
+    // what is read here from a backup, or as far as it is there, is not known.
     let table = fat::Geometry::read(&source)?.fat_bytes;
-    *left = left.checked_sub(table).ok_or_else(|| Error::rejected("there are more partitions than are looked at"))?;
+    *left = left.checked_sub(table).ok_or_else(|| {
+        Error::rejected(
+            "there are more partitions than this program looks \
+                                                                   at",
+        )
+    })?;
     let volume = fat::Volume::open(source)?;
     let geometry = volume.geometry();
     if let Some(why) = &geometry.lost_boot_sector {
         return Err(Error::rejected(format!("its boot sector is damaged: {why}")));
     }
     if geometry.missing_bytes > 0 {
-        return Err(Error::rejected(format!("its file system is {} bytes longer than it", geometry.missing_bytes)));
+        return Err(Error::rejected(format!(
+            "its file system is {} longer than the partition",
+            size(geometry.missing_bytes)
+        )));
     }
     Ok(Holds::Fat(Box::new(volume)))
 }

@@ -7,6 +7,7 @@ use crate::pcr::{self, Bank, BankHashes, Measured, SectionHashes};
 use crate::pe::Head;
 use crate::trust::Sbat;
 use crate::uki::{self, Analyser, Family, Uki, check_layout};
+use crate::units::{count, size};
 use crate::verify::{ExtensionFacts, ImageFacts, InitrdFacts, PointedFile, ProfileFacts, ProfilePcr, SchematicFacts};
 use crate::{Context, Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,13 +99,10 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
         pcrpkey: uki.facts.pcrpkey.clone(),
         profiles,
         initrd: initrd(&uki, family),
-        schematic: uki.schematic().map(|s| SchematicFacts { id: s.id.clone(), id_matches: s.id_matches() }),
-        extensions: extensions
-            .iter()
-            .flat_map(|e| &e.extensions)
-            .map(|e| ExtensionFacts { name: e.name.clone(), version: e.version.clone() })
-            .collect(),
+        schematic: SchematicFacts::of(&uki),
+        extensions: extensions.map(ExtensionFacts::all_of).unwrap_or_default(),
         waiting_services,
+        services: uki.services(),
         damaged_images: damaged_images(&uki),
         unread_services,
         pointed: pointed(family),
@@ -114,7 +112,8 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
     Ok(Examined { uki: Some(uki), facts, pcr })
 }
 
-/// The image's digest by the hashes that signatures state beside SHA-256; of a remote image none, because its bytes have gone by.
+/// The image's digest by the hashes that signatures state beside SHA-256; of a remote image none, because its bytes
+/// have gone by.
 fn other_digests(source: &dyn ReadAt, head: &Head, signatures: &[Signature]) -> Vec<(Hash, Vec<u8>)> {
     let stated: BTreeSet<Hash> =
         signatures.iter().filter_map(|s| s.digest_hash).filter(|h| *h != Hash::Sha256).collect();
@@ -156,11 +155,11 @@ fn initrd(uki: &Uki, family: Family) -> InitrdFacts {
         (Ok(Some(initrd)), ..) => {
             let untrailed = initrd.archives.iter().filter(|a| !a.trailer).count();
             InitrdFacts::Read(format!(
-                "{} archives, {} entries, {} squashfs images, {} MiB unpacked.{}",
-                initrd.archives.len(),
-                initrd.entries(),
-                initrd.squashfs.len(),
-                initrd.unpacked_bytes() >> 20,
+                "{}, {}, {}, {} unpacked.{}",
+                count(initrd.archives.len(), "archive"),
+                count(initrd.entries(), "entry"),
+                count(initrd.squashfs.len(), "squashfs image"),
+                size(initrd.unpacked_bytes()),
                 if untrailed > 0 { format!(" {untrailed} of them end without a trailer.") } else { String::new() }
             ))
         }
@@ -244,8 +243,8 @@ fn policy(
     }
 }
 
-/// Where no policy is signed for a bank that was hashed on the way, one more look at the image for those that are. Of a remote
-/// image nothing is added: its policies count as not checked.
+/// Where no policy is signed for a bank that was hashed on the way, one more look at the image for those that are. Of a
+/// remote image nothing is added: its policies count as not checked.
 fn hash_signed_banks(uki: &Uki, source: &dyn ReadAt, banks: &[Bank], hashes: &mut BTreeMap<usize, BankHashes>) {
     let signed: BTreeSet<Bank> =
         uki.facts.profiles.iter().filter_map(|p| p.pcrsig.as_ref()).flat_map(|j| pcr::banks_of(j.as_bytes())).collect();
@@ -297,6 +296,7 @@ fn unreadable(
         schematic: None,
         extensions: Vec::new(),
         waiting_services: Vec::new(),
+        services: None,
         damaged_images: Vec::new(),
         unread_services: Vec::new(),
         pointed: Ok(Vec::new()),

@@ -43,7 +43,7 @@ impl Extract {
     /// As [`ImageRequest::open`] and [`image::extract`].
     pub fn run(&self, ui: &dyn Ui) -> Result<ExtractReport> {
         let check = || {
-            if !is_url(&self.image.image) {
+            if !is_url(&self.image.image) && !self.image.is_stream() {
                 check_not_itself(&self.out, Path::new(&self.image.image), "the image")?;
             }
             check_free(&self.out, self.force)

@@ -1,10 +1,12 @@
 //! `fetch`, `schematic create` and `schematic show`: the factory is asked.
 
 use super::trust::{read_schematic, schematic_id};
+use super::verify::certificate_beside;
 use super::{Event, SchematicReport, Ui, network_event};
-use crate::block::check_free;
+use crate::block::{check_free, write_whole};
 use crate::factory::{self, Asset, Destination, Factory, show_url};
 use crate::pe::Arch;
+use crate::trust::parse_certificates;
 use crate::{Context, Result};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -55,6 +57,8 @@ pub struct FetchReport {
     pub wire_bytes: u64,
     /// Whether a hash that the factory publishes beside it agreed.
     pub sidecar_verified: bool,
+    /// Where the certificate is that the factory signs with, if it gave one over TLS: `OUT.cert.pem`.
+    pub certificate: Option<String>,
 }
 
 impl Fetch {
@@ -73,6 +77,7 @@ impl Fetch {
         ui.event(Event::Step(format!("downloading {}", show_url(&url))));
         let to = Destination { file: &self.out, force: self.force, expected: self.asset.into() };
         let done = factory::fetch(&url, &to, &self.factory.network, ui.cancelled(), &mut |e| network_event(ui, &e))?;
+        let certificate = self.pin_certificate(&factory, ui);
         Ok(FetchReport {
             url: show_url(&url),
             out: self.out.display().to_string(),
@@ -81,7 +86,32 @@ impl Fetch {
             resumed_from: done.resumed_from,
             wire_bytes: done.wire_bytes,
             sidecar_verified: done.verified,
+            certificate,
         })
+    }
+
+    /// Keeps the certificate that the factory signs with beside a signed image, where TLS says that it is the
+    /// factory's. The image is there already, so nothing that goes wrong here is a failure.
+    fn pin_certificate(&self, factory: &Factory, ui: &dyn Ui) -> Option<String> {
+        if self.asset == self.asset.plain() || !self.factory.url.starts_with("https://") {
+            return None;
+        }
+        let path = certificate_beside(&self.out);
+        let pin = || -> Result<()> {
+            let pem = factory.signing_certificate(ui.cancelled(), &mut |e| network_event(ui, &e))?;
+            parse_certificates(&pem)?;
+            if std::fs::read(&path).is_ok_and(|there| there == pem) {
+                return Ok(());
+            }
+            write_whole(&path, &pem, self.force)
+        };
+        match pin() {
+            Ok(()) => Some(path.display().to_string()),
+            Err(e) => {
+                ui.event(Event::Warning(format!("the factory's signing certificate was not kept: {e}")));
+                None
+            }
+        }
     }
 }
 

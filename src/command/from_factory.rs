@@ -1,4 +1,5 @@
-//! A swap whose image the factory is asked for.
+//! A swap whose image the factory is asked for: the part of [`Swap`] that needs the feature `net`, in a file of its own
+//! for that reason. `swap` and `source` hold the request, this file opens it; so they import each other.
 
 use super::image::{ImageRequest, OpenImage};
 use super::swap::Swap;
@@ -14,8 +15,8 @@ use crate::{Error, Result};
 pub struct FactoryImage {
     /// The factory's base URL.
     pub url: String,
-    /// The assets, best first: the first one that the factory has is taken. Those of the Secure Boot image; `flavour` says
-    /// whether they are meant, or the same that are not signed.
+    /// The assets, best first: the first one that the factory has is taken. Those of the Secure Boot image; `flavour`
+    /// says whether they are meant, or the same that are not signed.
     pub assets: Vec<Asset>,
     /// Of which image.
     pub flavour: Flavour,
@@ -34,14 +35,15 @@ pub enum Flavour {
     SecureBoot,
     /// The one that is not signed.
     Plain,
-    /// As the board is: the signed one with Secure Boot on or a signed image installed. On a board with an unsigned image the
-    /// plain one, if unsigned images are accepted at all (`--allow-untrusted`).
+    /// As the board is: the signed one with Secure Boot on or a signed image installed. On a board with an unsigned
+    /// image the plain one, if unsigned images are accepted at all (`--allow-untrusted`).
     #[default]
     Auto,
 }
 
 impl Flavour {
-    /// Whether the plain one is meant, on the board that the policy is for; and what somebody should know of the choice.
+    /// Whether the plain one is meant, on the board that the policy is for; and what somebody should know of the
+    /// choice.
     fn is_plain(self, policy: &Policy) -> (bool, Option<String>) {
         let signed = policy.installed.as_ref().is_none_or(|installed| installed.signed);
         match self {
@@ -50,8 +52,9 @@ impl Flavour {
             Self::Auto if signed || policy.firmware.secure_boot == Some(true) => (false, None),
             Self::Auto if policy.allow_untrusted => (true, None),
             Self::Auto => {
-                let said = "the installed image is not signed, and the signed one for Secure Boot is taken all the same, \
-                            because nothing would stand for the other; `--asset plain --allow-untrusted` takes that one";
+                let said = "the installed image is not signed; the signed one for Secure Boot is requested all the \
+                            same, because nothing vouches for an unsigned one (`--asset plain --allow-untrusted` \
+                            requests that)";
                 (false, Some(said.to_owned()))
             }
         }
@@ -95,7 +98,7 @@ impl Swap {
                     .get(&factory, key, network, ui.cancelled(), &mut |e| network_event(ui, &e))
                     .map(|path| path.display().to_string()),
             };
-            let request = |image| ImageRequest { image, uki: uki.clone(), network: network.clone() };
+            let request = |image| ImageRequest { image, uki: uki.clone(), network: network.clone(), arrival: None };
             match image.and_then(|image| self.open_named(&request(image), ui)) {
                 Ok(opened) => return Ok(opened),
                 Err(e) if assets.len() > 1 && e.code().is_failed_access() => {

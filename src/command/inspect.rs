@@ -13,7 +13,9 @@ use crate::packed::{Packing, Unpacked};
 use crate::pcr::{Bank, PcrSignature, key_fingerprint};
 use crate::pe::Arch;
 use crate::uki::{CompanionKind, Family, Uki, additions, cmdline, kernel_version};
-use crate::verify::{CompanionFacts, ExtensionFacts, ImageFacts, InitrdFacts, ProfilePcr};
+use crate::verify::{
+    CompanionFacts, ExtensionFacts, ExtensionLoss, ImageExtensions, ImageFacts, InitrdFacts, ProfilePcr,
+};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -143,7 +145,8 @@ pub struct ProfileReport {
     pub title: Option<String>,
     /// Its kernel command line.
     pub cmdline: Option<String>,
-    /// The same with what addons add to it; `null` where they add nothing. Whether firmware takes them depends on its keys.
+    /// The same with what addons add to it; `null` where they add nothing. Whether firmware takes them depends on its
+    /// keys.
     pub cmdline_with_addons: Option<String>,
     /// Whether it stops on an installed node.
     pub halts_if_installed: bool,
@@ -289,6 +292,14 @@ fn uki_report(candidate: &Candidate, ui: &dyn Ui) -> Result<UkiReport> {
 }
 
 impl UkiReport {
+    fn image_extensions(&self) -> ImageExtensions {
+        ImageExtensions {
+            schematic: self.schematic.clone(),
+            yaml: self.schematic_yaml.clone(),
+            extensions: self.extensions.clone(),
+        }
+    }
+
     fn of(examined: &Examined, kernel: Option<String>) -> Self {
         let facts = &examined.facts;
         let uki = examined.uki.as_ref();
@@ -398,6 +409,8 @@ pub struct DiffReport {
     pub identical: bool,
     /// What differs.
     pub changes: Vec<FieldDifference>,
+    /// Extensions that the old image has and the new one lacks.
+    pub extension_loss: Option<ExtensionLoss>,
 }
 
 /// One difference.
@@ -423,7 +436,10 @@ impl Diff {
             uki_report(opened.uki()?, ui)
         };
         let (old, new) = (read(&self.old)?, read(&self.new)?);
-        Ok(DiffReport { identical: old.sha256 == new.sha256, changes: changes(&old, &new), old, new })
+        let loss = ExtensionLoss::between(&old.image_extensions(), &new.image_extensions());
+        let loss = loss.filter(|_| old.family == Family::Talos && new.family == Family::Talos);
+        let changes = changes(&old, &new);
+        Ok(DiffReport { identical: old.sha256 == new.sha256, changes, extension_loss: loss, old, new })
     }
 }
 
@@ -483,8 +499,8 @@ fn changes(old: &UkiReport, new: &UkiReport) -> Vec<FieldDifference> {
             let all = cmdline::parameters(p.cmdline_with_addons.as_deref().or(p.cmdline.as_deref())?);
             all.into_iter().rfind(|p| p.name == "lockdown")?.value
         };
-        // What the kernel forbids changes with it (Talos before 1.14 sets it in Secure Boot images): too much to be overlooked in
-        // a long line.
+        // What the kernel forbids changes with it (Talos before 1.14 sets it in Secure Boot images): too much to be
+        // overlooked in a long line.
         compare(format!("kernel lockdown of profile {id}"), lockdown(&a), lockdown(&b));
     }
     all

@@ -11,8 +11,8 @@ use crate::surgery::{ContentRef, Operation, interrupted, refuse_unhealthy};
 use crate::{Code, Error, Result};
 use std::borrow::Cow;
 
-/// The ESP that a menu belongs to, and the partition that was named, where that is the Extended Boot Loader Partition: its
-/// images are predicted from the ESP's side.
+/// The ESP that a menu belongs to, and the partition that was named, where that is the Extended Boot Loader Partition:
+/// its images are predicted from the ESP's side.
 pub(super) struct Side<'t> {
     pub(super) esp: Cow<'t, Target>,
     only: Option<u32>,
@@ -31,8 +31,8 @@ impl<'t> Side<'t> {
     /// The partition to be written; `None` when it is the ESP.
     ///
     /// # Errors
-    /// [`Code::WouldNotBoot`] when the partition that was named is not where the board starts from; what stands in the way of
-    /// writing to it.
+    /// [`Code::WouldNotBoot`] when the partition that was named is not where the board starts from; what stands in the
+    /// way of writing to it.
     pub(super) fn medium<S: ReadAt>(&self, esp: &Inventory<S>, place: Option<&Place>) -> Result<Option<Target>> {
         let number = place.and_then(|place| place.partition_number(esp));
         if let Some(only) = self.only.filter(|only| Some(*only) != number) {
@@ -70,8 +70,9 @@ pub(super) struct Again<'a> {
 }
 
 impl Again<'_> {
-    /// Reads the volumes anew, past the caches of the one that was written, and makes sure that it is sound, that the image and
-    /// its backup have the contents that the operation gave them, and that the image is what the board starts.
+    /// Reads the volumes anew, past the caches of the one that was written, and makes sure that it is sound, that the
+    /// image and its backup have the contents that the operation gave them, and that the image is what the board
+    /// starts.
     ///
     /// # Errors
     /// [`crate::Kind::Io`] when it is not what the plan promised; what the medium reports.

@@ -99,7 +99,8 @@ impl Recover {
                     words.command("recover", &format!("--truth {}", crate::doctor::quoted(&path.display().to_string())))
                 });
                 e.instead_advise(format!(
-                    "find out which of them is right (`status` and `inspect` read each one), then make the others equal to it: {}",
+                    "find out which of them is right (`status` and `inspect` read each one), then make the others \
+                     equal to it: {}",
                     commands.collect::<Vec<_>>().join(" or ")
                 ))
             }
@@ -109,8 +110,8 @@ impl Recover {
         if self.change.dry_run || planned.recovery.actions.is_empty() {
             return Ok(self.report_members(planned, false));
         }
-        let actions = planned.recovery.actions.join("; ");
-        self.change.confirm(ui, &format!("Do this on {}: {actions}?", target.in_words()))?;
+        let to_do: Vec<String> = planned.recovery.actions.iter().map(|action| action.planned().to_string()).collect();
+        self.change.confirm(ui, &format!("Recover {}: {}?", target.in_words(), to_do.join(", ")))?;
         drop(readers);
         drop(sources);
         let opened = target.open_each()?;
@@ -137,6 +138,6 @@ fn member<M>(target: &Target, medium: M) -> Member<M> {
 /// The place of `--truth` among the members.
 fn place_of(truth: &std::path::Path, target: &Target) -> Result<usize> {
     target.members().position(|m| m.path == truth).ok_or_else(|| {
-        Error::usage(format!("--truth {} is none of the members: {}", truth.display(), target.in_words()))
+        Error::usage(format!("--truth {} is not one of the members: {}", truth.display(), target.in_words()))
     })
 }

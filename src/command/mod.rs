@@ -1,8 +1,11 @@
-//! What each command does from end to end. Nothing here prints or exits: a command takes a typed request and a [`Ui`] to
-//! report to, and returns a report that serialises to the JSON of the contract.
+//! What each command does from end to end. Nothing here prints or exits: a command takes a typed request and a [`Ui`]
+//! to report to, and returns a report that serialises to the JSON of the contract.
 
 mod beside;
 mod change;
+#[cfg(feature = "cli")]
+pub(crate) mod completion;
+mod config;
 mod copy;
 mod disk;
 mod doctor;
@@ -13,10 +16,14 @@ mod fetch;
 #[cfg(feature = "net")]
 mod from_factory;
 mod image;
+mod in_place;
 mod inspect;
+mod loss;
 mod medium;
 mod members;
 mod next;
+#[cfg(feature = "cli")]
+mod on_node;
 #[cfg(feature = "cli")]
 mod pod;
 mod programs;
@@ -27,6 +34,7 @@ mod remote;
 mod restore;
 mod room;
 mod schematic;
+mod source;
 mod status;
 mod swap;
 mod trust;
@@ -35,6 +43,7 @@ mod variables;
 mod verify;
 
 pub use change::Change;
+pub use config::{CheckConfig, ConfigCheckReport};
 pub use copy::CopyOut;
 pub use disk::DiskRequest;
 pub use doctor::{Doctor, DoctorReport};
@@ -48,28 +57,32 @@ pub use image::{ImageRequest, OpenImage};
 pub use inspect::{CompanionReport, Diff, DiffReport, Inspect, InspectReport, ProfileReport, UkiReport};
 pub use next::NextStep;
 #[cfg(feature = "cli")]
+pub use on_node::{
+    Cluster, DeskImage, Expected, ExpectedExtension, NodeReport, Outcome, PodEnd, PodRun, Printed, PushSelf, Rollout,
+    RolloutReport, Step, SwapInPods, Way,
+};
+#[cfg(feature = "cli")]
 pub use pod::{Nodes, PodReport, PodRequest};
 pub use prune::{Prune, PruneReport};
 pub use recover::{Recover, RecoverReport};
 pub use remote::Remote;
-pub use restore::{BackupReport, Restore, RestoreReport, list_backups};
+pub use restore::{BackupList, BackupReport, BootsNow, Restore, RestoreReport, list_backups};
 pub use schematic::{EditFrom, EditSchematic, SchematicReport, schematic_of};
+pub use source::ImageSource;
 pub use status::{
     BesideReport, BootReport, DiskReport, EntryReport, EspReport, FileReport, LoaderReport, PartitionReport, Status,
     StatusReport, status,
 };
-pub use swap::{ImageSource, Swap, SwapReport};
+pub use swap::{Swap, SwapReport};
 pub use trust::TrustRequest;
 pub(crate) use ui::check_cancelled;
-pub use ui::{Collecting, Event, Silent, Ui};
+pub use ui::{Collecting, Event, Proposal, Silent, Ui};
 #[cfg(feature = "net")]
 pub(crate) use ui::{in_words, network_event};
 pub use variables::{MachineTree, VariablesChoice, boot_variables};
 pub use verify::Verify;
 
-#[cfg(feature = "net")]
 use crate::{Context, Result};
-#[cfg(feature = "net")]
 use tempfile::TempDir;
 
 /// Seconds since 1970 UTC.
@@ -78,7 +91,6 @@ pub(crate) fn now() -> u64 {
 }
 
 /// An empty folder that is gone with the value.
-#[cfg(feature = "net")]
 pub(crate) fn temporary_folder() -> Result<TempDir> {
     let made = tempfile::Builder::new().prefix("bootsurgeon-").tempdir();
     made.while_doing(|| format!("making a temporary folder in {}", std::env::temp_dir().display()))

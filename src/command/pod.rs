@@ -46,7 +46,8 @@ impl PodRequest {
         };
         if self.setting.image.is_none() {
             ui.event(Event::Warning(format!(
-                "without --image the nodes must have {} already, for nothing is pulled: push the image of the release to \
+                "without --image the nodes must have {} already, for nothing is pulled: push the image of the release \
+                    to \
                  your registry and name it with --image",
                 self.setting.image()
             )));
@@ -62,7 +63,7 @@ impl PodRequest {
         Ok(PodReport { manifest })
     }
 
-    fn next_steps(&self, name: &str) -> [String; 3] {
+    fn next_steps(&self, name: &str) -> Vec<String> {
         let kubectl = format!("kubectl -n {}", self.setting.namespace());
         let labels = format!("-l app.kubernetes.io/instance={name}");
         let (logs, delete) = match self.nodes {
@@ -72,10 +73,18 @@ impl PodRequest {
                 (format!("logs {pods} --prefix --tail=-1"), format!("delete job,pod {labels}"))
             }
         };
-        [
+        let mut steps = vec![
             "start:    kubectl create -f FILE".to_owned(),
             format!("report:   {kubectl} {logs}"),
             format!("clean up: {kubectl} {delete}  (also before it is created again)"),
-        ]
+        ];
+        if matches!(self.nodes, Nodes::InTurn(_)) {
+            steps.push(
+                "          once the job is done and before a node is drained: the job's anchors are pods without a \
+                 controller, at which `kubectl drain` stops"
+                    .to_owned(),
+            );
+        }
+        steps
     }
 }

@@ -1,8 +1,9 @@
 //! Whether the programs on the way of the boot are started at all, with Secure Boot on.
 //!
-//! The firmware verifies each program that it is asked to start against db and dbx, and knows nothing of SBAT. Behind shim it
-//! is shim that decides: by db, dbx, the keys of the machine's owner (MOK), a certificate of its own, and the SBAT level, which it
-//! holds its own data against as well. What shim's own certificate makes good cannot be told from here.
+//! The firmware verifies each program that it is asked to start against db and dbx, and knows nothing of SBAT. Behind
+//! shim it is shim that decides: by db, dbx, the keys of the machine's owner (MOK), a certificate of its own, and the
+//! SBAT level, which it holds its own data against as well. What shim's own certificate makes good cannot be told from
+//! here.
 
 use super::Silent;
 use super::examine::examine;
@@ -17,7 +18,8 @@ use crate::trust::Firmware;
 use crate::verify::{ImageFacts, Policy, verify};
 use crate::{Code, Error, Result};
 
-/// What speaks against the programs on the way of a scenario. Nothing does where Secure Boot is off or its state is not known.
+/// What speaks against the programs on the way of a scenario. Nothing does where Secure Boot is off or its state is not
+/// known.
 ///
 /// # Errors
 /// What the source reports.
@@ -65,8 +67,8 @@ fn objections_but<S: ReadAt>(
     Ok(found)
 }
 
-/// Refuses to promise that the board starts an image, where it does not come by the programs before it. `place` is the image,
-/// where it is one of these programs and replaced.
+/// Refuses to promise that the board starts an image, where it does not come by the programs before it. `place` is the
+/// image, where it is one of these programs and replaced.
 ///
 /// # Errors
 /// [`Code::WouldNotBoot`]. Where the variables may be those of another machine it is a warning, which is returned.
@@ -86,8 +88,9 @@ pub(super) fn refuse_distrusted<S: ReadAt>(
     if !are_the_boards {
         return Ok(vec![format!("if these are the variables of the board that starts from here: {refused}")]);
     }
-    Err(Error::new(Code::WouldNotBoot, format!("the board does not come as far as its images: {refused}")).advise(
-        "replace that program by one that is signed for this board (systemd-boot is on the Secure Boot ISO that the image comes \
+    Err(Error::new(Code::WouldNotBoot, format!("the board never gets to its images: {refused}")).advise(
+        "replace that program by one that is signed for this board (systemd-boot is on the Secure Boot ISO that the \
+         image comes \
          from), or enrol its key; `--efivars none` if the variables are those of another machine",
     ))
 }
@@ -128,9 +131,10 @@ fn below_level(facts: &ImageFacts, firmware: &Firmware) -> Option<String> {
     (!below.is_empty()).then(|| words.collect::<Vec<_>>().join(", "))
 }
 
-/// Images in the menu that firmware with Secure Boot on refuses, each with the reason. None are known behind shim, which has
-/// certificates of its own. And where the firmware takes none of the images, it is more likely that these are the variables of
-/// another machine: a disk of a board, attached to a workstation. Nothing is taken out of the way for that.
+/// Images in the menu that firmware with Secure Boot on refuses, each with the reason. None are known behind shim,
+/// which has certificates of its own. And where the firmware takes none of the images, it is more likely that these are
+/// the variables of another machine: a disk of a board, attached to a workstation. Nothing is taken out of the way for
+/// that.
 ///
 /// # Errors
 /// What the source reports.
@@ -154,8 +158,8 @@ pub(super) fn refused_images<S: ReadAt>(esp: &Inventory<S>, vars: &EfiVars) -> R
     Ok(found)
 }
 
-/// Whether the variables say that systemd-boot was started from this partition the last time (LoaderDevicePartUUID): those of the
-/// machine that a disk is attached to need not be those of the board that starts from it.
+/// Whether the variables say that systemd-boot was started from this partition the last time (LoaderDevicePartUUID):
+/// those of the machine that a disk is attached to need not be those of the board that starts from it.
 pub(super) fn started_from(target: &Target, vars: &EfiVars) -> bool {
     let text = vars.read("LoaderDevicePartUUID", LOADER).ok().flatten().map(|v| lenient_string(&v.data));
     let uuid = text.and_then(|text| uuid::Uuid::try_parse(&text).ok());

@@ -103,12 +103,10 @@ impl Prune {
         let all: Vec<(Tidying, &Target, Option<&Place>)> = std::iter::once(menu).chain(beside).collect();
         let all = || all.iter().filter(|(tidying, ..)| !tidying.steps.is_empty());
         for (tidying, medium, _) in all() {
-            tidying.rehearse(&*medium.open()?, medium.sector_size).map_err(|e| {
-                match medium.partition == target.partition {
-                    true => advise_room(e, &esp, 0, &self.disk.words(target, esp.arch())),
-                    false => e,
-                }
-            })?;
+            let elsewhere = place.as_ref().zip(sibling.as_ref()).filter(|_| medium.partition != target.partition);
+            tidying
+                .rehearse(&*medium.open()?, medium.sector_size)
+                .map_err(|e| advise_room(e, &esp, elsewhere, 0, &self.disk.words(target, esp.arch())))?;
         }
         if self.change.dry_run {
             return Ok(self.report(plan, false));

@@ -3,7 +3,7 @@
 use super::change::Change;
 use super::{DiskRequest, Ui, now};
 use crate::disk::Target;
-use crate::surgery::{LostFiles, Recovery, RecoveryOptions, interrupted, recover_with, rehearse_with};
+use crate::surgery::{Action, LostFiles, Recovery, RecoveryOptions, interrupted, recover_with, rehearse_with};
 use crate::{Result, fat};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -19,7 +19,8 @@ pub struct Recover {
     pub lost: LostFiles,
     /// Give another name to what has the record's name and is none.
     pub set_aside: bool,
-    /// Of the members of a mirror, the one that the others are made equal to; if none is named, what is found on them decides.
+    /// Of the members of a mirror, the one that the others are made equal to; if none is named, what is found on them
+    /// decides.
     pub truth: Option<PathBuf>,
 }
 
@@ -28,7 +29,8 @@ fn add(all: &mut Recovery, on: &str, other: &Recovery) {
     let named = |text: &String| format!("{on}: {text}");
     all.interrupted = all.interrupted.take().or_else(|| other.interrupted.as_ref().map(named));
     all.finished = all.finished.or(other.finished);
-    all.actions.extend(other.actions.iter().map(named));
+    let there = |action: &Action| Action::Elsewhere { partition: on.to_owned(), action: Box::new(action.clone()) };
+    all.actions.extend(other.actions.iter().map(there));
 }
 
 /// What it did.
@@ -73,7 +75,8 @@ impl Recover {
         if self.change.dry_run || all.actions.is_empty() {
             return Ok(self.report(all, false));
         }
-        self.change.confirm(ui, &format!("Do this on {}: {}?", target.path.display(), all.actions.join("; ")))?;
+        let to_do: Vec<String> = all.actions.iter().map(|action| action.planned().to_string()).collect();
+        self.change.confirm(ui, &format!("Recover {}: {}?", target.path.display(), to_do.join(", ")))?;
         let mut done = recovery;
         if !done.actions.is_empty() {
             let opened = target.open_surgery()?;
@@ -89,8 +92,8 @@ impl Recover {
         Ok(self.report(done, true))
     }
 
-    /// The Extended Boot Loader Partition beside the ESP, if there is anything to do there, and what would be done. `alone`: there
-    /// is nothing to do on the ESP.
+    /// The Extended Boot Loader Partition beside the ESP, if there is anything to do there, and what would be done.
+    /// `alone`: there is nothing to do on the ESP.
     fn beside(&self, target: &Target, alone: bool) -> Result<Option<(Target, String, Recovery)>> {
         let this = target.partition.as_ref().map(|p| p.number);
         let Some(partition) = target.xbootldr().filter(|p| Some(p.number) != this) else { return Ok(None) };

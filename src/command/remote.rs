@@ -1,4 +1,5 @@
-//! An image on a server: read in place where the server can, downloaded whole where not.
+//! An image on a server: read in place where the server can, downloaded whole where not. The part of [`ImageRequest`]
+//! that needs the feature `net` (`offline` takes its place without); so it and `image` import each other.
 
 use super::image::{ImageRequest, OpenImage};
 use super::{Event, Ui, in_words, network_event, temporary_folder};
@@ -70,6 +71,7 @@ impl ImageRequest {
                         file: None,
                         remote: Some(remote),
                         unpacked: None,
+                        stream: None,
                         uki: self.uki.clone(),
                         _download: None,
                     });
@@ -81,7 +83,7 @@ impl ImageRequest {
 
     /// The whole file in a temporary place, for what cannot be read from front to back.
     pub(super) fn download(&self, ui: &dyn Ui) -> Result<OpenImage> {
-        ui.event(Event::Detail("it cannot be looked into from afar: downloading the whole file".into()));
+        ui.event(Event::Detail("it cannot be read remotely in parts: downloading the whole file".into()));
         let download = temporary_folder()?;
         let path = download.path().join("image");
         let to = Destination { file: &path, force: false, expected: Expected::Anything };
@@ -100,5 +102,5 @@ fn is_page(source: &dyn ReadAt) -> bool {
 }
 
 fn page() -> Error {
-    Error::new(Code::Network, "a web page came, and no image").advise(factory::PAGE_ADVICE)
+    Error::new(Code::Network, "the server sent a web page instead of an image").advise(factory::PAGE_ADVICE)
 }

@@ -7,19 +7,20 @@ use super::medium::{Again, Side};
 use super::next::{After, NextStep};
 use super::programs::refuse_distrusted;
 use super::room::advise_room;
-use super::swap::rejected;
-use super::trust::{TrustRequest, add_disk};
+use super::swap::{firmware_refuses, rejected};
+use super::trust::{TrustRequest, add_contents, add_disk};
 use super::verify::accepted;
-use super::{DiskRequest, Event, Ui, boot_variables, now};
+use super::{DiskRequest, Event, Proposal, Ui, boot_variables, now};
 use crate::block::ReadAt;
 use crate::disk::Target;
-use crate::esp::{BackupName, EspFile, Inventory, Place, linux_file};
+use crate::doctor::DiskWords;
+use crate::esp::{BackupName, EspFile, FileKind, Inventory, Place, linux_file};
 use crate::pcr::Bank;
 use crate::pe::Arch;
-use crate::plan::{NewImage, SwapOptions, SwapPlan, backups, latest_backup, place_of, refuse_unreached};
+use crate::plan::{NewImage, SwapOptions, SwapPlan, backups, latest_backup, place_of, refuse_unreached, started_last};
 use crate::surgery::{ContentRef, open_healthy};
-use crate::verify::{Check, verify};
-use crate::{Error, Result};
+use crate::verify::{Check, ExtensionFacts, ImageChange, ImageExtensions, installer_image, verify};
+use crate::{Error, Result, uki};
 use serde::Serialize;
 
 /// What `restore` is asked for.
@@ -47,6 +48,8 @@ pub struct RestoreReport {
     pub plan: SwapPlan,
     /// Every check of the backup.
     pub checks: Vec<Check>,
+    /// What is another than with the image that boots now.
+    pub change: ImageChange,
     /// Whether it was carried out.
     pub committed: bool,
     /// SHA-256 of the image.
@@ -77,46 +80,132 @@ pub struct BackupReport {
     pub bytes: u32,
     /// The version in it.
     pub version: Option<String>,
+    /// Whether it was taken out of the menu (`….disabled.<time>`) rather than replaced. It is restored when it is
+    /// named.
+    pub disabled: bool,
+    /// The ID of the schematic that it was built from.
+    pub schematic: Option<String>,
+    /// Its extensions.
+    pub extensions: Vec<ExtensionFacts>,
+    /// Whether it holds the image that was started last and is in the menu no more.
+    pub started_last: bool,
+    /// Whether a restore takes it if none is named.
+    pub is_next: bool,
 }
 
-/// The backups of a disk, the newest first.
+/// The image that boots now, for comparison.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct BootsNow {
+    /// Its name, or its path where it has a place of its own.
+    pub name: String,
+    /// Its version.
+    pub version: Option<String>,
+    /// The ID of the schematic that it was built from.
+    pub schematic: Option<String>,
+    /// Its extensions.
+    pub extensions: Vec<ExtensionFacts>,
+}
+
+/// `restore --list`.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct BackupList {
+    /// What can be put back, the newest first; what was disabled comes behind the backups.
+    pub backups: Vec<BackupReport>,
+    /// What boots now.
+    pub boots_now: Option<BootsNow>,
+}
+
+/// What can be restored on a disk. Every image is read whole, for its extensions.
 ///
 /// # Errors
 /// As [`Inventory::read`].
-pub fn list_backups(disk: &DiskRequest, ui: &dyn Ui) -> Result<Vec<BackupReport>> {
+pub fn list_backups(disk: &DiskRequest, ui: &dyn Ui) -> Result<BackupList> {
     let target = disk.find(ui)?;
     let side = Side::of(&target)?;
     let target = &*side.esp;
     let vars = disk.efivars(target);
     let esp = Inventory::read_in(target.open()?, boot_variables(&vars).0, disk.context(target, &vars, None))?;
-    let report = |name: String, original: String, time: u64, file: Option<&EspFile>| BackupReport {
+    let extensions =
+        |bytes: &dyn ReadAt| uki::analyse(bytes, &mut []).map(|u| ImageExtensions::of(&u)).unwrap_or_default();
+    let in_linux = |file: &EspFile| esp.volume.file(&file.entry).map(|bytes| extensions(&bytes)).unwrap_or_default();
+    // A bare name is one in `EFI/Linux`.
+    let place = place_of(&esp, None)?;
+    let in_place = |place: &Place, file: &EspFile| {
+        let bytes = esp.open_at(&place.at_name(file.name())).ok().flatten();
+        bytes.map(|bytes| extensions(&*bytes)).unwrap_or_default()
+    };
+    let report = |name: String, original: String, b: &BackupName, file: &EspFile, has: ImageExtensions| BackupReport {
         name,
         original,
-        time: rfc3339(time),
-        bytes: file.map_or(0, |f| f.entry.bytes),
-        version: file.and_then(EspFile::version).map(str::to_owned),
+        time: rfc3339(b.time),
+        bytes: file.entry.bytes,
+        version: file.version().map(str::to_owned),
+        disabled: b.disabled,
+        schematic: has.schematic,
+        extensions: has.extensions,
+        started_last: false,
+        is_next: false,
     };
-    let all = backups(&esp).into_iter();
-    let mut all: Vec<BackupReport> = all
-        .map(|(name, b)| {
-            let file = esp.file(&name);
-            report(name, b.original, b.time, file)
-        })
-        .collect();
-    // A bare name is one in `EFI/Linux`, which is listed already.
-    if let Some(place) = place_of(&esp, None)?.filter(|place| !place.is_among_images()) {
-        let beside = place.backups().into_iter();
-        let mut beside: Vec<BackupReport> = beside
-            .map(|(file, b)| report(place.path(file.name()), place.path(&b.original), b.time, Some(file)))
-            .collect();
-        beside.append(&mut all);
-        all = beside;
+    let mut all = Vec::new();
+    for place in place.iter().filter(|place| !place.is_among_images()) {
+        for (file, b) in place.backups() {
+            let has = in_place(place, file);
+            all.push(report(place.path(file.name()), place.path(&b.original), &b, file, has));
+        }
     }
-    Ok(all)
+    for (name, b) in backups(&esp).into_iter().chain(disabled(&esp)) {
+        if let Some(file) = esp.file(&name) {
+            all.push(report(name, b.original.clone(), &b, file, in_linux(file)));
+        }
+    }
+    let (started, next) = match &place {
+        Some(place) => (None, place.backups().first().map(|(file, _)| place.path(file.name()))),
+        None => (started_last(&esp), latest_backup(&esp).map(|(name, _)| name)),
+    };
+    for backup in &mut all {
+        backup.started_last = started.as_ref() == Some(&backup.name);
+        backup.is_next = next.as_ref() == Some(&backup.name);
+    }
+    let now = match &place {
+        Some(place) => Some((place.words(), &place.image, in_place(place, &place.image))),
+        None => esp.selected().map(|file| (file.name().to_owned(), file, in_linux(file))),
+    };
+    let boots_now = now.map(|(name, file, has)| BootsNow {
+        name,
+        version: file.version().map(str::to_owned),
+        schematic: has.schematic,
+        extensions: has.extensions,
+    });
+    Ok(BackupList { backups: all, boots_now })
+}
+
+/// What can be restored, by the names that `restore` takes: what lies beside an image in a place of its own, then the
+/// backups in `EFI/Linux`, then what was disabled there, each the newest first.
+pub(super) fn restorable<'e, S: ReadAt>(
+    esp: &'e Inventory<S>,
+    place: Option<&'e Place>,
+) -> Vec<(String, BackupName, &'e EspFile)> {
+    let beside = place.filter(|place| !place.is_among_images()).into_iter();
+    let beside =
+        beside.flat_map(|place| place.backups().into_iter().map(|(file, b)| (place.path(file.name()), b, file)));
+    let in_linux = backups(esp).into_iter().chain(disabled(esp));
+    beside.chain(in_linux.filter_map(|(name, b)| Some((name.clone(), b, esp.file(&name)?)))).collect()
+}
+
+/// The images in `EFI/Linux` that were taken out of the menu, the newest first.
+fn disabled<S: ReadAt>(esp: &Inventory<S>) -> Vec<(String, BackupName)> {
+    let is_image = |f: &&EspFile| f.kind == FileKind::Disabled && f.facts.is_some();
+    let named =
+        esp.files.iter().filter(is_image).filter_map(|f| Some((f.name().to_owned(), BackupName::parse(f.name())?)));
+    let mut all: Vec<_> = named.collect();
+    all.sort_by_key(|(_, b)| std::cmp::Reverse(b.time));
+    all
 }
 
 /// A time in the contract's form. Times that no clock shows become the last one that it can write.
-fn rfc3339(seconds: u64) -> String {
+pub(super) fn rfc3339(seconds: u64) -> String {
     let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds.min(253_402_300_799));
     humantime::format_rfc3339_seconds(at).to_string()
 }
@@ -146,7 +235,8 @@ impl Restore {
             warnings.extend(refuse_unreached(&esp)?);
         }
         let sibling = side.medium(&esp, found.as_ref())?;
-        let Chosen { file, original, place } = self.choose(&esp, found)?;
+        let words = self.disk.words(target, esp.arch());
+        let Chosen { file, original, place } = self.choose(&esp, found, &words)?;
         let place = place.as_ref();
         // A backup in `EFI/Linux` of the ESP goes back there.
         let sibling = sibling.filter(|_| place.is_some());
@@ -171,6 +261,7 @@ impl Restore {
         policy.arch = policy.arch.or(placed).or(esp.arch());
         policy.way_back = true;
         add_disk(&mut policy, &esp, place, ui)?;
+        add_contents(&mut policy, &esp, place, ui);
         ui.event(Event::Step(format!("verifying {shown}")));
         let mut examined = examine(&bytes, &[Bank::Sha256], &mut [], ui)?;
         let companions = |name: &str| place.map_or_else(|| beside(&esp, name), |place| beside_place(&esp, place));
@@ -181,7 +272,7 @@ impl Restore {
             return Err(rejected(&report));
         }
         if let Some(why) = &report.firmware_refuses {
-            return Err(Error::refused(format!("the board's firmware would refuse {shown}: {why}")));
+            return Err(firmware_refuses(&shown, why));
         }
 
         let time = place.map_or_else(|| esp.stamp(now()), |place| place.stamp(now()));
@@ -207,6 +298,7 @@ impl Restore {
             restored: shown.clone(),
             plan,
             checks: report.checks.clone(),
+            change: report.change.clone(),
             committed,
             sha256: sha256.clone(),
             out: self.change.written(),
@@ -215,14 +307,26 @@ impl Restore {
             next: Vec::new(),
         };
         let order = plan.order("restore", time);
-        order.rehearse_restore(&*medium.open()?, medium.sector_size, &name).map_err(|e| match sibling {
-            None => advise_room(e, &esp, 0, &self.disk.words(target, esp.arch())),
-            Some(_) => e,
-        })?;
+        let elsewhere = place.zip(sibling.as_ref());
+        order
+            .rehearse_restore(&*medium.open()?, medium.sector_size, &name)
+            .map_err(|e| advise_room(e, &esp, elsewhere, 0, &self.disk.words(target, esp.arch())))?;
         if self.change.dry_run {
             return Ok(done(plan, false));
         }
-        self.change.confirm(ui, &format!("Put {shown} back as {} on {}?", plan.target, target.in_words()))?;
+        if !self.change.yes && ui.can_ask() {
+            ui.show(&Proposal {
+                restored: Some(&shown),
+                plan: &plan,
+                checks: &report.checks,
+                change: &report.change,
+                members: self.disk.member_names(),
+                warnings: warnings.clone(),
+            });
+        }
+        let kept = plan.backup.as_ref().map_or_else(String::new, |b| format!("; present image kept as {b}"));
+        let what = format!("{shown} back as {} on {}: {}{kept}", plan.target, target.in_words(), report.change);
+        self.change.confirm(ui, &format!("{what}. Commit?"))?;
         let opened = medium.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
         refuse_changed(&esp, place, &editor.volume()?, &vars)?;
@@ -237,7 +341,8 @@ impl Restore {
             None => confirm_on_medium(opened.medium(), &outcome.operation, &esp, [plan.boot_after.as_deref(); 2])?,
         }
         let asked = self.trust.arch.filter(|_| esp.is_arch_chosen());
-        let words = self.disk.words(target, esp.arch()).for_asked_arch(asked);
+        let words = words.for_asked_arch(asked);
+        let installer = installer_image(&examined.facts, None);
         let after = After {
             target,
             words: &words,
@@ -246,26 +351,39 @@ impl Restore {
             family: report.family,
             extensions: &report.image.extensions,
             waiting: &report.image.waiting_services,
+            installer: installer.as_deref(),
         };
         Ok(RestoreReport { next: after.steps(), ..done(plan, true) })
     }
 
-    /// The backup, the name it goes back to, and the place of the image that it replaces, where that has one of its own.
-    fn choose<S: ReadAt>(&self, esp: &Inventory<S>, place: Option<Place>) -> Result<Chosen> {
-        let all = backups(esp);
+    /// The backup, the name it goes back to, and the place of the image that it replaces, where that has one of its
+    /// own.
+    fn choose<S: ReadAt>(&self, esp: &Inventory<S>, place: Option<Place>, words: &DiskWords) -> Result<Chosen> {
         let Some(wanted) = &self.backup else {
             if let Some(place) = place {
                 let (file, b) = newest_beside(&place)?;
                 return Ok(Chosen { file, original: b.original, place: Some(place) });
             }
-            let none = || Error::usage("there is no backup in EFI/Linux");
+            let is_sound = esp.selected().is_some_and(|file| file.kind == FileKind::Uki);
+            let other = esp.other_sound_image().filter(|_| !is_sound).map(|f| words.swap_from_itself(f.name()));
+            let other = other.map(|swap| format!("{swap} puts another image of this ESP in its place"));
+            let none = || {
+                let none = Error::usage("there is no backup in EFI/Linux");
+                let disabled: Vec<String> = disabled(esp).into_iter().map(|(name, _)| name).collect();
+                let by_name = "images that were disabled can be restored by their names";
+                match (disabled.is_empty(), &other) {
+                    (false, _) => none.advise(format!("{by_name}: {}", disabled.join(", "))),
+                    (true, Some(other)) => none.advise(other),
+                    (true, None) => none,
+                }
+            };
             let (name, b) = latest_backup(esp).ok_or_else(none)?;
             let file = esp.file(&name).ok_or_else(none)?.clone();
             return Ok(Chosen { file, original: b.original, place: None });
         };
         let parsed = |file: &EspFile| {
             BackupName::parse(file.name()).ok_or_else(|| {
-                Error::usage(format!("{wanted} is no backup: its name does not end in .bak.TIME or .disabled.TIME"))
+                Error::usage(format!("{wanted} is not a backup: its name does not end in .bak.TIME or .disabled.TIME"))
             })
         };
         // A bare name is one in `EFI/Linux`, as `--list` has it, as long as there is such a file.
@@ -277,9 +395,8 @@ impl Restore {
         }
         let name = linux_file(wanted).unwrap_or(wanted);
         let list = || {
-            let beside = place.iter().filter(|place| !place.is_among_images());
-            let beside = beside.flat_map(|p| p.backups().into_iter().map(|(file, _)| p.path(file.name())));
-            beside.chain(all.iter().map(|(name, _)| name.clone())).collect::<Vec<_>>().join(", ")
+            let names = restorable(esp, place.as_ref()).into_iter().map(|(name, ..)| name);
+            names.collect::<Vec<_>>().join(", ")
         };
         let file = esp
             .file(name)

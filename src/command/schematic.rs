@@ -1,7 +1,8 @@
 //! `schematic id` and `schematic edit`: canonical form and ID, without asking anybody.
 
 use super::trust::read_schematic;
-use super::{DiskRequest, Ui, boot_variables};
+use super::{DiskRequest, ImageRequest, Ui, boot_variables};
+use crate::block::ReadAt;
 use crate::esp::Inventory;
 use crate::factory::Schematic;
 use crate::{Context, Error, Result, uki};
@@ -53,7 +54,7 @@ pub struct EditSchematic {
 pub enum EditFrom {
     /// A YAML file, or `-`.
     File(PathBuf),
-    /// That of the UKI which starts from this disk.
+    /// That of the UKI which starts from this disk, or of the UKI in this image.
     Disk(DiskRequest),
 }
 
@@ -66,7 +67,7 @@ impl EditSchematic {
     pub fn run(&self, ui: &dyn Ui) -> Result<SchematicReport> {
         let mut schematic = match &self.from {
             EditFrom::File(file) => read_schematic(file)?,
-            EditFrom::Disk(disk) => installed(disk, ui)?,
+            EditFrom::Disk(disk) => installed(disk, ui).or_else(|e| of_image(&disk.path, ui).map_err(|_| e))?,
         };
         for name in &self.remove_extensions {
             let full = if name.contains('/') { name.clone() } else { format!("siderolabs/{name}") };
@@ -103,11 +104,22 @@ fn installed(disk: &DiskRequest, ui: &dyn Ui) -> Result<Schematic> {
         let (variables, _) = boot_variables(&disk.efivars(&target));
         let esp = Inventory::read(target.open()?, variables)?;
         let file = esp.selected().ok_or_else(|| Error::rejected("nothing starts from it"))?;
-        let image = uki::analyse(&esp.volume.file(&file.entry)?, &mut [])?;
-        let schematic = image.schematic().filter(|s| s.id_matches() == Some(true)).ok_or_else(|| {
-            Error::rejected(format!("{} does not hold the schematic that it was built from", file.name()))
-        })?;
-        Schematic::parse(&schematic.yaml)
+        proven(&esp.volume.file(&file.entry)?, file.name())
     };
     read().while_doing(|| format!("reading the schematic of the image on {}", disk.path.display()))
+}
+
+/// The schematic that an image was built from.
+fn of_image(path: &Path, ui: &dyn Ui) -> Result<Schematic> {
+    let opened = ImageRequest::new(path.display().to_string()).open(false, ui)?;
+    proven(&opened.uki()?.bytes, "the image")
+}
+
+/// The schematic in a UKI, if its hash is the ID that the UKI states.
+fn proven(source: &dyn ReadAt, name: &str) -> Result<Schematic> {
+    let image = uki::analyse(source, &mut [])?;
+    let schematic = image.schematic().filter(|s| s.id_matches() == Some(true));
+    let schematic = schematic
+        .ok_or_else(|| Error::rejected(format!("{name} does not hold the schematic that it was built from")))?;
+    Schematic::parse(&schematic.yaml)
 }

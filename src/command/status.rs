@@ -35,15 +35,15 @@ pub struct StatusReport {
     pub companions: Vec<BesideReport>,
     /// The boot menu and what starts.
     pub boot: BootReport,
-    /// The image that the board starts from elsewhere than the menu's own directory on this partition, and its backups. Their names
-    /// are paths, and on another partition that is said.
+    /// The image that the board starts from elsewhere than the menu's own directory on this partition, and its backups.
+    /// Their names are paths, and on another partition that is said.
     pub elsewhere: Vec<FileReport>,
     /// An operation that did not finish.
     pub interrupted: Option<String>,
     /// The way of the boot at the next start, step by step.
     pub way: Vec<WayStep>,
-    /// What makes the way another one, or unsure: boot options that lead nowhere or where nothing can be looked at, a start
-    /// without variables.
+    /// What makes the way another one, or unsure: boot options that lead nowhere or where nothing can be looked at, a
+    /// start without variables.
     pub way_notes: Vec<String>,
     /// The boot loader.
     pub loader: Option<LoaderReport>,
@@ -287,7 +287,7 @@ fn elsewhere<S: ReadAt>(esp: &Inventory<S>) -> Vec<FileReport> {
         let name = format!("{}{on}", place.path(file.name()));
         FileReport { name, sha256: hash.map(hex::encode), ..FileReport::of(file) }
     };
-    std::iter::once(&place.image).chain(&place.aside).map(report).collect()
+    std::iter::once(&place.image).chain(place.aside.iter().filter(|file| place.is_of_image(file))).map(report).collect()
 }
 
 fn disk_report(target: &Target) -> DiskReport {
@@ -345,15 +345,37 @@ fn way_notes<S: ReadAt>(esp: &Inventory<S>) -> Vec<String> {
     let mut notes: Vec<String> = way.passed_over.iter().map(|why| format!("passed over: {why}")).collect();
     notes.extend(way.in_doubt.iter().map(|why| format!("perhaps before that: {why}")));
     let (now, _) = esp.runs(BootScenario::Next);
+    notes.extend(esp.context.options.next.map(|next| after_boot_next(esp, next)));
     for (scenario, when) in
         [(BootScenario::Later, "at the start after the next one"), (BootScenario::Reset, "without EFI variables")]
     {
+        if scenario == BootScenario::Later && esp.context.options.next.is_some() {
+            continue;
+        }
         let (then, _) = esp.runs(scenario);
         if then != now || esp.way(scenario).end != way.end {
             notes.push(format!("{when}: {}", in_words(esp, &then)));
         }
     }
     notes
+}
+
+/// BootNext, and what starts after it; a boot counter can make the third start another than the second.
+fn after_boot_next<S: ReadAt>(esp: &Inventory<S>, next: u16) -> String {
+    // A start that does not come by the menu takes no try from a counter.
+    let by_menu = esp.is_read(BootScenario::Next);
+    let first = if by_menu { BootScenario::Next } else { BootScenario::Later };
+    let starts = if esp.is_read(BootScenario::Later) { esp.starts(first, esp.as_seen()) } else { Vec::new() };
+    let entry = |n: usize| starts.get(n).or(starts.last()).and_then(|start| start.prediction.selected_entry());
+    let (second, third) = (entry(usize::from(by_menu)), entry(1 + usize::from(by_menu)));
+    let then = in_words(esp, &esp.runs(BootScenario::Later).0);
+    let after = match third.filter(|third| Some(&third.id) != second.map(|second| &second.id)) {
+        Some(third) => {
+            format!("at the start after the next one: {then}, and at the third one: {}", esp.entry_place(third))
+        }
+        None => format!("at the starts after the next one: {then}"),
+    };
+    format!("BootNext (Boot{next:04X}) applies to one start; {after}")
 }
 
 fn in_words<S: ReadAt>(esp: &Inventory<S>, runs: &Runs) -> String {

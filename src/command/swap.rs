@@ -1,32 +1,35 @@
-//! `swap`: the whole job. Plan, ask, write into free clusters while verifying, read back, commit, tidy.
+//! `swap`: the whole job. Plan, write into free clusters while verifying, read back, ask, commit, tidy.
 
 use super::beside::{beside, beside_place, pointed};
-use super::change::{Change, confirm_on_medium, refuse_changed};
+use super::change::{Change, confirm_on_medium, refuse_changed, unconfirmed};
 use super::examine::{Examined, examine};
-#[cfg(feature = "net")]
-use super::from_factory::FactoryImage;
 use super::image::OpenImage;
+use super::in_place::{open_target, same_by_signature, summary_of};
+use super::loss::refusal;
 use super::medium::{Again, Side};
 use super::next::{After, NextStep};
 use super::programs::refuse_distrusted;
 use super::remote::Remote;
 use super::room::advise_room;
-use super::trust::{TrustRequest, add_disk};
+use super::source::ImageSource;
+use super::trust::{TrustRequest, add_contents, add_disk};
 use super::verify::{accepted, without_halt};
-use super::{DiskRequest, Event, ImageRequest, Ui, boot_variables, check_cancelled, now};
-use crate::authenticode::{DigestSink, Hash, parse_table};
-use crate::block::{ReadAt, Sink, WriteAt, check_free, check_not_itself, fan_out, read_vec, sha256_of};
+use super::{DiskRequest, Event, ImageRequest, Proposal, Ui, boot_variables, check_cancelled, now};
+use crate::block::{ReadAt, Sink, StreamSource, WriteAt, check_free, check_not_itself, sha256_of};
 use crate::disk::Target;
 use crate::efivars::EfiVars;
 use crate::esp::{Inventory, Place};
 use crate::factory::is_url;
 use crate::image::Candidate;
 use crate::pcr::Bank;
-use crate::pe::{Arch, Head};
+use crate::pe::Arch;
 use crate::plan::{NewImage, SwapOptions, SwapPlan, place_of, refuse_unreached};
 use crate::surgery::{Staged, Staging, open_healthy};
 use crate::uki::Family;
-use crate::verify::{Check, CheckId, CheckStatus, ImageFacts, Policy, Report, verify};
+use crate::verify::{
+    Check, CheckId, CheckStatus, ExtensionLoss, ImageChange, ImageFacts, ImageSummary, Policy, Report, installer_image,
+    verify,
+};
 use crate::{Code, Context, Error, Kind, Result, uki};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -54,18 +57,10 @@ pub struct Swap {
     pub force: bool,
     /// `--allow-halt-if-installed`.
     pub allow_halt_if_installed: bool,
+    /// `--allow-extension-loss`.
+    pub allow_extension_loss: bool,
     /// The node's name, for what is said to do next.
     pub node: Option<String>,
-}
-
-/// Where the image comes from.
-#[derive(Debug, Clone)]
-pub enum ImageSource {
-    /// It was named.
-    Named(ImageRequest),
-    /// The factory is asked for it.
-    #[cfg(feature = "net")]
-    Factory(FactoryImage),
 }
 
 /// What `swap` did. The fields of the contract come first.
@@ -76,10 +71,17 @@ pub struct SwapReport {
     pub plan: SwapPlan,
     /// Every check.
     pub checks: Vec<Check>,
+    /// What is another than with the installed image; `null` where nothing had to be read to know that there is nothing
+    /// to do.
+    pub change: Option<ImageChange>,
+    /// Extensions that the installed image has and the new one lacks.
+    pub extension_loss: Option<ExtensionLoss>,
     /// Whether the ESP holds the new image now.
     pub committed: bool,
     /// SHA-256 of the image.
     pub sha256: String,
+    /// What the image is: what a node that starts it has to show.
+    pub image: Option<ImageSummary>,
     /// Whether the very same bytes were in place already.
     pub already_in_place: bool,
     /// Bytes that came over the network, for a remote image.
@@ -113,6 +115,7 @@ impl Swap {
             backup_to: None,
             force: false,
             allow_halt_if_installed: false,
+            allow_extension_loss: false,
             node: None,
         }
     }
@@ -135,7 +138,7 @@ impl Swap {
         let check = || {
             check_not_itself(path, &self.disk.path, "the disk")?;
             match &self.image {
-                ImageSource::Named(image) if !is_url(&image.image) => {
+                ImageSource::Named(image) if !is_url(&image.image) && !image.is_stream() => {
                     check_not_itself(path, Path::new(&image.image), "the new image")?;
                 }
                 _ => {}
@@ -172,6 +175,7 @@ impl Swap {
         let placed = place.as_ref().and_then(|place| Arch::from_machine(place.program.machine));
         policy.arch = policy.arch.or(placed).or(esp.arch());
         add_disk(&mut policy, &esp, place.as_ref(), ui)?;
+        add_contents(&mut policy, &esp, place.as_ref(), ui);
 
         let opened = match &self.image {
             ImageSource::Named(request) => self.open_named(request, ui)?,
@@ -189,26 +193,34 @@ impl Swap {
             vars: &vars,
             policy,
             candidate,
+            stream: opened.stream.as_deref(),
             facts: None,
             time: place.as_ref().map_or_else(|| esp.stamp(now()), |place| place.stamp(now())),
+            warnings: &warnings,
             ui,
         };
         let done =
             if opened.is_sequential() { job.stage_and_plan() } else { job.plan_and_stage(opened.remote.is_some()) };
         let words = self.disk.words(target, esp.arch());
-        let mut report = done.map_err(|e| match medium {
-            None => advise_room(e, &esp, candidate_bytes, &words),
-            Some(_) => e,
-        })?;
+        let elsewhere = place.as_ref().zip(medium.as_ref());
+        let mut report = done.map_err(|e| advise_room(e, &esp, elsewhere, candidate_bytes, &words))?;
+        if report.image.is_none() {
+            report.image = summary_of(&esp, place.as_ref(), &report.plan.target, ui)?;
+            report.waiting_services = report.image.iter().flat_map(|i| i.waiting_services.clone()).collect();
+        }
         report.wire_bytes = opened.remote.as_ref().map(Remote::wire_bytes);
         warnings.extend(report.plan.warnings.iter().cloned());
         report.warnings = warnings;
         Ok(report)
     }
 
-    /// A dry run plans without writing, so it has to look at the image more than once.
+    /// What plans without writing has to look at the image more than once.
     pub(super) fn open_named(&self, request: &ImageRequest, ui: &dyn Ui) -> Result<OpenImage> {
-        if self.change.dry_run { request.open_to_look_around(ui) } else { request.open(false, ui) }
+        if self.change.dry_run || self.change.cannot_be_confirmed(ui) {
+            request.open_to_look_around(ui)
+        } else {
+            request.open_once(ui)
+        }
     }
 }
 
@@ -238,14 +250,19 @@ struct Job<'a, S> {
     vars: &'a EfiVars,
     policy: Policy,
     candidate: &'a Candidate,
+    /// The pipe that it comes through.
+    stream: Option<&'a StreamSource>,
     /// What was read of the image, once it was.
     facts: Option<ImageFacts>,
     time: u64,
+    /// What is known before there is a plan.
+    warnings: &'a [String],
     ui: &'a dyn Ui,
 }
 
 impl<S: ReadAt> Job<'_, S> {
-    /// The usual order: the plan comes from the image's headers, and the user agrees to it before anything is written.
+    /// The usual order: the plan comes from the image's headers, the checks from the one pass over it in which it is
+    /// staged. The user agrees to both before anything refers to it.
     fn plan_and_stage(mut self, remote: bool) -> Result<SwapReport> {
         let facts = uki::probe(&self.candidate.bytes)?;
         let plan = match self.plan(&self.candidate.bytes, &facts) {
@@ -274,7 +291,9 @@ impl<S: ReadAt> Job<'_, S> {
             let (judged, sha256) = self.judge(&mut [], Some(&plan.target))?;
             return Ok(report(plan, Some(judged), false, hex::encode(sha256), false));
         }
-        self.swap.change.confirm(self.ui, &question(&plan, self.target))?;
+        if self.swap.change.cannot_be_confirmed(self.ui) {
+            return Err(unconfirmed());
+        }
         let opened = self.medium.open_surgery()?;
         let (judged, staged) = self.stage(opened.medium(), Some(&plan.target))?;
         let image = staged.image()?;
@@ -285,16 +304,15 @@ impl<S: ReadAt> Job<'_, S> {
         self.commit(plan, judged, staged, opened.medium())
     }
 
-    /// For an image that can be read only once: it goes into free clusters first, and the plan comes from there. Nothing
-    /// refers to those clusters until there is a plan.
+    /// For an image that can be read only once: it goes into free clusters first, and the plan comes from there.
+    /// Nothing refers to those clusters until there is a plan.
     fn stage_and_plan(mut self) -> Result<SwapReport> {
-        let question = format!(
-            "Read the image and write it into free space on {}? It is verified and planned before anything refers to it",
-            self.target.in_words()
-        );
-        self.swap.change.confirm(self.ui, &question)?;
         let opened = self.medium.open_surgery()?;
-        let (_, staged) = self.stage(opened.medium(), None)?;
+        let staged = match self.stage(opened.medium(), None) {
+            Ok((_, staged)) => staged,
+            Err(e) => return self.in_place_after_all(e),
+        };
+        self.refuse_other_arrival()?;
         let image = staged.image()?;
         let plan = self.plan(&image, &uki::probe(&image)?)?;
         drop(image);
@@ -313,6 +331,37 @@ impl<S: ReadAt> Job<'_, S> {
         self.commit(plan, judged, staged, opened.medium())
     }
 
+    /// An image that cannot be staged, for want of room or because it fails a check, may be the very one that is in
+    /// place: then there is nothing to do, as a dry run says.
+    fn in_place_after_all(&mut self, e: Error) -> Result<SwapReport> {
+        if self.facts.is_none() && e.code() == Code::NoRoom {
+            // Nothing of it was read yet.
+            self.facts = Some(examine(&self.candidate.bytes, &[Bank::Sha256], &mut [], self.ui)?.facts);
+        }
+        let Some(sha256) = self.facts.as_ref().map(|facts| facts.sha256) else { return Err(e) };
+        self.refuse_other_arrival()?;
+        let name = self.esp.selected().map(|file| file.name().to_owned()).unwrap_or_default();
+        let Some(installed) = self.installed(&name)? else { return Err(e) };
+        if installed.size() != self.candidate.bytes.size() || sha256_of(&installed, installed.size())? != sha256 {
+            return Err(e);
+        }
+        match self.plan(&installed, &uki::probe(&installed)?) {
+            Ok(plan)
+                if plan.renames.is_empty()
+                    && plan.delete.is_empty()
+                    && (self.place.is_some() || plan.target == name) =>
+            {
+                Ok(report(plan, None, false, hex::encode(sha256), true))
+            }
+            _ => Err(e),
+        }
+    }
+
+    /// What comes through a pipe has to be all that was to arrive, and nothing else.
+    fn refuse_other_arrival(&self) -> Result<()> {
+        self.stream.map_or(Ok(()), StreamSource::finish).while_doing(|| "reading the image from a pipe")
+    }
+
     fn plan(&self, image: &dyn ReadAt, facts: &uki::Facts) -> Result<SwapPlan> {
         let image = NewImage { source: image, facts: Some(facts), bytes_to_write: image.size(), from_file: None };
         let options = SwapOptions {
@@ -329,9 +378,6 @@ impl<S: ReadAt> Job<'_, S> {
 
     /// Writes the image into free clusters while it is verified, and reads it back.
     fn stage<'m>(&mut self, medium: &'m dyn WriteAt, target: Option<&str>) -> Result<(Report, Staged<'m>)> {
-        if let Some(path) = &self.swap.backup_to {
-            self.copy_old(path)?;
-        }
         // The ESP as it is now that nobody else can write to it; the plan was made before that.
         let editor = open_healthy(medium)?;
         refuse_changed(self.esp, self.place, &editor.volume()?, self.vars)?;
@@ -342,7 +388,31 @@ impl<S: ReadAt> Job<'_, S> {
         Ok((judged, staging.seal(sha256)?))
     }
 
+    /// Shows plan and checks, and asks. Whatever somebody else did meanwhile ends it.
+    fn ask(&self, plan: &SwapPlan, judged: &Report, staged: &Staged<'_>, medium: &dyn WriteAt) -> Result<()> {
+        if self.swap.change.yes {
+            return check_cancelled(self.ui);
+        }
+        self.ui.show(&Proposal {
+            restored: None,
+            plan,
+            checks: &judged.checks,
+            change: &judged.change,
+            members: self.swap.disk.member_names(),
+            warnings: self.warnings.iter().chain(&plan.warnings).cloned().collect(),
+        });
+        self.swap.change.confirm(self.ui, &question(plan, &judged.change, self.target))?;
+        self.ui.event(Event::Step("reading it back once more".into()));
+        medium.drop_caches()?;
+        refuse_changed(self.esp, self.place, &open_healthy(medium)?.volume()?, self.vars)?;
+        staged.refuse_changed()
+    }
+
     fn commit(self, plan: SwapPlan, judged: Report, staged: Staged<'_>, medium: &dyn WriteAt) -> Result<SwapReport> {
+        self.ask(&plan, &judged, &staged, medium)?;
+        if let Some(path) = &self.swap.backup_to {
+            self.copy_old(path)?;
+        }
         check_cancelled(self.ui)?;
         self.ui.event(Event::Step("committing".into()));
         let done = staged.commit(&plan.order("swap", self.time))?;
@@ -357,6 +427,7 @@ impl<S: ReadAt> Job<'_, S> {
         let sha256 = judged.image.sha256.clone();
         let asked = self.swap.trust.arch.filter(|_| self.esp.is_arch_chosen());
         let words = self.swap.disk.words(self.target, self.esp.arch()).for_asked_arch(asked);
+        let installer = self.facts.as_ref().and_then(|facts| installer_image(facts, self.swap.image.factory_host()));
         let after = After {
             target: self.target,
             words: &words,
@@ -365,6 +436,7 @@ impl<S: ReadAt> Job<'_, S> {
             family: judged.family,
             extensions: &judged.image.extensions,
             waiting: &judged.image.waiting_services,
+            installer: installer.as_deref(),
         };
         let next = after.steps();
         Ok(SwapReport { next, ..report(plan, Some(judged), true, sha256, false) })
@@ -390,9 +462,14 @@ impl<S: ReadAt> Job<'_, S> {
             return Err(rejected(&report));
         }
         if let Some(why) = &report.firmware_refuses {
-            return Err(Error::refused(format!("the board's firmware would refuse the image: {why}")));
+            return Err(firmware_refuses("the image", why));
         }
-        Ok(report)
+        match &report.extension_loss {
+            Some(loss) if !self.swap.allow_extension_loss => {
+                Err(refusal(loss, self.swap.image.edit_command(self.swap.trust.schematic.as_deref()), self.ui))
+            }
+            _ => Ok(report),
+        }
     }
 
     /// The hash, if the target holds the very same bytes and nothing else is to be done.
@@ -415,7 +492,7 @@ impl<S: ReadAt> Job<'_, S> {
         Ok((old == new).then(|| hex::encode(new)))
     }
 
-    /// `--backup-to`: the image that boots now, on another medium, before anything is written.
+    /// `--backup-to`: the image that boots now, on another medium, before anything refers to the new one.
     fn copy_old(&self, path: &std::path::Path) -> Result<()> {
         let old = match (self.place, self.esp.selected()) {
             (Some(place), _) => self.esp.open_at(&place.at)?,
@@ -427,62 +504,48 @@ impl<S: ReadAt> Job<'_, S> {
 
     /// The file that the plan's target is now.
     fn installed(&self, target: &str) -> Result<Option<Box<dyn ReadAt + '_>>> {
-        match (self.place, self.esp.file(target)) {
-            (Some(place), _) => self.esp.open_at(&place.at),
-            (None, Some(file)) => Ok(Some(Box::new(self.esp.volume.file(&file.entry)?))),
-            (None, None) => Ok(None),
-        }
+        open_target(self.esp, self.place, target)
     }
 }
 
 fn report(plan: SwapPlan, judged: Option<Report>, committed: bool, sha256: String, in_place: bool) -> SwapReport {
-    let (checks, waiting_services) = judged.map(|j| (j.checks, j.image.waiting_services)).unwrap_or_default();
+    let (change, extension_loss) = judged.as_ref().map(|j| (j.change.clone(), j.extension_loss.clone())).unzip();
+    let (checks, image) = judged.map(|j| (j.checks, j.image)).unzip();
     SwapReport {
         plan,
-        checks,
+        checks: checks.unwrap_or_default(),
+        change,
+        extension_loss: extension_loss.flatten(),
         committed,
         sha256,
+        waiting_services: image.as_ref().map(|image| image.waiting_services.clone()).unwrap_or_default(),
+        image,
         already_in_place: in_place,
         wire_bytes: None,
         out: None,
         members: Vec::new(),
-        waiting_services,
         warnings: Vec::new(),
         next: Vec::new(),
     }
 }
 
-/// The installed image's hash, if a remote image of the same length is the same, without transferring it: the same
-/// headers, the same certificate table, and the installed bytes are the ones its signatures were made for. A signature
-/// covers every byte but those two.
-fn same_by_signature(installed: &dyn ReadAt, remote: &dyn ReadAt) -> Result<Option<String>> {
-    let (Ok(old), new) = (Head::read(installed), Head::read(remote)?) else { return Ok(None) };
-    let Some(table) = new.certificate_table.filter(|t| t.bytes <= 1 << 20) else { return Ok(None) };
-    if old.bytes != new.bytes {
-        return Ok(None);
+/// What changes for the user, what becomes of the old image, in one line.
+pub(super) fn question(plan: &SwapPlan, change: &ImageChange, target: &Target) -> String {
+    let mut parts = vec![format!("{} on {}: {change}", plan.target, target.in_words())];
+    parts.extend(plan.backup.as_ref().map(|backup| format!("old image kept as {backup}")));
+    if !plan.disable.is_empty() {
+        parts.push(format!("disable {}", plan.disable.join(", ")));
     }
-    let raw = read_vec(remote, table.offset, table.bytes as usize)?;
-    if read_vec(installed, table.offset, table.bytes as usize)? != raw {
-        return Ok(None);
+    if !plan.delete.is_empty() {
+        parts.push(format!("delete for good {}", plan.delete.join(", ")));
     }
-    let (Ok(mut digest), Ok(signatures)) = (DigestSink::new(&old), parse_table(&raw)) else { return Ok(None) };
-    let mut hash = uki::Sha256Sink::new();
-    fan_out(installed, 0, installed.size(), &mut [&mut digest, &mut hash])?;
-    let digest = digest.finish()?;
-    let signed = digest.gap_bytes == 0
-        && signatures.first().is_some_and(|s| s.digest_hash == Some(Hash::Sha256) && s.digest == digest.sha256);
-    Ok(signed.then(|| hex::encode(hash.finish())))
+    format!("{}. Commit?", parts.join("; "))
 }
 
-fn question(plan: &SwapPlan, target: &Target) -> String {
-    let backup = plan.backup.as_ref().map_or(String::new(), |b| format!(", the old one stays as {b}"));
-    format!(
-        "Write {} MiB to {} as {}{backup}{}?",
-        plan.bytes_to_write >> 20,
-        target.in_words(),
-        plan.target,
-        if plan.disable.is_empty() { String::new() } else { format!(", disable {}", plan.disable.join(", ")) }
-    )
+/// The refusal of what the firmware would not start, whatever anybody allows.
+pub(super) fn firmware_refuses(what: &str, why: &str) -> Error {
+    Error::refused(format!("the board's firmware would refuse {what}: {why}"))
+        .advise("take an image that the firmware's db stands for and its dbx does not revoke")
 }
 
 /// The refusal of an image that failed checks.
@@ -495,5 +558,10 @@ pub(super) fn rejected(report: &Report) -> Error {
         format!("the image was rejected: {}", list.join(" ")),
     );
     let signer = failed.iter().any(|c| c.id == CheckId::AuthenticodeSigner);
-    if signer { error.advise("name the signer you trust with --cert FILE") } else { error }
+    match (signer, report.signers.is_empty()) {
+        (true, false) => error.advise("name the signer you trust with --cert FILE"),
+        // No certificate stands for what is not signed.
+        (true, true) => error.advise("take an image that is signed: the factory's for Secure Boot, say"),
+        (false, _) => error,
+    }
 }

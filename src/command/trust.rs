@@ -1,16 +1,18 @@
 //! What an image is held against: trust anchors in their order, the firmware's variables, the installed UKI.
 
 use super::beside::{beside, beside_place};
+use super::config::config_files;
 use super::{DiskRequest, Event, Ui};
 use crate::authenticode::{Signature, parse_table};
 use crate::block::{ReadAt, read_vec};
 use crate::efivars::EfiVars;
-use crate::esp::{Inventory, Place};
+use crate::esp::{EspFile, Inventory, Place};
 use crate::factory::{Schematic, is_id};
 use crate::pe::{Arch, Head};
 use crate::trust::{Anchor, AnchorOrigin, Firmware, Sbat};
 use crate::uki::Family;
-use crate::verify::{InstalledFacts, Policy};
+use crate::units::size;
+use crate::verify::{ImageExtensions, InstalledFacts, Policy};
 use crate::{Context, Error, Result, uki};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -39,6 +41,8 @@ pub struct TrustRequest {
     pub require_pcr_key: bool,
     /// `--sbat-level`.
     pub sbat_level: Option<PathBuf>,
+    /// `--machine-config`.
+    pub machine_config: Vec<PathBuf>,
 }
 
 impl TrustRequest {
@@ -71,13 +75,14 @@ impl TrustRequest {
             required_extensions: self.require_extension.clone(),
             allow_untrusted: self.allow_untrusted,
             require_pcr_key: self.require_pcr_key,
+            machine_config: config_files(&self.machine_config)?,
             ..Policy::default()
         })
     }
 }
 
-/// Adds what the board's own disk says: the keys on its ESP, the signer and the PCR key of the UKI that boots now: that of the
-/// menu in `EFI/Linux`, or the one in its own `place`.
+/// Adds what the board's own disk says: the keys on its ESP, the signer and the PCR key of the UKI that boots now: that
+/// of the menu in `EFI/Linux`, or the one in its own `place`.
 ///
 /// # Errors
 /// What the source reports.
@@ -95,17 +100,7 @@ pub(super) fn add_disk<S: ReadAt>(
         },
         Err(e) => ui.event(Event::Warning(format!("loader/keys/auto/db.auth on the ESP: {e}"))),
     }
-    let Some(file) = place.map(|place| &place.image).or_else(|| esp.selected()) else { return Ok(()) };
-    let bytes: Box<dyn ReadAt + '_> = match place {
-        None => match esp.volume.file(&file.entry) {
-            Ok(bytes) => Box::new(bytes),
-            Err(_) => return Ok(()),
-        },
-        Some(place) => match esp.open_at(&place.at) {
-            Ok(Some(bytes)) => bytes,
-            _ => return Ok(()),
-        },
-    };
+    let Some((file, bytes)) = image_of(esp, place) else { return Ok(()) };
     let signatures = signatures(&bytes).unwrap_or_else(|e| {
         ui.event(Event::Warning(format!("the signature of the installed {}: {e}", file.name())));
         Vec::new()
@@ -118,6 +113,38 @@ pub(super) fn add_disk<S: ReadAt>(
         ..installed(facts)
     });
     Ok(())
+}
+
+/// The image that boots now, where it can be read.
+fn image_of<'e, S: ReadAt>(
+    esp: &'e Inventory<S>,
+    place: Option<&'e Place>,
+) -> Option<(&'e EspFile, Box<dyn ReadAt + 'e>)> {
+    match place {
+        Some(place) => Some((&place.image, esp.open_at(&place.at).ok().flatten()?)),
+        None => {
+            let file = esp.selected()?;
+            Some((file, Box::new(esp.volume.file(&file.entry).ok()?)))
+        }
+    }
+}
+
+/// Adds what the initrd of the image that boots now holds: its extensions and its schematic. The image is read whole
+/// for it.
+pub(super) fn add_contents<S: ReadAt>(policy: &mut Policy, esp: &Inventory<S>, place: Option<&Place>, ui: &dyn Ui) {
+    let Some(installed) = policy.installed.as_mut() else { return };
+    let Some((file, bytes)) = image_of(esp, place).filter(|(file, _)| file.family() == Family::Talos) else { return };
+    ui.event(Event::Step(format!("reading the installed {}", file.name())));
+    match uki::analyse(&bytes, &mut []) {
+        Ok(uki) if uki.initrd.as_ref().is_ok_and(|i| i.as_ref().is_none_or(|i| i.unread.is_none())) => {
+            installed.contents = Some(ImageExtensions::of(&uki));
+        }
+        // What is wrong with it, `status` and `doctor` say; a swap may be what mends it.
+        _ => ui.event(Event::Warning(format!(
+            "which extensions the installed {} has is not known: its initrd cannot be read",
+            file.name()
+        ))),
+    }
 }
 
 fn installed(facts: &uki::Facts) -> InstalledFacts {
@@ -135,6 +162,7 @@ fn installed(facts: &uki::Facts) -> InstalledFacts {
         signatures: Vec::new(),
         host,
         companions: Vec::new(),
+        contents: None,
     }
 }
 
@@ -149,7 +177,9 @@ pub(super) fn add_installed(policy: &mut Policy, disk: &DiskRequest, ui: &dyn Ui
     let esp = Inventory::read_in(target.open()?, variables, disk.context(&target, &vars, policy.arch))?;
     // A path that cannot be followed is no image to compare with.
     let place = esp.place().ok().flatten();
-    add_disk(policy, &esp, place.as_ref(), ui)
+    add_disk(policy, &esp, place.as_ref(), ui)?;
+    add_contents(policy, &esp, place.as_ref(), ui);
+    Ok(())
 }
 
 /// The signatures of an image, from its certificate table alone.
@@ -184,12 +214,12 @@ pub(super) fn read_schematic(path: &Path) -> Result<Schematic> {
     Schematic::parse(&text).while_doing(|| format!("reading the schematic {}", path.display()))
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut read = || std::fs::File::open(path)?.take(MAX_TEXT + 1).read_to_end(&mut bytes);
     read().while_doing(|| format!("reading {}", path.display()))?;
     if bytes.len() as u64 > MAX_TEXT {
-        return Err(Error::usage(format!("{} is larger than {} KiB", path.display(), MAX_TEXT / 1024)));
+        return Err(Error::usage(format!("{} is larger than {}", path.display(), size(MAX_TEXT))));
     }
     Ok(bytes)
 }

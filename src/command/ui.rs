@@ -2,6 +2,8 @@
 
 #[cfg(feature = "net")]
 use crate::factory;
+use crate::plan::SwapPlan;
+use crate::verify::{Check, ImageChange};
 use crate::{Error, Kind, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,28 +34,54 @@ pub enum Event {
     Detail(String),
 }
 
+/// What somebody is asked about: a swap, whose image has been verified and lies in free clusters that nothing refers
+/// to; or a restore, whose backup has been verified.
+#[derive(Debug)]
+pub struct Proposal<'a> {
+    /// The backup, for a restore.
+    pub restored: Option<&'a str>,
+    /// The plan.
+    pub plan: &'a SwapPlan,
+    /// Every check.
+    pub checks: &'a [Check],
+    /// What is another for the user.
+    pub change: &'a ImageChange,
+    /// All members of the mirror; empty for a disk by itself.
+    pub members: Vec<String>,
+    /// What somebody should know.
+    pub warnings: Vec<String>,
+}
+
 /// Who is told, who is asked, and who may stop a command.
 pub trait Ui: Sync {
     /// Tells.
     fn event(&self, event: Event);
 
-    /// Asks whether to go on. `None` when there is nobody to ask. The question is one line: it may hold names from a disk, and
-    /// line ends in it are shown as what they are.
+    /// Asks whether to go on. `None` when there is nobody to ask. The question is one line: it may hold names from a
+    /// disk, and line ends in it are shown as what they are.
     fn confirm(&self, question: &str) -> Option<bool>;
 
-    /// Tells from wherever it is needed: sources that wait for a server in the middle of a read have no other way. The default
-    /// tells nobody.
+    /// Shows what a question is about, before it is asked: the plan and the checks. The default shows nothing.
+    fn show(&self, _: &Proposal<'_>) {}
+
+    /// Whether there is anybody to ask. Where there is not, and no `--yes`, nothing is staged in vain.
+    fn can_ask(&self) -> bool {
+        true
+    }
+
+    /// Tells from wherever it is needed: sources that wait for a server in the middle of a read have no other way. The
+    /// default tells nobody.
     fn detached(&self) -> Box<dyn Fn(Event) + Send + Sync> {
         Box::new(|_| {})
     }
 
-    /// Set once the user wants to stop. Commands look at it while they can still stop without a trace; sources that wait for
-    /// a server share it.
+    /// Set once the user wants to stop. Commands look at it while they can still stop without a trace; sources that
+    /// wait for a server share it.
     fn cancelled(&self) -> &Arc<AtomicBool>;
 }
 
-/// Tells nobody, has nobody to ask, and is never stopped: for those who want the report alone. With [`Change::yes`](super::Change)
-/// nobody has to be asked.
+/// Tells nobody, has nobody to ask, and is never stopped: for those who want the report alone. With
+/// [`Change::yes`](super::Change) nobody has to be asked.
 #[derive(Debug, Default)]
 pub struct Silent {
     cancelled: Arc<AtomicBool>,
@@ -64,6 +92,10 @@ impl Ui for Silent {
 
     fn confirm(&self, _: &str) -> Option<bool> {
         None
+    }
+
+    fn can_ask(&self) -> bool {
+        false
     }
 
     fn cancelled(&self) -> &Arc<AtomicBool> {
@@ -116,6 +148,10 @@ impl Ui for Collecting {
 
     fn confirm(&self, _: &str) -> Option<bool> {
         self.answer
+    }
+
+    fn can_ask(&self) -> bool {
+        self.answer.is_some()
     }
 
     fn detached(&self) -> Box<dyn Fn(Event) + Send + Sync> {

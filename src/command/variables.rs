@@ -15,8 +15,8 @@ const MAX_TEXT: u64 = 64 * 1024;
 /// `--efivars`: which EFI variables go with a disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum VariablesChoice {
-    /// Not specified: this machine's, if the disk is in this machine; for an image file, which other firmware will boot, those
-    /// that the firmware keeps in a file on the ESP, if there is such a file.
+    /// Not specified: this machine's, if the disk is in this machine; for an image file, which other firmware will
+    /// boot, those that the firmware keeps in a file on the ESP, if there is such a file.
     #[default]
     Unspecified,
     /// None at all.
@@ -45,8 +45,8 @@ impl VariablesChoice {
         }
     }
 
-    /// The variables of this choice. `machine` is the one that the disks are in, if they are in one; `esps` are the places
-    /// where firmware may keep a file of its own.
+    /// The variables of this choice. `machine` is the one that the disks are in, if they are in one; `esps` are the
+    /// places where firmware may keep a file of its own.
     #[must_use]
     pub fn locate(&self, machine: Option<&MachineTree>, esps: &[&Target]) -> EfiVars {
         let shown = match self {
@@ -84,7 +84,8 @@ impl VariablesChoice {
             (_, store) => {
                 let file = store.map_or(UBOOT_FILE.to_owned(), |(_, store)| store.place);
                 shown.with_warning(format!(
-                    "{file} is not taken into account: this machine's firmware keeps its variables elsewhere. If the disk is for \
+                    "{file} is not taken into account: this machine's firmware keeps its variables elsewhere. If the \
+                     disk is for \
                      a board whose firmware keeps them in that file, say so with --efivars esp"
                 ))
             }
@@ -101,7 +102,8 @@ fn as_uboot_starts(shown: EfiVars, esps: &[&Target]) -> EfiVars {
         None => shown.kept_in(Store::missing(
             StoreFormat::UBoot,
             UBOOT_FILE,
-            "U-Boot keeps its variables in this file on an ESP, and there is none on this one: it was never written, or is on \
+            "U-Boot keeps its variables in this file on an ESP, and there is none on this one: it was never written, \
+             or is on \
              the ESP of another disk. The next start is taken to be without variables",
         )),
     }
@@ -149,7 +151,7 @@ impl<'t> EspVolume<'t> {
         let first = target.table().and_then(|table| table.partitions.iter().find(|p| p.is_esp()));
         let other = first.filter(|p| own.is_some_and(|own| own.number != p.number));
         match (other, own) {
-            // What is on a second ESP counts for nothing.
+            // What is on a second ESP is ignored.
             (Some(_), Some(own)) if own.is_esp() => vec![Self { target, other }],
             (Some(_), _) => vec![Self { target, other }, Self { target, other: None }],
             (None, _) => vec![Self { target, other: None }],

@@ -5,12 +5,14 @@ use super::examine::examine;
 use super::trust::{TrustRequest, add_installed};
 use super::{DiskRequest, Event, ImageRequest, Ui};
 use crate::Result;
+use crate::doctor::quoted;
 use crate::efivars::EfiVars;
-use crate::factory::Schematic;
-use crate::image::{TwinVerdict, compare_twins};
+use crate::factory::{Schematic, is_url};
+use crate::image::{ImageKind, TwinVerdict, compare_twins};
 use crate::pcr::Bank;
+use crate::units::exact;
 use crate::verify::{Check, CheckId, CheckStatus, Policy, Report, Verdict, verify};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What `verify` is asked for.
 #[derive(Debug)]
@@ -47,9 +49,46 @@ impl Verify {
         examined.facts.pointed = pointed_of_candidate(candidate, &examined.facts);
         without_halt(&mut policy, examined.uki.as_ref());
         let mut report = verify(&examined.facts, &policy);
+        self.name_commands(&mut report, &opened.found.kind, &policy);
         report.checks.extend(copies(&compare_twins(candidate)?));
         Ok(report)
     }
+}
+
+impl Verify {
+    /// Where nobody stands for the signer, the commands that can.
+    fn name_commands(&self, report: &mut Report, kind: &ImageKind, policy: &Policy) {
+        let unknown = policy.anchors.is_empty() && !report.signers.is_empty();
+        let Some(check) = report.checks.iter_mut().find(|c| c.id == CheckId::AuthenticodeSigner) else { return };
+        let by_nobody = matches!(check.status, CheckStatus::Fail | CheckStatus::Warn);
+        if !(unknown && by_nobody) || is_url(&self.image.image) || self.image.is_stream() {
+            return;
+        }
+        let image = quoted(&self.image.image);
+        let uki = self.image.uki.as_ref().map_or_else(String::new, |uki| format!(" --uki {}", quoted(uki)));
+        let command = |rest: &str| format!("`bootsurgeon verify {image}{uki} {rest}`");
+        let pinned = certificate_beside(Path::new(&self.image.image));
+        let mut ways = Vec::new();
+        if pinned.is_file() {
+            ways.push(format!("{} takes the factory's, kept when it was fetched", {
+                command(&format!("--cert {}", quoted(&pinned.display().to_string())))
+            }));
+        }
+        if matches!(kind, ImageKind::Disk | ImageKind::Fat) {
+            let way = command(&format!("--installed {image}"));
+            ways.push(format!("{way} takes the keys on its ESP and the signer of the image that it starts"));
+        } else {
+            ways.push(format!("{} takes those of the board's disk", command("--installed DISK")));
+        }
+        check.detail.push_str(&format!(" {}.", ways.join("; ")));
+    }
+}
+
+/// Where `fetch` keeps the certificate of the factory that an image came from: `FILE.cert.pem`.
+pub(super) fn certificate_beside(image: &Path) -> PathBuf {
+    let mut name = image.as_os_str().to_owned();
+    name.push(".cert.pem");
+    name.into()
 }
 
 /// The ID of the image's own schematic with the halt flag negated: the way out that the `cmdline` check names.
@@ -72,8 +111,10 @@ fn copies(verdict: &TwinVerdict) -> Option<Check> {
             id: CheckId::IsoCopies,
             status: CheckStatus::Warn,
             detail: format!(
-                "The copies of the UKI in the ISO differ from byte {at} on ({bytes} and {twin_bytes} bytes). Firmware \
-                 boots the one in {place}; verified was the one in the ISO tree. Fetch the ISO again."
+                "The copies of the UKI in the ISO differ from byte {at} on ({} and {}). Firmware \
+                 boots the one in {place}; verified was the one in the ISO tree. Fetch the ISO again.",
+                exact(*bytes),
+                exact(*twin_bytes)
             ),
         }),
     }

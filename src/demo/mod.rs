@@ -1,5 +1,6 @@
-//! The demonstration: a node's disk, a Secure Boot ISO and a factory made on the spot, and the main job done on them by the
-//! same code that does it on a user's disk ([`crate::command`]). Other readers than the surgeon's own judge the result.
+//! The demonstration: a node's disk, a Secure Boot ISO and a factory made on the spot, and the main job done on them by
+//! the same code that does it on a user's disk ([`crate::command`]). Other readers than the surgeon's own judge the
+//! result.
 //!
 //! Touches one folder and the loopback. Media are made with the `gpt`, `fatfs` and `hadris-iso` crates and this crate's
 //! own builder of UKIs; nothing is asked of the system's tools but a last opinion of `fsck.fat`, where it is installed.
@@ -7,7 +8,7 @@
 mod judge;
 mod scenes;
 
-use crate::command::{FetchReport, PruneReport, RestoreReport, StatusReport, SwapReport, Ui};
+use crate::command::{Event, FetchReport, PruneReport, RestoreReport, StatusReport, SwapReport, Ui};
 use crate::verify::Report;
 use crate::{Context, Error, Result};
 use scenes::{DemoFiles, SCENES, Session};
@@ -20,6 +21,21 @@ use std::time::Instant;
 pub struct Demo {
     /// Do it in this folder and leave everything there. It is made if it is missing, and must be empty.
     pub keep: Option<PathBuf>,
+    /// Show this scene alone, counted from 1: those before it are played unseen, those after it are not. [`scene`]
+    /// knows names.
+    pub scene: Option<usize>,
+}
+
+/// The number of a scene by its number or name.
+///
+/// # Errors
+/// What there is, when there is no such scene.
+pub fn scene(text: &str) -> std::result::Result<usize, String> {
+    let by_name = SCENES.iter().position(|(name, _)| *name == text).map(|at| at + 1);
+    by_name.or_else(|| text.parse().ok().filter(|n| (1..=SCENES.len()).contains(n))).ok_or_else(|| {
+        let names: Vec<&str> = SCENES.iter().map(|(name, _)| *name).collect();
+        format!("there are scenes 1 to {}: {}", SCENES.len(), names.join(", "))
+    })
 }
 
 /// What the demonstration showed.
@@ -30,6 +46,8 @@ pub struct DemoReport {
     pub proven: bool,
     /// The steps in order; they end with the first that went wrong.
     pub steps: Vec<DemoStep>,
+    /// Whether all scenes were played, and not only those up to the one that was requested.
+    pub is_whole: bool,
     /// Whether `fsck.fat` was asked; it is not where it is not installed.
     pub fsck: bool,
     /// The folder, if it was kept.
@@ -102,7 +120,7 @@ pub enum Answer {
     /// Of `verify`.
     Verify(Report),
     /// Of `swap`.
-    Swap(SwapReport),
+    Swap(Box<SwapReport>),
     /// Of `prune`.
     Prune(PruneReport),
     /// Of `restore`.
@@ -156,10 +174,19 @@ impl Demo {
             (None, Some(folder)) => folder.path(),
             (None, None) => Path::new("."),
         };
+        let scenes = crate::units::count(self.scene.unwrap_or(SCENES.len()), "scene");
+        ui.event(Event::Note(format!("{scenes}: a few seconds, half a minute on a small board")));
         let made = DemoFiles::make(folder, ui).while_doing(|| "preparing the demonstration")?;
-        let mut session = Session::new(&made, ui, show);
+        let last = self.scene.unwrap_or(SCENES.len());
+        let mut done = 0;
+        let mut show = |step: &DemoStep| {
+            done += 1;
+            // What goes wrong on the way is shown, whatever was requested.
+            if self.scene.is_none_or(|only| done == only) || !step.is_proven() { show(step) } else { Ok(()) }
+        };
+        let mut session = Session::new(&made, ui, &mut show);
         let mut proven = true;
-        for scene in SCENES {
+        for (_, scene) in SCENES.iter().take(last) {
             proven = scene(&mut session)?;
             if !proven {
                 break;
@@ -168,6 +195,7 @@ impl Demo {
         let (steps, fsck) = session.finish();
         Ok(DemoReport {
             proven,
+            is_whole: last == SCENES.len(),
             steps,
             fsck,
             folder: self.keep.as_ref().map(|f| f.display().to_string()),

@@ -150,19 +150,19 @@ pub(super) struct Session<'a> {
 /// A step; `false` when it did not do what it should.
 type Scene = fn(&mut Session<'_>) -> Result<bool>;
 
-/// The steps in order.
-pub(super) const SCENES: [Scene; 11] = [
-    |s| s.look_before(),
-    |s| s.fetch_iso(),
-    |s| s.verify_iso(),
-    |s| s.swap_iso(),
-    |s| s.swap_from_factory(),
-    |s| s.look_after_swap(),
-    |s| s.swap_again(),
-    |s| s.prune(),
-    |s| s.restore(),
-    |s| s.look_after_restore(),
-    |s| s.second_opinion(),
+/// The steps in order, by name.
+pub(super) const SCENES: [(&str, Scene); 11] = [
+    ("before", |s| s.look_before()),
+    ("fetch", |s| s.fetch_iso()),
+    ("verify", |s| s.verify_iso()),
+    ("refuse", |s| s.swap_iso()),
+    ("swap", |s| s.swap_from_factory()),
+    ("after", |s| s.look_after_swap()),
+    ("again", |s| s.swap_again()),
+    ("prune", |s| s.prune()),
+    ("restore", |s| s.restore()),
+    ("restored", |s| s.look_after_restore()),
+    ("fsck", |s| s.second_opinion()),
 ];
 
 /// What a step is to show.
@@ -302,7 +302,7 @@ impl<'a> Session<'a> {
             expected: 0,
         };
         let run = |w: &DemoFiles, ui: &dyn Ui| {
-            let image = ImageRequest { image: w.iso.display().to_string(), uki: None, network: Options::default() };
+            let image = ImageRequest::new(w.iso.display().to_string());
             let installed = DiskRequest { efivars: VariablesChoice::None, ..w.disk_request() };
             Verify { image, trust: w.trust(), efivars: None, installed: Some(installed) }.run(ui).map(Answer::Verify)
         };
@@ -332,8 +332,8 @@ impl<'a> Session<'a> {
             expected: Kind::Unsafe.exit_code(),
         };
         let run = |w: &DemoFiles, ui: &dyn Ui| {
-            let image = ImageRequest { image: w.iso.display().to_string(), uki: None, network: Options::default() };
-            w.swap(ImageSource::Named(image), TrustRequest::default()).run(ui).map(Answer::Swap)
+            let image = ImageRequest::new(w.iso.display().to_string());
+            w.swap(ImageSource::Named(image), TrustRequest::default()).run(ui).map(Box::new).map(Answer::Swap)
         };
         self.step(plan, run, |s, outcome, proofs| {
             if let StepOutcome::Error(e) = outcome {
@@ -354,7 +354,7 @@ impl<'a> Session<'a> {
             command: self.swap_command(),
             expected: 0,
         };
-        let run = |w: &DemoFiles, ui: &dyn Ui| w.swap_from_factory().run(ui).map(Answer::Swap);
+        let run = |w: &DemoFiles, ui: &dyn Ui| w.swap_from_factory().run(ui).map(Box::new).map(Answer::Swap);
         self.step(plan, run, |s, outcome, proofs| {
             let Some(Answer::Swap(report)) = outcome.answer() else { return Ok(None) };
             let wire = s.made.factory.bytes_sent().saturating_sub(sent);
@@ -412,7 +412,7 @@ impl<'a> Session<'a> {
     fn swap_again(&mut self) -> Result<bool> {
         let before = judge::fingerprint(&self.made.disk, None)?;
         let plan = Plan { title: "The same again.", command: self.swap_command(), expected: 0 };
-        let run = |w: &DemoFiles, ui: &dyn Ui| w.swap_from_factory().run(ui).map(Answer::Swap);
+        let run = |w: &DemoFiles, ui: &dyn Ui| w.swap_from_factory().run(ui).map(Box::new).map(Answer::Swap);
         self.step(plan, run, |s, outcome, proofs| {
             let Some(Answer::Swap(report)) = outcome.answer() else { return Ok(None) };
             proof(proofs, "there is nothing to do", report.already_in_place && !report.committed);

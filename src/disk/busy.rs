@@ -73,7 +73,8 @@ impl OverIt {
             format!("attached to {}", self.device)
         } else {
             format!(
-                "perhaps attached to {0} (the file of {0} is not to be found under its name; length and beginning are the same)",
+                "perhaps attached to {0} (the file of {0} is not to be found under its name; length and beginning are \
+                    the same)",
                 self.device
             )
         }

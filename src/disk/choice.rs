@@ -17,7 +17,8 @@ const TALOS_ESP: &str = "EFI";
 pub struct EspChoice<'a> {
     /// A partition number, label or PARTUUID: what the user says.
     pub wanted: Option<&'a str>,
-    /// The PARTUUID of the one that this machine was started from. It counts where there are several and none was named.
+    /// The PARTUUID of the one that this machine was started from. It counts where there are several and none was
+    /// named.
     pub booted: Option<&'a str>,
 }
 
@@ -71,7 +72,7 @@ pub(super) fn choose(
         let booted = choice.booted.and_then(|booted| esps.iter().find(|p| p.partuuid.is(booted)));
         return match (esps.as_slice(), booted) {
             ([one], _) => Ok(((*one).clone(), esp_for_whom(table, one))),
-            ([], _) => Err(no_esp(table)),
+            ([], _) => Err(no_esp(table, source.size())),
             (several, Some(booted)) => {
                 let mut notes = esp_for_whom(table, booted);
                 let what = format!(
@@ -102,6 +103,10 @@ pub(super) fn choose(
             }
             Ok(((*one).clone(), esp_for_whom(table, one)))
         }
+        ([], []) if table.cut_off.iter().any(|p| p.is_meant(wanted)) => {
+            let meant: Vec<&Partition> = table.cut_off.iter().filter(|p| p.is_meant(wanted)).collect();
+            Err(is_cut_off(&meant, source.size()))
+        }
         ([], []) => Err(Error::usage(format!("no partition is {wanted:?}; there are: {}", there_are()))),
         ([], several) | (several, _) => {
             Err(Error::usage(format!("{} partitions are {wanted:?}: {}", several.len(), list(several)))
@@ -119,10 +124,12 @@ fn esp_for_whom(table: &PartitionTable, p: &Partition) -> Vec<Note> {
         let what = format!("{} is used as the ESP, and its type is {} and not that of an ESP", p.name(), p.kind);
         let meaning = match p.kind {
             PartitionType::Gpt(_) => {
-                "UEFI asks for the type; most firmwares start from any FAT, some from an ESP alone; Talos goes by the label EFI"
+                "UEFI asks for the type; most firmware starts from any FAT, some only from an ESP; Talos goes by the \
+                 label EFI"
             }
             PartitionType::Mbr(_) => {
-                "UEFI asks for type 0xef in an MBR; most firmwares start from any FAT; the Raspberry Pi's boot ROM wants a FAT type"
+                "UEFI asks for type 0xef in an MBR; most firmware starts from any FAT; the Raspberry Pi's boot ROM \
+                 wants a FAT type"
             }
         };
         return vec![Note::new("esp-by-content", what, meaning)];
@@ -132,19 +139,41 @@ fn esp_for_whom(table: &PartitionTable, p: &Partition) -> Vec<Note> {
         return vec![Note::new(
             "esp-without-label",
             format!("{} has the type of an ESP and not the label EFI", p.name()),
-            "firmware goes by the type; Talos finds its ESP by the label EFI, and would not find this one at an upgrade",
+            "firmware goes by the type; Talos finds its ESP by the label EFI, and would not find this one at an \
+             upgrade",
         )];
     }
     Vec::new()
 }
 
-fn no_esp(table: &PartitionTable) -> Error {
+fn no_esp(table: &PartitionTable, bytes: u64) -> Error {
+    let cut_off = cut_off_esps(table);
+    if !cut_off.is_empty() {
+        return is_cut_off(&cut_off, bytes);
+    }
     let all: Vec<&Partition> = table.partitions.iter().collect();
     Error::rejected(format!(
         "no EFI System Partition (type {ESP_TYPE}, or a FAT with a folder EFI) among the partitions: {}",
         if all.is_empty() { "none at all".into() } else { list(&all) }
     ))
     .advise("this disk was not installed for UEFI boot, or it is another disk that you mean")
+}
+
+/// The partitions past the end of the disk of which one would be the ESP: by type; where none has it, those whose type
+/// does not speak against it.
+pub(super) fn cut_off_esps(table: &PartitionTable) -> Vec<&Partition> {
+    let typed: Vec<&Partition> = table.cut_off.iter().filter(|p| p.is_esp()).collect();
+    if typed.is_empty() { table.cut_off.iter().filter(|p| may_stand_in(p)).collect() } else { typed }
+}
+
+/// The disk ends before the end of these partitions.
+fn is_cut_off(these: &[&Partition], bytes: u64) -> Error {
+    let end = these.iter().map(|p| p.extent.offset + p.extent.bytes).max().unwrap_or_default();
+    Error::rejected(format!(
+        "partition {} reaches past the end of the disk: it has {bytes} bytes, and should have {end} at least",
+        list(these)
+    ))
+    .advise("the image was cut off, or the disk is smaller than the image that was written to it: copy it again, whole")
 }
 
 fn list(these: &[&Partition]) -> String {

@@ -13,6 +13,7 @@ use super::gpt::{Copy, HeaderState, read_copy};
 use super::mbr::Mbr;
 use super::table::{Partition, PartitionTable, Scheme};
 use crate::block::{Extent, ReadAt, read_vec};
+use crate::units::exact;
 use crate::{Code, Error, Result, fat};
 
 /// What to do where two structures claim the start of a medium.
@@ -186,7 +187,7 @@ impl DiskLayout {
                 layout.notes.push(Note::new(
                     "gpt-and-fat",
                     what,
-                    "the GPT counts for firmware and kernel; whoever goes by the FAT writes into it",
+                    "the GPT counts for firmware and kernel; software that uses the FAT writes into it",
                 ));
                 layout.refuse(what, TWO);
             } else if contents::is_iso(seen.source)? {
@@ -197,7 +198,7 @@ impl DiskLayout {
             }
             return Ok(layout);
         }
-        let leftover = "a GPT without a protective MBR, which firmware and kernel pass over";
+        let leftover = "a GPT without a protective MBR, which firmware and kernel ignore";
         if let Some(mbr) = seen.mbr.as_ref().filter(|m| m.has_own()) {
             let mut layout = Self::of_mbr(seen, mbr)?;
             let what = format!("the disk has an MBR with partitions, and {leftover}");
@@ -222,7 +223,7 @@ impl DiskLayout {
             Note::new(
                 "no-protective-mbr",
                 what,
-                "firmware and kernel pass over a table without it: neither finds the partitions",
+                "firmware and kernel ignore a table without it: neither finds the partitions",
             )
             .mended_by_rewriting(),
         );
@@ -236,7 +237,7 @@ impl DiskLayout {
         let leftover = || {
             Note::new(
                 "old-backup-table",
-                "a partition table from the disk's former life is left at its end: it does not count",
+                "a partition table from an earlier use of the disk is left at its end: it is ignored",
                 "firmware and kernel go by what lies at the beginning",
             )
         };
@@ -249,7 +250,7 @@ impl DiskLayout {
                 layout.notes.push(Note::new(
                     "mbr-and-fat",
                     what,
-                    "the MBR counts for the kernel; whoever goes by the FAT writes into it",
+                    "the MBR counts for the kernel; software that uses the FAT writes into it",
                 ));
                 layout.refuse(what, TWO);
             }
@@ -260,7 +261,8 @@ impl DiskLayout {
             leftover(&mut layout);
             if protective {
                 layout.refuse(
-                    "the medium begins with a FAT file system and a protective MBR: it is not clear which of them is in use",
+                    "the medium begins with a FAT file system and a protective MBR: it is not clear which of them is \
+                     in use",
                     TWO,
                 );
             }
@@ -285,7 +287,8 @@ impl DiskLayout {
                 damage.unwrap_or("there is none behind the protective MBR"),
             ))
             .advise(
-                "`sgdisk -v` says more; a table that was saved with `sgdisk --backup` can be put back with `sgdisk --load-backup`",
+                "`sgdisk -v` says more; a table that was saved with `sgdisk --backup` can be put back with `sgdisk \
+                 --load-backup`",
             ));
         };
         let mut layout = Self::of_backup(seen, &backup);
@@ -308,7 +311,8 @@ impl DiskLayout {
             ));
             layout.refuse(
                 what,
-                "if this disk should hold those partitions, the recovery menu of `gdisk` (r, then b and c) makes the table anew from its backup; \
+                "if this disk should hold those partitions, the recovery menu of `gdisk` (r, then b and c) makes the \
+                 table anew from its backup; \
                  if not, give the partition or image that is meant",
             );
         }
@@ -334,11 +338,13 @@ impl DiskLayout {
         let found = mbr.partitions(seen.source, sector_size)?;
         let mut layout = Self::empty(sector_size);
         layout.notes.extend(found.nonsense.into_iter().map(nonsense));
+        layout.notes.extend(cut_off_notes(&found.cut_off));
         layout.areas = found.records;
         layout.table = Some(PartitionTable {
             scheme: Scheme::Mbr { signature: mbr.signature },
             sector_size,
             partitions: found.partitions,
+            cut_off: found.cut_off,
         });
         Ok(layout)
     }
@@ -371,29 +377,33 @@ impl DiskLayout {
                     Note::new(
                         "tables-differ",
                         format!("the two copies of the partition table differ in partition {n}: the primary counts"),
-                        "whoever reads the backup sees another disk",
+                        "software that reads the backup sees another disk",
                     )
                 }));
                 if copy.disk != primary.disk {
                     layout.notes.push(Note::new(
                         "tables-differ",
                         "the two copies of the partition table name different disks: the primary counts",
-                        "the backup is from another life of this disk",
+                        "the backup is from an earlier use of this disk",
                     ));
                 }
                 if copy.lba < last {
                     layout.notes.push(Note::new(
                         "backup-table-elsewhere",
-                        format!("the backup partition table is not at the end of the disk, but where the primary says (LBA {})", copy.lba),
+                        format!(
+                            "the backup partition table is not at the end of the disk, but where the primary says \
+                                 (LBA {})",
+                            copy.lba
+                        ),
                         "the disk was enlarged or its image was copied to a larger one: nothing is wrong with it",
                     ));
                 }
             }
             _ if primary.alternate_lba > last => {
                 let what = format!(
-                    "the partition table is that of a disk of {} bytes, and this one has {}",
-                    primary.alternate_lba.saturating_add(1).saturating_mul(sector),
-                    seen.source.size()
+                    "the partition table is that of a disk of {}, and this one has {}",
+                    exact(primary.alternate_lba.saturating_add(1).saturating_mul(sector)),
+                    exact(seen.source.size())
                 );
                 if primary.last_usable_lba > last {
                     layout.refuse(&what, "copy the image again and whole: what is missing at its end belongs to it");
@@ -430,22 +440,21 @@ impl DiskLayout {
 
     fn take_partitions(&mut self, seen: &Seen<'_>, copy: &Copy) {
         self.notes.extend(copy.nonsense.iter().map(|what| nonsense(format!("{what}: ignored"))));
-        let mut partitions = Vec::new();
-        for p in &copy.partitions {
-            if p.extent.offset + p.extent.bytes <= seen.source.size() {
-                partitions.push(p.clone());
-            } else {
-                self.notes.push(nonsense(format!("{} reaches past the end of the disk: ignored", p.name())));
-            }
-        }
-        self.table =
-            Some(PartitionTable { scheme: Scheme::Gpt { disk: copy.disk }, sector_size: copy.sector, partitions });
+        let fits = |p: &Partition| p.extent.offset + p.extent.bytes <= seen.source.size();
+        let (partitions, cut_off): (Vec<_>, Vec<_>) = copy.partitions.iter().cloned().partition(fits);
+        self.notes.extend(cut_off_notes(&cut_off));
+        self.table = Some(PartitionTable {
+            scheme: Scheme::Gpt { disk: copy.disk },
+            sector_size: copy.sector,
+            partitions,
+            cut_off,
+        });
     }
 
     /// Why nothing may be written to this partition, by what the tables say.
     pub(super) fn refusal_for(&self, partition: &Partition) -> Option<Refusal> {
         let table = self.table.as_ref()?;
-        let advice = "look at the table with `sgdisk -p` or `sfdisk -l` and put it right before anything is written";
+        let advice = "look at the table with `sgdisk -p` or `sfdisk -l` and correct it before anything is written";
         if let Some(other) =
             table.partitions.iter().find(|p| p.number != partition.number && overlap(p.extent, partition.extent))
         {
@@ -457,7 +466,8 @@ impl DiskLayout {
         if self.differing.contains(&partition.number) {
             return Some(Refusal::new(
                 format!("the two copies of the partition table differ in {}", partition.name()),
-                "find out which copy is right (`sgdisk -p` shows the primary) and make both equal before anything is written",
+                "find out which copy is right (`sgdisk -p` shows the primary) and make both equal before anything is \
+                 written",
             ));
         }
         self.refusal.clone()
@@ -476,10 +486,25 @@ pub(super) fn overlap(a: Extent, b: Extent) -> bool {
     a.offset < end(b) && b.offset < end(a)
 }
 
+fn cut_off_notes(cut_off: &[Partition]) -> impl Iterator<Item = Note> {
+    cut_off.iter().map(|p| nonsense(format!("{} reaches past the end of the disk: ignored", p.name())))
+}
+
 fn nonsense(what: String) -> Note {
     Note::new("bad-entry", what, "it cannot be used as it is")
 }
 
 fn because(why: Option<&str>) -> String {
     why.map_or(String::new(), |why| format!(" ({why})"))
+}
+
+impl PartitionTable {
+    /// The table of a disk. `sector_size` is known for devices; for files 512 and 4096 are tried. `None` when there
+    /// is none, or another structure at the beginning of the disk has taken its place.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Rejected`] when there is a GPT and both copies are damaged; what the source reports.
+    pub fn read(source: &dyn ReadAt, sector_size: Option<u32>) -> Result<Option<Self>> {
+        Ok(DiskLayout::read(source, sector_size)?.table)
+    }
 }

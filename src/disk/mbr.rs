@@ -35,6 +35,8 @@ pub(super) struct Mbr {
 #[derive(Debug, Default)]
 pub(super) struct Partitions {
     pub(super) partitions: Vec<Partition>,
+    /// Those that reach past the end of the disk.
+    pub(super) cut_off: Vec<Partition>,
     /// The boot records themselves.
     pub(super) records: Vec<Extent>,
     /// What is wrong, in words.
@@ -68,7 +70,7 @@ impl Mbr {
         self.entries.iter().flatten().any(|e| e.kind != PROTECTIVE)
     }
 
-    /// Every partition, with sectors of this size. What reaches past the end of the disk is left out and named.
+    /// Every partition, with sectors of this size. What reaches past the end of the disk is listed apart.
     ///
     /// # Errors
     /// What the source reports.
@@ -128,11 +130,8 @@ impl Partitions {
         let sector = u64::from(sector);
         let extent =
             Extent { offset: (base + u64::from(entry.first)) * sector, bytes: u64::from(entry.sectors) * sector };
-        if extent.offset + extent.bytes > size {
-            self.nonsense.push(format!("partition {number} reaches past the end of the disk: ignored"));
-            return;
-        }
-        self.partitions.push(Partition {
+        let list = if extent.offset + extent.bytes > size { &mut self.cut_off } else { &mut self.partitions };
+        list.push(Partition {
             number,
             kind: PartitionType::Mbr(entry.kind),
             partuuid: PartUuid::Mbr { signature, number },

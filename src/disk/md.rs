@@ -7,7 +7,8 @@ use crate::block::{ReadAt, read_vec};
 const MAGIC: u32 = 0xA92B_4EFC;
 /// Roles from here on are those of spares and of disks that failed (`MD_DISK_ROLE_JOURNAL`).
 const NO_ROLE: u16 = 0xFFFD;
-/// Most devices that an array of metadata 1.x can have: what is left of 4 KiB behind the superblock's 256 bytes, two bytes each.
+/// Most devices that an array of metadata 1.x can have: what is left of 4 KiB behind the superblock's 256 bytes, two
+/// bytes each.
 const MAX_DEVICES: u32 = 1920;
 
 /// What the superblock of a member says of it and of its array.
@@ -46,8 +47,8 @@ impl Superblock {
     }
 }
 
-/// A superblock of metadata 1.x (`struct mdp_superblock_1`). It says where it stands itself, counted from the start of the
-/// member: that tells the superblock of a disk from that of its last partition.
+/// A superblock of metadata 1.x (`struct mdp_superblock_1`). It says where it stands itself, counted from the start of
+/// the member: that tells the superblock of a disk from that of its last partition.
 fn version_1(source: &dyn ReadAt) -> Result<Option<Superblock>> {
     let sectors = source.size() / 512;
     // 8 KiB before the end, on a boundary of 4 KiB; at the start; 4 KiB behind the start (`super_1_load`,
@@ -82,9 +83,9 @@ fn version_1(source: &dyn ReadAt) -> Result<Option<Superblock>> {
     Ok(None)
 }
 
-/// A superblock of metadata 0.90 (`mdp_super_t`), in the last whole 64 KiB but one, in the byte order of the machine that made
-/// it. It does not say where it stands: that of a disk may be found at the end of its last partition, too, and the other way
-/// round.
+/// A superblock of metadata 0.90 (`mdp_super_t`), in the last whole 64 KiB but one, in the byte order of the machine
+/// that made it. It does not say where it stands: that of a disk may be found at the end of its last partition, too,
+/// and the other way round.
 fn version_0(source: &dyn ReadAt) -> Result<Option<Superblock>> {
     const RESERVED: u64 = 64 << 10;
     let Some(at) = (source.size() / RESERVED * RESERVED).checked_sub(RESERVED) else { return Ok(None) };

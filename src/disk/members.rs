@@ -67,13 +67,18 @@ fn of_partition(disk: &dyn ReadAt, p: &Partition) -> Result<Option<Membership>> 
 fn refuse(who: &str, member: &Membership) -> Refusal {
     let advice = match member {
         Membership::Md { level: 1, metadata: "0.90" | "1.0", .. } => {
-            "all members have to be written alike. Assemble the array (`mdadm --assemble --scan`; image files are attached with \
-             `losetup -f --show FILE` before that) and give the md device; or leave it as it is and name all of its members: \
-             --all-members A,B in place of the disk. If the array is gone for good, `mdadm --zero-superblock` removes the mark"
+            "all members have to be written alike. Assemble the array (`mdadm --assemble --scan`; image files are \
+                attached with \
+             `losetup -f --show FILE` before that) and give the md device; or leave it as it is and name all of its \
+             members: \
+             --all-members A,B in place of the disk. If the array is gone for good, `mdadm --zero-superblock` removes \
+             the mark"
         }
         Membership::Md { .. } => {
-            "all members have to be written alike: assemble the array (`mdadm --assemble --scan`; image files are attached with \
-             `losetup -f --show FILE` before that) and give the md device. If the array is gone for good, `mdadm --zero-superblock` \
+            "all members have to be written alike: assemble the array (`mdadm --assemble --scan`; image files are \
+                attached with \
+             `losetup -f --show FILE` before that) and give the md device. If the array is gone for good, `mdadm \
+             --zero-superblock` \
              removes the mark"
         }
         Membership::Lvm => {
@@ -82,7 +87,8 @@ fn refuse(who: &str, member: &Membership) -> Refusal {
         Membership::Zfs => "a pool has no ESP: the disk or partition that the board starts from is another one",
         Membership::Bcache => "give the device /dev/bcache… that the kernel makes of it",
         Membership::FirmwareRaid => {
-            "all members have to be written alike: give the device of the array (`mdadm --assemble --scan` assembles it on Linux). \
+            "all members have to be written alike: give the device of the array (`mdadm --assemble --scan` assembles \
+                it on Linux). \
              If the array is gone for good, `wipefs` shows and removes the mark"
         }
     };

@@ -1,14 +1,15 @@
 //! All members of an md RAID1 that is not assembled, named by the user, as one ESP.
 //!
-//! Only mirrors whose content begins where the member begins (metadata 0.90 and 1.0): firmware cannot start from others. The
-//! superblocks are read and never written: at the next assembly md finds the members as in step with each other as before,
-//! and does not notice what was changed on all of them alike.
+//! Only mirrors whose content begins where the member begins (metadata 0.90 and 1.0): firmware cannot start from
+//! others. The superblocks are read and never written: at the next assembly md finds the members as in step with each
+//! other as before, and does not notice what was changed on all of them alike.
 
 use super::choice::EspChoice;
 use super::md::Superblock;
 use super::members;
 use super::{SurgeryTarget, Target, busy};
 use crate::block::{Extent, Mirror, ReadAt, WriteAt, first_difference};
+use crate::units::{count, exact};
 use crate::{Code, Error, Result};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -17,8 +18,8 @@ impl Target {
     /// Finds the ESP on all members of a mirror. The first one is read for all of them.
     ///
     /// # Errors
-    /// [`crate::Kind::Usage`] when these are not all members of one mirror, each once; [`Code::Layout`] when it is no mirror of
-    /// which one member can be read like the whole; as [`Self::find`].
+    /// [`crate::Kind::Usage`] when these are not all members of one mirror, each once; [`Code::Layout`] when it is no
+    /// mirror of which one member can be read like the whole; as [`Self::find`].
     pub fn find_members<'a>(paths: &[PathBuf], choice: impl Into<EspChoice<'a>>) -> Result<Self> {
         let choice = choice.into();
         for (n, path) in paths.iter().enumerate() {
@@ -36,10 +37,10 @@ impl Target {
         belong_together(&blocks)?;
         if let Some(odd) = found.iter().find(|t| t.esp_bytes() != found[0].esp_bytes()) {
             let what = format!(
-                "the ESP has {} bytes on {} and {} on {}",
-                found[0].esp_bytes().unwrap_or_default(),
+                "the ESP has {} on {}, and {} on {}",
+                exact(found[0].esp_bytes().unwrap_or_default()),
                 found[0].path.display(),
-                odd.esp_bytes().unwrap_or_default(),
+                exact(odd.esp_bytes().unwrap_or_default()),
                 odd.path.display()
             );
             return Err(Error::new(Code::MembersDiffer, what)
@@ -47,7 +48,8 @@ impl Target {
         }
         let events: Vec<u64> = blocks.iter().map(|(_, md)| md.events).collect();
         let stale = events.iter().any(|n| *n != events[0]).then(|| {
-            "the members have seen different numbers of events: at the next assembly md may leave one of them out, and copy to it \
+            "the members have seen different numbers of events: at the next assembly md may leave one of them out, \
+             and copy to it \
              what the others hold"
                 .to_owned()
         });
@@ -74,11 +76,11 @@ impl Target {
         let path = self.path.display().to_string();
         let Some(md) = self.member.as_ref().and_then(|member| member.md.clone()) else {
             return Err(
-                Error::usage(format!("{path} is no member of an md array")).advise("give it as the DISK, alone")
+                Error::usage(format!("{path} is not a member of an md array")).advise("give it as the DISK, alone")
             );
         };
         if md.level != 1 {
-            let what = format!("{path} is a member of an array of RAID level {}, and no mirror", md.level);
+            let what = format!("{path} is a member of an array of RAID level {}, not a mirror", md.level);
             return Err(Error::new(Code::Layout, what).advise("assemble the array and give the md device"));
         }
         if md.data_offset != 0 || !matches!(md.metadata, "0.90" | "1.0") {
@@ -216,8 +218,9 @@ fn belong_together(members: &[(&Path, &Superblock)]) -> Result<()> {
         }
         if md.content_bytes != ours.content_bytes {
             let what = format!(
-                "{both} tell different lengths of the array: {} and {} bytes",
-                ours.content_bytes, md.content_bytes
+                "{both} tell different lengths of the array: {} and {}",
+                exact(ours.content_bytes),
+                exact(md.content_bytes)
             );
             return Err(Error::new(Code::Layout, what).advise("assemble the array and give the md device"));
         }
@@ -233,9 +236,11 @@ fn belong_together(members: &[(&Path, &Superblock)]) -> Result<()> {
     }
     let active = members.iter().map(|(_, md)| md.active).max().unwrap_or_default();
     if active as usize != members.len() {
-        let what = format!("the mirror has {active} members in use, and {} were named", members.len());
+        let what =
+            format!("the mirror has {} in use, and --all-members names {}", count(active, "member"), members.len());
         return Err(Error::usage(what).advise(
-            "name all members that are in use (`mdadm --examine` says how many there are), or assemble the array and give the md device",
+            "name all members that are in use (`mdadm --examine` says how many there are), or assemble the array and \
+             give the md device",
         ));
     }
     Ok(())

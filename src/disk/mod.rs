@@ -76,10 +76,18 @@ pub fn esps(table: &PartitionTable, source: &dyn ReadAt) -> Result<Vec<Partition
     Ok(choice::esps(table, source)?.into_iter().cloned().collect())
 }
 
+/// Whether the ESP of a disk without one would lie past its end: the image was cut off.
+#[must_use]
+pub fn is_esp_cut_off(table: &PartitionTable) -> bool {
+    !choice::cut_off_esps(table).is_empty()
+}
+
 /// The refusal to write into a packed image.
 pub(crate) fn packed(packing: Packing) -> Error {
-    Error::refused(format!("the image is packed ({packing}), and nothing can be changed in a packed file"))
-        .advise("name a file for a changed copy with --out FILE (packed again if it ends in .zst or .xz), or unpack the image first")
+    Error::refused(format!("the image is packed ({packing}), and nothing can be changed in a packed file")).advise(
+        "name a file for a changed copy with --out FILE (packed again if it ends in .zst or .xz), or unpack \
+            the image first",
+    )
 }
 
 /// Major and minor number of a block device node.

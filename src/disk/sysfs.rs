@@ -3,6 +3,7 @@
 
 use super::device_number;
 use crate::block::Extent;
+use crate::container::Place;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -56,8 +57,10 @@ impl Device {
     /// The node of partition `number` of this disk, looked for beside `path` (which may be under `/host/dev`).
     pub(super) fn partition_node(&self, number: u32, path: &Path) -> Result<PathBuf> {
         let missing = |why: String| {
-            Error::io(why)
-                .advise("re-read the partition table (`partprobe`, `partx -u`) or give the partition's own node")
+            Error::io(why).advise(match Place::here().is_container() {
+                true => "give the container all of the machine's /dev, or the partition's own node",
+                false => "re-read the partition table (`partprobe`, `partx -u`) or give the partition's own node",
+            })
         };
         let Some(sysfs) = &self.sysfs else {
             return Err(Error::io(format!("sysfs does not describe {}", path.display()))

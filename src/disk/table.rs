@@ -1,8 +1,8 @@
 //! Partitions, whichever table describes them.
 
-use super::layout;
 use crate::Result;
-use crate::block::{Extent, ReadAt};
+use crate::block::Extent;
+use crate::units::size;
 use serde::{Serialize, Serializer};
 use std::fmt;
 use uuid::Uuid;
@@ -148,13 +148,13 @@ impl Partition {
 
     /// `1 (label "EFI", PARTUUID …, 100 MiB)`.
     pub(super) fn describe(&self) -> String {
-        let mib = self.extent.bytes >> 20;
+        let bytes = size(self.extent.bytes);
         match self.kind {
             PartitionType::Gpt(_) => {
-                format!("{} (label {:?}, PARTUUID {}, {mib} MiB)", self.number, self.label, self.partuuid)
+                format!("{} (label {:?}, PARTUUID {}, {bytes})", self.number, self.label, self.partuuid)
             }
             PartitionType::Mbr(_) => {
-                format!("{} (type {}, PARTUUID {}, {mib} MiB)", self.number, self.kind, self.partuuid)
+                format!("{} (type {}, PARTUUID {}, {bytes})", self.number, self.kind, self.partuuid)
             }
         }
     }
@@ -195,18 +195,12 @@ pub struct PartitionTable {
     pub sector_size: u32,
     /// Used entries, by number.
     pub partitions: Vec<Partition>,
+    /// Entries that reach past the end of the disk, which nobody can use: an image that was cut off, or a card too
+    /// small for it.
+    pub cut_off: Vec<Partition>,
 }
 
 impl PartitionTable {
-    /// The table of a disk. `sector_size` is known for devices; for files 512 and 4096 are tried. `None` when there
-    /// is none, or another structure at the beginning of the disk has taken its place.
-    ///
-    /// # Errors
-    /// [`crate::Kind::Rejected`] when there is a GPT and both copies are damaged; what the source reports.
-    pub fn read(source: &dyn ReadAt, sector_size: Option<u32>) -> Result<Option<Self>> {
-        Ok(layout::DiskLayout::read(source, sector_size)?.table)
-    }
-
     /// The partition with this number.
     #[must_use]
     pub fn partition(&self, number: u32) -> Option<&Partition> {

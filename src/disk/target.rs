@@ -6,7 +6,7 @@ use super::layout::{DiskLayout, Note, Refusal};
 use super::members::{self, ArrayMember};
 use super::table::{Partition, PartitionTable};
 use super::{busy, choice, device_number, sysfs};
-use crate::block::{Extent, FileSource, ReadAt, SurgeryFile, Window, WriteAt, read_vec};
+use crate::block::{Extent, FileSource, Lock, ReadAt, SurgeryFile, Window, WriteAt, read_vec};
 use crate::packed::{Packing, Unpacked};
 use crate::{Code, Context, Error, Result, fat};
 use std::fs::File;
@@ -65,7 +65,7 @@ pub struct Target {
 /// The ESP opened for surgery, with the lock on its disk.
 pub struct SurgeryTarget {
     pub(super) medium: Box<dyn WriteAt>,
-    pub(super) locks: Vec<File>,
+    pub(super) locks: Vec<Lock>,
 }
 
 impl SurgeryTarget {
@@ -80,8 +80,8 @@ impl Target {
     /// Finds the ESP of `path`. `choice` is needed when there are several, and may be any partition that holds a FAT.
     ///
     /// # Errors
-    /// [`crate::Kind::Usage`] when the choice is missing or fits nothing; [`crate::Kind::Rejected`] when there is no ESP or no valid
-    /// table; [`crate::Kind::Io`] when the device cannot be read.
+    /// [`crate::Kind::Usage`] when the choice is missing or fits nothing; [`crate::Kind::Rejected`] when there is no
+    /// ESP or no valid table; [`crate::Kind::Io`] when the device cannot be read.
     pub fn find<'a>(path: &Path, choice: impl Into<EspChoice<'a>>) -> Result<Self> {
         let choice = choice.into();
         let source = FileSource::open(path)?;
@@ -343,8 +343,8 @@ impl Target {
         self.table.as_ref()?.xbootldr()
     }
 
-    /// Another partition of the same disk as a target of its own, to be opened for surgery like this one: that of the number, or
-    /// the only ESP.
+    /// Another partition of the same disk as a target of its own, to be opened for surgery like this one: that of the
+    /// number, or the only ESP.
     ///
     /// # Errors
     /// As [`Self::find`].
@@ -398,8 +398,8 @@ impl Target {
     /// Claims the ESP for this process and opens it for writing.
     ///
     /// # Errors
-    /// As [`Self::check_writable`]; [`crate::Kind::Unsafe`] when it is mounted, held or locked (the message names the holder
-    /// where the system tells), or may not be written.
+    /// As [`Self::check_writable`]; [`crate::Kind::Unsafe`] when it is mounted, held or locked (the message names the
+    /// holder where the system tells), or may not be written.
     pub fn open_surgery(&self) -> Result<SurgeryTarget> {
         if let Some(packing) = self.packing() {
             return Err(super::packed(packing));
@@ -411,7 +411,8 @@ impl Target {
         self.open_alone(&[])
     }
 
-    /// Opens this disk, or this member of a mirror, whatever it is a part of. The disks in `locked` are locked by this process.
+    /// Opens this disk, or this member of a mirror, whatever it is a part of. The disks in `locked` are locked by this
+    /// process.
     pub(super) fn open_alone(&self, locked: &[&Path]) -> Result<SurgeryTarget> {
         let unlocked = self.disk.as_deref().filter(|disk| !locked.contains(disk));
         let locks = unlocked.map(lock_disk).transpose()?.into_iter().collect();
@@ -481,7 +482,7 @@ fn no_table(layout: &DiskLayout, source: &dyn ReadAt) -> Error {
     if fat::is_called_fat(&begin)
         && let Err(why) = fat::Geometry::read(source)
     {
-        return why.advise("this is no file system that firmware or an operating system can use: make a new one");
+        return why.advise("this is not a file system that firmware or an operating system can use: make a new one");
     }
     let mut error = match layout.occupant {
         Some(occupant) => format!("there is no partition table here, but {occupant}"),
@@ -494,15 +495,10 @@ fn no_table(layout: &DiskLayout, source: &dyn ReadAt) -> Error {
 }
 
 /// Takes the advisory lock on the whole disk.
-fn lock_disk(path: &Path) -> Result<File> {
+fn lock_disk(path: &Path) -> Result<Lock> {
     let file = File::open(path).while_doing(|| format!("locking {}", path.display()))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|e| {
-        if e == rustix::io::Errno::WOULDBLOCK {
-            Error::new(Code::Busy, format!("another program holds the lock on {}", path.display()))
-                .advise("Talos or another bootsurgeon is at work on this disk: wait until it has finished")
-        } else {
-            Error::from(std::io::Error::from(e)).with_code(Code::Busy)
-        }
-    })?;
-    Ok(file)
+    Lock::exclusive(&file).map_err(|e| Error::from(e).with_code(Code::Busy))?.ok_or_else(|| {
+        Error::new(Code::Busy, format!("another program holds the lock on {}", path.display()))
+            .advise("Talos or another bootsurgeon is at work on this disk: wait until it has finished")
+    })
 }

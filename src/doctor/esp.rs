@@ -1,32 +1,20 @@
 //! One ESP: is it in order, what starts from it, and what stands in the way of the next change.
 
+use super::view::trouble;
 use super::words::DiskWords;
-use super::{Finding, Objection, Severity, programs, upgrade};
+use super::{EspView, Finding, Severity, placed, programs, seed, services, upgrade};
 use crate::block::ReadAt;
-use crate::boot::MenuEntry;
+use crate::boot::{EntryKind, MenuEntry};
 use crate::bootpath::{BootScenario, ProgramKind};
-use crate::esp::{EspFile, FileKind, FutureStart, Inventory, Predictions, Room, Runs};
-use crate::fat::{Problem, ProblemClass, ProblemKind, Remedy};
+use crate::esp::{EspFile, FileKind, FutureStart, Inventory, Predictions, Runs};
+use crate::fat::{Health, Problem, ProblemClass, ProblemKind, Remedy, Volume};
+use crate::harmless::quoted;
 use crate::surgery::{Interrupted, LINUX_DIR, RecordState};
 use crate::uki::cmdline;
-use crate::units::size;
+use crate::units::{count, size};
 
 /// More findings of one kind than this are summed up.
 const MAX_SAME: usize = 8;
-
-/// An ESP that is to be looked at.
-pub struct EspView<'a, S> {
-    /// Its files, health and predictions.
-    pub esp: &'a Inventory<S>,
-    /// How commands name it.
-    pub words: DiskWords,
-    /// Whether the board's EFI variables could be looked at. Without them a pin that works looks like none.
-    pub variables_known: bool,
-    /// Where one more image does not fit: what takes the room, and what makes it.
-    pub room: Option<Room>,
-    /// What speaks against the programs on the way of the next start.
-    pub objections: &'a [Objection],
-}
 
 /// What is the matter with an ESP: file system, boot loader, menu, upgrades, room. The order is that of looking; the
 /// caller sorts.
@@ -48,12 +36,16 @@ pub fn examine_esp<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     findings.extend(xbootldr(view));
     findings.extend(starts(view));
     findings.extend(running(view));
+    findings.extend(services::finding(view));
     if esp.health.is_damaged() {
-        return findings; // nothing is written until it is mended, so there is nothing else to recommend
+        return findings; // nothing is written until it is repaired, so there is nothing else to recommend
     }
     // Where something else starts, it may start any of these images: what a menu would make of them recommends nothing.
     let is_bare = !esp.context.knows_disk() && esp.loader.is_none();
     if !esp.is_read(BootScenario::Later) && !is_bare {
+        if matches!(esp.runs(BootScenario::Later).0, Runs::Image { .. }) {
+            findings.extend(room(view));
+        }
         return findings;
     }
     let upgrades = upgrade::findings(view);
@@ -70,15 +62,19 @@ pub fn examine_esp<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
 fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     let (esp, words) = (view.esp, &view.words);
     let mut findings = Vec::new();
-    findings.extend(esp.interrupted.as_ref().map(|found| record(found, words)));
+    let starts = starts_next(esp);
+    findings.extend(esp.interrupted.as_ref().map(|found| record(found, words, &outcome(&esp.volume, &starts))));
     let beside = esp.interrupted_beside().ok().flatten().filter(|(found, _)| found.is_operation());
-    findings.extend(beside.map(|(found, on)| Finding { what: format!("{found}, on {on}"), ..record(&found, words) }));
+    findings.extend(beside.map(|(found, on)| {
+        let outcome = esp.context.xbootldr().map(|volume| outcome(volume, &starts)).unwrap_or_default();
+        Finding { what: format!("{found}, on {on}"), ..record(&found, words, &outcome) }
+    }));
     findings.extend(esp.leftovers_beside().ok().flatten().map(|(what, on)| {
         Finding::new(
             Severity::Warning,
             "fat-leftovers",
-            format!("the file system of {on} is not tidy, by an interruption or a careless program: {what}"),
-            "nothing is written there until it is put right",
+            format!("the file system of {on} has leftovers of an interruption or a careless program: {what}"),
+            "nothing is written there until it is repaired",
         )
         .then(words.command("recover", ""))
     }));
@@ -97,7 +93,7 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
                 Severity::Problem,
                 "fat-damaged",
                 format!("the file system is damaged: {what}"),
-                meaning_of_damage(esp.health.remedy),
+                meaning_of_damage(&esp.health),
             )
             .then(mending(esp.health.remedy, words, &words.extract(esp.predictions.next.selected_file()))),
         );
@@ -108,17 +104,18 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
             Finding::new(
                 Severity::Warning,
                 "fat-leftovers",
-                format!("the file system is not tidy, by an interruption or a careless program: {what}"),
-                "no file depends on it; nothing else is written until it is put right",
+                format!("the file system has leftovers of an interruption or a careless program: {what}"),
+                "no file depends on it; nothing else is written until it is repaired",
             )
             .then(words.command("recover", "")),
         );
     }
     findings.extend(lost(view));
+    findings.extend(seed::finding(view).filter(|_| !esp.health.is_damaged()));
     if let Some(what) = of(ProblemClass::Note) {
         let lost = esp.health.is_damaged() && !esp.health.lost.is_empty();
         let meaning = if lost {
-            "clusters without a file may hold the last copy of one: save an image of the partition before you mend it"
+            "clusters without a file may hold the last copy of one: save an image of the partition before you repair it"
         } else {
             "no file depends on it"
         };
@@ -130,12 +127,21 @@ fn health<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     findings
 }
 
-fn meaning_of_damage(remedy: Remedy) -> &'static str {
-    match remedy {
-        Remedy::Recover => {
-            "firmware and most systems find no file here until it is put right; nothing else is written before"
+fn meaning_of_damage(health: &Health) -> &'static str {
+    let shares = health.problems.iter().any(|p| p.kind == ProblemKind::Shared);
+    match health.remedy {
+        Remedy::DropSeed if shares => {
+            "the firmware writes loader/random-seed at every start, and with it into the other file, which may be \
+             damaged by now; nothing is written here until the seed is removed. systemd-boot goes on without it"
         }
-        _ => "files may be lost or share their content; nothing is written here until it is mended",
+        Remedy::DropSeed => {
+            "systemd-boot goes on without loader/random-seed, and no start fails for it; nothing is written here until \
+             it is removed"
+        }
+        Remedy::Recover => {
+            "firmware and most systems find no file here until it is repaired; nothing else is written before"
+        }
+        _ => "files may be lost or share their content; nothing is written here until it is repaired",
     }
 }
 
@@ -143,32 +149,60 @@ fn meaning_of_damage(remedy: Remedy) -> &'static str {
 fn mending(remedy: Remedy, words: &DiskWords, save: &str) -> String {
     match remedy {
         Remedy::Recover => words.command("recover", ""),
+        Remedy::DropSeed => format!("{} removes it; {}", words.command("recover", ""), seed::NEW_ONE),
         Remedy::AskedFsck => format!(
-            "save what can be read ({save}), then `fsck.fat -r` on the unmounted partition from another system: it asks which \
+            "save what can be read ({save}), then `fsck.fat -r` on the unmounted partition from another system: it \
+             asks which \
              copy of the boot sector is right"
         ),
         Remedy::Elsewhere => format!(
-            "save what can be read ({save}); then make a new file system on a medium, partition or image of the right size"
+            "save what can be read ({save}); then make a new file system on a medium, partition or image of the right \
+             size"
         ),
         _ => format!("save what can be read ({save}), then `fsck.fat` on the unmounted partition from another system"),
     }
 }
 
+/// What the board starts as it is, for a sentence.
+fn starts_next<S: ReadAt>(esp: &Inventory<S>) -> String {
+    match esp.runs(BootScenario::Next).0 {
+        Runs::Image { at, .. } => format!("the board starts {}", esp.describe_place(&at)),
+        Runs::Nothing(why) => format!("the board starts nothing ({why})"),
+        Runs::Other(what) => format!("the board starts {what}"),
+        Runs::Unknown(why) => format!("what the board starts is not known ({why})"),
+        Runs::Enrolment => "the board enrols Secure Boot keys at its next start".to_owned(),
+    }
+}
+
+/// How far an interrupted operation came, what starts meanwhile, and what `recover` will do: the same code says it that
+/// would do it.
+fn outcome<S: ReadAt>(volume: &Volume<S>, starts: &str) -> String {
+    let waits = "nothing else is written here until then";
+    let sector = volume.geometry().sector_bytes;
+    let Ok(recovery) = crate::surgery::rehearse_recovery(volume.source(), sector) else {
+        return format!("{starts}; nothing else is written here until it is finished or undone");
+    };
+    match recovery.finished {
+        Some(true) => format!("it is past its commit, and {starts}; `recover` will finish it; {waits}"),
+        Some(false) => format!("it is not committed, and {starts}; `recover` will roll it back; {waits}"),
+        None => format!("its image was replaced since, and {starts}; `recover` will leave that alone; {waits}"),
+    }
+}
+
 /// An operation that was interrupted, or what else has its record's name.
-fn record(found: &Interrupted, words: &DiskWords) -> Finding {
+fn record(found: &Interrupted, words: &DiskWords, outcome: &str) -> Finding {
     let (id, meaning) = match found.state {
-        RecordState::Sound => (
-            "interrupted",
-            "nothing else is written here until it is finished or undone; `status` shows what the board starts meanwhile",
-        ),
+        RecordState::Sound => ("interrupted", outcome),
         RecordState::OtherVersion { .. } => {
-            let meaning = "nothing is written here until the version that wrote it has finished; `status` shows what the board starts";
+            let meaning = "nothing is written here until the version that wrote it has finished; `status` shows what \
+                           the board starts";
             return Finding::new(Severity::Problem, "record-version", found.to_string(), meaning)
                 .then(found.error().advice().unwrap_or_default());
         }
         RecordState::Damaged => (
             "foreign-record",
-            "nothing is written here as long as the record has its name. No power cut damages a record: somebody wrote to it, or \
+            "nothing is written here as long as the record has its name. No power cut damages a record: somebody \
+             wrote to it, or \
              the medium fails",
         ),
         RecordState::Foreign(_) => {
@@ -188,8 +222,8 @@ fn lost<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
             Finding::new(
                 Severity::Note,
                 "own-leftovers",
-                format!("{} clusters that an interrupted operation left belong to no file", esp.lost.ours),
-                "no file depends on them; they take room",
+                format!("an interrupted operation left {} that belong to no file", count(esp.lost.ours, "cluster")),
+                "no file depends on them; they use space",
             )
             .then(words.command("recover", "")),
         );
@@ -200,7 +234,8 @@ fn lost<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
                 Severity::Warning,
                 "lost-clusters",
                 what,
-                "a file that lost its name, or what an interrupted copy left. They take room and hinder nothing; this may be the \
+                "a file that lost its name, or what an interrupted copy left. They take room and do no harm; this \
+                 may be the \
                  last copy of something",
             )
             .then(format!(
@@ -226,11 +261,12 @@ fn loader<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
         }
         Some((path, None)) => {
             let program = known(path).filter(|p| p.kind != ProgramKind::Unknown);
-            let other = "GRUB (older installations of Talos, and some single-board computers), shim, or a boot loader of another \
+            let other = "GRUB (older installations of Talos, and some single-board computers), shim, or a boot loader \
+                         of another \
                          system";
             let what = match program {
                 Some(program) => format!("{path} is {program}"),
-                None => format!("{path} is no boot loader that is known"),
+                None => format!("{path} is not a known boot loader"),
             };
             let new = |meaning| Finding::new(Severity::Warning, "not-systemd-boot", what, meaning);
             Some(if boots_by_other_means(view) {
@@ -266,6 +302,9 @@ fn boots_by_other_means<S: ReadAt>(view: &EspView<'_, S>) -> bool {
 
 fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     let (esp, words) = (view.esp, &view.words);
+    if let Some(finding) = placed::broken(view) {
+        return vec![finding];
+    }
     if let Some(findings) = starts_by_other_means(view) {
         return findings;
     }
@@ -279,7 +318,7 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
             "nothing-starts",
             "systemd-boot finds nothing to start",
             format!(
-                "{}. The firmware goes on to its next boot option, and most end in their setup or a shell",
+                "{}. The firmware goes on to its next boot option, and most firmware ends in its setup or a shell",
                 now.reason
             ),
         );
@@ -290,10 +329,10 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
                 "make the directory {LINUX_DIR} on the mounted volume, or with mtools' `mmd`, then {}",
                 words.swap_from_factory()
             )
-        } else if has_backups {
-            format!("{}, or {}", words.command("restore", ""), words.swap_from_factory())
         } else {
-            words.swap_from_factory()
+            let here = if has_backups { Some(words.command("restore", "")) } else { instead(view) };
+            let or = here.map_or_else(String::new, |here| format!("{here}, or "));
+            format!("{or}{}", words.swap_from_factory())
         };
         return vec![finding.then(then)];
     };
@@ -301,11 +340,9 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     let file = entry.file.as_deref().and_then(|name| esp.file(name));
     // What is there already comes first.
     let is_kept = |f: &&EspFile| f.kind == FileKind::Backup && f.facts.is_some();
-    let is_sound = |f: &&EspFile| f.kind == FileKind::Uki && Some(f.name()) != entry.file.as_deref();
-    let here = match (esp.files.iter().find(is_kept), esp.files.iter().find(is_sound)) {
-        (Some(_), _) => Some(words.command("restore", "")),
-        (None, Some(sound)) => Some(words.swap_from_itself(sound.name())),
-        (None, None) => None,
+    let here = match esp.files.iter().any(|f| is_kept(&f)) {
+        true => Some(words.command("restore", "")),
+        false => instead(view),
     };
     let way_out = || match &here {
         Some(here) => format!("{here}, or {}", words.swap_from_factory()),
@@ -322,6 +359,12 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
             .then(way_out()),
         );
     }
+    if let (Runs::Nothing(why), true) = (esp.runs(BootScenario::Next).0, findings.is_empty()) {
+        let what = format!("{} starts next, and its file does not start: {why}", entry.id);
+        let then = format!("repair what the entry names, or take {} out of loader/entries", entry.id);
+        let meaning = "systemd-boot tries no other entry: the board does not come up";
+        return vec![Finding::new(Severity::Problem, "selected-broken", what, meaning).then(then)];
+    }
     if entry.profile > 0 {
         findings.push(
             Finding::new(
@@ -333,7 +376,10 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
             .then(way_out()),
         );
     }
-    if entry.profile == 0 && entry.options.as_deref().is_some_and(cmdline::halt_if_installed) {
+    if entry.profile == 0
+        && entry.kind == EntryKind::Uki
+        && entry.options.as_deref().is_some_and(cmdline::halt_if_installed)
+    {
         findings.push(
             Finding::new(
                 Severity::Problem,
@@ -343,6 +389,9 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
             )
             .then(way_out()),
         );
+    }
+    if entry.kind == EntryKind::Type1 {
+        findings.extend(placed::dangerous_cmdline(view));
     }
     findings.extend(counter(view, entry));
     if findings.is_empty() && esp.loader.is_some() {
@@ -355,6 +404,16 @@ fn starts<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// The command that puts another image of this ESP in the place of the one that starts: one of the menu, or one that
+/// was taken out of it.
+pub(super) fn instead<S: ReadAt>(view: &EspView<'_, S>) -> Option<String> {
+    let disabled = || view.esp.files.iter().find(|f| f.kind == FileKind::Disabled && f.facts.is_some());
+    match view.esp.other_sound_image() {
+        Some(sound) => Some(view.words.swap_from_itself(sound.name())),
+        None => disabled().map(|file| view.words.command("restore", &quoted(file.name()))),
+    }
 }
 
 /// What starts next has a boot counter in its name, and what comes of that.
@@ -372,16 +431,18 @@ fn counter<S: ReadAt>(view: &EspView<'_, S>, entry: &MenuEntry) -> Option<Findin
     let what = match left {
         0 => format!("{} has no tries left: none of its starts was ever marked as good", entry.id),
         1 => format!("{} has a boot counter with one try left", entry.id),
-        n => format!("{} has a boot counter with {n} tries left", entry.id),
+        n => format!("{} has a boot counter with {} left", entry.id, count(n, "try")),
     };
     let meaning = match (left, other) {
-        (0, _) => "it sorts behind every entry that has tries left, and starts as long as there is none".to_owned(),
+        (0, _) => "it sorts after every entry that has tries left, and starts only if there is none".to_owned(),
         (_, Some((n, other))) => format!(
-            "systemd-boot renames its file at every start, and start {n} from now on starts {} instead, unless the system that runs \
+            "systemd-boot renames its file at every start, and start {n} from now on starts {} instead, unless the \
+             system that runs \
              marks a start as good before that (systemd-bless-boot does; Talos does not)",
             name(other)
         ),
-        (_, None) => "systemd-boot renames its file at every start, and without tries left it sorts behind every other entry, unless \
+        (_, None) => "systemd-boot renames its file at every start, and without tries left it sorts behind every \
+                      other entry, unless \
                       the system that runs marks a start as good before that (systemd-bless-boot does; Talos does not)"
             .to_owned(),
     };
@@ -403,7 +464,16 @@ fn starts_by_other_means<S: ReadAt>(view: &EspView<'_, S>) -> Option<Vec<Finding
     }
     let images = esp.files.iter().any(|f| f.kind == FileKind::Uki);
     let meaning = "a swap replaces an image that starts, and is refused as long as this starts";
+    if let Some(finding) = placed::dangerous_cmdline(view) {
+        return Some(vec![finding]);
+    }
     let finding = match runs {
+        Runs::Image { at, profile } if profile > 0 => Finding::new(
+            Severity::Problem,
+            "profile-starts",
+            format!("the firmware starts profile {profile} of {} itself", esp.describe_place(&at)),
+            "not the system itself: the boot option asks for it (@N in its data)",
+        ),
         Runs::Image { at, .. } => Finding::new(
             Severity::Ok,
             "starts",
@@ -475,7 +545,7 @@ fn duplicates<S: ReadAt>(view: &EspView<'_, S>) -> impl Iterator<Item = Finding>
             Severity::Warning,
             "duplicates",
             format!("the menu has one version more than once: {}", doubles.join(", ")),
-            "which of them starts hangs on names and variables, and each takes room",
+            "names and EFI variables decide which one starts, and each takes room",
         )
         .then(view.words.command("prune", ""))
     });
@@ -496,7 +566,7 @@ fn running<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
             Severity::Note,
             "restart-changes",
             format!("the last start was {ran}{gone}; the next one is {next}"),
-            "`talosctl reboot` may kexec and pass systemd-boot by",
+            "`talosctl reboot` may kexec, bypassing systemd-boot",
         )
         .then("`talosctl -n NODE reboot --mode powercycle` goes through the firmware"),
     )
@@ -514,8 +584,4 @@ fn room<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
     let meaning = "a swap writes the new image beside the old one before anything changes";
     let advice = room.advice(|command, options| view.words.command(command, options));
     Some(Finding::new(Severity::Warning, "no-room", what, meaning).then(advice))
-}
-
-fn trouble(file: &EspFile) -> &str {
-    file.trouble.as_deref().unwrap_or("would not start")
 }

@@ -6,6 +6,7 @@ use super::machine::{Machine, Mount};
 use super::{Finding, Severity};
 use crate::boot::lenient_string;
 use crate::efivars::{EfiVars, GLOBAL, LOADER, StoreFormat, U_BOOT, VariablesOrigin};
+use crate::units::{count, size};
 use serde::Serialize;
 
 /// More lines of the kernel's log than this are not quoted.
@@ -34,7 +35,8 @@ pub enum SetVariable {
 
 /// More crash records are not read to add up their sizes.
 const MAX_RECORDS: usize = 1024;
-/// As many crash records as fill a good part of a store of 64 KiB: each has up to a KiB, and a crash leaves a dozen or more.
+/// As many crash records as fill a good part of a store of 64 KiB: each has up to a KiB, and a crash leaves a dozen or
+/// more.
 const MANY_RECORDS: usize = 16;
 
 /// What is known of the firmware.
@@ -151,7 +153,8 @@ fn about_setting(vars: &EfiVars, facts: &FirmwareFacts) -> Option<Finding> {
                     Severity::Note,
                     "variables-not-looked-at",
                     format!("no EFI variables: {why}"),
-                    "what is said below holds for a board whose NVRAM says nothing; --efivars names a directory with the \
+                    "what is said below holds for a board without EFI variables; --efivars names a directory with \
+                     the \
                      board's variables",
                 )),
             }
@@ -184,7 +187,8 @@ fn about_setting(vars: &EfiVars, facts: &FirmwareFacts) -> Option<Finding> {
             Severity::Note,
             "set-variable-unknown",
             "whether a running system can set variables cannot be told by reading",
-            "only a write would show it, and this program writes none. A failed upgrade shows it too: see below, and `doctor \
+            "only a write would show it, and this program writes none. A failed upgrade shows it too: see below, and \
+             `doctor \
              --error 'LINE'` explains the line that talosctl printed",
         )),
     }
@@ -202,10 +206,8 @@ fn about_crash_records(vars: &EfiVars) -> Option<Finding> {
         1..MANY_RECORDS => Severity::Note,
         _ => Severity::Warning,
     };
-    let what = format!(
-        "{} crash records (dump-type0-…) of the kernel take {total} bytes of the variable store",
-        records.len()
-    );
+    let (records, total) = (count(records.len(), "crash record"), size(total as u64));
+    let what = format!("{records} of the kernel (dump-type0-…) in the variable store: {total}");
     Some(Finding::new(severity, known.id, what, known.meaning).then(known.way_out))
 }
 
@@ -215,7 +217,7 @@ fn about_secure_boot(facts: &FirmwareFacts) -> Option<Finding> {
             Severity::Ok,
             "secure-boot-on",
             "Secure Boot is on",
-            "only images signed by a key in db start; systemd-boot passes over none that is refused",
+            "only images signed by a key in db start; systemd-boot does not skip one that is refused",
         ),
         (false, Some(true)) => Finding::new(
             Severity::Note,

@@ -62,7 +62,8 @@ impl Machine {
         self.root.join("sys/firmware/efi/efivars")
     }
 
-    /// The mount that a directory of variables belongs to. The table may name it as the container or as the host sees it.
+    /// The mount that a directory of variables belongs to. The table may name it as the container or as the host sees
+    /// it.
     #[must_use]
     pub fn mount_of(&self, dir: &Path) -> Option<&Mount> {
         let inside = dir.strip_prefix(&self.root).map(|rest| Path::new("/").join(rest));
@@ -71,8 +72,8 @@ impl Machine {
         self.efivarfs.iter().rfind(within)
     }
 
-    /// The nodes of all disks of this machine, sorted by name; the second part names those that have no node. Memory, loop
-    /// devices and what is made of other devices is left out.
+    /// The nodes of all disks of this machine, sorted by name; the second part names those that have no node. Memory,
+    /// loop devices and what is made of other devices is left out.
     #[must_use]
     pub fn disks(&self) -> (Vec<PathBuf>, Vec<String>) {
         let (mut found, mut missing) = (Vec::new(), Vec::new());

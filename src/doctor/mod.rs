@@ -1,6 +1,6 @@
-//! The doctor: what is the matter with a board's firmware, its variables and its ESPs, what it means, and the exact next
-//! command. Facts in, findings out; nothing here writes, to a disk or to NVRAM, and nothing tries a write to see whether
-//! it works: on some boards the attempt itself does harm.
+//! The doctor: what is the matter with a board's firmware, its variables and its ESPs, what it means, and the exact
+//! next command. Facts in, findings out; nothing here writes, to a disk or to NVRAM, and nothing tries a write to see
+//! whether it works: on some boards the attempt itself does harm.
 //!
 //! | part | looks at |
 //! | --- | --- |
@@ -15,21 +15,27 @@ mod esp;
 mod failures;
 mod firmware;
 mod machine;
+mod placed;
 mod programs;
+mod seed;
+mod services;
 mod start;
 mod upgrade;
 mod variables;
+mod view;
 mod words;
 
-pub use esp::{EspView, examine_esp};
+pub use esp::examine_esp;
 pub use failures::{FailureClass, KNOWN_FAILURES, explain, in_log};
 pub use firmware::{FirmwareFacts, SetVariable, firmware};
 pub use machine::{Machine, Mount};
 pub use programs::{Judge, Objection};
 pub use start::{EspPlace, several_esps, what_starts};
 pub use variables::{DecodedVariable, decode as decode_variables};
-pub use words::{DiskWords, plain, quoted};
+pub use view::EspView;
+pub use words::{DiskWords, plain};
 
+pub use crate::harmless::quoted;
 use serde::Serialize;
 
 /// How bad a finding is.

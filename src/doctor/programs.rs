@@ -44,34 +44,35 @@ impl fmt::Display for Objection {
 
 /// The findings about them.
 pub(super) fn findings(objections: &[Objection], words: &DiskWords) -> Vec<Finding> {
-    let finding = |objection: &Objection| {
-        match objection.judge {
+    let finding = |objection: &Objection| match objection.judge {
         Judge::Nobody => Finding::new(
             Severity::Note,
             "loader-below-sbat-level",
             objection.to_string(),
-            "whoever can put an old boot loader there can use what was wrong with it",
+            "anyone who can put an old boot loader there can exploit its known flaws",
         ),
         Judge::Firmware | Judge::Shim if objection.is_image => Finding::new(
             Severity::Problem,
             "loader-refused",
             objection.to_string(),
-            "this image is not started (\"Access denied\" or \"Security Violation\" on the console); a swap replaces it in its place, \
-             and refuses an image of which it can tell that the firmware would refuse it",
+            "this image is not started (\"Access denied\" or \"Security Violation\" on the console); a swap replaces \
+             it in its place, \
+             and refuses an image that the firmware is known to refuse",
         )
         .then(format!("put an image that is signed for this board in its place: {}", words.command("swap", "IMAGE"))),
         Judge::Firmware | Judge::Shim => Finding::new(
             Severity::Problem,
             "loader-refused",
             objection.to_string(),
-            "the board does not come as far as its images (\"Access denied\" or \"Security Violation\" on the console); a swap is \
+            "the board never gets to its images (\"Access denied\" or \"Security Violation\" on the console); a swap \
+             is \
              refused as long as that is so",
         )
         .then(
-            "replace it by one that is signed for this board (systemd-boot is on the Secure Boot ISO that the image comes from), or \
+            "replace it by one that is signed for this board (systemd-boot is on the Secure Boot ISO that the image \
+             comes from), or \
              enrol its key",
         ),
-    }
     };
     objections.iter().map(finding).collect()
 }

@@ -25,10 +25,11 @@ pub struct EspPlace {
     pub arch: Option<Arch>,
 }
 
-/// What the firmware starts, in a sentence, and what is wrong with its list. `options` are held against the ESPs already
-/// ([`BootOptions::check`]); without variables they are empty. `way` is the one of the next start.
+/// What the firmware starts, in a sentence, and what is wrong with its list. `options` are held against the ESPs
+/// already ([`BootOptions::check`]); without variables they are empty. `way` is the one of the next start. `unread`:
+/// disks and ESPs that could not be read.
 #[must_use]
-pub fn what_starts(way: &Way, options: &BootOptions, esps: &[EspPlace]) -> (String, Vec<Finding>) {
+pub fn what_starts(way: &Way, options: &BootOptions, esps: &[EspPlace], unread: &[String]) -> (String, Vec<Finding>) {
     let mut findings = Vec::new();
     for option in options.options.iter().filter(|o| o.problem.is_some()).take(MAX_SAME) {
         let problem = option.problem.as_deref().unwrap_or_default();
@@ -38,11 +39,14 @@ pub fn what_starts(way: &Way, options: &BootOptions, esps: &[EspPlace]) -> (Stri
                 Severity::Warning,
                 "dangling-boot-option",
                 format!("{} ({:?}, {listed}) leads nowhere: {problem}", option.name, option.description),
-                "the firmware passes over it, some after a pause or a question; several firmwares delete such an entry by \
-                 themselves",
+                "the firmware skips it, sometimes after a pause or a question; some firmware deletes such an entry by \
+                 itself",
             )
-            .then("no variable needs to be written: EFI/BOOT on the ESP is started without an entry. Delete it in the firmware's \
-                   setup if it is in the way"),
+            .then(
+                "no variable needs to be written: EFI/BOOT on the ESP is started without an entry. Delete it in the \
+                   firmware's \
+                   setup if it is in the way",
+            ),
         );
     }
     for broken in options.broken.iter().take(MAX_SAME) {
@@ -53,7 +57,7 @@ pub fn what_starts(way: &Way, options: &BootOptions, esps: &[EspPlace]) -> (Stri
             "the firmware ignores what it cannot read",
         ));
     }
-    let sentence = sentence(way);
+    let sentence = sentence(way, unread);
     let started = &way.by;
     for esp in esps.iter().filter(|e| e.loader.is_none() && e.has_images) {
         let wanted = format!("EFI/BOOT/{}", esp.arch.unwrap_or(Arch::Arm64).removable_loader());
@@ -82,7 +86,8 @@ pub fn what_starts(way: &Way, options: &BootOptions, esps: &[EspPlace]) -> (Stri
         findings.push(
             Finding::new(severity, "no-boot-loader", format!("{wanted} is missing"), meaning)
                 .then(format!(
-                    "copy systemd-boot there: it is {wanted} of the Secure Boot ISO of the same Talos version (`bootsurgeon fetch`; \
+                    "copy systemd-boot there: it is {wanted} of the Secure Boot ISO of the same Talos version \
+                     (`bootsurgeon fetch`; \
                      mtools: `mcopy`). This program writes images and no loaders"
                 ))
                 .of(&esp.name),
@@ -92,15 +97,21 @@ pub fn what_starts(way: &Way, options: &BootOptions, esps: &[EspPlace]) -> (Stri
 }
 
 /// `Boot0001 ("Talos Linux UKI"): EFI/BOOT/BOOTAA64.EFI on node/dev/sda`.
-fn sentence(way: &Way) -> String {
+fn sentence(way: &Way, unread: &[String]) -> String {
     let place = way.steps.first().and_then(|step| step.place.clone());
     let what = way.steps.first().map_or("nothing", |step| step.what.as_str());
     let start = match (&way.by, place) {
         (FirmwareStart::Option(_), Some(place)) => format!("{what}: {place}"),
         (FirmwareStart::RemovableMedia, Some(place)) => place,
-        _ => "nothing that is known: no ESP here has EFI/BOOT/BOOT<ARCH>.EFI; most firmwares try the network and end in their setup \
+        _ if !unread.is_empty() => {
+            format!("something that is not known: {} could not be read", unread.join(", "))
+        }
+        _ => {
+            "nothing that is known: no ESP here has EFI/BOOT/BOOT<ARCH>.EFI; most firmware tries the network and ends \
+            in its setup \
               or a shell"
-            .to_owned(),
+                .to_owned()
+        }
     };
     let programs: Vec<&str> =
         way.steps.iter().filter(|step| step.step == StepKind::Program).map(|step| step.what.as_str()).collect();
@@ -132,12 +143,16 @@ pub fn several_esps(esps: &[EspPlace], booted_from: Option<Uuid>, complete: bool
                 Severity::Warning,
                 "several-boot-esps",
                 format!("{} ESPs have a boot loader in EFI/BOOT: {}", starting.len(), names(&starting)),
-                "which one the firmware takes depends on its list and on the order of the disks, and both can change. systemd-boot \
+                "which one the firmware takes depends on its list and on the order of the disks, and both can change. \
+                 systemd-boot \
                  lists the images of its own ESP only: \"Error loading …: Not found\" is what a mixture looks like \
                  (siderolabs/talos#11909)",
             )
-            .then("swap on the ESP that the firmware starts from, and take the loader of the other one away (rename its EFI/BOOT) if \
-                   nothing needs it"),
+            .then(
+                "swap on the ESP that the firmware starts from, and take the loader of the other one away (rename \
+                   its EFI/BOOT) if \
+                   nothing needs it",
+            ),
         );
     }
     for (i, esp) in esps.iter().enumerate() {
@@ -150,7 +165,8 @@ pub fn several_esps(esps: &[EspPlace], booted_from: Option<Uuid>, complete: bool
                     Severity::Warning,
                     "same-partuuid",
                     format!("{} have the same PARTUUID", names(&twins)),
-                    "one disk is a copy of the other. Boot entries and systemd-boot name partitions by PARTUUID, and cannot tell them \
+                    "one disk is a copy of the other. Boot entries and systemd-boot name partitions by PARTUUID, and \
+                     cannot tell them \
                      apart",
                 )
                 .then("take one of the disks out, or give its partition a new GUID (`sgdisk -u`)"),
@@ -180,7 +196,7 @@ pub fn several_esps(esps: &[EspPlace], booted_from: Option<Uuid>, complete: bool
                 format!(
                     "systemd-boot was started from partition {booted} (LoaderDevicePartUUID), which is not among these"
                 ),
-                "another disk, an installation medium, or a disk that was partitioned anew since",
+                "another disk, an installation medium, or a disk that was repartitioned since",
             ));
         }
     }
@@ -227,17 +243,19 @@ mod tests {
             end: crate::bootpath::End::Nothing(String::new()),
             in_doubt: Vec::new(),
             passed_over: Vec::new(),
+            broken: None,
+            load_options: None,
             by,
             programs: Vec::new(),
         };
         let options = BootOptions::default();
         let nothing = way(FirmwareStart::Nothing, "nothing", None);
-        let (says, findings) = what_starts(&nothing, &options, &[esp("sda 1", A, false, true)]);
+        let (says, findings) = what_starts(&nothing, &options, &[esp("sda 1", A, false, true)], &[]);
         assert!(says.starts_with("nothing that is known"), "{says}");
         assert_eq!((findings[0].id, findings[0].severity), ("no-boot-loader", Severity::Problem));
         let place = "EFI/BOOT/BOOTAA64.EFI on sda 1";
         let removable = way(FirmwareStart::RemovableMedia, "the removable-media path", Some(place));
-        let (says, findings) = what_starts(&removable, &options, &[esp("sda 1", A, true, true)]);
+        let (says, findings) = what_starts(&removable, &options, &[esp("sda 1", A, true, true)], &[]);
         assert_eq!(says, place);
         assert!(findings.is_empty());
     }

@@ -1,18 +1,32 @@
 //! Upgrades that stopped half-way, and pins that name what is not there.
 //!
 //! `talosctl upgrade` copies the new image first and sets `LoaderEntryDefault` last. A second image of one version is
-//! called `Talos-<version>~1.efi`, then `~2` and so on, and systemd-boot's order puts every `~N` *below* the plain name: when
-//! the variable could not be set, the new image is on the ESP and never starts (siderolabs/talos#11844).
+//! called `Talos-<version>~1.efi`, then `~2` and so on, and systemd-boot's order puts every `~N` *below* the plain
+//! name: when the variable could not be set, the new image is on the ESP and never starts (siderolabs/talos#11844).
 
-use super::esp::EspView;
+use super::view::EspView;
 use super::{Finding, Severity};
 use crate::block::ReadAt;
 use crate::boot::{LoaderVersion, glob, lenient_string, near_miss, variable_string};
 use crate::esp::{EspFile, FileKind};
+use crate::verify::{ExtensionLoss, ImageExtensions};
 
 pub(super) fn findings<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
     let half_done = half_done(view).or_else(|| not_the_default(view));
     [half_done, stale_pin(view)].into_iter().flatten().collect()
+}
+
+/// The command that puts another image in the place of the one that starts, and which extensions go with that.
+fn swap_to<S: ReadAt>(view: &EspView<'_, S>, starts: &EspFile, file: &EspFile) -> String {
+    let both = starts.extensions.as_ref().zip(file.extensions.as_ref());
+    let both = both.map(|(old, new)| (ImageExtensions::of_layers(old), ImageExtensions::of_layers(new)));
+    match both.and_then(|(old, new)| ExtensionLoss::between(&old, &new)) {
+        None => view.words.swap_from_itself(file.name()),
+        Some(loss) => {
+            let command = view.words.swap_with_loss(file.name());
+            format!("{command} (it has no {}, which {} has)", loss.names.join(", "), starts.name())
+        }
+    }
 }
 
 /// The number in `Talos-v1.12.4~2.efi`; Talos' names are case-sensitive.
@@ -45,7 +59,7 @@ fn half_done<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
     };
     let attempts = siblings().map(|(n, _)| n).max().unwrap_or(1);
     let times =
-        if attempts > 1 { format!(" The number says that it was tried {attempts} times.") } else { String::new() };
+        if attempts > 1 { format!(" Its number says that it was tried {attempts} times.") } else { String::new() };
     // On a board whose variables work, LoaderEntryDefault names the newest, and all is well.
     let (severity, unless) = match view.variables_known {
         true => (Severity::Problem, ""),
@@ -57,13 +71,13 @@ fn half_done<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
             "half-done-upgrade",
             format!("half-done upgrade: {} is there, and {} starts{unless}", newest.name(), starts.name()),
             format!(
-                "`talosctl upgrade` copied the new image and could not set LoaderEntryDefault; without it systemd-boot takes \
-                 the name without ~N, for ever.{times}{made} What it was meant to do a swap does without variables: the \
-                 content of {} goes under the name that starts, and the old one stays as a backup",
+                "`talosctl upgrade` copied the new image and could not set LoaderEntryDefault; without it \
+                 systemd-boot starts the name without ~N forever.{times}{made} A swap does the same without EFI \
+                 variables: it puts the content of {} under the name that starts and keeps the old one as a backup",
                 newest.name()
             ),
         )
-        .then(view.words.swap_from_itself(newest.name())),
+        .then(swap_to(view, starts, newest)),
     )
 }
 
@@ -79,13 +93,14 @@ fn not_the_default<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
         Finding::new(
             Severity::Warning,
             "newer-not-default",
-            format!("{} is there and newer, and the variables keep {}", newer.name(), starts.name()),
-            "an upgrade that stopped before it set LoaderEntryDefault, or a rollback by hand. If the variables are lost, the newer \
+            format!("{} is there and newer; the variables pin {}", newer.name(), starts.name()),
+            "an upgrade that stopped before it set LoaderEntryDefault, or a rollback by hand. If the variables are \
+             lost, the newer \
              one starts",
         )
         .then(format!(
             "to finish the upgrade: {}; to stay with the old one in any case: {}",
-            view.words.swap_from_itself(newer.name()),
+            swap_to(view, starts, newer),
             view.words.swap_from_itself(starts.name()),
         )),
     )
@@ -122,14 +137,16 @@ fn stale_pin<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
         (
             format!("stale pin: LoaderEntryDefault names {meant}, which nothing on the ESP matches"),
             format!(
-                "the disk was written anew after the variable was set, or the file is gone. systemd-boot goes by its order \
-                 and starts {by_order}; a file of that name would win over everything. `talosctl upgrade` trips over such a \
-                 pin (siderolabs/talos#12300)"
+                "the disk was rewritten after the variable was set, or the file is gone. systemd-boot goes by its \
+                 order \
+                 and starts {by_order}; a file of that name would win over everything. `talosctl upgrade` fails on \
+                 such a pin (siderolabs/talos#12300)"
             ),
         )
     };
     Some(Finding::new(Severity::Warning, "stale-pin", what, why).then(format!(
-        "the board starts, and nothing has to be done now. Upgrade with {}: it needs no variable, and counts with the pin",
+        "the board starts, and nothing has to be done now. Upgrade with {}: it needs no EFI variable and respects the \
+         pin",
         view.words.swap_from_factory()
     )))
 }

@@ -4,7 +4,7 @@
 //! Formats: UEFI Platform Initialization specification, volume 3, 3.2.1 (EFI_FIRMWARE_VOLUME_HEADER); EDK II's
 //! MdeModulePkg/Include/Guid/VariableFormat.h (VARIABLE_STORE_HEADER and the headers of variables).
 
-use super::store::{Entries, Stored, name_at};
+use super::entries::{Entries, Stored, name_at};
 use super::{GLOBAL, Variable};
 use crate::block::{ReadAt, read_vec};
 use crate::{Error, Result};
@@ -40,9 +40,7 @@ const BEING_REPLACED: u8 = 0x3E;
 /// [`crate::Code::Malformed`] when there is none or it is damaged; what the source reports.
 pub(super) fn read(source: &dyn ReadAt) -> Result<Entries> {
     let Some((at, header)) = find_volume(source)? else {
-        return Err(Error::rejected(
-            "it is no file of EFI variables that is known (U-Boot's, or a flash image of EDK II)",
-        ));
+        return Err(Error::rejected("it is not a known file of EFI variables (U-Boot's, or a flash image of EDK II)"));
     };
     let header_bytes = u64::from(u16_at(&header, 48));
     let volume_bytes = header.get(32..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b));
@@ -90,7 +88,8 @@ fn find_volume(source: &dyn ReadAt) -> Result<Option<(u64, Vec<u8>)>> {
 }
 
 fn variables(store: &[u8], authenticated: bool) -> Entries {
-    // StartId, State, Reserved, Attributes; with authentication a counter, a time and a key's index; then both sizes, GUID.
+    // StartId, State, Reserved, Attributes; with authentication a counter, a time and a key's index; then both sizes,
+    // GUID.
     let (header, sizes_at) = if authenticated { (60, 36) } else { (32, 8) };
     let mut found = Entries::default();
     let mut replaced = Vec::new();
@@ -126,8 +125,8 @@ fn variables(store: &[u8], authenticated: bool) -> Entries {
     found
 }
 
-/// `SecureBoot` and `SetupMode` are worked out by the firmware at each start: from the platform key and the switch in its
-/// setup (EDK II's AuthVariableLib). Only firmware that can enforce signatures keeps either of the two.
+/// `SecureBoot` and `SetupMode` are worked out by the firmware at each start: from the platform key and the switch in
+/// its setup (EDK II's AuthVariableLib). Only firmware that can enforce signatures keeps either of the two.
 fn secure_boot(found: &mut Entries) {
     let platform_key = found.get("PK", GLOBAL).is_some_and(|v| !v.data.is_empty());
     let switch = found.get("SecureBootEnable", SECURE_BOOT_SWITCH).and_then(|v| v.data.first().copied());
@@ -269,6 +268,6 @@ pub(super) mod tests {
                 let _ = store(&bad);
             }
         }
-        assert!(store(&vec![0; 1 << 20]).unwrap_err().to_string().contains("no file of EFI variables"));
+        assert!(store(&vec![0; 1 << 20]).unwrap_err().to_string().contains("not a known file of EFI variables"));
     }
 }

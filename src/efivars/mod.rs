@@ -8,18 +8,20 @@
 //!
 //! All of them may be absent (no UEFI, a container without the mount): variables are always an optional input.
 //!
-//! **Which of them is the board's truth.** Where firmware keeps its variables in a file on the disk, what a running system
-//! sees in efivarfs is a copy in memory: what is written there is lost. The next start goes by the file. Firmware of this
-//! kind says so itself (`RTStorageVolatile`, EBBR), and then [`EfiVars::kept_in`] takes what outlives a start from the file,
-//! and from efivarfs what the firmware works out anew each time.
+//! **Which of them is the board's truth.** Where firmware keeps its variables in a file on the disk, what a running
+//! system sees in efivarfs is a copy in memory: what is written there is lost. The next start goes by the file.
+//! Firmware of this kind says so itself (`RTStorageVolatile`, EBBR), and then [`EfiVars::kept_in`] takes what outlives
+//! a start from the file, and from efivarfs what the firmware works out anew each time.
 
 mod edk2;
+mod entries;
 mod store;
 mod uboot;
 
 pub use store::{Store, StoreFormat};
 
 use crate::block::FileSource;
+use crate::container::Place;
 use crate::{Context, Error, Result};
 use serde::Serialize;
 use std::fs::File;
@@ -36,7 +38,8 @@ pub const SECURITY_DATABASE: Uuid = uuid::uuid!("d719b2cb-3d3a-4596-a3bc-dad00e6
 /// shim's variables, SbatLevelRT among them.
 pub const SHIM: Uuid = uuid::uuid!("605dab50-e046-4300-abb6-3dd810dd8b23");
 
-/// `U_BOOT_EFI_RT_VAR_FILE_GUID`: vendor of RTStorageVolatile and VarToFile (EBBR, "File Format For Storing EFI Variables").
+/// `U_BOOT_EFI_RT_VAR_FILE_GUID`: vendor of RTStorageVolatile and VarToFile (EBBR, "File Format For Storing EFI
+/// Variables").
 pub const U_BOOT: Uuid = uuid::uuid!("b2ac5fc9-92b7-4acd-aeac-11e818c3130c");
 
 /// U-Boot's file in the root of the ESP.
@@ -108,12 +111,12 @@ pub enum OriginKind {
 }
 
 impl EfiVars {
-    /// Takes a directory of efivarfs or a file with variables; `None` when the user wants none. A place that is missing or
-    /// cannot be read is not an error: the state is then [`Self::unavailable`].
+    /// Takes a directory of efivarfs or a file with variables; `None` when the user wants none. A place that is missing
+    /// or cannot be read is not an error: the state is then [`Self::unavailable`].
     #[must_use]
     pub fn open(place: Option<&Path>) -> Self {
         let nowhere = |why: String| Self { source: Source::Nowhere(why), warnings: Vec::new() };
-        let Some(place) = place else { return nowhere("no EFI variables were asked for".into()) };
+        let Some(place) = place else { return nowhere("EFI variables not consulted".into()) };
         if std::fs::metadata(place).is_ok_and(|meta| meta.is_file()) {
             let read = FileSource::open(place).and_then(|file| Store::read(&file, &place.display().to_string()));
             return read.map_or_else(|e| nowhere(e.to_string()), Self::of_store);
@@ -121,8 +124,12 @@ impl EfiVars {
         match std::fs::read_dir(place).map(|mut entries| entries.next().is_some()) {
             Ok(true) => Self { source: Source::Directory(place.to_owned()), warnings: Vec::new() },
             // Without UEFI the mount point exists and is empty.
-            Ok(false) => nowhere(format!("{} is empty: no UEFI here, or efivarfs is not mounted", place.display())),
-            Err(e) => nowhere(format!("{}: {e}", place.display())),
+            Ok(false) => nowhere(format!(
+                "{} is empty: no UEFI here, or efivarfs is not mounted{}",
+                place.display(),
+                in_container(place)
+            )),
+            Err(e) => nowhere(format!("{}: {e}{}", place.display(), in_container(place))),
         }
     }
 
@@ -152,8 +159,8 @@ impl EfiVars {
         Self { source: Source::Nowhere(why.into()), warnings: Vec::new() }
     }
 
-    /// The same firmware's variables as they are at its next start, where it keeps them in `store`: what outlives a start
-    /// from there, the rest from here.
+    /// The same firmware's variables as they are at its next start, where it keeps them in `store`: what outlives a
+    /// start from there, the rest from here.
     #[must_use]
     pub fn kept_in(self, store: Store) -> Self {
         let mut vars = Self::of_store(store.clone());
@@ -259,7 +266,7 @@ impl EfiVars {
     /// [`crate::Kind::Io`] when it exists and cannot be read, has more than 1 MiB or lacks its attributes.
     pub fn read(&self, name: &str, vendor: Uuid) -> Result<Option<Variable>> {
         if name.is_empty() || name.contains(['/', '\0']) {
-            return Err(Error::usage(format!("{name:?} is no name of an EFI variable")));
+            return Err(Error::usage(format!("{name:?} is not a valid name of an EFI variable")));
         }
         match &self.source {
             Source::Nowhere(_) => Ok(None),
@@ -301,6 +308,15 @@ impl EfiVars {
                 Ok(all)
             }
         }
+    }
+}
+
+/// What has to be known where the machine's variables are not found in a container.
+fn in_container(place: &Path) -> &'static str {
+    if place == Path::new(DEFAULT_DIR) && Place::here().is_container() {
+        "; a container has the machine's only where they are mounted into it"
+    } else {
+        ""
     }
 }
 
@@ -414,7 +430,7 @@ mod tests {
         assert_eq!(vars.origin().kind, OriginKind::UBoot);
         assert!(vars.origin().place.unwrap().ends_with("kept.var"));
         let none = EfiVars::open(Some(&dir.path().join("other.bin")));
-        assert!(none.unavailable().unwrap().contains("no file of EFI variables"), "{none:?}");
+        assert!(none.unavailable().unwrap().contains("not a known file of EFI variables"), "{none:?}");
     }
 
     #[test]

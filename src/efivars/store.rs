@@ -1,21 +1,16 @@
 //! EFI variables in a file: how they are found and what is kept of them.
 
+use super::entries::Entries;
 use super::{Variable, edk2, uboot};
 use crate::block::{ReadAt, read_vec};
+use crate::units::size;
 use crate::{Error, Result};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// A larger file of U-Boot's is refused, in bytes. U-Boot's own limit is 16 to 128 KiB.
 const MAX_UBOOT: u64 = 4 * 1024 * 1024;
-/// More variables than this no firmware keeps.
-const MAX_VARIABLES: usize = 65_536;
-/// More warnings say nothing new.
-const MAX_WARNINGS: usize = 16;
-/// Longer names are none, in UTF-16 units.
-const MAX_NAME: usize = 1024;
 
 /// Who wrote a file of variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -52,8 +47,8 @@ impl Store {
             let (format, entries) = if uboot::is_store(&head) {
                 if source.size() > MAX_UBOOT {
                     return Err(Error::rejected(format!(
-                        "{} bytes are too many for U-Boot's variables",
-                        source.size()
+                        "{} are too many for U-Boot's variables",
+                        size(source.size())
                     )));
                 }
                 (StoreFormat::UBoot, uboot::parse(&read_vec(source, 0, source.size() as usize)?)?)
@@ -106,47 +101,4 @@ impl Store {
             StoreFormat::Edk2 => true,
         }
     }
-}
-
-/// A variable with its name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stored {
-    pub(super) name: String,
-    pub(super) vendor: Uuid,
-    pub(super) value: Variable,
-}
-
-/// What a file holds.
-#[derive(Debug, Default)]
-pub(super) struct Entries {
-    all: BTreeMap<(String, Uuid), Variable>,
-    warnings: Vec<String>,
-}
-
-impl Entries {
-    /// Adds a variable, unless there is one of that name: the first one counts.
-    pub(super) fn add(&mut self, stored: Stored) {
-        if self.all.len() < MAX_VARIABLES {
-            self.all.entry((stored.name, stored.vendor)).or_insert(stored.value);
-        }
-    }
-
-    pub(super) fn get(&self, name: &str, vendor: Uuid) -> Option<&Variable> {
-        self.all.get(&(name.to_owned(), vendor))
-    }
-
-    pub(super) fn warn(&mut self, what: String) {
-        if self.warnings.len() < MAX_WARNINGS {
-            self.warnings.push(what);
-        }
-    }
-}
-
-/// The NUL-terminated UTF-16LE name at an offset, and where it ends.
-pub(super) fn name_at(bytes: &[u8], at: usize) -> Option<(String, usize)> {
-    let units = bytes.get(at..)?.as_chunks::<2>().0;
-    let units: Vec<u16> = units.iter().take(MAX_NAME).map(|u| u16::from_le_bytes(*u)).take_while(|u| *u != 0).collect();
-    // The NUL has to be there.
-    (units.len() < MAX_NAME && bytes.len() >= at + (units.len() + 1) * 2)
-        .then(|| (String::from_utf16_lossy(&units), at + (units.len() + 1) * 2))
 }

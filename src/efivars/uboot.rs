@@ -6,11 +6,12 @@
 //! 8   u64  magic: "UbEfiVa", then the format's version 1
 //! 16  u32  length of the file
 //! 20  u32  CRC-32 of what follows
-//! 24  entries, each on a multiple of 8: u32 length of the data, u32 attributes, u64 time, GUID, name (UTF-16LE, NUL), data
+//! 24  entries, each on a multiple of 8: u32 length of the data, u32 attributes, u64 time, GUID, name (UTF-16LE, NUL),
+//! data
 //! ```
 //! U-Boot ignores the file as a whole when one of the first four fields is wrong, and starts without variables then.
 
-use super::store::{Entries, Stored, name_at};
+use super::entries::{Entries, Stored, name_at};
 use super::{GLOBAL, NON_VOLATILE, SECURITY_DATABASE, SHIM, Variable};
 use crate::{Error, Result};
 use uuid::Uuid;
@@ -53,7 +54,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Entries> {
     };
     let field = |at: usize| header.get(at..at + 4).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b));
     if header[..8] != [0; 8] || header[8..16] != MAGIC {
-        return ignored("its header is none of format version 1".to_owned());
+        return ignored("its header is not of format version 1".to_owned());
     }
     if field(16) as usize != bytes.len() {
         return ignored(format!("it has {} bytes and says that it has {}", bytes.len(), field(16)));
@@ -75,7 +76,7 @@ fn entries(body: &[u8]) -> Entries {
         at = next;
         let Stored { name, vendor, value } = &stored;
         if !keeps(name, *vendor) || value.attributes & NON_VOLATILE == 0 {
-            found.warn(format!("{name} in it counts for nothing: U-Boot never takes that variable from the file"));
+            found.warn(format!("{name} in it is ignored: U-Boot never takes that variable from the file"));
         } else if !value.data.is_empty() {
             found.add(stored);
         }

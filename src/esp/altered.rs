@@ -1,6 +1,6 @@
 //! What the board would start if a directory held other files under some names than it does.
 
-use super::context::View;
+use super::context::{View, slashes};
 use super::predict::Scene;
 use super::{Inventory, Runs};
 use crate::block::ReadAt;
@@ -14,8 +14,8 @@ use std::rc::Rc;
 /// What the way of the boot sees of a file's content.
 #[derive(Debug)]
 pub(crate) struct Content {
-    /// As a program that firmware or a boot loader starts.
-    pub(crate) program: Program,
+    /// As a program that firmware or a boot loader starts, or why it is none.
+    pub(crate) program: Result<Program, String>,
     /// As systemd-boot sees it in `EFI/Linux`; its name counts for nothing.
     pub(crate) seen: UkiFile,
 }
@@ -27,6 +27,8 @@ pub(crate) struct Altered {
     pub(crate) volume: usize,
     /// From the root, with slashes.
     pub(crate) directory: String,
+    /// What something calls a file there, and its long name, where that is another one.
+    pub(crate) alias: Option<(String, String)>,
     /// Names, and what they lead to; `None` where there is no such file.
     pub(crate) names: Vec<(String, Option<Rc<Content>>)>,
 }
@@ -37,13 +39,15 @@ impl Altered {
         if at.volume != self.volume {
             return None;
         }
-        let name = self.name_in(&at.path)?;
+        let path = slashes(&at.path);
+        let name = self.name_in(&path)?;
+        let name = self.alias.as_ref().filter(|(alias, _)| same_name(alias, name)).map_or(name, |(_, long)| long);
         self.names.iter().position(|(known, _)| same_name(known, name))
     }
 
     /// The file name of a path that leads into the directory.
     fn name_in<'p>(&self, path: &'p str) -> Option<&'p str> {
-        let (directory, name) = path.rsplit_once(['\\', '/'])?;
+        let (directory, name) = path.rsplit_once(['\\', '/']).unwrap_or(("", path));
         let parts = |path: &'p str| path.split(['\\', '/']).filter(|part| !part.is_empty());
         let mut own = self.directory.split('/').filter(|part| !part.is_empty());
         let inside = parts(directory).all(|part| own.next().is_some_and(|own| same_name(own, part)));
@@ -75,7 +79,8 @@ impl Altered {
             }
         }
         for (path, found) in scene.found_on(xbootldr).iter_mut() {
-            let Some(named) = self.name_in(path) else { continue };
+            let followed = slashes(path);
+            let Some(named) = self.name_in(&followed) else { continue };
             // An entry may name a file by its short name.
             let name = found.clone().unwrap_or_else(|| named.to_owned());
             if let Some((name, content)) = self.names.iter().find(|(known, _)| same_name(known, &name)) {
@@ -86,18 +91,19 @@ impl Altered {
 }
 
 impl<S: ReadAt> Inventory<S> {
-    /// What would run in a scenario, and the prediction for it where the menu of this volume's systemd-boot is on the way.
+    /// What would run in a scenario, and the prediction for it where the menu of this volume's systemd-boot is on the
+    /// way.
     pub(crate) fn runs_if(&self, scenario: BootScenario, altered: &Altered) -> (Runs, Option<Prediction>) {
         let view = AlteredView { below: View::new(&self.volume, &self.context), altered };
         let way = Way::follow(&self.context.options, scenario, &view);
         let runs = match way.end {
-            End::Uki(at) => Runs::Image { at, profile: 0 },
+            End::Uki(ref at) => Runs::Image { at: at.clone(), profile: way.profile() },
             End::Menu { .. } if way.end == self.way(scenario).end && self.is_read(scenario) => {
                 let mut scene = Scene::of(self, self.as_seen());
                 altered.alter(&mut scene, self);
                 let prediction = self.predict_scene(scenario, &scene);
                 let runs = self.runs_by_menu(&prediction, |at| match altered.content(at) {
-                    Some(content) => Ok(content.map(|c| c.program.clone())),
+                    Some(content) => content.map(|c| c.program.clone()).transpose(),
                     None => self.program_there(at),
                 });
                 return (runs, Some(prediction));
@@ -144,7 +150,7 @@ impl<S: ReadAt> Volumes for AlteredView<'_, S> {
 
     fn program(&self, at: &Located) -> Result<Option<Program>, String> {
         match self.altered.content(at) {
-            Some(content) => Ok(content.map(|c| c.program.clone())),
+            Some(content) => content.map(|c| c.program.clone()).transpose(),
             None => self.below.program(at),
         }
     }

@@ -29,8 +29,8 @@ pub struct EspContext {
     pub is_xbootldr: bool,
     /// Why it is not known what systemd-boot finds on the Extended Boot Loader Partition.
     pub xbootldr_trouble: Option<String>,
-    /// Partitions that are there and hold no volume that can be looked at, and why what firmware finds on them is not known;
-    /// without that it finds nothing.
+    /// Partitions that are there and hold no volume that can be looked at, and why what firmware finds on them is not
+    /// known; without that it finds nothing.
     unseen: Vec<(PartUuid, Option<String>)>,
 }
 
@@ -55,8 +55,8 @@ impl EspContext {
         self.volumes.push((volume, Some(files)));
     }
 
-    /// Adds a partition that holds no volume that can be looked at. `unknown` says why it is not known what firmware finds on
-    /// it; without it there is nothing to find.
+    /// Adds a partition that holds no volume that can be looked at. `unknown` says why it is not known what firmware
+    /// finds on it; without it there is nothing to find.
     pub fn add_unseen(&mut self, partuuid: PartUuid, unknown: Option<String>) {
         self.unseen.push((partuuid, unknown));
     }
@@ -73,7 +73,7 @@ impl EspContext {
     }
 
     /// The Extended Boot Loader Partition beside the volume.
-    pub(super) fn xbootldr(&self) -> Option<&OtherVolume> {
+    pub(crate) fn xbootldr(&self) -> Option<&OtherVolume> {
         self.volumes.get(self.xbootldr?)?.1.as_ref()
     }
 
@@ -124,10 +124,12 @@ impl<'a, S: ReadAt> View<'a, S> {
         own: impl FnOnce(&fat::Volume<S>) -> T,
         other: impl FnOnce(&OtherVolume) -> T,
     ) -> Option<T> {
+        // Firmware does not read a volume without its boot sector.
         if at.volume == self.context.this {
-            return Some(own(self.own));
+            return self.own.geometry().lost_boot_sector.is_none().then(|| own(self.own));
         }
-        self.context.volumes.get(at.volume)?.1.as_ref().map(other)
+        let there = self.context.volumes.get(at.volume)?.1.as_ref();
+        there.filter(|there| there.geometry().lost_boot_sector.is_none()).map(other)
     }
 }
 
@@ -166,8 +168,17 @@ impl<S: ReadAt> Volumes for View<'_, S> {
     }
 }
 
-fn slashes(path: &str) -> String {
-    path.trim_start_matches('\\').replace('\\', "/")
+/// A path as firmware follows it: separators of either kind count once, `.` is the directory itself, `..` the one above
+/// it. Above the root there is nothing (EDK II's `FatLocateOFile`).
+pub(super) fn slashes(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split(['\\', '/']).filter(|part| !matches!(*part, "" | ".")) {
+        match parts.last() {
+            Some(last) if part == ".." && *last != ".." => drop(parts.pop()),
+            _ => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 fn is_file<S: ReadAt>(volume: &fat::Volume<S>, path: &str) -> bool {

@@ -1,8 +1,8 @@
 //! Boot counting: what several starts, one after the other, make of the menu.
 //!
-//! At every start of an entry with a counter systemd-boot renames its file, and once no tries are left the entry sorts behind
-//! all others, unless the system that ran has taken the counter off the name before (systemd-bless-boot(8)). So what starts next
-//! is not what starts for good.
+//! At every start of an entry with a counter systemd-boot renames its file, and once no tries are left the entry sorts
+//! behind all others, unless the system that ran has taken the counter off the name before (systemd-bless-boot(8)). So
+//! what starts next is not what starts for good.
 
 use super::Inventory;
 use super::predict::Scene;
@@ -24,8 +24,8 @@ pub struct FutureStart {
 }
 
 impl<S: ReadAt> Inventory<S> {
-    /// The starts from a state in which `EFI/Linux` holds these files, if nobody ever marks one as good: until every further one
-    /// would be like the last, at most 32.
+    /// The starts from a state in which `EFI/Linux` holds these files, if nobody ever marks one as good: until every
+    /// further one would be like the last, at most 32.
     #[must_use]
     pub fn starts(&self, first: BootScenario, linux: &[UkiFile]) -> Vec<FutureStart> {
         let mut scene = Scene::of(self, linux);
@@ -49,7 +49,8 @@ impl<S: ReadAt> Inventory<S> {
 }
 
 impl Scene {
-    /// Gives the file that starts the name that it has after that; whether it got one. `LoaderEntryLastBooted` names it then.
+    /// Gives the file that starts the name that it has after that; whether it got one. `LoaderEntryLastBooted` names it
+    /// then.
     fn count(&mut self, prediction: &Prediction) -> bool {
         let Some(entry) = prediction.selected_entry() else { return false };
         self.last_booted = Some(entry.id.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect());

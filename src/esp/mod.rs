@@ -6,6 +6,7 @@
 mod altered;
 mod context;
 mod counting;
+mod loader;
 mod names;
 mod place;
 mod predict;
@@ -21,7 +22,7 @@ pub use names::{BackupName, backup_of, disabled_of};
 pub use place::Place;
 pub use predict::{OneShot, Predictions};
 pub use room::{Room, WayToRoom};
-pub use runs::Runs;
+pub use runs::{HandedCmdline, Runs};
 
 use crate::block::{ReadAt, sha256_of};
 use crate::boot::{Loader, OtherLoaders, Type1File, UkiFile, Variables};
@@ -29,10 +30,11 @@ use crate::bootpath::Way;
 use crate::fat::{Entry, Health, ProblemClass, Remedy, Volume};
 use crate::pe::Arch;
 use crate::surgery::{Interrupted, LINUX_DIR, LostClusters, interrupted, refuse_unhealthy};
-use crate::uki::{CompanionKind, Companions, Family, Identity};
+use crate::uki::{CompanionKind, Companions, Extensions, Family, Identity};
 use crate::{Code, Error, Result, uki};
+use loader::LoaderRules;
+use predict::XbootldrContents;
 pub(crate) use predict::linux_file;
-use predict::{LoaderRules, XbootldrContents};
 use read::{
     EntryTargets, FirstFailure, as_far_as_it_goes, board_arch, describe, find_loader, has_loader, type1_files,
     unhealthy,
@@ -85,6 +87,10 @@ pub struct EspFile {
     pub sha256: Option<String>,
     /// The schematic it was built from, once examined.
     pub schematic: Option<String>,
+    /// Its system extensions, once examined.
+    pub extensions: Option<Extensions>,
+    /// Names of its extension services that wait for an ExtensionServiceConfig, once examined.
+    pub waiting_services: Vec<String>,
 }
 
 impl EspFile {
@@ -265,8 +271,8 @@ impl<S: ReadAt> Inventory<S> {
         }
     }
 
-    /// What is not in order on the Extended Boot Loader Partition and `recover` puts right, where no record is there, and that
-    /// partition's name.
+    /// What is not in order on the Extended Boot Loader Partition and `recover` puts right, where no record is there,
+    /// and that partition's name.
     ///
     /// # Errors
     /// What the source reports.
@@ -281,7 +287,7 @@ impl<S: ReadAt> Inventory<S> {
             Err(e) if e.code().is_bad_content() => return Ok(None),
             health => health?,
         };
-        if health.is_healthy() || health.is_damaged() && health.remedy != Remedy::Recover {
+        if health.is_healthy() || health.is_damaged() && !matches!(health.remedy, Remedy::Recover | Remedy::DropSeed) {
             return Ok(None);
         }
         let what = health.problems.iter().filter(|p| p.class != ProblemClass::Note).take(4);
@@ -289,8 +295,8 @@ impl<S: ReadAt> Inventory<S> {
         Ok(Some((what.join("; "), self.context.name(place))))
     }
 
-    /// Refuses to go on when the ESP is not what this inventory saw: somebody else wrote between the plan and the claim on
-    /// it.
+    /// Refuses to go on when the ESP is not what this inventory saw: somebody else wrote between the plan and the claim
+    /// on it.
     ///
     /// # Errors
     /// [`crate::Kind::Unsafe`]; what the source reports.
@@ -344,6 +350,8 @@ impl<S: ReadAt> Inventory<S> {
             {
                 file.sha256 = Some(hex::encode(uki.sha256));
                 file.schematic = uki.schematic().map(|s| s.id.clone());
+                file.waiting_services = uki.waiting_services().0;
+                file.extensions = uki.extensions.ok().map(Option::unwrap_or_default);
             } else {
                 file.sha256 = Some(hex::encode(sha256_of(&bytes, bytes.size())?));
             }
@@ -363,7 +371,8 @@ impl<S: ReadAt> Inventory<S> {
         }
     }
 
-    /// The addons, credentials and extension images in `<name>.extra.d/`, which systemd's stub adds to the UKI of this name.
+    /// The addons, credentials and extension images in `<name>.extra.d/`, which systemd's stub adds to the UKI of this
+    /// name.
     #[must_use]
     pub fn companions_of(&self, name: &str) -> Vec<&str> {
         self.companions.own(name).map(uki::Companion::name).collect()
@@ -383,6 +392,16 @@ impl<S: ReadAt> Inventory<S> {
     pub fn selected(&self) -> Option<&EspFile> {
         let name = self.predictions.next.selected_file()?;
         self.files.iter().find(|f| f.name() == name)
+    }
+
+    /// A sound image that is not the one that starts, the highest in the menu: `swap` can put it in that one's place.
+    #[must_use]
+    pub fn other_sound_image(&self) -> Option<&EspFile> {
+        let next = &self.predictions.next;
+        let listed = next.menu.iter().filter_map(|entry| self.file(entry.file.as_deref()?));
+        let is_sound =
+            |f: &&EspFile| f.kind == FileKind::Uki && !f.is_foreign && next.selected_file() != Some(f.name());
+        listed.chain(&self.files).find(is_sound)
     }
 
     /// The architecture of the board, as it is known or its boot loader tells, else its images.

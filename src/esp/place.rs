@@ -1,14 +1,20 @@
-//! Where the way of the boot ends in an image that systemd-boot does not find in `EFI/Linux` of the ESP by its name: one that
-//! the firmware or shim starts itself, one that a Type #1 entry names, one on the Extended Boot Loader Partition. It is one
-//! file, and whatever takes its place has its name.
+//! Where the way of the boot ends in an image that systemd-boot does not find in `EFI/Linux` of the ESP by its name:
+//! one that the firmware or shim starts itself, one that a Type #1 entry names, one on the Extended Boot Loader
+//! Partition. It is one file, and whatever takes its place has its name.
 
+use super::context::slashes;
 use super::{BackupName, END_OF_TIME, EspFile, FileKind, Inventory, Runs, without_counter};
 use crate::block::ReadAt;
-use crate::bootpath::{BootScenario, Located, Program};
+use crate::boot::{EntryKind, Prediction};
+use crate::bootpath::{BootScenario, Located, Program, ProgramKind};
 use crate::fat::{Entry, Volume, same_name};
+use crate::pe::Arch;
 use crate::surgery::is_linux_dir;
 use crate::uki::{self, Companions};
-use crate::{Code, Error, Result};
+use crate::{Error, Result};
+
+/// September 2020, in seconds since 1970 UTC: no swap is older.
+const FIRST_TIME: u64 = 1_600_000_000;
 
 /// An image that starts by its path, and what lies in its directory.
 #[derive(Debug, Clone)]
@@ -21,10 +27,10 @@ pub struct Place {
     pub partition: Option<String>,
     /// The image.
     pub image: EspFile,
-    /// What has the name of a backup or of a disabled file there, in on-disk order. In a directory of others that says nothing
-    /// yet of what it is: see [`Self::is_of_image`].
+    /// What has the name of a backup or of a disabled file there, in on-disk order. In a directory of others that says
+    /// nothing yet of what it is: see [`Self::is_of_image`].
     pub aside: Vec<EspFile>,
-    /// What the image is.
+    /// What the image is; where it is cut off or overwritten, an unknown program of its backups' architecture.
     pub program: Program,
     /// The profile of it that starts.
     pub profile: u32,
@@ -43,7 +49,8 @@ impl Place {
         self.image.name()
     }
 
-    /// What a file of the directory is called in plans and reports: a bare name stands for a file in `EFI/Linux` of the ESP.
+    /// What a file of the directory is called in plans and reports: a bare name stands for a file in `EFI/Linux` of the
+    /// ESP.
     #[must_use]
     pub fn path(&self, name: &str) -> String {
         if self.is_among_images() { name.to_owned() } else { format!("{}/{name}", self.directory.trim_matches('/')) }
@@ -59,6 +66,14 @@ impl Place {
     #[must_use]
     pub fn at_name(&self, name: &str) -> Located {
         Located { volume: self.at.volume, path: format!("{}/{name}", self.directory) }
+    }
+
+    /// What firmware finds in the image: a program, or why there is none.
+    pub(crate) fn loads(&self) -> Result<Program, String> {
+        match &self.image.trouble {
+            Some(why) if self.program.kind == ProgramKind::Unknown => Err(why.clone()),
+            _ => Ok(self.program.clone()),
+        }
     }
 
     /// The image for people: its path, and the partition where that is another one.
@@ -84,13 +99,32 @@ impl Place {
         std::iter::once(&self.image).chain(&self.aside).find(|f| f.entry.is_named(name))
     }
 
-    /// Whether a file is this image as it was before: an image, under its name. The directory may be one of others, who name
-    /// their files alike: their boot loaders are no backups, and nobody's here to delete.
+    /// What the way of the boot calls it, and its long name, where that is another one: a short name.
+    pub(crate) fn alias(&self) -> Option<(String, String)> {
+        let path = slashes(&self.at.path);
+        let called = path.rsplit('/').next().unwrap_or_default();
+        (!same_name(called, self.name())).then(|| (called.to_owned(), self.name().to_owned()))
+    }
+
+    /// Whether a path of its volume leads to the image.
+    #[must_use]
+    pub fn is_at<S: ReadAt>(&self, path: &str, esp: &Inventory<S>) -> bool {
+        let found = esp.on(&self.at, |v| v.find(path).ok().flatten(), |v| v.find(path).ok().flatten()).flatten();
+        found.is_some_and(|found| {
+            found.name == self.image.entry.name && found.first_cluster == self.image.entry.first_cluster
+        })
+    }
+
+    /// Whether a file is this image as it was before: an image, under its name. The directory may be one of others, who
+    /// name their files alike: their boot loaders are no backups, and nobody's here to delete.
     #[must_use]
     pub fn is_of_image(&self, file: &EspFile) -> bool {
         let plain = |name: &str| without_counter(name).unwrap_or_else(|| name.to_owned());
         let is_own = |b: BackupName| same_name(&plain(&b.original), &plain(self.name()));
-        file.trouble.is_none() && BackupName::parse(file.name()).is_some_and(is_own)
+        let Some(name) = BackupName::parse(file.name()) else { return false };
+        // What was broken when it was replaced is ours by a name that nobody else gives: with a time of ours.
+        let is_dead = name.disabled && (FIRST_TIME..END_OF_TIME).contains(&name.time);
+        (file.trouble.is_none() || is_dead) && is_own(name)
     }
 
     /// The backups of the image, the newest first.
@@ -130,27 +164,51 @@ impl Place {
 }
 
 impl<S: ReadAt> Inventory<S> {
-    /// The image that the board starts at the starts after the next one, unless it is one of the menu in `EFI/Linux` of this
-    /// volume, or nothing that can be replaced.
+    /// The image that the board starts at the starts after the next one, unless it is one of the menu in `EFI/Linux` of
+    /// this volume, or nothing that can be replaced. What should start and is cut off counts as long as a sound backup
+    /// lies beside it, whatever the firmware turns to instead.
     ///
     /// # Errors
-    /// [`Code::WouldNotBoot`] where the path to it is none that can be followed safely; what the source reports.
+    /// What the source reports.
     pub fn place(&self) -> Result<Option<Place>> {
+        if let Some((at, profile)) = self.cut_off()
+            && let Some(place) = self.place_at(at, profile)?
+        {
+            return Ok(Some(place));
+        }
         let (runs, by_menu) = self.runs(BootScenario::Later);
         let Runs::Image { at, profile } = runs else { return Ok(None) };
         if by_menu.as_ref().is_some_and(|p| p.selected_file().is_some()) {
             return Ok(None);
         }
-        let path = at.path.replace('\\', "/");
-        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-        if parts.iter().any(|part| matches!(*part, "." | "..")) {
-            let what = format!("the board starts {}, and that path leads back on itself", self.describe_place(&at));
-            return Err(Error::new(Code::WouldNotBoot, what).advise("let it be started by a path without dots first"));
+        self.place_at(at, profile)
+    }
+
+    /// The file that should start and is no program with a kernel, and the profile of it.
+    fn cut_off(&self) -> Option<(Located, u32)> {
+        if let Some(at) = &self.way(BootScenario::Later).broken {
+            return Some((at.clone(), 0));
         }
-        let Some((name, parents)) = parts.split_last() else { return Ok(None) };
-        let Ok(Some(program)) = self.program_there(&at) else { return Ok(None) };
+        let (_, by_menu) = self.runs(BootScenario::Later);
+        let entry = by_menu.as_ref().and_then(Prediction::selected_entry).filter(|e| e.kind == EntryKind::Type1)?;
+        let at = Located { volume: self.volume_of(entry), path: entry.path.clone()? };
+        let is_broken = match self.program_there(&at) {
+            Ok(program) => program.is_some_and(|p| p.kind == ProgramKind::Addon),
+            Err(_) => true,
+        };
+        is_broken.then_some((at, entry.profile))
+    }
+
+    fn place_at(&self, at: Located, profile: u32) -> Result<Option<Place>> {
+        let path = slashes(&at.path);
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", &path));
+        let program = match self.program_there(&at) {
+            Ok(Some(program)) => program,
+            Ok(None) => return Ok(None),
+            Err(evidence) => Program { kind: ProgramKind::Unknown, version: None, evidence, machine: 0 },
+        };
         let partition = (!self.is_here(&at)).then(|| self.context.name(at.volume).to_owned());
-        let directory = parents.join("/");
+        let directory = directory.to_owned();
         if !self.is_here(&at) && self.context.xbootldr_place() != Some(at.volume) {
             // Another ESP has a menu of its own: whoever means it names it.
             return Ok(None);
@@ -159,7 +217,15 @@ impl<S: ReadAt> Inventory<S> {
         let Some(Found { image, aside, entries, companions, sector_bytes }) = found.transpose()?.flatten() else {
             return Ok(None);
         };
-        Ok(Some(Place { at, directory, partition, image, aside, program, profile, companions, sector_bytes, entries }))
+        let mut place =
+            Place { at, directory, partition, image, aside, program, profile, companions, sector_bytes, entries };
+        if place.program.kind != ProgramKind::Uki {
+            // What else tells that it was an image?
+            let arch = place.backups().first().map(|(backup, _)| backup.arch());
+            let Some(arch) = arch else { return Ok(None) };
+            place.program.machine = arch.or(self.arch()).map_or(place.program.machine, Arch::machine);
+        }
+        Ok(Some(place))
     }
 }
 
@@ -208,5 +274,7 @@ fn describe<S: ReadAt>(volume: &Volume<S>, entry: &Entry) -> EspFile {
         duplicate_of: None,
         sha256: None,
         schematic: None,
+        extensions: None,
+        waiting_services: Vec::new(),
     }
 }

@@ -1,47 +1,18 @@
-//! What the board starts from an ESP: the way there, and systemd-boot's menu under the rules of the systemd-boot that runs.
+//! What the board starts from an ESP: the way there, and systemd-boot's menu under the rules of the systemd-boot that
+//! runs.
 
-use super::context::{OtherVolume, View, program};
+use super::context::{OtherVolume, View};
+use super::loader::LoaderRules;
 use super::read::{EntryTargets, find_targets};
 use super::{Inventory, Surroundings, type1_files};
 use crate::block::ReadAt;
 use crate::boot::{self, Esp, LoaderVersion, Prediction, Skip, Targets, Type1File, UkiFile, Variables, Xbootldr};
-use crate::bootpath::{BootScenario, End, ProgramKind, Way, removable_path};
+use crate::bootpath::{BootScenario, End, Way};
 use crate::fat::{Entry, Volume, same_name};
-use crate::pe::Arch;
 use crate::surgery::LINUX_DIR;
 
 /// The scenarios, in the order of [`Inventory::ways`].
 pub(super) const SCENARIOS: [BootScenario; 3] = [BootScenario::Next, BootScenario::Later, BootScenario::Reset];
-
-/// The systemd-boot that runs in a scenario.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LoaderRules {
-    pub(super) version: LoaderVersion,
-    pub(super) machine: u16,
-    /// Where it lies: `\EFI\BOOT\BOOTAA64.EFI`; empty where none is known.
-    path: String,
-}
-
-impl LoaderRules {
-    /// Those of the scenario whose way is given. Where the way comes by no systemd-boot of this volume, those of the one in
-    /// `EFI/BOOT`, and without that those of a version that is assumed: then the menu is what a systemd-boot there would show.
-    pub(super) fn of<S: ReadAt>(way: &Way, volume: &Volume<S>, this: usize, arch: Arch) -> Self {
-        if let End::Menu { loader, at } = &way.end
-            && at.volume == this
-        {
-            return Self { version: loader.version.clone(), machine: loader.machine, path: at.path.clone() };
-        }
-        let path = removable_path(arch);
-        let found = program(volume, &path).ok().flatten();
-        let machine = found.as_ref().map_or(arch.machine(), |p| p.machine);
-        let is_there = found.is_some() || volume.find(&path.replace('\\', "/")).ok().flatten().is_some();
-        let version = match found.map(|p| p.kind) {
-            Some(ProgramKind::SystemdBoot(loader)) => loader.version,
-            _ => LoaderVersion::assumed(),
-        };
-        Self { version, machine, path: if is_there { path } else { String::new() } }
-    }
-}
 
 /// The images and entries of the Extended Boot Loader Partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,7 +61,8 @@ impl XbootldrContents {
     }
 }
 
-/// A file as the systemd-boots that may run see it. A broken chain reads as an empty file: firmware would fail there too.
+/// A file as the systemd-boots that may run see it. A broken chain reads as an empty file: firmware would fail there
+/// too.
 pub(super) fn seen<S: ReadAt>(volume: &Volume<S>, entry: &Entry, rules: &[LoaderRules]) -> UkiFile {
     if entry.is_dir() {
         return UkiFile::directory(&entry.name);
@@ -238,7 +210,8 @@ impl<S: ReadAt> Inventory<S> {
         is_readable && matches!(&self.way(scenario).end, End::Menu { at, .. } if at.volume == self.context.this())
     }
 
-    /// What systemd-boot would show and start if `EFI/Linux` held these files, at every start that a plan has to hold for.
+    /// What systemd-boot would show and start if `EFI/Linux` held these files, at every start that a plan has to hold
+    /// for.
     pub fn predict(&self, linux: &[UkiFile]) -> Predictions {
         let later = || self.predict_in(BootScenario::Later, linux);
         Predictions {

@@ -1,6 +1,7 @@
 //! Reading an ESP: what its files are, and what cannot be read.
 
-use super::predict::LoaderRules;
+use super::context::slashes;
+use super::loader::LoaderRules;
 use super::{BackupName, EspContext, EspFile, FileKind, Surroundings};
 use crate::block::{Pieces, ReadAt};
 use crate::boot::{Loader, LoaderVersion, OtherLoaders, Skip, Type1File, UkiFile, type1_target};
@@ -19,8 +20,8 @@ const MAX_TEXT: u32 = 64 * 1024;
 /// Where the targets of Type #1 entries lead: by their path in lower case the name that was found there.
 pub(super) type EntryTargets = BTreeMap<String, Option<String>>;
 
-/// Looks for the targets of Type #1 entries, by the rules of each loader that may run; and the first failure of the medium. What
-/// is damaged is not there: firmware does not find it either.
+/// Looks for the targets of Type #1 entries, by the rules of each loader that may run; and the first failure of the
+/// medium. What is damaged is not there: firmware does not find it either.
 pub(super) fn find_targets<S: ReadAt>(
     volume: &Volume<S>,
     type1: &[Type1File],
@@ -29,7 +30,7 @@ pub(super) fn find_targets<S: ReadAt>(
     let (mut found, mut trouble) = (EntryTargets::new(), None);
     let named = rules.iter().flat_map(|r| type1.iter().filter_map(|file| type1_target(file, &r.version)));
     for path in named {
-        found.entry(path.to_lowercase()).or_insert_with(|| match volume.find(&path.replace('\\', "/")) {
+        found.entry(path.to_lowercase()).or_insert_with(|| match volume.find(&slashes(&path)) {
             Ok(entry) => entry.map(|entry| entry.name),
             Err(e) => {
                 if e.code().is_failed_access() {
@@ -78,8 +79,8 @@ pub(super) fn type1_files<S: ReadAt>(volume: &Volume<S>, damaged: bool) -> Resul
     Ok(type1)
 }
 
-/// On a damaged volume, what cannot be read counts as not there: firmware fails on it too, and nothing is decided by it,
-/// because a damaged volume is not written. On a sound one it stays an error.
+/// On a damaged volume, what cannot be read counts as not there: firmware fails on it too, and nothing is decided by
+/// it, because a damaged volume is not written. On a sound one it stays an error.
 pub(super) fn as_far_as_it_goes<T>(read: Result<Option<T>>, damaged: bool) -> Result<Option<T>> {
     match read {
         Err(e) if damaged && e.code().is_bad_content() => Ok(None),
@@ -110,7 +111,7 @@ pub(super) fn find_arch<S: ReadAt>(volume: &Volume<S>) -> Arch {
     images.iter().filter(|e| !e.is_dir()).find_map(arch).or_else(|| loaders.first().copied()).unwrap_or(Arch::Arm64)
 }
 
-/// The architecture of the board: the one that was asked for, if a loader for it is here; else as the volume tells.
+/// The architecture of the board: the one that was requested, if a loader for it is here; else as the volume tells.
 pub(super) fn board_arch<S: ReadAt>(volume: &Volume<S>, context: &EspContext) -> Arch {
     context.arch.filter(|arch| has_loader(volume, *arch)).unwrap_or_else(|| find_arch(volume))
 }
@@ -163,7 +164,19 @@ pub(super) fn describe<S: ReadAt>(
             if trouble.is_some() { FileKind::Broken } else { FileKind::Uki }
         }
     };
-    EspFile { kind, entry, facts: facts.ok(), trouble, is_foreign, duplicate_of: None, sha256: None, schematic: None }
+    let facts = facts.ok();
+    EspFile {
+        kind,
+        entry,
+        facts,
+        trouble,
+        is_foreign,
+        duplicate_of: None,
+        sha256: None,
+        schematic: None,
+        extensions: None,
+        waiting_services: Vec::new(),
+    }
 }
 
 fn is_of(machine: u16, archs: &[Arch]) -> bool {

@@ -1,7 +1,7 @@
 //! Room on an ESP: what takes it, and what would make it.
 
 use crate::fat::Usage;
-use crate::units::size;
+use crate::units::{count, size};
 use serde::Serialize;
 
 /// So many of the largest things are named.
@@ -68,11 +68,7 @@ impl Room {
     #[must_use]
     pub fn largest_in_words(&self) -> String {
         let item = |item: &Usage| {
-            let files = match item.files {
-                Some(1) => " (1 file)".to_owned(),
-                Some(n) => format!(" ({n} files)"),
-                None => String::new(),
-            };
+            let files = item.files.map_or(String::new(), |n| format!(" ({})", count(n, "file")));
             format!("{} {}{files}", item.path, size(item.bytes))
         };
         self.largest.iter().take(NAMED).map(item).collect::<Vec<_>>().join(", ")

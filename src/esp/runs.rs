@@ -1,10 +1,12 @@
 //! What runs in the end, and the whole way there in steps.
 
-use super::context::{OtherVolume, View, program};
-use super::{EspFile, Inventory, without_counter};
+use super::context::{OtherVolume, View, program, slashes};
+use super::{Inventory, without_counter};
 use crate::block::ReadAt;
 use crate::boot::{EntryKind, MenuEntry, Prediction};
-use crate::bootpath::{BootScenario, Certainty, End, Located, Program, ProgramKind, StepKind, WayStep};
+use crate::bootpath::{
+    BootScenario, Certainty, End, FirmwareStart, Located, Program, ProgramKind, StepKind, WayStep, split_profile,
+};
 use crate::fat::Volume;
 use crate::{Result, uki};
 
@@ -12,6 +14,19 @@ use crate::{Result, uki};
 const MAX_CMDLINE: usize = 2048;
 /// More addons are counted and not named.
 const MAX_NAMED: usize = 8;
+
+/// A command line that an image gets from what starts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HandedCmdline {
+    /// The command line.
+    pub cmdline: String,
+    /// Where it is from: a boot option, or an entry of the menu.
+    pub by: String,
+    /// Whether systemd's stub takes it in place of the image's own: not with Secure Boot on, where the image has one.
+    /// `None` where it is not known whether Secure Boot is on.
+    pub counts: Option<bool>,
+}
 
 /// What runs when the board starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,11 +65,53 @@ impl<S: ReadAt> Inventory<S> {
                 let on = self.context.name(at.volume);
                 (Runs::Other(format!("{} on {on}, which reads the images of that partition", loader.version)), None)
             }
-            End::Uki(at) => (Runs::Image { at: at.clone(), profile: 0 }, None),
+            End::Uki(at) => (Runs::Image { at: at.clone(), profile: self.way(scenario).profile() }, None),
             End::Other(what) => (Runs::Other(what.clone()), None),
             End::Nothing(why) => (Runs::Nothing(why.clone()), None),
             End::Unknown(why) => (Runs::Unknown(why.clone()), None),
         }
+    }
+
+    /// The command line that the image which runs in a scenario gets from what starts it, if it gets one.
+    #[must_use]
+    pub fn handed_cmdline(&self, scenario: BootScenario) -> Option<HandedCmdline> {
+        let (runs, by_menu) = self.runs(scenario);
+        let Runs::Image { at, .. } = &runs else { return None };
+        let way = self.way(scenario);
+        let (options, by) = match (&by_menu, &way.by) {
+            (Some(p), _) => (p.load_options.clone()?, format!("the entry {}", p.selected_entry()?.id)),
+            (None, FirmwareStart::Option(name)) => (way.load_options.clone()?, format!("the boot option {name}")),
+            (None, _) => return None,
+        };
+        let cmdline = split_profile(&options).1.to_owned();
+        if cmdline.is_empty() {
+            return None;
+        }
+        let has_own = self.facts_at(at).is_ok_and(|facts| facts.cmdline().is_some());
+        let counts = match (self.variables.secure_boot, has_own) {
+            (Some(true), true) => Some(false),
+            (None, true) => None,
+            (Some(_), _) | (None, false) => Some(true),
+        };
+        Some(HandedCmdline { cmdline, by, counts })
+    }
+
+    /// The command line that the image which runs in a scenario starts with, addons aside: its own, or the one that it
+    /// gets where that may count.
+    #[must_use]
+    pub fn cmdline(&self, scenario: BootScenario) -> Option<String> {
+        let Runs::Image { at, .. } = self.runs(scenario).0 else { return None };
+        let handed = self.handed_cmdline(scenario).filter(|handed| handed.counts != Some(false));
+        handed.map(|handed| handed.cmdline).or_else(|| self.facts_at(&at).ok()?.cmdline().map(str::to_owned))
+    }
+
+    /// What the headers of an image say.
+    fn facts_at(&self, at: &Located) -> Result<uki::Facts, String> {
+        if let Some(facts) = self.in_linux(at).and_then(|name| self.file(name)).and_then(|f| f.facts.clone()) {
+            return Ok(facts);
+        }
+        let path = slashes(&at.path);
+        self.on(at, |v| probe(v, &path), |v| probe(v, &path)).unwrap_or(Err("it is not there".into()))
     }
 
     /// What a menu starts; `program` looks at a file that an entry names.
@@ -84,12 +141,12 @@ impl<S: ReadAt> Inventory<S> {
             }
             Ok(Some(program)) => Runs::Other(format!("{program}, {} (entry {})", path.replace('\\', "/"), entry.id)),
             Ok(None) => Runs::Nothing(format!("{path} is not there")),
-            Err(why) => Runs::Nothing(format!("{path} is no EFI program: {why}")),
+            Err(why) => Runs::Nothing(format!("{path} is not an EFI program: {why}")),
         }
     }
 
     /// The volume that an entry's file is on.
-    fn volume_of(&self, entry: &MenuEntry) -> usize {
+    pub(super) fn volume_of(&self, entry: &MenuEntry) -> usize {
         let xbootldr = if entry.xbootldr { self.context.xbootldr_place() } else { None };
         xbootldr.unwrap_or(self.context.this())
     }
@@ -112,8 +169,8 @@ impl<S: ReadAt> Inventory<S> {
         at.volume == self.context.this()
     }
 
-    /// For people: the file that an entry of the menu starts, and on which partition where that is not this one; the entry's
-    /// name where it names no file.
+    /// For people: the file that an entry of the menu starts, and on which partition where that is not this one; the
+    /// entry's name where it names no file.
     #[must_use]
     pub fn entry_place(&self, entry: &MenuEntry) -> String {
         match (&entry.path, entry.kind) {
@@ -137,7 +194,7 @@ impl<S: ReadAt> Inventory<S> {
     /// The program at a path of this volume; `None` when there is no such file.
     ///
     /// # Errors
-    /// Why the file there is no EFI program.
+    /// Why the file there is not an EFI program.
     pub fn program(&self, path: &str) -> Result<Option<Program>, String> {
         program(&self.volume, path)
     }
@@ -147,7 +204,7 @@ impl<S: ReadAt> Inventory<S> {
     /// # Errors
     /// What the source reports.
     pub fn open_at(&self, at: &Located) -> Result<Option<Box<dyn ReadAt + '_>>> {
-        let path = at.path.trim_start_matches('\\').replace('\\', "/");
+        let path = slashes(&at.path);
         if at.volume == self.context.this() {
             return open(&self.volume, &path);
         }
@@ -210,7 +267,7 @@ impl<S: ReadAt> Inventory<S> {
                 let (step, cmdline) = self.image_step(at);
                 steps.push(step);
                 let entry = prediction.as_ref().and_then(Prediction::selected_entry);
-                let handed = prediction.as_ref().and_then(|p| p.load_options.clone());
+                let handed = self.handed_cmdline(scenario);
                 steps.push(self.kernel_step(at, *profile, entry, handed, cmdline));
             }
             Runs::Other(what) | Runs::Unknown(what) if prediction.is_some() => steps.push(WayStep {
@@ -250,13 +307,7 @@ impl<S: ReadAt> Inventory<S> {
     /// The step of a UKI, and the command line in it.
     fn image_step(&self, at: &Located) -> (WayStep, Option<String>) {
         let name = at.path.rsplit('\\').next().unwrap_or_default();
-        let own = self.in_linux(at).and_then(|name| self.file(name));
-        let path = at.path.trim_start_matches('\\').replace('\\', "/");
-        let look = |facts: Result<uki::Facts, String>| facts;
-        let facts = match own.map(|f: &EspFile| f.facts.clone()) {
-            Some(Some(facts)) => Ok(facts),
-            _ => look(self.on(at, |v| probe(v, &path), |v| probe(v, &path)).unwrap_or(Err("it is not there".into()))),
-        };
+        let facts = self.facts_at(at);
         let (words, why, cmdline) = match &facts {
             Ok(facts) => {
                 let words: Vec<String> = [facts.version().map(str::to_owned), facts.arch.map(|a| a.name().to_owned())]
@@ -283,7 +334,7 @@ impl<S: ReadAt> Inventory<S> {
         at: &Located,
         profile: u32,
         entry: Option<&MenuEntry>,
-        handed: Option<String>,
+        handed: Option<HandedCmdline>,
         cmdline: Option<String>,
     ) -> WayStep {
         let own = entry.filter(|e| e.kind == EntryKind::Uki).and_then(|e| e.options.clone()).or(cmdline);
@@ -292,10 +343,24 @@ impl<S: ReadAt> Inventory<S> {
             0 => "the image's own command line".to_owned(),
             n => format!("the command line of the image's profile {n}"),
         };
-        if let Some(handed) = handed.filter(|h| !h.starts_with('@')) {
-            why = format!("{why}; the boot loader hands over {handed:?}, which counts unless Secure Boot is on");
+        let mut certainty = if addons.is_empty() { Certainty::Known } else { Certainty::Unknown };
+        let mut own = own;
+        if let Some(HandedCmdline { cmdline, by, counts }) = handed {
+            why = match counts {
+                Some(false) => {
+                    format!("{why}; {by} passes {cmdline:?}, which is ignored while Secure Boot is on")
+                }
+                Some(true) => format!("{by} passes it, and systemd's stub uses it instead of the image's own"),
+                None => format!(
+                    "{by} passes it, and systemd's stub uses it instead of the image's own unless Secure Boot is \
+                        on"
+                ),
+            };
+            if counts.is_none() && own.as_ref() != Some(&cmdline) {
+                certainty = Certainty::Unknown;
+            }
+            own = if counts == Some(false) { own } else { Some(cmdline) };
         }
-        let certainty = if addons.is_empty() { Certainty::Known } else { Certainty::Unknown };
         if !addons.is_empty() {
             let named = addons.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ");
             why = format!("{why}; {} addons may add to it: {named}", addons.len());

@@ -68,13 +68,13 @@ impl Auth {
 
     fn new(base_url: &str, header: String) -> Result<Self> {
         if !header.bytes().all(|b| matches!(b, b' '..=b'~')) {
-            return Err(Error::usage("the factory token holds characters that no header can carry"));
+            return Err(Error::usage("the factory token contains characters that are not allowed in a header"));
         }
         Ok(Self { header, origin: origin(base_url)? })
     }
 
-    /// The value of the Authorization header for this URL, or why it does not get one: credentials go to the origin they are
-    /// meant for and nowhere else, and not over plain http, where everybody on the way could read them.
+    /// The value of the Authorization header for this URL, or why it does not get one: credentials go to the origin
+    /// they are meant for and nowhere else, and not over plain http, where everybody on the way could read them.
     pub(super) fn header_for(&self, url: &str) -> Result<&str, Withheld> {
         if origin(url).ok().as_ref() != Some(&self.origin) {
             return Err(Withheld::OtherOrigin);

@@ -1,5 +1,6 @@
-//! A folder of assets that were downloaded before: `<schematic>/<version>/<name>`, each with its SHA-256 beside it in the
-//! form of `sha256sum`. Whatever is taken out is hashed first; what does not fit its hash is removed and fetched anew.
+//! A folder of assets that were downloaded before: `<schematic>/<version>/<name>`, each with its SHA-256 beside it in
+//! the form of `sha256sum`. Whatever is taken out is hashed first; what does not fit its hash is removed and fetched
+//! anew.
 
 use super::client::{Asset, Factory};
 use super::download::{Destination, fetch};
@@ -70,7 +71,7 @@ impl Cache {
         }
         if self.offline {
             let state = if there { "is damaged in the cache" } else { "is not in the cache" };
-            return Err(Error::io(format!("{} {state}, and --offline forbids to fetch it", path.display()))
+            return Err(Error::io(format!("{} {state}, and --offline forbids fetching it", path.display()))
                 .advise("fetch it once with the same --cache and without --offline"));
         }
         if let Some(parent) = path.parent() {

@@ -275,7 +275,8 @@ pub(super) fn resolves_to_another_type(s: &str) -> bool {
     }
 }
 
-/// An integer as Go reads it: sign, `0x`, `0b`, `0o` or a leading zero for octal, 64 bits. Underscores are gone already.
+/// An integer as Go reads it: sign, `0x`, `0b`, `0o` or a leading zero for octal, 64 bits. Underscores are gone
+/// already.
 fn parse_integer(s: &str) -> Option<i128> {
     let (negative, signed, digits) = match s.as_bytes().first()? {
         b'-' => (true, true, &s[1..]),
@@ -416,7 +417,8 @@ fn is_timestamp(s: &str) -> bool {
     parse().unwrap_or(false)
 }
 
-/// A finite float as Go prints it (`%g`, shortest): an exponent when it is below -4 or above 5, with at least two digits.
+/// A finite float as Go prints it (`%g`, shortest): an exponent when it is below -4 or above 5, with at least two
+/// digits.
 pub(super) fn float(value: f64) -> String {
     // Rust's shortest digits are Go's: both print the fewest that read back the same.
     let scientific = format!("{value:e}");

@@ -117,7 +117,7 @@ impl Factory {
         let doing = || format!("creating the schematic at {}", show_url(&self.base));
         let body = self.ask(&request, cancel, events).while_doing(doing)?;
         let created: Created = serde_json::from_slice(&body)
-            .map_err(|e| network(format!("the answer is not the JSON expected: {e}")).while_doing(doing()))?;
+            .map_err(|e| network(format!("the response is not the expected JSON: {e}")).while_doing(doing()))?;
         if created.id == schematic.id() {
             return Ok(created.id);
         }
@@ -158,7 +158,7 @@ impl Factory {
         // The ID is the hash of this very text.
         let genuine = hex::encode(Sha256::digest(&body)) == id;
         String::from_utf8(body).ok().filter(|_| genuine).ok_or_else(|| {
-            network(format!("what {} answered is not schematic {id}: its hash is another", show_url(&self.base)))
+            network(format!("the response of {} is not schematic {id}: its hash is another", show_url(&self.base)))
                 .advise("check the URL of the factory, and the proxy variables")
         })
     }

@@ -1,11 +1,12 @@
 //! Downloads to a file, continued where an earlier one stopped.
 //!
 //! Bytes go to `<out>.part`, what they are a part of to `<out>.part.json`; only a complete, verified, synced file gets
-//! the name it was asked for. Touches those files and the network, nothing else.
+//! the name it was requested. Touches those files and the network, nothing else.
 
 use super::client::Asset;
 use super::http::{Control, Http, Request};
 use super::options::{Options, TransferEvent};
+use super::page::{PAGE_ADVICE, is_page};
 use super::transfer::{Endpoint, Entity, Piece, Transfer};
 use super::url::show_url;
 use crate::block::{PartFile, check_free, read_own, write_whole};
@@ -83,14 +84,14 @@ impl From<Asset> for Expected {
     }
 }
 
-/// Downloads `url` to a file, going on from `<file>.part` when that is part of the same file. The file gets its name at the
-/// very end and in one step.
+/// Downloads `url` to a file, going on from `<file>.part` when that is part of the same file. The file gets its name at
+/// the very end and in one step.
 ///
 /// # Errors
-/// [`Code::Exists`] when the file exists and may not be replaced, or when `<file>.part` or `<file>.part.json` is somebody
-/// else's; [`Code::Network`] when the network fails for good (the part stays for the next run) or something else came than was
-/// expected; [`crate::Kind::Rejected`] when a published hash does not agree (the part is removed); [`Code::Cancelled`] when `cancel`
-/// was set.
+/// [`Code::Exists`] when the file exists and may not be replaced, or when `<file>.part` or `<file>.part.json` is
+/// somebody else's; [`Code::Network`] when the network fails for good (the part stays for the next run) or something
+/// else came than was expected; [`crate::Kind::Rejected`] when a published hash does not agree (the part is removed);
+/// [`Code::Cancelled`] when `cancel` was set.
 pub fn fetch(
     url: &str,
     to: &Destination<'_>,
@@ -171,8 +172,8 @@ fn fetch_with(http: &Arc<Http>, url: &str, to: &Destination<'_>, control: &mut C
     Ok(Fetched { bytes: at, sha256, resumed_from: resumed.min(resumed_from), wire_bytes, verified })
 }
 
-/// Opens `<file>.part`, which is either new or what an earlier download left: then its note lies beside it. Anything else of
-/// these names is the user's.
+/// Opens `<file>.part`, which is either new or what an earlier download left: then its note lies beside it. Anything
+/// else of these names is the user's.
 fn open_part(to: &Destination<'_>, note_path: &Path) -> Result<PartFile> {
     let part_path = beside(to.file, ".part");
     let part = PartFile::open(&part_path).while_doing(|| format!("opening {}", part_path.display()))?;
@@ -259,7 +260,7 @@ impl Expected {
             Self::Uki => "a UKI",
             Self::Archive => "an installer's image",
         };
-        let error = |came: &str| Error::new(Code::Network, format!("{wanted} was asked for, and {came} came"));
+        let error = |came: &str| Error::new(Code::Network, format!("{wanted} was requested, and {came} came"));
         Err(match found {
             Sniffed::Page => error("a web page").advise(PAGE_ADVICE),
             Sniffed::Iso => error("an ISO").advise("check the URL of the factory"),
@@ -280,8 +281,8 @@ enum Sniffed {
     Other,
 }
 
-/// What begins like this: by the volume descriptor of ISO 9660 (ECMA-119, 8.1), the signatures of PE, the magic of a tar archive
-/// (POSIX.1-2001, ustar), or the first tag of HTML.
+/// What begins like this: by the volume descriptor of ISO 9660 (ECMA-119, 8.1), the signatures of PE, the magic of a
+/// tar archive (POSIX.1-2001, ustar), or the first tag of HTML.
 fn sniff(head: &[u8]) -> Sniffed {
     let pe = || {
         let at = head.get(0x3c..0x40).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)?;
@@ -299,18 +300,6 @@ fn sniff(head: &[u8]) -> Sniffed {
     } else {
         Sniffed::Other
     }
-}
-
-/// What to do where a web page came instead of a file.
-pub(crate) const PAGE_ADVICE: &str = "it may be the sign-in page of the network or of a proxy: look at the address in a \
-    browser, sign in there or check the proxy variables, then run it again";
-
-/// Whether this is the beginning of a web page.
-pub(crate) fn is_page(head: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(&head[..head.len().min(1024)]).to_ascii_lowercase();
-    let text = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
-    ["<!doctype html", "<html", "<head", "<!--", "<script", "<body"].iter().any(|tag| text.starts_with(tag))
-        || text.starts_with("<?xml") && text.contains("<html")
 }
 
 /// Compares with `<url>.sha256`, else `<url>.sha512`; `false` when the server has neither.
@@ -373,8 +362,8 @@ fn no_hash(sidecar: &str) -> String {
     format!("{} holds no hash: the download is not compared with one", show_url(sidecar))
 }
 
-/// The hash in a sidecar of one line, as `sha256sum` writes it: `<hex>  <name>` (`<hex> *<name>` for binary files). Anything
-/// else is none.
+/// The hash in a sidecar of one line, as `sha256sum` writes it: `<hex>  <name>` (`<hex> *<name>` for binary files).
+/// Anything else is none.
 fn published_hash(body: &[u8], digits: usize) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?.trim_end();
     let (hash, name) = text.split_at_checked(digits)?;

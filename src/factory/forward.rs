@@ -1,9 +1,9 @@
 //! Plain http through a proxy: the whole URL in the request line, as RFC 9112 (section 3.2.2) has it.
 //!
-//! `ureq` leads every request through a tunnel (`CONNECT host:80`), https and http alike. Proxies as they are usually set up
-//! (Squid's `SSL_ports`) allow tunnels to port 443 only. Nothing in `ureq`'s stable interface changes that; its connectors
-//! can be exchanged, which is the smallest way. They are outside its promises of compatibility, so its version is pinned to
-//! 3.5, and a test with a proxy that denies tunnels would notice a change.
+//! `ureq` leads every request through a tunnel (`CONNECT host:80`), https and http alike. Proxies as they are usually
+//! set up (Squid's `SSL_ports`) allow tunnels to port 443 only. Nothing in `ureq`'s stable interface changes that; its
+//! connectors can be exchanged, which is the smallest way. They are outside its promises of compatibility, so its
+//! version is pinned to 3.5, and a test with a proxy that denies tunnels would notice a change.
 
 use base64::Engine as _;
 use ureq::config::Config;

@@ -1,9 +1,9 @@
 //! One HTTP exchange at a time, on a thread of its own.
 //!
-//! `ureq` (rustls) speaks HTTP and TLS. It blocks, and its read time-out is one for headers and body, while a factory may
-//! take ten minutes for the first byte and must not be silent for one in the middle. So the exchange runs on a thread
-//! and hands over chunks; this side watches the clock and the cancel flag, and cuts the connection when it gives up.
-//! Redirects are followed here, so that credentials stay with the factory.
+//! `ureq` (rustls) speaks HTTP and TLS. It blocks, and its read time-out is one for headers and body, while a factory
+//! may take ten minutes for the first byte and must not be silent for one in the middle. So the exchange runs on a
+//! thread and hands over chunks; this side watches the clock and the cancel flag, and cuts the connection when it gives
+//! up. Redirects are followed here, so that credentials stay with the factory.
 
 mod worker;
 
@@ -12,6 +12,7 @@ use super::auth::{Withheld, is_loopback, origin};
 use super::forward;
 use super::options::{Options, TransferEvent};
 use super::url::show_url;
+use crate::units::size;
 use crate::{Code, Context, Error, Result};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
@@ -46,7 +47,7 @@ impl Control<'_> {
         }
         if self.deadline.is_some_and(|d| Instant::now() >= d) {
             return Err(
-                network("the overall time limit is over").advise("run it again: a download goes on where it stopped")
+                network("the overall time limit is over").advise("run it again: a download resumes where it stopped")
             );
         }
         Ok(())
@@ -145,7 +146,8 @@ enum Credentials {
 }
 
 impl ResponseHead {
-    /// The failure that this status is. The request's own URL is the caller's to name; where a redirect led is named here.
+    /// The failure that this status is. The request's own URL is the caller's to name; where a redirect led is named
+    /// here.
     pub(super) fn failure(&self) -> Failure {
         let status = StatusCode::from_u16(self.status).ok();
         let reason = status.and_then(|s| s.canonical_reason()).unwrap_or("unknown status");
@@ -160,21 +162,29 @@ impl ResponseHead {
                 "the address that the factory led to is not, or no longer, allowed: run it again for a new one",
             ),
             401 | 403 => error.advise(match self.credentials {
-                Credentials::Sent => "the token (or user and password) was refused: check it, and what it is allowed to do",
+                Credentials::Sent => {
+                    "the token (or user and password) was refused: check it, and what it is allowed \
+                                      to do"
+                }
                 Credentials::Withheld(Withheld::PlainHttp) => {
                     "the token was not sent, because everybody on the way could read it: use an https URL"
                 }
                 Credentials::Withheld(Withheld::OtherOrigin) => {
-                    "the token in the environment is for the factory and was not sent to this server: name the server with \
+                    "the token in the environment is for the factory and was not sent to this server: name the server \
+                     with \
                      --factory or BOOTSURGEON_FACTORY if it is the factory, or give its credentials with --auth-file"
                 }
                 Credentials::None => {
-                    "set BOOTSURGEON_FACTORY_TOKEN, or BOOTSURGEON_FACTORY_USER and BOOTSURGEON_FACTORY_PASSWORD, for this \
+                    "set BOOTSURGEON_FACTORY_TOKEN, or BOOTSURGEON_FACTORY_USER and BOOTSURGEON_FACTORY_PASSWORD, for \
+                     this \
                      factory"
                 }
             }),
             402 => error.advise("this factory's edition does not offer it"),
-            404 => error.advise("check that this factory knows the schematic (`schematic create`) and the Talos version"),
+            404 => error.advise(
+                "check that this factory knows the schematic (`schematic create`) and the Talos \
+                                 version",
+            ),
             408 | 429 => error.advise("the factory is busy: try again later"),
             500.. => error.advise("the factory has a problem: try again later, or use another one with --factory"),
             _ => error,
@@ -310,7 +320,7 @@ impl Http {
                 let mut body = Vec::new();
                 while let Some(chunk) = exchange.chunk(control)? {
                     if body.len() + chunk.len() > limit {
-                        let why = format!("the answer is longer than {limit} bytes");
+                        let why = format!("the response is longer than {}", size(limit as u64));
                         return Err(Failure::fatal(Error::new(Code::Malformed, why)));
                     }
                     body.extend_from_slice(&chunk);

@@ -20,6 +20,8 @@ mod forward;
 mod http;
 mod options;
 #[cfg(feature = "net")]
+mod page;
+#[cfg(feature = "net")]
 mod remote;
 mod schematic;
 #[cfg(feature = "net")]
@@ -36,9 +38,9 @@ pub use cache::{Cache, Key};
 pub use client::{Asset, Factory, PUBLIC_FACTORY};
 #[cfg(feature = "net")]
 pub use download::{Destination, Expected, Fetched, fetch};
-#[cfg(feature = "net")]
-pub(crate) use download::{PAGE_ADVICE, is_page};
 pub use options::{Options, TransferEvent};
+#[cfg(feature = "net")]
+pub(crate) use page::{PAGE_ADVICE, is_page};
 #[cfg(feature = "net")]
 pub use remote::{HttpSource, SharedEvents, stream};
 pub use schematic::{Bootloader, OptionValue, Overlay, Schematic, is_id};

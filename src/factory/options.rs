@@ -16,8 +16,8 @@ pub struct Options {
     pub overall: Option<Duration>,
     /// Failures in a row, without a byte of progress, before giving up.
     pub retries: u32,
-    /// How long to try again, without a byte of progress, before giving up: the pauses together, and attempts that got no
-    /// answer.
+    /// How long to try again, without a byte of progress, before giving up: the pauses together, and attempts that got
+    /// no answer.
     pub retry_for: Duration,
     /// The same, as long as no server has answered at all: a wrong name or address is not put right by waiting.
     pub first_contact: Duration,

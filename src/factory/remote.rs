@@ -56,8 +56,8 @@ struct Stream {
 }
 
 impl HttpSource {
-    /// Opens `url`; `None` when the server does not serve ranges (then [`stream`] it). `events` is told, from then on, by
-    /// whatever thread reads.
+    /// Opens `url`; `None` when the server does not serve ranges (then [`stream`] it). `events` is told, from then on,
+    /// by whatever thread reads.
     ///
     /// # Errors
     /// As [`super::fetch`].
@@ -243,9 +243,9 @@ fn first_block(
     }
 }
 
-/// Reads `url` from its first byte in order, for servers without ranges, until `each` breaks off or it ends. Returns the
-/// bytes that came over the network. `each` sees every byte once: when a connection breaks and cannot be continued, the
-/// file is asked for again, and what comes again must have the same hash.
+/// Reads `url` from its first byte in order, for servers without ranges, until `each` breaks off or it ends. Returns
+/// the bytes that came over the network. `each` sees every byte once: when a connection breaks and cannot be continued,
+/// the file is asked for again, and what comes again must have the same hash.
 ///
 /// # Errors
 /// As [`super::fetch`]; what `each` returns; a file that changed meanwhile.

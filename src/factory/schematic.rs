@@ -1,23 +1,18 @@
 //! Schematics: the small YAML documents that say what the Image Factory puts into an image.
 //!
-//! A schematic's ID is the SHA-256 of its canonical YAML, so it can be computed without asking anyone. Reading is strict
-//! (an unknown field is an error, as at the factory, and says where); `serde-saphyr` does it, because it bounds aliases
-//! and nesting. Printing is [`super::canonical`]'s. Pure: touches nothing.
+//! A schematic's ID is the SHA-256 of its canonical YAML, so it can be computed without asking anyone. Reading is
+//! strict (an unknown field is an error, as at the factory, and says where). Printing is [`super::canonical`]'s. Pure:
+//! touches nothing.
 
 mod dialect;
+mod read;
 
 use super::canonical::{self, YamlNode};
 use crate::{Error, Result};
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
-use std::fmt;
 
 /// Longest schematic that is read, in bytes.
 const MAX_BYTES: usize = 1 << 20;
-/// Deepest nesting of overlay options.
-const MAX_DEPTH: usize = 64;
-/// Most entries of one mapping among overlay options.
-const MAX_ENTRIES: usize = 1024;
 /// The kernel argument that removes Talos's halt flag from an ISO's command line.
 const NO_HALT: &str = "-talos.halt_if_installed";
 
@@ -100,8 +95,8 @@ impl Schematic {
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::Kind::Usage), with line and column, for anything that is not one YAML document of known
-    /// fields: unknown or doubled fields, wrong types, merge keys, several documents; and for what the factory's reader takes
-    /// otherwise (tags, line ends of YAML 1.1, escapes of JSON), because the ID would be another one.
+    /// fields: unknown or doubled fields, wrong types, merge keys, several documents; and for what the factory's reader
+    /// takes otherwise (tags, line ends of YAML 1.1, escapes of JSON), because the ID would be another one.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() > MAX_BYTES {
             return Err(Error::usage(format!("schematic: {} bytes are more than the 1 MiB allowed", text.len())));
@@ -111,29 +106,11 @@ impl Schematic {
                 Error::usage("schematic: the document is empty").advise("the empty schematic is `customization: {}`")
             );
         }
-        let options = serde_saphyr::options! {
-            duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
-            merge_keys: serde_saphyr::MergeKeyPolicy::Error,
-            legacy_octal_numbers: true,
-            strict_booleans: true,
-            with_snippet: false,
-        };
         let text = dialect::first_document(text)?;
-        let raw: Option<raw::Schematic> = serde_saphyr::from_str_with_options(text, options).map_err(|e| {
-            let place =
-                e.location().map_or_else(String::new, |at| format!("line {}, column {}: ", at.line(), at.column()));
-            let told = e.without_snippet().to_string();
-            let told = told.lines().next().unwrap_or_default();
-            let told = told.rsplit_once(" at line ").map_or(told, |(told, _)| told);
-            let told = match told {
-                "invalid u8" => "this is no whole number from 0 to 255",
-                "invalid u64" => "this is no whole number",
-                told => told,
-            };
-            Error::usage(format!("schematic: {place}{told}"))
+        let schematic = read::schematic(text).map_err(|invalid| {
+            Error::usage(format!("schematic: {invalid}"))
                 .advise("the factory accepts only the documented fields of a schematic; correct the file")
         })?;
-        let schematic = Self::from(raw.unwrap_or_default());
         schematic.check(text)?;
         Ok(schematic)
     }
@@ -294,229 +271,6 @@ impl Bootloader {
             Self::DualBoot => "dual-boot",
             Self::SdBoot => "sd-boot",
             Self::Grub => "grub",
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Bootloader {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(d)?;
-        match name.to_ascii_lowercase().as_str() {
-            "none" => Ok(Self::None),
-            "dual-boot" => Ok(Self::DualBoot),
-            "sd-boot" => Ok(Self::SdBoot),
-            "grub" => Ok(Self::Grub),
-            _ => Err(de::Error::custom(format!("bootloader {name:?} is none of none, dual-boot, sd-boot, grub"))),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for OptionValue {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        de::DeserializeSeed::deserialize(Depth(0), d)
-    }
-}
-
-/// The options of an overlay: a mapping or nothing.
-struct Options(Vec<(String, OptionValue)>);
-
-impl<'de> Deserialize<'de> for Options {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        match OptionValue::deserialize(d)? {
-            OptionValue::Map(entries) => Ok(Self(entries)),
-            OptionValue::Null => Ok(Self(Vec::new())),
-            _ => Err(de::Error::custom("overlay options are not a mapping")),
-        }
-    }
-}
-
-/// A boolean that may have a spelling of YAML 1.1: only where a boolean is expected, never in free-form options.
-struct LooseBool(bool);
-
-impl<'de> Deserialize<'de> for LooseBool {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let word = match OptionValue::deserialize(d)? {
-            OptionValue::Bool(b) => return Ok(Self(b)),
-            OptionValue::Text(s) => s,
-            _ => String::new(),
-        };
-        match word.as_str() {
-            "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Ok(Self(true)),
-            "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Ok(Self(false)),
-            _ => Err(de::Error::custom("not a boolean (true or false)")),
-        }
-    }
-}
-
-/// Reads an option value, this deep already.
-#[derive(Clone, Copy)]
-struct Depth(usize);
-
-impl<'de> de::DeserializeSeed<'de> for Depth {
-    type Value = OptionValue;
-
-    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<OptionValue, D::Error> {
-        if self.0 > MAX_DEPTH {
-            return Err(de::Error::custom("overlay options are nested too deep"));
-        }
-        d.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Depth {
-    type Value = OptionValue;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a YAML value")
-    }
-
-    fn visit_bool<E>(self, v: bool) -> Result<OptionValue, E> {
-        Ok(OptionValue::Bool(v))
-    }
-    fn visit_i64<E>(self, v: i64) -> Result<OptionValue, E> {
-        Ok(OptionValue::Int(v.into()))
-    }
-    fn visit_u64<E>(self, v: u64) -> Result<OptionValue, E> {
-        Ok(OptionValue::Int(v.into()))
-    }
-    fn visit_i128<E>(self, v: i128) -> Result<OptionValue, E> {
-        let fits = (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(&v);
-        Ok(if fits { OptionValue::Int(v) } else { OptionValue::Float(v as f64) })
-    }
-    fn visit_u128<E>(self, v: u128) -> Result<OptionValue, E> {
-        Ok(u64::try_from(v).map_or(OptionValue::Float(v as f64), |v| OptionValue::Int(v.into())))
-    }
-    fn visit_f64<E>(self, v: f64) -> Result<OptionValue, E> {
-        Ok(OptionValue::Float(v))
-    }
-    fn visit_str<E>(self, v: &str) -> Result<OptionValue, E> {
-        Ok(OptionValue::Text(v.to_owned()))
-    }
-    fn visit_unit<E>(self) -> Result<OptionValue, E> {
-        Ok(OptionValue::Null)
-    }
-    fn visit_none<E>(self) -> Result<OptionValue, E> {
-        Ok(OptionValue::Null)
-    }
-    fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<OptionValue, D::Error> {
-        d.deserialize_any(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<OptionValue, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(Self(self.0 + 1))? {
-            items.push(item);
-        }
-        Ok(OptionValue::List(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OptionValue, A::Error> {
-        let mut entries: Vec<(String, OptionValue)> = Vec::new();
-        while let Some(key) = map.next_key_seed(Self(MAX_DEPTH))? {
-            let OptionValue::Text(key) = key else {
-                return Err(de::Error::custom("the name of an overlay option is not a string"));
-            };
-            if entries.len() == MAX_ENTRIES {
-                return Err(de::Error::custom("overlay options have more than 1,024 entries in one mapping"));
-            }
-            entries.push((key, map.next_value_seed(Self(self.0 + 1))?));
-        }
-        canonical::sort_by_key(&mut entries);
-        Ok(OptionValue::Map(entries))
-    }
-}
-
-/// The document as it is written. Every field may be absent or null.
-mod raw {
-    use super::Bootloader;
-    use serde::Deserialize;
-
-    #[derive(Deserialize, Default)]
-    #[serde(default, deny_unknown_fields)]
-    pub(super) struct Schematic {
-        owner: Option<String>,
-        overlay: Option<Overlay>,
-        customization: Option<Customization>,
-    }
-
-    #[derive(Deserialize, Default)]
-    #[serde(default, deny_unknown_fields)]
-    struct Overlay {
-        image: Option<String>,
-        name: Option<String>,
-        options: Option<super::Options>,
-    }
-
-    #[derive(Deserialize, Default)]
-    #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-    struct Customization {
-        embedded_machine_configuration: Option<String>,
-        extra_kernel_args: Option<Vec<Option<String>>>,
-        meta: Option<Vec<Option<Meta>>>,
-        system_extensions: Option<SystemExtensions>,
-        bootloader: Option<Bootloader>,
-        secureboot: Option<SecureBoot>,
-        disk_image: Option<DiskImage>,
-    }
-
-    #[derive(Deserialize, Default)]
-    #[serde(default, deny_unknown_fields)]
-    struct Meta {
-        key: Option<u8>,
-        value: Option<String>,
-    }
-
-    #[derive(Deserialize, Default)]
-    #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-    struct SystemExtensions {
-        official_extensions: Option<Vec<Option<String>>>,
-    }
-
-    #[derive(Deserialize, Default)]
-    #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-    struct SecureBoot {
-        enroll_keys: Option<String>,
-        include_well_known_certificates: Option<super::LooseBool>,
-    }
-
-    #[derive(Deserialize, Default)]
-    #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-    struct DiskImage {
-        sector_size: Option<u64>,
-    }
-
-    fn strings(list: Option<Vec<Option<String>>>) -> Vec<String> {
-        list.unwrap_or_default().into_iter().flatten().collect() // nulls do not count
-    }
-
-    impl From<Schematic> for super::Schematic {
-        fn from(raw: Schematic) -> Self {
-            let overlay = raw.overlay.unwrap_or_default();
-            let c = raw.customization.unwrap_or_default();
-            let secureboot = c.secureboot.unwrap_or_default();
-            let options = overlay.options.map(|o| o.0).unwrap_or_default();
-            Self {
-                owner: raw.owner.unwrap_or_default(),
-                overlay: super::Overlay {
-                    image: overlay.image.unwrap_or_default(),
-                    name: overlay.name.unwrap_or_default(),
-                    options,
-                },
-                embedded_machine_configuration: c.embedded_machine_configuration.unwrap_or_default(),
-                extra_kernel_args: strings(c.extra_kernel_args),
-                meta: c
-                    .meta
-                    .unwrap_or_default()
-                    .into_iter()
-                    .flatten()
-                    .map(|m| (m.key.unwrap_or_default(), m.value.unwrap_or_default()))
-                    .collect(),
-                official_extensions: strings(c.system_extensions.unwrap_or_default().official_extensions),
-                bootloader: c.bootloader.unwrap_or_default(),
-                enroll_keys: secureboot.enroll_keys.unwrap_or_default(),
-                include_well_known_certificates: secureboot.include_well_known_certificates.is_some_and(|b| b.0),
-                sector_size: c.disk_image.unwrap_or_default().sector_size.unwrap_or_default(),
-            }
         }
     }
 }

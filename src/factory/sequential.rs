@@ -7,9 +7,8 @@
 use super::http::network;
 use super::options::{Options, TransferEvent};
 use super::remote::stream;
-use crate::block::{ReadAt, check_range};
+use crate::block::{Kept, ReadAt, check_range, fill};
 use crate::{Error, Kind, Result};
-use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,10 +17,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How much of the beginning is kept, in bytes. The directories of a Talos ISO end within the first MiB.
-const BEGINNING: usize = 4 << 20;
-/// How much behind the reading position is kept.
-const WINDOW: usize = 2 << 20;
 /// Chunks that may wait for the reader.
 const WAITING: usize = 8;
 /// How often the cancel flag is looked at while nothing comes.
@@ -39,10 +34,7 @@ struct State {
     chunks: Receiver<Vec<u8>>,
     cancel: Arc<AtomicBool>,
     transfer: Option<JoinHandle<Result<u64>>>,
-    beginning: Vec<u8>,
-    /// The last bytes that came; they end at `at`.
-    window: VecDeque<u8>,
-    at: u64,
+    kept: Kept,
 }
 
 impl SequentialSource {
@@ -70,9 +62,7 @@ impl SequentialSource {
                 chunks,
                 cancel: Arc::clone(&cancel),
                 transfer: Some(transfer),
-                beginning: Vec::new(),
-                window: VecDeque::new(),
-                at: 0,
+                kept: Kept::default(),
             }),
             wire,
             stop,
@@ -136,6 +126,12 @@ fn run(
     })
 }
 
+impl AsRef<Kept> for State {
+    fn as_ref(&self) -> &Kept {
+        &self.kept
+    }
+}
+
 impl State {
     /// Why no more chunks come.
     fn end(&mut self) -> Error {
@@ -157,33 +153,8 @@ impl State {
         };
         // A slow server, too, has to be left at once: whoever reads wants a lot of chunks at a time.
         check(&self.cancel)?;
-        if self.beginning.len() < BEGINNING {
-            let room = BEGINNING - self.beginning.len();
-            self.beginning.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        }
-        self.window.extend(&chunk);
-        let surplus = self.window.len().saturating_sub(WINDOW);
-        self.window.drain(..surplus);
-        self.at += chunk.len() as u64;
+        self.kept.push(&chunk);
         Ok(())
-    }
-
-    /// What is kept of the file from `offset` on, as much as fits into `buf`. Returns how much that was.
-    fn take(&self, buf: &mut [u8], offset: u64) -> Option<usize> {
-        if let Some(kept) =
-            usize::try_from(offset).ok().and_then(|at| self.beginning.get(at..)).filter(|k| !k.is_empty())
-        {
-            let n = kept.len().min(buf.len());
-            buf[..n].copy_from_slice(&kept[..n]);
-            return Some(n);
-        }
-        let start = self.at - self.window.len() as u64;
-        let from = usize::try_from(offset.checked_sub(start)?).ok().filter(|from| *from <= self.window.len())?;
-        let n = (self.window.len() - from).min(buf.len());
-        for (to, byte) in buf.iter_mut().zip(self.window.range(from..from + n)) {
-            *to = *byte;
-        }
-        Some(n)
     }
 }
 
@@ -195,20 +166,11 @@ impl ReadAt for SequentialSource {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         check_range(self.bytes, offset, buf.len() as u64)?;
         let mut state = self.state();
-        let mut done = 0;
-        while done < buf.len() {
-            let at = offset + done as u64;
-            match state.take(&mut buf[done..], at) {
-                Some(n) if n > 0 => done += n,
-                None if at < state.at => {
-                    return Err(network(format!("the server serves no ranges: byte {at} has gone by"))
-                        .advise("download the file first, with `fetch` or any other tool")
-                        .into());
-                }
-                _ => state.advance().map_err(io::Error::from)?,
-            }
-        }
-        Ok(())
+        let gone = |at| {
+            network(format!("the server does not support byte ranges, and byte {at} has already passed"))
+                .advise("download the file first, with `fetch` or any other tool")
+        };
+        fill(&mut *state, buf, offset, State::advance, gone)
     }
 
     fn is_remote(&self) -> bool {

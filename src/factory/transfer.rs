@@ -1,13 +1,14 @@
 //! A file, or a range of one, as a sequence of chunks that goes on over broken connections.
 //!
-//! A continuation asks for the rest with `Range` and `If-Range`, so the server itself says whether the file is still the
-//! same one; without a strong validator nothing is continued, it starts over. A redirect's target (a presigned URL) is
-//! kept while it works; when it expires the factory is asked for a new one.
+//! A continuation asks for the rest with `Range` and `If-Range`, so the server itself says whether the file is still
+//! the same one; without a strong validator nothing is continued, it starts over. A redirect's target (a presigned URL)
+//! is kept while it works; when it expires the factory is asked for a new one.
 
-use super::download::PAGE_ADVICE;
 use super::http::{Control, Exchange, Failure, Http, Request, ResponseHead, Retries, network};
 use super::options::TransferEvent;
+use super::page::PAGE_ADVICE;
 use super::url::show_url;
+use crate::units::exact;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -194,7 +195,7 @@ impl Transfer {
                 self.exchange = None;
                 match goal {
                     Some(goal) if self.at < goal => {
-                        Err(Failure::passing(format!("the body ended after {} of {goal} bytes", self.at)))
+                        Err(Failure::passing(format!("the body ended after {} of {}", exact(self.at), exact(goal))))
                     }
                     _ => {
                         self.end = Some(self.at);
@@ -222,11 +223,11 @@ impl Transfer {
             || Failure::fatal(network(format!("{} changed while it was being read", shown())).advise("run it again"));
         match head.status {
             206 => {
-                let (first, total) = head
-                    .range
-                    .ok_or_else(|| Failure::fatal(network(format!("{}: the answer names no range", shown()))))?;
+                let (first, total) = head.range.ok_or_else(|| {
+                    Failure::fatal(network(format!("{}: the response has no Content-Range", shown())))
+                })?;
                 if first != self.at || total < self.at {
-                    return Err(Failure::fatal(network(format!("{}: the answer is another range", shown()))));
+                    return Err(Failure::fatal(network(format!("{}: the response is for another range", shown()))));
                 }
                 if self.entity.as_ref().is_some_and(|e| !e.same_as(&now)) {
                     if self.end.is_some() {

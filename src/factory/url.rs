@@ -1,7 +1,7 @@
 //! What is a URL, and what of it may be shown.
 
-/// Whether this names a file on a server rather than one here: it begins with a scheme and `://`. What is no http(s) URL is
-/// refused where it is used.
+/// Whether this names a file on a server rather than one here: it begins with a scheme and `://`. What is no http(s)
+/// URL is refused where it is used.
 #[must_use]
 pub fn is_url(text: &str) -> bool {
     text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme))
@@ -13,9 +13,9 @@ fn is_scheme(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
 }
 
-/// A URL fit to be shown: user information carries passwords, queries carry signatures and tokens, and both are left out. Of
-/// what is no proper URL only the scheme is shown, because nobody can tell where a password ends in it. What is no URL at all
-/// (a path) comes back as it is.
+/// A URL fit to be shown: user information carries passwords, queries carry signatures and tokens, and both are left
+/// out. Of what is no proper URL only the scheme is shown, because nobody can tell where a password ends in it. What is
+/// no URL at all (a path) comes back as it is.
 #[must_use]
 pub fn show_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://").filter(|_| is_url(url)) else { return url.to_owned() };

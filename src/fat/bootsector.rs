@@ -1,8 +1,8 @@
 //! Whether the boot sector can be believed. Everything else on a volume is found through it: one wrong bit makes whole
 //! files look lost, and areas that are no allocation table look like a damaged one.
 //!
-//! FAT32 has a backup of the boot sector. On FAT12 and FAT16 the volume itself has to bear it out: tables stand where they
-//! should, and the directories are where their own entries say.
+//! FAT32 has a backup of the boot sector. On FAT12 and FAT16 the volume itself has to bear it out: tables stand where
+//! they should, and the directories are where their own entries say.
 
 use super::geometry::{BACKUP_SECTOR, FatKind, Geometry, is_fsinfo};
 use super::table::AllocationTable;
@@ -11,8 +11,8 @@ use crate::Result;
 use crate::block::{ReadAt, read_vec};
 use std::ops::Range;
 
-/// The fields that say where everything lies: sizes and counts, the root directory, FSInfo and the backup itself. The rest
-/// is boot code, names, numbers that only BIOS boot code reads, and flags.
+/// The fields that say where everything lies: sizes and counts, the root directory, FSInfo and the backup itself. The
+/// rest is boot code, names, numbers that only BIOS boot code reads, and flags.
 const SHAPE: [Range<usize>; 3] = [11..21, 22..24, 32..52];
 /// The state flags of FAT32, which Linux sets in the first copy alone.
 const FLAGS: usize = 65;
@@ -44,8 +44,8 @@ pub(super) fn difference<S: ReadAt>(volume: &Volume<S>) -> Result<Difference> {
     })
 }
 
-/// What shows at a glance that a boot sector without a backup leads astray: the root directory was never used, and clusters
-/// are.
+/// What shows at a glance that a boot sector without a backup leads astray: the root directory was never used, and
+/// clusters are.
 pub(super) fn looks_misread<S: ReadAt>(volume: &Volume<S>) -> Result<Option<String>> {
     if volume.geometry().backup_boot_offset.is_some() || volume.root()?.end() > 0 {
         return Ok(None);
@@ -81,8 +81,8 @@ pub struct BootSectorRepair {
     pub why: String,
 }
 
-/// How the boot sector or its backup can be put right; `None` where they agree, where there is no backup, and where the volume
-/// bears out both or none of them.
+/// How the boot sector or its backup can be put right; `None` where they agree, where there is no backup, and where the
+/// volume bears out both or none of them.
 ///
 /// # Errors
 /// What the source reports.
@@ -109,8 +109,8 @@ pub fn boot_sector_repair<S: ReadAt>(volume: &Volume<S>) -> Result<Option<BootSe
     Ok(geometry.map(|geometry| BootSectorRepair { wrong, geometry, why }))
 }
 
-/// Whether everything that a boot sector of FAT32 speaks of is where it says: the end of the volume, FSInfo, the backup, every
-/// copy of the allocation table, and a directory.
+/// Whether everything that a boot sector of FAT32 speaks of is where it says: the end of the volume, FSInfo, the
+/// backup, every copy of the allocation table, and a directory.
 fn is_borne_out<S: ReadAt>(source: &S, geometry: &Geometry) -> Result<bool> {
     let usual = BACKUP_SECTOR * u64::from(geometry.sector_bytes);
     let Some(fsinfo) = geometry.fsinfo_offset else { return Ok(false) };
@@ -129,8 +129,8 @@ fn is_borne_out<S: ReadAt>(source: &S, geometry: &Geometry) -> Result<bool> {
     Ok(true)
 }
 
-/// Why the boot sector cannot be believed; `None` where the volume bears it out. Nothing is repaired by a boot sector that
-/// only claims where things are.
+/// Why the boot sector cannot be believed; `None` where the volume bears it out. Nothing is repaired by a boot sector
+/// that only claims where things are.
 ///
 /// # Errors
 /// What the source reports; [`crate::Kind::Rejected`] when the root directory cannot be read.
@@ -177,8 +177,8 @@ fn begins_as_one(geometry: &Geometry, table: &AllocationTable) -> bool {
     table.raw(0) & media == media && table.raw(0) & 0xF0 == 0xF0 && table.raw(1) | flags >= kind.end_mark()
 }
 
-/// Whether there is a directory in the root that says itself in which cluster it is. Only then is the data area where the
-/// boot sector says.
+/// Whether there is a directory in the root that says itself in which cluster it is. Only then is the data area where
+/// the boot sector says.
 fn leads_to_a_directory<S: ReadAt>(source: &S, geometry: &Geometry, table: AllocationTable) -> Result<bool> {
     let by_this = Volume::with_table(source, geometry.clone(), table);
     let root = match by_this.root() {

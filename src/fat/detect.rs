@@ -1,23 +1,8 @@
 //! Whether something is a FAT volume at all, where other structures might be meant.
 
-use super::{FatKind, Geometry, Volume};
+use super::{FatKind, Geometry, Volume, is_boot_sector};
 use crate::Result;
 use crate::block::{ReadAt, read_vec};
-
-/// Whether these 512 bytes are a boot sector of FAT, though perhaps one with wrong numbers in it. NTFS and exFAT,
-/// whose boot sectors look alike, have no copies of an allocation table here.
-#[must_use]
-pub fn is_boot_sector(sector: &[u8]) -> bool {
-    let Some(b) = sector.get(..512) else { return false };
-    let sector_bytes = u16::from_le_bytes([b[11], b[12]]);
-    b[510..] == [0x55, 0xAA]
-        && (b[0] == 0xEB && b[2] == 0x90 || b[0] == 0xE9)
-        && [512, 1024, 2048, 4096].contains(&sector_bytes)
-        && b[13].is_power_of_two()
-        && b[14..16] != [0, 0]
-        && matches!(b[16], 1 | 2)
-        && is_media(b[21])
-}
 
 /// Whether these 512 bytes call themselves a FAT in words (`BS_FilSysType`), whatever their numbers say.
 #[must_use]
@@ -74,9 +59,4 @@ pub fn has_root_folder(source: &(impl ReadAt + ?Sized), name: &str) -> Result<bo
         Err(e) if e.code().is_bad_content() => Ok(false),
         found => found,
     }
-}
-
-/// Values of the media byte (`fatgen103`, BPB_Media).
-fn is_media(byte: u8) -> bool {
-    byte == 0xF0 || byte >= 0xF8
 }

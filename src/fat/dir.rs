@@ -1,11 +1,8 @@
 //! Directories: 32-byte slots, long names in the slots before a short entry.
 
-use super::name::{checksum, same_name, short_to_string, slot_units};
+use super::name::{SLOT, checksum, same_name, short_to_string, slot_units};
 use super::table::Run;
 use crate::block::Extent;
-
-/// Bytes per directory slot.
-pub(super) const SLOT: usize = 32;
 
 /// The attribute byte of a directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

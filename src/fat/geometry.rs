@@ -1,7 +1,7 @@
 //! The BIOS parameter block (BPB): where everything on the volume lies.
 
-use super::detect::is_boot_sector;
 use crate::block::{ReadAt, read_vec};
+use crate::units::{exact, size};
 use crate::{Error, Result};
 use serde::Serialize;
 
@@ -66,8 +66,8 @@ pub enum Root {
     Chain(u32),
 }
 
-/// The shape of a volume. Every offset is in bytes from the start of the volume, and every area lies inside it; where the
-/// source is shorter than the volume, the tables are there all the same.
+/// The shape of a volume. Every offset is in bytes from the start of the volume, and every area lies inside it; where
+/// the source is shorter than the volume, the tables are there all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Geometry {
     /// FAT12, FAT16 or FAT32.
@@ -101,8 +101,8 @@ pub struct Geometry {
     /// Bytes at the end of the volume that are not there: the partition or image is shorter than its file system. The
     /// tables and the first cluster always are.
     pub missing_bytes: u64,
-    /// Clusters at the end of the data area for which the allocation table has no entries. They are not among `clusters`,
-    /// as for Linux (`fat_fill_super`, fs/fat/inode.c).
+    /// Clusters at the end of the data area for which the allocation table has no entries. They are not among
+    /// `clusters`, as for Linux (`fat_fill_super`, fs/fat/inode.c).
     pub unnumbered_clusters: u32,
     /// Why the boot sector is no boot sector, where its backup was read in its place.
     pub lost_boot_sector: Option<String>,
@@ -142,7 +142,8 @@ pub fn is_fat(source: &(impl ReadAt + ?Sized)) -> Result<bool> {
     }
 }
 
-/// FAT32 keeps the backup of its boot sector here, counted in sectors (`fatgen103`: "no value other than 6 is recommended").
+/// FAT32 keeps the backup of its boot sector here, counted in sectors (`fatgen103`: "no value other than 6 is
+/// recommended").
 pub(super) const BACKUP_SECTOR: u64 = 6;
 
 impl Geometry {
@@ -152,7 +153,7 @@ impl Geometry {
     /// [`crate::Kind::Rejected`] when it is not FAT or its areas do not fit together; what the source reports.
     pub fn read(source: &(impl ReadAt + ?Sized)) -> Result<Self> {
         if source.size() < 512 {
-            return Err(Error::rejected(format!("not a FAT volume: only {} bytes long", source.size())));
+            return Err(Error::rejected(format!("not a FAT volume: only {} long", size(source.size()))));
         }
         let first = read_vec(source, 0, 512)?;
         match Self::parse(&first, source.size()) {
@@ -164,9 +165,9 @@ impl Geometry {
         }
     }
 
-    /// What the backup of a lost boot sector says, where enough else is left of the volume: FSInfo, and an allocation table
-    /// whose copies begin with the media byte. Other file systems and partition tables overwrite one of them, or leave their
-    /// mark in the first sector.
+    /// What the backup of a lost boot sector says, where enough else is left of the volume: FSInfo, and an allocation
+    /// table whose copies begin with the media byte. Other file systems and partition tables overwrite one of them, or
+    /// leave their mark in the first sector.
     fn of_backup(source: &(impl ReadAt + ?Sized), first: &[u8]) -> Result<Option<Self>> {
         let is_table = first[510..] == [0x55, 0xAA]
             && first[446..510].chunks(16).all(|entry| entry[0] & 0x7F == 0)
@@ -225,11 +226,11 @@ impl Geometry {
         let total_16 = le16(b, 19);
         let fat_16 = le16(b, 22);
         let total_sectors = if total_16 != 0 { total_16 } else { le32(b, 32) };
-        // A volume whose root entry count and 16-bit FAT size are both 0 is FAT32 whatever its cluster count: Talos makes
-        // such volumes with fewer than 65,525 clusters (`mkfs.vfat -F 32` on 100 MiB).
+        // A volume whose root entry count and 16-bit FAT size are both 0 is FAT32 whatever its cluster count: Talos
+        // makes such volumes with fewer than 65,525 clusters (`mkfs.vfat -F 32` on 100 MiB).
         let fat32 = fat_16 == 0 && root_entries == 0;
-        // Only FAT32 has no 16-bit FAT size, and FAT32 has no fixed root directory. Readers that go by one or the other would
-        // see two volumes.
+        // Only FAT32 has no 16-bit FAT size, and FAT32 has no fixed root directory. Readers that go by one or the other
+        // would see two volumes.
         if fat_16 == 0 && root_entries != 0 {
             return bad(
                 17,
@@ -260,7 +261,10 @@ impl Geometry {
             return bad(
                 32,
                 format!(
-                    "the volume is {total_bytes} bytes long, its tables {data_offset}, but only {available} are there"
+                    "the volume is {} long and its tables {}, but only {} are there",
+                    exact(total_bytes),
+                    exact(data_offset),
+                    exact(available)
                 ),
             );
         }
@@ -382,4 +386,24 @@ impl Geometry {
         // The active copy comes first: it is the one everybody reads.
         std::iter::once(active).chain((0..self.fats).filter(move |n| mirrored && *n != active))
     }
+}
+
+/// Whether these 512 bytes are a boot sector of FAT, though perhaps one with wrong numbers in it. NTFS and exFAT,
+/// whose boot sectors look alike, have no copies of an allocation table here.
+#[must_use]
+pub fn is_boot_sector(sector: &[u8]) -> bool {
+    let Some(b) = sector.get(..512) else { return false };
+    let sector_bytes = u16::from_le_bytes([b[11], b[12]]);
+    b[510..] == [0x55, 0xAA]
+        && (b[0] == 0xEB && b[2] == 0x90 || b[0] == 0xE9)
+        && [512, 1024, 2048, 4096].contains(&sector_bytes)
+        && b[13].is_power_of_two()
+        && b[14..16] != [0, 0]
+        && matches!(b[16], 1 | 2)
+        && is_media(b[21])
+}
+
+/// Values of the media byte (`fatgen103`, BPB_Media).
+fn is_media(byte: u8) -> bool {
+    byte == 0xF0 || byte >= 0xF8
 }

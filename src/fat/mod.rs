@@ -26,11 +26,11 @@ mod usage;
 mod volume;
 
 pub use bootsector::{BootSectorCopy, BootSectorRepair, boot_sector_repair, contradiction};
-pub use detect::{has_root_folder, is_boot_sector, is_called_fat, is_live};
+pub use detect::{has_root_folder, is_called_fat, is_live};
 pub use dir::{Attributes, Directory, Entry, Slot};
 pub use edit::{Content, Editor, MARK, Stamp, grown_cluster};
-pub use geometry::{FatKind, Geometry, Root, is_fat};
-pub use health::{Health, Problem, ProblemClass, ProblemKind, Remedy, WrongDot};
+pub use geometry::{FatKind, Geometry, Root, is_boot_sector, is_fat};
+pub use health::{Health, Problem, ProblemClass, ProblemKind, RANDOM_SEED, Remedy, WrongDot};
 pub(crate) use name::same_name;
 pub use name::{NameError, check_long_name, slots_of};
 pub use table::{AllocationTable, Link, Run};

@@ -1,7 +1,9 @@
 //! Names: 8.3 short names, long names in directory slots, and how one is made from the other.
 
-use super::dir::SLOT;
 use std::fmt;
+
+/// A directory slot, in bytes.
+pub(super) const SLOT: usize = 32;
 
 /// Why a name cannot stand on a FAT volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,12 +77,13 @@ pub(super) fn folded(name: &str) -> String {
     name.chars().map(upper).collect()
 }
 
-/// The upper case of a character as FAT has it: one UTF-16 unit becomes one UTF-16 unit, so `ß` has none, and `Straße` and
+/// The upper case of a character as FAT has it: one UTF-16 unit becomes one UTF-16 unit, so `ß` has none, and `Straße`
+/// and
 /// `STRASSE` are two names.
 ///
 /// This is what Windows does (its table maps no other character onto an ASCII letter, and leaves the micro sign alone).
-/// Others go less far: EDK2 knows the letters of Latin-1, Linux with `iocharset=utf8` those of ASCII. Names that are equal
-/// for one of them are equal here.
+/// Others go less far: EDK2 knows the letters of Latin-1, Linux with `iocharset=utf8` those of ASCII. Names that are
+/// equal for one of them are equal here.
 fn upper(c: char) -> char {
     match c {
         'µ' | '\u{10000}'.. => c,

@@ -2,6 +2,7 @@
 
 use super::geometry::{FatKind, Geometry};
 use crate::block::{ReadAt, read_vec};
+use crate::units::size;
 use crate::{Error, Result};
 
 /// The largest table that is loaded, in bytes: eight million FAT32 clusters. An ESP of 2 GiB has 2 MiB.
@@ -60,8 +61,8 @@ impl AllocationTable {
         let bytes = used.div_ceil(8).next_multiple_of(u64::from(geometry.sector_bytes)).min(geometry.fat_bytes);
         if bytes > MAX_TABLE {
             return Err(Error::rejected(format!(
-                "a file allocation table of {} MiB is larger than any EFI System Partition needs",
-                bytes >> 20
+                "a file allocation table of {} is larger than any EFI System Partition needs",
+                size(bytes)
             )));
         }
         let bytes = read_vec(source, geometry.fat_copy_offset(n), bytes as usize)?;

@@ -23,8 +23,8 @@ pub struct Usage {
     pub files: Option<usize>,
 }
 
-/// What takes the room on a volume, the largest first. Files in the directories of `apart` stand for themselves, and what is in
-/// any other directory counts for the one in the root, or in `apart`'s parents, that it lies in.
+/// What takes the room on a volume, the largest first. Files in the directories of `apart` stand for themselves, and
+/// what is in any other directory counts for the one in the root, or in `apart`'s parents, that it lies in.
 ///
 /// # Errors
 /// What the source reports. Directories that cannot be read are left out.

@@ -4,6 +4,7 @@ use super::dir::{Directory, Entry};
 use super::geometry::{Geometry, Root};
 use super::table::{AllocationTable, Run};
 use crate::block::{Extent, Pieces, ReadAt, read_vec};
+use crate::units::{exact, size};
 use crate::{Context, Error, Result};
 
 /// The largest directory the format allows, in bytes: 65,536 slots.
@@ -96,7 +97,11 @@ impl<S: ReadAt> Volume<S> {
         self.all_there(&extents)?;
         let bytes: u64 = extents.iter().map(|e| e.bytes).sum();
         if bytes > MAX_DIRECTORY.max(u64::from(self.geometry.cluster_bytes)) {
-            return Err(Error::rejected(format!("a directory of {bytes} bytes; the format allows {MAX_DIRECTORY}")));
+            return Err(Error::rejected(format!(
+                "a directory of {}; the format allows {}",
+                size(bytes),
+                size(MAX_DIRECTORY)
+            )));
         }
         let pieces = Pieces::new(&self.source, extents.clone())?;
         let raw = read_vec(&pieces, 0, bytes as usize)?;
@@ -152,8 +157,10 @@ impl<S: ReadAt> Volume<S> {
         }
         if left > 0 {
             return Err(Error::rejected(format!(
-                "{} is {} bytes long, but its clusters hold {left} bytes less",
-                entry.name, entry.bytes
+                "{} is {} long, but its clusters hold {} less",
+                entry.name,
+                exact(u64::from(entry.bytes)),
+                exact(left)
             )));
         }
         extents.retain(|e| e.bytes > 0);
@@ -177,8 +184,9 @@ impl<S: ReadAt> Volume<S> {
         let Some(entry) = self.find(path)?.filter(|e| !e.is_dir()) else { return Ok(None) };
         if entry.bytes > limit {
             return Err(Error::rejected(format!(
-                "{path} is {} bytes long; at most {limit} were expected",
-                entry.bytes
+                "{path} is {} long; at most {} were expected",
+                exact(u64::from(entry.bytes)),
+                size(u64::from(limit))
             )));
         }
         Ok(Some(read_vec(&self.file(&entry)?, 0, entry.bytes as usize)?))

@@ -20,8 +20,8 @@ const KERNEL_BLOCK: u64 = 64 << 20;
 /// as `source_file`: the kernel then copies by itself. `force` lets it replace a regular file.
 ///
 /// # Errors
-/// [`crate::Kind::Unsafe`] when `out` exists (with `force`: when it is no regular file); [`crate::Kind::Io`] when reading or writing
-/// fails. After a failure there is no new file under any name.
+/// [`crate::Kind::Unsafe`] when `out` exists (with `force`: when it is no regular file); [`crate::Kind::Io`] when
+/// reading or writing fails. After a failure there is no new file under any name.
 pub fn extract(candidate: &Candidate, out: &Path, source_file: Option<&FileSource>, force: bool) -> Result<u64> {
     let work = || -> Result<u64> {
         check_free(out, force)?;

@@ -15,6 +15,7 @@ use crate::fat::Volume;
 use crate::iso::{EfiImageOrigin, Iso};
 use crate::oci::OciUki;
 use crate::uki::{Companion, CompanionKind, Companions};
+use crate::units::size;
 use crate::{Context, Error, Result};
 use std::fmt;
 use std::sync::Arc;
@@ -312,9 +313,8 @@ fn in_fat(source: &SharedSource, extent: Extent, place: &str) -> Result<Vec<Cand
 
 fn candidate(source: &SharedSource, name: Option<String>, place: &str, extents: Vec<Extent>) -> Result<Candidate> {
     let bytes = Pieces::new(Arc::clone(source), extents)?;
-    let companions = Err("What lies on the ESP beside the image, for systemd's stub to add to it, is not known; \
-                          --installed would name the disk."
-        .to_owned());
+    let companions =
+        Err("It is not known what systemd's stub would add from the ESP; --installed names the disk.".to_owned());
     Ok(Candidate { name, place: place.to_owned(), bytes, twin: None, trouble: None, companions, volume: None })
 }
 
@@ -359,8 +359,8 @@ fn is_zisofs(file: &dyn ReadAt) -> Result<bool> {
     Ok(file.size() >= MAGIC.len() as u64 && read_vec(file, 0, MAGIC.len())? == MAGIC)
 }
 
-/// Without Rock Ridge a file in the tree has the short name that ISO 9660 allows, and another one in the FAT image: what has
-/// the same bytes is one image, under the name that tells more.
+/// Without Rock Ridge a file in the tree has the short name that ISO 9660 allows, and another one in the FAT image:
+/// what has the same bytes is one image, under the name that tells more.
 fn same_under_other_names(found: Vec<Candidate>) -> Result<Vec<Candidate>> {
     let mut heads: Vec<Candidate> = Vec::new();
     for mut candidate in found {
@@ -420,8 +420,8 @@ fn unknown(source: &SharedSource) -> Error {
         Err(e) => e,
         Ok(Some(packing)) => packing.unexpected(),
         Ok(None) => Error::rejected(format!(
-            "the image ({} bytes) is neither a UKI (PE) nor an ISO nor a disk image (GPT or MBR) nor a FAT image",
-            source.size()
+            "the image ({}) is neither a UKI (PE) nor an ISO nor a disk image (GPT or MBR) nor a FAT image",
+            size(source.size())
         ))
         .advise("is it the right file, and complete?"),
     }

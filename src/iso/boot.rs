@@ -124,7 +124,8 @@ impl<S: ReadAt> Iso<S> {
             return Ok(u64::from(sectors) * SECTOR);
         }
         Err(Error::rejected(format!(
-            "the EFI boot image at byte {offset} has {sectors} sectors in the boot catalog, no MBR partition and no FAT \
+            "the EFI boot image at byte {offset} has {sectors} sectors in the boot catalog, no MBR partition and no \
+                FAT \
              boot sector: nothing tells how long it is"
         )))
     }

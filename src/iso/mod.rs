@@ -20,6 +20,7 @@ mod tests;
 pub use boot::{EfiImage, EfiImageOrigin};
 
 use crate::block::{Extent, ReadAt, read_vec};
+use crate::units::exact;
 use crate::{Context, Error, Result};
 use device::Paged;
 use hadris_fs::sync::FileSystem;
@@ -118,8 +119,8 @@ impl<S: ReadAt> Iso<S> {
     /// firmware knows neither.
     ///
     /// # Errors
-    /// [`crate::Kind::Rejected`] when `dir` is a file, a record or a Rock Ridge area is damaged, an extent lies past the
-    /// end of the source (a truncated ISO), or the directory has more than [`MAX_ENTRIES`] entries.
+    /// [`crate::Kind::Rejected`] when `dir` is a file, a record or a Rock Ridge area is damaged, an extent lies past
+    /// the end of the source (a truncated ISO), or the directory has more than [`MAX_ENTRIES`] entries.
     pub fn read_dir(&mut self, dir: &IsoEntry) -> Result<Vec<IsoEntry>> {
         self.list(dir).while_doing(|| format!("listing /{} in the ISO", dir.name))
     }
@@ -225,10 +226,10 @@ impl<S: ReadAt> Iso<S> {
         }
         let whole = u64::from(self.fs.info().volume_space_size()) * u64::from(self.fs.info().block_size());
         Err(truncated(format!(
-            "{what} lies at byte {} with {} bytes, and there are {} bytes (the volume descriptor says {whole})",
-            extent.offset,
-            extent.bytes,
-            self.size()
+            "{what} ends at byte {}, and the file at byte {}; the volume descriptor says {}",
+            extent.offset.saturating_add(extent.bytes),
+            self.size(),
+            exact(whole)
         )))
     }
 
@@ -243,7 +244,7 @@ fn truncated(why: impl std::fmt::Display) -> Error {
 
 fn iso_error(e: hadris_fs::Error<io::Error>, size: u64) -> Error {
     if Detail::of(&e) == Some(Detail::OutsideImage) {
-        return truncated(format!("a structure lies past the {size} bytes there are"));
+        return truncated(format!("a structure lies past its end at {}", exact(size)));
     }
     let message = e.to_string();
     e.into_device_error().map_or_else(|| Error::rejected(format!("ISO 9660: {message}")), Error::from)

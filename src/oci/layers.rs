@@ -1,5 +1,5 @@
-//! The UKIs in the layers of an image. Layers lie on each other, the first one at the bottom: each takes away or replaces what
-//! the ones below have.
+//! The UKIs in the layers of an image. Layers lie on each other, the first one at the bottom: each takes away or
+//! replaces what the ones below have.
 
 use super::layout::{ImageLayout, Names, check};
 use super::{Layer, Verified};
@@ -53,7 +53,8 @@ fn bytes(ukis: &[Uki]) -> u64 {
     ukis.iter().map(|(_, file)| file.size()).sum()
 }
 
-/// Goes through one layer to its end, so that all of it is held against its digest. `below` are the UKIs of the layers below.
+/// Goes through one layer to its end, so that all of it is held against its digest. `below` are the UKIs of the layers
+/// below.
 fn look(
     layout: &ImageLayout,
     layer: &Layer,

@@ -1,5 +1,6 @@
 //! Where the parts of an image are: files of a folder, or members of a tar archive.
 
+use crate::units::size;
 use crate::{Context, Error, Result};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -76,7 +77,7 @@ impl ImageLayout {
     pub(super) fn json<T: DeserializeOwned>(&self, name: &str, digest: Option<&str>) -> Result<T> {
         let (part, bytes) = self.part(name)?;
         if bytes > MAX_JSON {
-            return Err(Error::rejected(format!("{name} has {bytes} bytes, too many for what it is")));
+            return Err(Error::rejected(format!("{name} has {}, too many for what it is", size(bytes))));
         }
         let mut text = Vec::new();
         part.take(MAX_JSON).read_to_end(&mut text).while_doing(|| format!("reading {name}"))?;
@@ -118,19 +119,19 @@ fn is_tar(path: &Path) -> Result<bool> {
 /// Longest name of a member in bytes, and longest extended header.
 const MAX_NAME: u64 = 64 << 10;
 
-/// The names of the members of an archive, which is read raw: the crate itself reads a long name whole into memory, however long
-/// it says that it is.
+/// The names of the members of an archive, which is read raw: the crate itself reads a long name whole into memory,
+/// however long it says that it is.
 #[derive(Default)]
 pub(super) struct Names(Option<Vec<u8>>);
 
 impl Names {
-    /// The name of this member; `None` where it is no member, but says something of the next one (the `L` of GNU, and the `x` of
-    /// PAX with `path`) or of all.
+    /// The name of this member; `None` where it is no member, but says something of the next one (the `L` of GNU, and
+    /// the `x` of PAX with `path`) or of all.
     pub(super) fn of<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> std::io::Result<Option<String>> {
         let kind = entry.header().entry_type();
         if kind.is_gnu_longname() || kind.is_pax_local_extensions() {
             if entry.size() > MAX_NAME {
-                return Err(std::io::Error::other(format!("a name of {} bytes", entry.size())));
+                return Err(std::io::Error::other(format!("a name of {}", size(entry.size()))));
             }
             let mut bytes = Vec::new();
             entry.take(MAX_NAME).read_to_end(&mut bytes)?;

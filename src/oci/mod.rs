@@ -1,10 +1,11 @@
-//! An OCI image as a source of UKIs: an image layout in a folder or a tar archive (`skopeo copy … oci-archive:FILE`), or what
-//! `docker save` writes. Every blob that is read is held against the digest that names it; the UKIs in the layers are unpacked
-//! into temporary files without names.
+//! An OCI image as a source of UKIs: an image layout in a folder or a tar archive (`skopeo copy … oci-archive:FILE`),
+//! or what
+//! `docker save` writes. Every blob that is read is held against the digest that names it; the UKIs in the layers are
+//! unpacked into temporary files without names.
 //!
-//! Own code here is what is looked for and the limits; the tar crate reads archives, flate2 and zstd unpack layers, serde the
-//! manifests. Of the types of the specification a handful of fields are needed, and the crate that has them all brings five
-//! times as much as this folder.
+//! Own code here is what is looked for and the limits; the tar crate reads archives, flate2 and zstd unpack layers,
+//! serde the manifests. Of the types of the specification a handful of fields are needed, and the crate that has them
+//! all brings five times as much as this folder.
 //!
 //! Sources: OCI Image Format Specification 1.1 (image layout, index, manifest, layer); Docker Image Specification 1.2
 //! (`manifest.json` of `docker save`).
@@ -100,8 +101,8 @@ enum Verified {
 /// (`sha256:…`): only what it names is looked into. `None` when the path is something else.
 ///
 /// # Errors
-/// [`Code::Malformed`] when a blob is not what its digest says, or the image breaks its format; [`Code::WrongImage`] when nothing
-/// has the digest that was asked for; [`Code::Cancelled`]; what the file reports.
+/// [`Code::Malformed`] when a blob is not what its digest says, or the image breaks its format; [`Code::WrongImage`]
+/// when nothing has the digest that was requested; [`Code::Cancelled`]; what the file reports.
 pub fn open(path: &Path, pin: Option<&str>, cancel: &AtomicBool) -> Result<Option<Vec<OciUki>>> {
     let Some(layout) = ImageLayout::open(path)? else { return Ok(None) };
     let check = || match cancel.load(Ordering::Relaxed) {

@@ -1,17 +1,19 @@
 //! Unpacking within limits.
 
+use super::cursor::Cursor;
 use super::room::Sparse;
 use super::{BLOCK, MAX_BYTES, Packing, Watch, ZSTD, xz_dictionary, xz_index};
 use crate::block::{FileSource, ReadAt, read_vec};
+use crate::units::{exact, size};
 use crate::{Code, Error, Result};
 use liblzma::stream::{CONCATENATED, Stream};
 use std::io::{self, BufReader, Read};
 
-/// The window a zstd frame may ask for: 32 MiB, the most of `zstd --ultra -20`. Talos' images (`zstd -18`) take 8 MiB; `--long`
-/// and `--ultra -22` ask for 128 MiB, which a small board does not have.
+/// The window a zstd frame may ask for: 32 MiB, the most of `zstd --ultra -20`. Talos' images (`zstd -18`) take 8 MiB;
+/// `--long` and `--ultra -22` ask for 128 MiB, which a small board does not have.
 const MAX_WINDOW_LOG: u32 = 25;
-/// What liblzma may take: enough for `xz -8` (32 MiB dictionary). Talos' images (`xz -0`) take 1 MiB; `xz -9` asks for 65 MiB,
-/// of which no more is given than there is content.
+/// What liblzma may take: enough for `xz -8` (32 MiB dictionary). Talos' images (`xz -0`) take 1 MiB; `xz -9` asks for
+/// 65 MiB, of which no more is given than there is content.
 const MAX_XZ_MEMORY: u64 = 34 << 20;
 /// Packed bytes read at a time.
 const INPUT: usize = 256 * 1024;
@@ -69,7 +71,7 @@ pub(super) fn unpack_at_most(
             return Err(too_large(&format!("more than {} GiB", limit >> 30), limit));
         }
         if produced > most {
-            return Err(Error::rejected(format!("more comes out of it than the {most} bytes that its index names"))
+            return Err(Error::rejected(format!("it unpacks to more than the {} that its index names", exact(most)))
                 .advise("it is damaged: fetch it again"));
         }
         to.write(&buf)?;
@@ -97,7 +99,7 @@ fn check_first_frame(source: &dyn ReadAt) -> Result<Option<u64>> {
         let base = 1u64 << (10 + (window >> 3));
         let window = base + base / 8 * u64::from(window & 7);
         if window > 1 << MAX_WINDOW_LOG {
-            return Err(needs_memory(Packing::Zstd, &format!("a window of {} MiB", window >> 20)));
+            return Err(needs_memory(Packing::Zstd, &format!("a window of {}", size(window))));
         }
     }
     let at = 1 + window_bytes + dictionary_bytes;
@@ -114,7 +116,7 @@ fn needs_memory(packing: Packing, what: &str) -> Error {
         Packing::Xz => ("34 MiB", "with -9 or a large dictionary", "xz -dk"),
     };
     Error::rejected(format!("to unpack it takes {what}; {limit} is the limit here: it was packed {how}"))
-        .advise(format!("unpack it with `{command} FILE` where there is memory, and give what comes out"))
+        .advise(format!("unpack it with `{command} FILE` on a machine with more memory, and pass the result"))
 }
 
 /// An error on the way through a decoder: the medium's and our own as they were, the decoder's as a rejection.
@@ -134,32 +136,16 @@ fn rejected(e: io::Error, packing: Packing) -> Error {
     if e.io_error().is_none() {
         return e; // made by `Input`
     }
-    let what =
-        if early { "it ends too early".to_owned() } else { format!("it is no sound {packing} file ({})", e.message()) };
+    let what = if early {
+        "it ends too early".to_owned()
+    } else {
+        format!(
+            "it is not a valid {packing} file \
+                                                                    ({})",
+            e.message()
+        )
+    };
     Error::rejected(what).advise("it is truncated, damaged, or something was put behind it: fetch it again")
-}
-
-/// A source from some place to another, in order.
-pub(super) struct Cursor<'a> {
-    source: &'a dyn ReadAt,
-    at: u64,
-    end: u64,
-}
-
-impl<'a> Cursor<'a> {
-    /// From `at` to `end`, which lies inside the source.
-    pub(super) fn new(source: &'a dyn ReadAt, at: u64, end: u64) -> Self {
-        Self { source, at, end }
-    }
-}
-
-impl Read for Cursor<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX).min(buf.len());
-        self.source.read_exact_at(&mut buf[..n], self.at)?;
-        self.at += n as u64;
-        Ok(n)
-    }
 }
 
 /// The packed bytes, for a decoder. Errors of the medium are marked as such, so that nobody takes them for its own.

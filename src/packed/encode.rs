@@ -1,7 +1,7 @@
 //! Packing within limits: on several threads, in memory that a small board has.
 
 use super::room::FreeSpace;
-use super::{BLOCK, Packing, Place, Watch, data_from};
+use super::{BLOCK, Folder, Packing, Watch, data_from};
 use crate::block::{FileSource, ReadAt};
 use crate::{Context, Error, Result};
 use liblzma::stream::{Check, MtStreamBuilder};
@@ -9,10 +9,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use zstd::zstd_safe::CParameter;
 
-/// zstd's default level. What is large in an image is packed already; Talos' `-18` would take minutes to gain a few per cent.
+/// zstd's default level. What is large in an image is packed already; Talos' `-18` would take minutes to gain a few per
+/// cent.
 const ZSTD_LEVEL: i32 = 3;
-/// What a thread works on at a time, in bytes. zstd's own choice, 8 MiB, takes 84 MiB of memory on four threads; this takes 30,
-/// and the result grows by 0.4 %.
+/// What a thread works on at a time, in bytes. zstd's own choice, 8 MiB, takes 84 MiB of memory on four threads; this
+/// takes 30, and the result grows by 0.4 %.
 const ZSTD_JOB: u32 = 2 << 20;
 /// Talos' own preset for xz (`xz -0`). The default preset 6 would take 94 MiB for each thread.
 const XZ_PRESET: u32 = 0;
@@ -23,7 +24,7 @@ const MAX_THREADS: u32 = 4;
 ///
 /// # Errors
 /// [`crate::Kind::Io`] when reading or writing fails, or there is no room; [`crate::Kind::Cancelled`].
-pub fn pack(from: &FileSource, packing: Packing, to: &File, place: &Place, watch: Watch<'_>) -> Result<()> {
+pub fn pack(from: &FileSource, packing: Packing, to: &File, place: &Folder, watch: Watch<'_>) -> Result<()> {
     let work = || -> Result<()> {
         let out = Output { room: FreeSpace::new(to, place), at: 0 };
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32).min(MAX_THREADS);

@@ -1,14 +1,15 @@
-//! Disk images packed with zstd or xz, as Talos publishes them (`metal-arm64.raw.zst`, before 1.8 `.raw.xz`): unpacked once,
-//! from front to back, into a sparse temporary file without a name; and packed again for a changed copy.
+//! Disk images packed with zstd or xz, as Talos publishes them (`metal-arm64.raw.zst`, before 1.8 `.raw.xz`): unpacked
+//! once, from front to back, into a sparse temporary file without a name; and packed again for a changed copy.
 //!
 //! Touches temporary files and the files it is handed; never the packed file itself. The zstd and liblzma crates do the
-//! coding. Own code stands beside them for what they do not do: holes instead of zeros, the limits on memory, size and room
-//! (a few MiB of either format can stand for a tebibyte), and the look at the index of an xz file, which says how much is
-//! to come before a byte of it is unpacked.
+//! coding. Own code stands beside them for what they do not do: holes instead of zeros, the limits on memory, size and
+//! room (a few MiB of either format can stand for a tebibyte), and the look at the index of an xz file, which says how
+//! much is to come before a byte of it is unpacked.
 //!
 //! The whole image is unpacked although a command needs little of it: neither format can be read at any place, and the
 //! backup partition table lies at the end.
 
+mod cursor;
 mod decode;
 mod encode;
 mod room;
@@ -16,7 +17,7 @@ mod xz_dictionary;
 mod xz_index;
 
 pub use encode::pack;
-pub use room::Place;
+pub use room::Folder;
 
 use crate::block::{FileSource, ReadAt, read_vec};
 use crate::{Context, Error, Kind, Result};
@@ -91,7 +92,7 @@ impl Packing {
         match FOREIGN.iter().find(|(magic, ..)| head.starts_with(magic)) {
             Some((_, name, command)) => {
                 Err(Error::rejected(format!("it is packed with {name}, which is not unpacked here")).advise(format!(
-                    "unpack it with `{command} FILE` and give what comes out; zstd and xz are taken as they are"
+                    "unpack it with `{command} FILE` and pass the result; zstd and xz are accepted as they are"
                 )))
             }
             None => Ok(None),
@@ -100,7 +101,7 @@ impl Packing {
 
     /// The error of a place where only unpacked images come: one that was packed twice, for example.
     pub(crate) fn unexpected(self) -> Error {
-        Error::rejected(format!("the image is packed ({self})")).advise("unpack it and give what comes out")
+        Error::rejected(format!("the image is packed ({self})")).advise("unpack it and pass the result")
     }
 
     /// What the name of a file to be written asks for: `.zst`, `.zstd` and `.xz` are packed, anything else is raw.
@@ -113,7 +114,7 @@ impl Packing {
             "zst" | "zstd" => Ok(Some(Self::Zstd)),
             "xz" => Ok(Some(Self::Xz)),
             "gz" | "bz2" | "lz4" | "lzma" | "lz" | "7z" | "zip" | "tar" | "qcow2" | "vmdk" | "vhd" | "vdi" => {
-                Err(Error::usage(format!("no .{ending} file is written here: raw, .zst and .xz are"))
+                Err(Error::usage(format!("this program does not write .{ending} files, only raw, .zst and .xz"))
                     .advise("choose another name, and convert the file afterwards"))
             }
             _ => Ok(None),
@@ -170,8 +171,8 @@ impl Unpacked {
 /// Unpacks an image into the directory for temporary files (`TMPDIR`); `None` when it is not packed, or a device.
 ///
 /// # Errors
-/// [`Kind::Rejected`] when it is malformed, truncated or followed by something else, or needs more memory or room than any
-/// real image; [`Kind::Io`] when it cannot be read, or there is no room; [`Kind::Cancelled`].
+/// [`Kind::Rejected`] when it is malformed, truncated or followed by something else, or needs more memory or room than
+/// any real image; [`Kind::Io`] when it cannot be read, or there is no room; [`Kind::Cancelled`].
 pub fn unpack(source: &FileSource, watch: Watch<'_>) -> Result<Option<Unpacked>> {
     let work = || -> Result<Option<Unpacked>> {
         if source.is_block_device() {
@@ -183,7 +184,7 @@ pub fn unpack(source: &FileSource, watch: Watch<'_>) -> Result<Option<Unpacked>>
             .while_doing(|| format!("making a temporary file in {}", dir.display()))
             .map_err(|e| e.advise("set TMPDIR to a folder that can be written to"))?;
         let place =
-            Place { advice: "make room there, or set TMPDIR to a folder with more; zeros take none".into(), dir };
+            Folder { advice: "make room there, or set TMPDIR to a folder with more; zeros take none".into(), dir };
         decode::unpack(source, packing, Sparse::new(&file, &place), watch)?;
         let unpacked = Arc::new(FileSource::of_file(file, source.path())?);
         Ok(Some(Unpacked { source: unpacked, packing, packed_bytes: source.size() }))
@@ -191,12 +192,12 @@ pub fn unpack(source: &FileSource, watch: Watch<'_>) -> Result<Option<Unpacked>>
     work().while_doing(|| format!("unpacking {}", source.path().display()))
 }
 
-/// Puts the raw content of an image, packed or not, into the empty file `to`, which lies in `place`: as a reflink where the
-/// file system can do that, else with holes for zeros.
+/// Puts the raw content of an image, packed or not, into the empty file `to`, which lies in `place`: as a reflink where
+/// the file system can do that, else with holes for zeros.
 ///
 /// # Errors
 /// As [`unpack`].
-pub fn copy(source: &FileSource, to: &File, place: &Place, watch: Watch<'_>) -> Result<()> {
+pub fn copy(source: &FileSource, to: &File, place: &Folder, watch: Watch<'_>) -> Result<()> {
     let work = || -> Result<()> {
         let sparse = Sparse::new(to, place);
         match Packing::detect(source)? {

@@ -1,5 +1,6 @@
 //! Writing with holes, and not beyond the room there is.
 
+use crate::units::size;
 use crate::{Context, Error, Result};
 use rustix::io::Errno;
 use std::fs::File;
@@ -15,7 +16,7 @@ const MAX_RESERVE: u64 = 256 << 20;
 
 /// A folder that is written to, and what to do when it is full.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct Folder {
     /// The folder, for messages.
     pub dir: PathBuf,
     /// What the user can do.
@@ -26,13 +27,13 @@ pub struct Place {
 /// (tmpfs), that would take the memory of everybody.
 pub(super) struct FreeSpace<'a> {
     file: &'a File,
-    place: &'a Place,
+    place: &'a Folder,
     granted: u64,
     stored: u64,
 }
 
 impl<'a> FreeSpace<'a> {
-    pub(super) fn new(file: &'a File, place: &'a Place) -> Self {
+    pub(super) fn new(file: &'a File, place: &'a Folder) -> Self {
         Self { file, place, granted: 0, stored: 0 }
     }
 
@@ -60,15 +61,14 @@ impl<'a> FreeSpace<'a> {
         }
         let usable = free.saturating_sub((total / 16).min(MAX_RESERVE));
         if usable < need {
-            return Err(self.full(&format!("{} MiB are free and part of that has to stay", free >> 20)));
+            return Err(self.full(&format!("{} are free and part of that has to stay", size(free))));
         }
         Ok(usable.min(GRANT).max(need))
     }
 
     fn full(&self, why: &str) -> Error {
-        let (dir, stored) = (self.place.dir.display(), self.stored >> 20);
-        Error::io(format!("no room in {dir}: {stored} MiB of the image are there, {why}"))
-            .advise(self.place.advice.clone())
+        let (dir, stored) = (self.place.dir.display(), size(self.stored));
+        Error::io(format!("no room in {dir}: {stored} of the image are there, {why}")).advise(self.place.advice.clone())
     }
 }
 
@@ -80,7 +80,7 @@ pub(super) struct Sparse<'a> {
 
 impl<'a> Sparse<'a> {
     /// Into this empty file.
-    pub(super) fn new(file: &'a File, place: &'a Place) -> Self {
+    pub(super) fn new(file: &'a File, place: &'a Folder) -> Self {
         Self { room: FreeSpace::new(file, place), at: 0 }
     }
 
@@ -112,7 +112,7 @@ impl<'a> Sparse<'a> {
         self.room
             .file
             .set_len(bytes)
-            .while_doing(|| format!("making a file of {bytes} bytes in {}", self.room.place.dir.display()))
+            .while_doing(|| format!("making a file of {} in {}", size(bytes), self.room.place.dir.display()))
     }
 }
 

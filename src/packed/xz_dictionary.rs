@@ -1,9 +1,10 @@
-//! A dictionary no larger than what there is to find in it. `xz -9` writes 64 MiB into the header of a block, whatever the
-//! length of the file, and a decoder takes them at their word: more memory than a small board should give for a tiny image.
+//! A dictionary no larger than what there is to find in it. `xz -9` writes 64 MiB into the header of a block, whatever
+//! the length of the file, and a decoder takes them at their word: more memory than a small board should give for a
+//! tiny image.
 //!
-//! LZMA2 never looks further back than to the beginning of its block, so a block of N bytes needs N bytes of dictionary. The
-//! header of the first block is handed to the decoder with the smallest size that is enough; files of several blocks have
-//! blocks that are longer than a dictionary, or are left as they are.
+//! LZMA2 never looks further back than to the beginning of its block, so a block of N bytes needs N bytes of
+//! dictionary. The header of the first block is handed to the decoder with the smallest size that is enough; files of
+//! several blocks have blocks that are longer than a dictionary, or are left as they are.
 //!
 //! Format: The .xz File Format 1.2.1, sections 3.1 and 5.3.1.
 
@@ -16,8 +17,8 @@ const LZMA2: u64 = 0x21;
 /// The smallest dictionary: property 0.
 const SMALLEST: u64 = 4096;
 
-/// Bytes to be read in place of those at an offset: a smaller dictionary for a file that unpacks to `bytes`. `None` where the
-/// file's own is small enough, or is not understood, which the decoder will then say.
+/// Bytes to be read in place of those at an offset: a smaller dictionary for a file that unpacks to `bytes`. `None`
+/// where the file's own is small enough, or is not understood, which the decoder will then say.
 pub(super) fn smaller(source: &dyn ReadAt, bytes: u64) -> Result<Option<(u64, Vec<u8>)>> {
     let room = source.size().saturating_sub(BLOCK_AT).min(1024) as usize;
     let start = read_vec(source, BLOCK_AT.min(source.size()), room)?;

@@ -2,11 +2,11 @@
 //! truncated files and bombs are found without unpacking a byte. What the index says is a claim; the decoder holds it
 //! against the blocks, and [`super::decode`] stops where more comes than was claimed.
 //!
-//! Format: The .xz File Format 1.2.1, sections 2.1 and 4. liblzma can read it (`lzma_file_info_decoder`), its crate does
-//! not offer that.
+//! Format: The .xz File Format 1.2.1, sections 2.1 and 4. liblzma can read it (`lzma_file_info_decoder`), its crate
+//! does not offer that.
 
 use super::XZ;
-use super::decode::Cursor;
+use super::cursor::Cursor;
 use crate::block::{ReadAt, read_vec};
 use crate::{Error, Result};
 use std::io::{BufReader, Bytes, Read};

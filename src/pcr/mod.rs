@@ -1,9 +1,9 @@
 //! PCR 11: what the stub measures, and the signed policy in the UKI.
 //!
 //! A TPM releases the key of a disk when PCR 11 has a value that the holder of a key has signed. The stub measures the
-//! sections of the UKI into PCR 11, the system adds a word at each phase of its way up (`systemd-pcrphase`, Talos' machined),
-//! and `.pcrsig` holds signatures over the values expected. All of it can be computed offline, which this module does. It
-//! touches nothing.
+//! sections of the UKI into PCR 11, the system adds a word at each phase of its way up (`systemd-pcrphase`, Talos'
+//! machined), and `.pcrsig` holds signatures over the values expected. All of it can be computed offline, which this
+//! module does. It touches nothing.
 //!
 //! Hashing is one [`crate::block::Sink`] in the pass that everything else takes; what follows is pure. Sources:
 //! systemd's `stub.c`, `uki.h`, `measure.c` and `tpm2-util.c`; Talos' `internal/pkg/measure`; TPM 2.0 Library Part 3,
@@ -19,7 +19,7 @@ pub use phases::{SYSTEMD_PHASES, TALOS_PHASES, path};
 pub use policy::{
     EntryOutcome, Measured, PcrSignature, SignedPolicy, banks_of, key_fingerprint, policy_digest, verify_pcrsig,
 };
-pub use sections::{MAX_ALTERNATIVES, MeasuredProfile, SectionHashes, exchanged, profiles, stub_version};
+pub use sections::{MeasuredProfile, SectionHashes, exchanged, profiles, stub_version};
 
 use std::collections::BTreeMap;
 
@@ -41,8 +41,9 @@ impl PcrValues {
     }
 }
 
-/// PCR 11 after measured sections (names and places in the section table, in measuring order; [`MeasuredProfile::measured`] or one
-/// of [`MeasuredProfile::alternatives`]) and the phase words. `None` when a section was not hashed in this bank.
+/// PCR 11 after measured sections (names and places in the section table, in measuring order;
+/// [`MeasuredProfile::measured`] or one of [`MeasuredProfile::alternatives`]) and the phase words. `None` when a
+/// section was not hashed in this bank.
 #[must_use]
 pub fn values(
     bank: Bank,

@@ -1,12 +1,12 @@
-//! The words that a booting system extends into PCR 11, one per phase. A policy is signed for a path of them, and does not
-//! say for which: whoever wants to know tries those that builders sign.
+//! The words that a booting system extends into PCR 11, one per phase. A policy is signed for a path of them, and does
+//! not say for which: whoever wants to know tries those that builders sign.
 
 use super::Bank;
 
 /// The words that Talos extends before disks are unlocked: the only path that its builder signs.
 pub const TALOS_PHASES: [&str; 3] = ["enter-initrd", "leave-initrd", "enter-machined"];
-/// The words that systemd extends on its way up. `systemd-measure` and `ukify` sign the four paths that end in one of them
-/// unless they are told others.
+/// The words that systemd extends on its way up. `systemd-measure` and `ukify` sign the four paths that end in one of
+/// them unless they are told others.
 pub const SYSTEMD_PHASES: [&str; 4] = ["enter-initrd", "leave-initrd", "sysinit", "ready"];
 /// Every word that systemd knows (`KNOWN_PHASES` of ukify), in the order in which it extends them.
 const WORDS: [&str; 6] = ["enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown", "final"];

@@ -1,7 +1,7 @@
 //! The signed policy: `.pcrsig` against `.pcrpkey` and the values computed from the UKI's own sections.
 //!
-//! Sources: `systemd-measure`(1) and `src/measure/measure-tool.c` for what is signed, `tpm2_unseal` of `tpm2-util.c` for what
-//! is looked at when a disk is unlocked; Talos' `internal/pkg/measure`.
+//! Sources: `systemd-measure`(1) and `src/measure/measure-tool.c` for what is signed, `tpm2_unseal` of `tpm2-util.c`
+//! for what is looked at when a disk is unlocked; Talos' `internal/pkg/measure`.
 
 use super::phases::{known_paths, walk};
 use super::{Bank, TALOS_PHASES, path};
@@ -48,8 +48,8 @@ struct Entry {
 pub struct Measured {
     /// The bank.
     pub bank: Bank,
-    /// Which alternative: 0 where no hardware-dependent section is taken; `None` for what no stub measures and a builder
-    /// signs all the same ([`super::exchanged`]).
+    /// Which alternative: 0 where no hardware-dependent section is taken; `None` for what no stub measures and a
+    /// builder signs all the same ([`super::exchanged`]).
     pub alternative: Option<usize>,
     /// The value, [`super::PcrValues::sections`].
     pub value: Vec<u8>,
@@ -69,8 +69,8 @@ pub enum EntryOutcome {
     },
     /// Signed by systemd-measure 257, which exchanges `.dtbauto` and `.hwids`: no stub measures that.
     Exchanged,
-    /// It cannot be judged from the image: the bank was not computed, other PCRs belong to the policy, the kind of key or
-    /// signature is not supported here.
+    /// It cannot be judged from the image: the bank was not computed, other PCRs belong to the policy, the kind of key
+    /// or signature is not supported here.
     NotChecked(String),
     /// Made with another key than `.pcrpkey`.
     OtherKey,
@@ -113,8 +113,8 @@ impl PcrSignature {
         })
     }
 
-    /// Whether all that fits was signed by systemd-measure 257 with `.dtbauto` and `.hwids` exchanged: the contents are what
-    /// was signed, and no TPM releases anything by it.
+    /// Whether all that fits was signed by systemd-measure 257 with `.dtbauto` and `.hwids` exchanged: the contents are
+    /// what was signed, and no TPM releases anything by it.
     #[must_use]
     pub fn is_exchanged(&self) -> bool {
         let any = |outcome: &EntryOutcome| self.policies.iter().any(|p| p.outcome == *outcome);
@@ -128,13 +128,14 @@ impl PcrSignature {
         self.verified().any(|(p, phases, _)| p.bank == Bank::Sha256.name() && phases == path(&TALOS_PHASES))
     }
 
-    /// What is wrong with it for a system that takes any of its policies; `None` when nothing is, and when nothing can be
-    /// said ([`Self::unjudged`]).
+    /// What is wrong with it for a system that takes any of its policies; `None` when nothing is, and when nothing can
+    /// be said ([`Self::unjudged`]).
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         if self.is_exchanged() {
             return Some(
-                "systemd-measure 257 computed it, which exchanges .dtbauto and .hwids, and the stub measures them right: it fits \
+                "systemd-measure 257 computed it, which exchanges .dtbauto and .hwids, and the stub measures them \
+                 right: it fits \
                  no board (build the image with a newer systemd-measure)"
                     .into(),
             );
@@ -217,7 +218,7 @@ struct PublicKey {
 impl PublicKey {
     /// From a PEM `PUBLIC KEY` (SubjectPublicKeyInfo).
     fn parse(pem: &[u8]) -> Result<Self> {
-        let bad = |why: String| Error::rejected(format!(".pcrpkey is no public key in PEM ({why})"));
+        let bad = |why: String| Error::rejected(format!(".pcrpkey is not a public key in PEM ({why})"));
         // The section's data ends where the PEM does, but builders may pad it.
         let (label, der) = der::pem::decode_vec(unpadded(pem)).map_err(|e| bad(e.to_string()))?;
         if label != "PUBLIC KEY" {
@@ -248,7 +249,7 @@ fn unpadded(section: &[u8]) -> &[u8] {
 /// The fingerprint that `.pcrsig` names a key by: SHA-256 of the DER PKCS#1 form, as hexadecimal.
 ///
 /// # Errors
-/// [`crate::Kind::Rejected`] when it is no public key in PEM.
+/// [`crate::Kind::Rejected`] when it is not a public key in PEM.
 pub fn key_fingerprint(pem: &[u8]) -> Result<String> {
     Ok(PublicKey::parse(pem)?.fingerprint())
 }
@@ -325,7 +326,7 @@ fn check(entry: &Entry, bank: Bank, expected: &Expected, key: &PublicKey) -> Ent
         return EntryOutcome::NotChecked(format!("it is for the PCRs {}, not for PCR 11 alone", list.join(", ")));
     }
     let Some(policy) = hex::decode(&entry.pol).ok().and_then(|p| <[u8; 32]>::try_from(p).ok()) else {
-        return EntryOutcome::Bad("the policy is no SHA-256 in hexadecimal".into());
+        return EntryOutcome::Bad("the policy is not a SHA-256 in hexadecimal".into());
     };
     let Some((phases, alternative)) = expected.get(&(bank, policy)) else { return EntryOutcome::OtherPolicy };
     if let Some(what) = &key.unsupported {

@@ -30,7 +30,7 @@ const BY_HARDWARE: [&str; 2] = [".dtbauto", ".efifw"];
 /// Zeros behind a section's data that are hashed at most, over all sections, in bytes.
 const MAX_FILL: u64 = 64 * 1024 * 1024;
 /// Combinations of hardware-dependent sections that are looked at. Images for all laptops of a maker have a few dozen.
-pub const MAX_ALTERNATIVES: usize = 256;
+const MAX_ALTERNATIVES: usize = 256;
 
 /// What the stub takes for one profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,14 +40,14 @@ pub struct MeasuredProfile {
     pub index: usize,
     /// The sections that are measured whatever the hardware, in measuring order: name and index in the section table.
     pub measured: Vec<(String, usize)>,
-    /// `.dtbauto` and `.efifw` sections, of each of which the stub takes the first that fits the hardware, or none: name
-    /// and index in the section table.
+    /// `.dtbauto` and `.efifw` sections, of each of which the stub takes the first that fits the hardware, or none:
+    /// name and index in the section table.
     pub by_hardware: Vec<(String, usize)>,
 }
 
 impl MeasuredProfile {
     /// What may be measured, depending on the hardware, each in measuring order; the first is what is measured where
-    /// nothing fits. One alternative for an image without `.dtbauto` and `.efifw`; never more than [`MAX_ALTERNATIVES`].
+    /// nothing fits. One alternative for an image without `.dtbauto` and `.efifw`; never more than 256.
     #[must_use]
     pub fn alternatives(&self) -> Vec<Vec<(String, usize)>> {
         let choices = |name: &'static str| {
@@ -67,8 +67,8 @@ impl MeasuredProfile {
     }
 }
 
-/// What systemd-measure 257 computes in the place of an alternative: there each of the names `.dtbauto` and `.hwids` stands for
-/// the other, and their order is that of the names. `None` where neither is measured.
+/// What systemd-measure 257 computes in the place of an alternative: there each of the names `.dtbauto` and `.hwids`
+/// stands for the other, and their order is that of the names. `None` where neither is measured.
 #[must_use]
 pub fn exchanged(alternative: &[(String, usize)]) -> Option<Vec<(String, usize)>> {
     const NAMES: [&str; 2] = [".dtbauto", ".hwids"];

@@ -188,7 +188,8 @@ impl Head {
             return Err(bad(
                 optional_at as usize,
                 format!(
-                    "SizeOfHeaders is {size_of_headers}; the section table ends at {table_end}, the file at {file_bytes}"
+                    "SizeOfHeaders is {size_of_headers}; the section table ends at {table_end}, the file at \
+                        {file_bytes}"
                 ),
             ));
         }

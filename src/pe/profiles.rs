@@ -1,10 +1,11 @@
 //! Which section is whose: the base of a UKI and its profiles.
 //!
 //! A UKI may have many sections of one name. Those before the first `.profile` are the base; each `.profile` begins a
-//! profile that ends at the next one and overrides the base by name. One rule for everything that reads UKIs here, and it
-//! is systemd's: a `.profile` divides by its name alone, whatever its size; the first section of a name in a range is the
-//! one; a `VirtualSize` of 0 makes it absent, and it hides others of its name all the same, those of the base included.
-//! Source: UAPI.5 "Unified Kernel Image"; `pe_locate_profile_sections` and `pe_locate_sections_internal` of systemd's
+//! profile that ends at the next one and overrides the base by name. One rule for everything that reads UKIs here, and
+//! it is systemd's: a `.profile` divides by its name alone, whatever its size; the first section of a name in a range
+//! is the one; a `VirtualSize` of 0 makes it absent, and it hides others of its name all the same, those of the base
+//! included. Source: UAPI.5 "Unified Kernel Image"; `pe_locate_profile_sections` and `pe_locate_sections_internal` of
+//! systemd's
 //! `src/boot/pe.c`, `find_sections` of `src/boot/stub.c`.
 
 use super::Section;

@@ -1,19 +1,24 @@
-//! The plan for an image that starts by its path: it keeps its name, gets the new content, and the old one lies beside it.
+//! The plan for an image that starts by its path: it keeps its name, gets the new content, and the old one lies beside
+//! it.
 //!
-//! Nothing else changes its name, so there is one order of the steps. Each state between them goes through the whole way of
-//! the boot, from the firmware on, in every scenario: what starts is what starts today or, behind the commit, the new image.
+//! Nothing else changes its name, so there is one order of the steps. Each state between them goes through the whole
+//! way of the boot, from the firmware on, in every scenario: what starts is what starts today or, behind the commit,
+//! the new image.
 
 use super::reach::refuse_xbootldr;
 use super::swap::{another_system, lockdown, refuse_wiping_options};
 use super::{NewImage, SwapOptions, SwapPlan, long_names};
 use crate::block::ReadAt;
+use crate::boot::EntryKind;
 use crate::bootpath::{BootScenario, Located, Program, ProgramKind};
 use crate::esp::{
     Altered, Content, EspFile, FileKind, Inventory, Place, Runs, backup_of, disabled_of, without_counter,
 };
 use crate::fat::same_name;
 use crate::pe::Arch;
+use crate::uki::cmdline;
 use crate::{Code, Error, Result};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// The scenarios that a plan has to hold in.
@@ -23,13 +28,13 @@ const SCENARIOS: [(BootScenario, &str); 3] = [
     (BootScenario::Reset, "without EFI variables"),
 ];
 
-/// The image that a swap or restore replaces in its place: what the way of the boot ends in, unless that is an image of the menu
-/// in `EFI/Linux` of this volume. `target` is what `--target` says: a path has to be that of the image that starts; a bare name
-/// is one in `EFI/Linux`.
+/// The image that a swap or restore replaces in its place: what the way of the boot ends in, unless that is an image of
+/// the menu in `EFI/Linux` of this volume. `target` is what `--target` says: a path has to be that of the image that
+/// starts; a bare name is one in `EFI/Linux`.
 ///
 /// # Errors
-/// [`crate::Kind::Usage`] for a path that cannot be one; [`Code::WouldNotBoot`] when the board starts something else, or what
-/// is on the Extended Boot Loader Partition is not known; what the source reports.
+/// [`crate::Kind::Usage`] for a path that cannot be one; [`Code::WouldNotBoot`] when the board starts something else,
+/// or what is on the Extended Boot Loader Partition is not known; what the source reports.
 pub fn place_of<S: ReadAt>(esp: &Inventory<S>, target: Option<&str>) -> Result<Option<Place>> {
     let place = esp.place()?;
     let path = target.map(path_of).transpose()?.flatten();
@@ -37,7 +42,7 @@ pub fn place_of<S: ReadAt>(esp: &Inventory<S>, target: Option<&str>) -> Result<O
         (None, _, place) => place,
         // A bare name.
         (Some(_), None, _) => None,
-        (Some(_), Some(path), Some(place)) if is_path_of(&place, &path) => Some(place),
+        (Some(_), Some(path), Some(place)) if is_path_of(&place, &path) || place.is_at(&path, esp) => Some(place),
         (Some(_), Some(path), _) if crate::esp::linux_file(&path).is_some() => None,
         (Some(target), Some(_), place) => {
             let starts = match place {
@@ -101,9 +106,10 @@ impl SwapPlan {
         let refuse = |why: String| Error::new(Code::WouldNotBoot, why);
         if !name.to_ascii_lowercase().ends_with(".efi") {
             return Err(refuse(format!(
-                "the board starts {words}, whose name does not end in .efi: a backup of it would not be known for one"
+                "the board starts {words}, whose name does not end in .efi: a backup of it would not be recognised as \
+                 one"
             ))
-            .advise("let it be started under a name that ends in .efi"));
+            .advise("start it under a name that ends in .efi"));
         }
         if place.profile != 0 {
             return Err(refuse(format!(
@@ -131,7 +137,8 @@ impl SwapPlan {
         let counter = counter(esp, place);
         if let Some(why) = counter.as_ref().filter(|_| options.target.is_none()) {
             return Err(refuse(why.clone()).advise(
-                "let the system that runs mark its start as good first (systemd-bless-boot), which takes the counter off the name",
+                "let the system that runs mark its start as good first (systemd-bless-boot), which takes the counter \
+                    off the name",
             ));
         }
 
@@ -144,7 +151,8 @@ impl SwapPlan {
         long_names(place.sector_bytes, [backup.as_str(), name]).map_err(|e| {
             let what = format!("the name of {words} leaves no room for that of a backup: {}", e.message());
             Error::new(e.code(), what).advise(
-                "nothing can be done under this name: let the image be started under a shorter one first (a copy of it, and a \
+                "nothing can be done under this name: let the image be started under a shorter one first (a copy of \
+                    it, and a \
                  boot option or menu entry that names the copy)",
             )
         })?;
@@ -158,27 +166,40 @@ impl SwapPlan {
             }
         };
         let mut states = States::new(esp, place, image, new)?;
-        let warnings = states
-            .go_through(&backup, image.from_file, &delete)
-            .map_err(|fault| refuse(fault).advise("look at `status`: something else has to leave the way first"))?;
+        let warnings = states.go_through(&backup, image.from_file, &delete).map_err(|fault| {
+            refuse(fault).advise(
+                "look at `status`: something else has to be moved out of the way \
+             first",
+            )
+        })?;
 
+        let mut handed = BTreeSet::new();
         for (scenario, _) in SCENARIOS {
-            if let (_, Some(prediction)) = esp.runs_if(scenario, &states.altered()) {
-                refuse_wiping_options(&prediction)?;
+            let (_, by_menu) = esp.runs_if(scenario, &states.altered());
+            match by_menu {
+                Some(prediction) if prediction.selected_entry().is_none_or(|e| e.kind != EntryKind::Type1) => {
+                    refuse_wiping_options(&prediction)?;
+                }
+                _ => handed.extend(handed_cmdline(esp, scenario)?),
             }
         }
 
         let mut all = counter.into_iter().collect::<Vec<_>>();
         all.extend(esp.way(BootScenario::Later).in_doubt.iter().map(|doubt| {
-            format!("whether the board starts from here is not certain: {doubt}. What is said here holds for a start from this partition")
+            format!(
+                "whether the board starts from here is not certain: {doubt}. What is said here holds for a start \
+                from this partition"
+            )
         }));
         all.extend(warnings);
+        all.extend(handed);
         all.extend(lockdown(Some(&place.image), image.facts));
         all.extend(another_system(Some(&place.image), image.facts));
         let beside: Vec<&str> = place.companions.own(name).map(crate::uki::Companion::name).collect();
         if !beside.is_empty() {
             all.push(format!(
-                "{name}.extra.d holds {}: systemd's stub adds them to the image (the check `addons` says how far they are verified)",
+                "{name}.extra.d holds {}: systemd's stub adds them to the image (the check `addons` says how far they \
+                    are verified)",
                 beside.join(", ")
             ));
         }
@@ -188,7 +209,7 @@ impl SwapPlan {
             backup: Some(backup.clone()),
             disable: Vec::new(),
             bytes_to_write: image.bytes_to_write,
-            boot_before: Some(place.path(name)),
+            boot_before: (place.program.kind == ProgramKind::Uki).then(|| place.path(name)),
             boot_after: Some(place.path(name)),
             renames: Vec::new(),
             renames_before: 0,
@@ -204,6 +225,37 @@ impl SwapPlan {
 /// What the new image is as a program.
 fn program_of(image: &NewImage<'_>) -> Result<Program> {
     Program::recognise(image.source).map_err(|why| Error::rejected(format!("the new image is no EFI program: {why}")))
+}
+
+/// What somebody should know of the command line that a boot option or an entry passes to the image, which stays as
+/// it is.
+///
+/// # Errors
+/// [`Code::WouldNotBoot`] when the board would wipe itself.
+fn handed_cmdline<S: ReadAt>(esp: &Inventory<S>, scenario: BootScenario) -> Result<Option<String>> {
+    let Some(handed) = esp.handed_cmdline(scenario).filter(|handed| handed.counts != Some(false)) else {
+        return Ok(None);
+    };
+    let unless = if handed.counts.is_none() { ", unless Secure Boot is on" } else { "" };
+    if let Some(what) = cmdline::wipes(&handed.cmdline) {
+        let what = format!(
+            "{} passes a command line that replaces the image's own{unless}, and with it the board wipes ({}={what})",
+            handed.by,
+            cmdline::WIPE
+        );
+        return Err(Error::new(Code::WouldNotBoot, what).advise("take these options out of it first"));
+    }
+    Ok(Some(match cmdline::halt_if_installed(&handed.cmdline) {
+        true => format!(
+            "{} passes {}=1{unless}: an installed Talos stops for up to 70 minutes at every start",
+            handed.by,
+            cmdline::HALT_IF_INSTALLED
+        ),
+        false => format!(
+            "{} passes the command line {:?}, which replaces the new image's own{unless}",
+            handed.by, handed.cmdline
+        ),
+    }))
 }
 
 /// What boot counting makes of it, if the entry has a counter that leads elsewhere.
@@ -223,7 +275,8 @@ fn counter<S: ReadAt>(esp: &Inventory<S>, place: &Place) -> Option<String> {
     let renamed = without_counter(place.name()).is_some() && entry.file.is_some();
     match (other, renamed) {
         (Some(other), _) => Some(format!(
-            "systemd-boot counts the starts of {} (entry {}): without a mark that one was good, {other} starts once the tries are used up",
+            "systemd-boot counts the starts of {} (entry {}): without a mark that one was good, {other} starts once \
+                the tries are used up",
             place.words(),
             entry.id
         )),
@@ -232,8 +285,8 @@ fn counter<S: ReadAt>(esp: &Inventory<S>, place: &Place) -> Option<String> {
     }
 }
 
-/// The files beside an image in its own place that `prune` deletes: of that image, disabled ones with `disabled`, and the
-/// backups beyond the newest so many.
+/// The files beside an image in its own place that `prune` deletes: of that image, disabled ones with `disabled`, and
+/// the backups beyond the newest so many.
 ///
 /// # Errors
 /// [`Code::WouldNotBoot`] when one of them is started by anything; what the source reports.
@@ -246,10 +299,12 @@ pub(super) fn prunable<S: ReadAt>(
     let is_disabled = |f: &&EspFile| f.kind == FileKind::Disabled && place.is_of_image(f);
     let disabled = place.aside.iter().filter(|f| disabled && is_disabled(f));
     let mut names: Vec<String> = disabled.map(|f| f.name().to_owned()).collect();
-    let old = keep_backups.map(|keep| place.backups().into_iter().skip(keep));
+    // The last backup of an image that is broken is the way back.
+    let least = usize::from(place.image.kind == FileKind::Broken);
+    let old = keep_backups.map(|keep| place.backups().into_iter().skip(keep.max(least)));
     names.extend(old.into_iter().flatten().map(|(file, _)| file.name().to_owned()));
     let Some(bytes) = esp.open_at(&place.at)? else { return Ok(Vec::new()) };
-    let content = Rc::new(Content { program: place.program.clone(), seen: esp.probe(place.name(), &bytes) });
+    let content = Rc::new(Content { program: place.loads(), seen: esp.probe(place.name(), &bytes) });
     let held = std::iter::once((place.name().to_owned(), Some(Image::Old)));
     let held = held.chain(names.iter().map(|name| (name.clone(), Some(Image::Aside)))).collect();
     let mut states = States::of(esp, place, Rc::clone(&content), content, held);
@@ -296,8 +351,8 @@ impl<'e, S: ReadAt> States<'e, S> {
         let Some(bytes) = esp.open_at(&place.at)? else {
             return Err(Error::refused(format!("{} is not there any more", place.words())).advise("run it again"));
         };
-        let old = Content { program: place.program.clone(), seen: esp.probe(name, &bytes) };
-        let new = Content { program: new, seen: esp.probe(name, image.source) };
+        let old = Content { program: place.loads(), seen: esp.probe(name, &bytes) };
+        let new = Content { program: Ok(new), seen: esp.probe(name, image.source) };
         let mut names = vec![(name.to_owned(), Some(Image::Old))];
         names.extend(image.from_file.map(|from| (from.to_owned(), Some(Image::New))));
         Ok(Self::of(esp, place, Rc::new(old), Rc::new(new), names))
@@ -315,8 +370,8 @@ impl<'e, S: ReadAt> States<'e, S> {
         states
     }
 
-    /// Every state that the steps of the operation lead through. Returns what somebody should know of scenarios that start something
-    /// else, before and after.
+    /// Every state that the steps of the operation lead through. Returns what somebody should know of scenarios that
+    /// start something else, before and after.
     ///
     /// # Errors
     /// The first state that starts what it should not.
@@ -380,6 +435,7 @@ impl<'e, S: ReadAt> States<'e, S> {
         Altered {
             volume: self.place.at.volume,
             directory: self.place.directory.clone(),
+            alias: self.place.alias(),
             names: self.names.iter().map(|(name, i)| (name.clone(), i.as_ref().map(content))).collect(),
         }
     }

@@ -1,8 +1,8 @@
 //! Planning: pure decisions over an [`Inventory`], checked against the boot prediction before anything is written.
 //!
-//! systemd-boot has no fallback: what it chooses either boots or the node is down. So a plan has to hold in two scenarios,
-//! with the EFI variables as they are and with none of them (NVRAM reset), and in both the entry that starts must be
-//! the intended file itself, not one of its extra profiles (which wipe disks).
+//! systemd-boot has no fallback: what it chooses either boots or the node is down. So a plan has to hold in two
+//! scenarios, with the EFI variables as they are and with none of them (NVRAM reset), and in both the entry that starts
+//! must be the intended file itself, not one of its extra profiles (which wipe disks).
 //!
 //! A plan reads an inventory and asks [`crate::boot`]; [`crate::surgery`] carries out the operation it gives.
 
@@ -16,7 +16,7 @@ mod swap;
 pub use in_place::place_of;
 pub use prune::{PruneOptions, PrunePlan};
 pub use reach::refuse_unreached;
-pub use room::{beside, room, room_for_one_more};
+pub use room::{beside, room, room_for_one_more, room_in_place};
 pub use swap::{NewImage, SwapOptions, SwapPlan};
 
 use crate::block::ReadAt;
@@ -33,8 +33,8 @@ fn steps(renames: &[Rename], delete: &[String]) -> Vec<FileStep> {
     renames.chain(delete.iter().cloned().map(FileStep::Remove)).collect()
 }
 
-/// Refuses names that the directory cannot take: an entry has to stand in one sector, or it would not appear in one write.
-/// Known now, it costs nothing; found out behind the commit, it would leave an operation half-done.
+/// Refuses names that the directory cannot take: an entry has to stand in one sector, or it would not appear in one
+/// write. Known now, it costs nothing; found out behind the commit, it would leave an operation half-done.
 fn refuse_long_names<'n, S: ReadAt>(esp: &Inventory<S>, names: impl Iterator<Item = &'n str>) -> Result<()> {
     long_names(esp.volume.geometry().sector_bytes, names)
 }
@@ -59,9 +59,9 @@ fn old_backups<S: ReadAt>(esp: &Inventory<S>, keep: usize, except: Option<&str>)
     backups.into_iter().skip(keep).map(|(name, _)| name).collect()
 }
 
-/// The file aside that holds what was started at the last boot, where the menu has no file of that name any more: the newest
-/// backup, or else what was disabled last.
-fn started_last<S: ReadAt>(esp: &Inventory<S>) -> Option<String> {
+/// The file aside that holds what was started at the last boot, where the menu has no file of that name any more: the
+/// newest backup, or else what was disabled last.
+pub(crate) fn started_last<S: ReadAt>(esp: &Inventory<S>) -> Option<String> {
     let started = roles(&esp.predictions.next, &esp.variables).running_file.filter(|name| esp.file(name).is_none())?;
     let aside = esp.files.iter().filter_map(|f| Some((BackupName::parse(f.name())?, f)));
     let of_it = aside.filter(|(b, f)| same_name(&b.original, &started) && f.facts.is_some());
@@ -69,8 +69,8 @@ fn started_last<S: ReadAt>(esp: &Inventory<S>) -> Option<String> {
     newest.map(|(_, f)| f.name().to_owned())
 }
 
-/// The backup that a restore takes if none is named: the image that was started last, where the variables name it and it is in
-/// the menu no more; else the newest. One that is no image is passed over as long as there is another.
+/// The backup that a restore takes if none is named: the image that was started last, where the variables name it and
+/// it is in the menu no more; else the newest. One that is no image is passed over as long as there is another.
 pub fn latest_backup<S: ReadAt>(esp: &Inventory<S>) -> Option<(String, BackupName)> {
     let all = backups(esp);
     let is_image = |name: &str| esp.file(name).is_some_and(|f| f.facts.is_some());

@@ -66,8 +66,9 @@ impl PrunePlan {
     /// one fallback.
     ///
     /// # Errors
-    /// [`crate::Kind::Unsafe`] when the board would start something else afterwards or starts something else than these images (that
-    /// may start any of them), or what is in the menu is not known; [`crate::Kind::Io`] when part of the ESP could not be read.
+    /// [`crate::Kind::Unsafe`] when the board would start something else afterwards or starts something else than these
+    /// images (that may start any of them), or what is in the menu is not known; [`crate::Kind::Io`] when part of the
+    /// ESP could not be read.
     pub fn make<S: ReadAt>(esp: &Inventory<S>, options: &PruneOptions) -> Result<Self> {
         let _unsure = refuse_unreached(esp)?;
         esp.refuse_unreadable()?;
@@ -175,8 +176,8 @@ impl PrunePlan {
         Ok(Self { renames, delete, keep, warnings, boot, boot_before, starts_then, beside: None })
     }
 
-    /// Adds the backups and disabled files beside an image that has its own place. Without `self` that is all: no menu is on the
-    /// way of the boot.
+    /// Adds the backups and disabled files beside an image that has its own place. Without `self` that is all: no menu
+    /// is on the way of the boot.
     ///
     /// # Errors
     /// [`crate::Kind::Unsafe`] when the board would start something else afterwards; what the source reports.
@@ -206,7 +207,8 @@ impl PrunePlan {
             (plan.boot, plan.boot_before) = (boot.clone(), boot);
         }
         let names = prunable(esp, place, options.delete, options.keep_backups)?;
-        plan.keep.push((place.path(place.name()), "starts next".to_owned()));
+        let why = if place.image.kind == FileKind::Broken { "should start, and is broken" } else { "starts next" };
+        plan.keep.push((place.path(place.name()), why.to_owned()));
         plan.delete.extend(names.iter().map(|name| place.path(name)));
         plan.beside = Some((place.directory.clone(), names));
         Ok(plan)
@@ -234,6 +236,11 @@ impl PrunePlan {
     pub fn tidying_beside(&self, time: u64) -> Option<Tidying> {
         let (directory, names) = self.beside().filter(|(_, names)| !names.is_empty())?;
         Some(Tidying { command: "prune".to_owned(), time, directory: directory.clone(), steps: steps(&[], names) })
+    }
+
+    /// The names of what is deleted in that directory.
+    pub(crate) fn deleted_beside(&self) -> &[String] {
+        self.beside().map_or(&[], |(_, names)| names)
     }
 
     fn beside(&self) -> Option<&(String, Vec<String>)> {

@@ -5,8 +5,8 @@ use crate::bootpath::{BootScenario, End};
 use crate::esp::Inventory;
 use crate::{Code, Error, Result};
 
-/// Refuses to change what nobody reads: the board starts something else, and would afterwards. Returns what somebody should
-/// know where the way is unsure, or another one for one start or without variables.
+/// Refuses to change what nobody reads: the board starts something else, and would afterwards. Returns what somebody
+/// should know where the way is unsure, or another one for one start or without variables.
 ///
 /// # Errors
 /// [`Code::WouldNotBoot`], with what starts instead and what could be done.
@@ -16,7 +16,8 @@ pub fn refuse_unreached<S: ReadAt>(esp: &Inventory<S>) -> Result<Vec<String>> {
     if !esp.context.knows_disk() && matches!(lasting.end, End::Nothing(_)) && esp.loader.is_none() {
         // A file system by itself: what lies around it elsewhere may start from here.
         return Ok(vec![
-            "no boot loader is on this volume: whether the one of another partition starts these images cannot be told from here"
+            "no boot loader is on this volume: whether the one of another partition starts these images cannot be told \
+                from here"
                 .to_owned(),
         ]);
     }
@@ -35,12 +36,13 @@ pub fn refuse_unreached<S: ReadAt>(esp: &Inventory<S>) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     for doubt in &lasting.in_doubt {
         warnings.push(format!(
-            "whether the board starts from here is not certain: {doubt}. What is said here holds for a start from this partition"
+            "whether the board starts from here is not certain: {doubt}. What is said here holds for a start from this \
+                partition"
         ));
     }
     if !esp.is_read(BootScenario::Next) {
         let (what, _) = instead(esp, &esp.way(BootScenario::Next).end);
-        warnings.push(format!("the next start is another one: BootNext is set, and {what}"));
+        warnings.push(format!("the next start is an exception: BootNext is set, and {what}"));
     }
     if !esp.is_read(BootScenario::Reset) {
         let (what, _) = instead(esp, &esp.way(BootScenario::Reset).end);
@@ -51,8 +53,8 @@ pub fn refuse_unreached<S: ReadAt>(esp: &Inventory<S>) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// Refuses to change a menu that is not known whole: that of an Extended Boot Loader Partition, which is predicted from the
-/// ESP's side, and one with such a partition beside it that cannot be looked at.
+/// Refuses to change a menu that is not known whole: that of an Extended Boot Loader Partition, which is predicted from
+/// the ESP's side, and one with such a partition beside it that cannot be looked at.
 ///
 /// # Errors
 /// [`Code::WouldNotBoot`].
@@ -64,7 +66,8 @@ pub(super) fn refuse_xbootldr<S: ReadAt>(esp: &Inventory<S>) -> Result<()> {
         return Err(Error::new(
             Code::WouldNotBoot,
             format!(
-                "systemd-boot may start what lies on the Extended Boot Loader Partition, and what that is, is not known: {why}"
+                "systemd-boot may start what lies on the Extended Boot Loader Partition, and what that is, is not \
+                    known: {why}"
             ),
         )
         .advise("repair that partition, let it be read, or give it another type if nothing starts from it"));
@@ -74,7 +77,8 @@ pub(super) fn refuse_xbootldr<S: ReadAt>(esp: &Inventory<S>) -> Result<()> {
     }
     Err(Error::new(
         Code::WouldNotBoot,
-        "this is an Extended Boot Loader Partition: systemd-boot shows its images in one menu with those of the ESP, and what that \
+        "this is an Extended Boot Loader Partition: systemd-boot shows its images in one menu with those of the ESP, \
+            and what that \
          menu starts after a change here is not predicted",
     )
     .advise("put the image on the ESP: name that partition with --partition; `status` of it shows the whole menu"))
@@ -104,7 +108,8 @@ fn instead<S: ReadAt>(esp: &Inventory<S>, end: &End) -> (String, String) {
         End::Other(what) => (
             format!("it starts {what}, and what that starts lies elsewhere"),
             format!(
-                "change what {what} starts by its own means (`talosctl upgrade` does where Talos was installed with it); or install \
+                "change what {what} starts by its own means (`talosctl upgrade` does where Talos was installed with \
+                    it); or install \
                  systemd-boot as {loader} and let the firmware start it; {look}"
             ),
         ),

@@ -1,14 +1,15 @@
-//! What boots in every state between two steps of a plan, and an order of the steps in which that is always the old image
-//! or the new one.
+//! What boots in every state between two steps of a plan, and an order of the steps in which that is always the old
+//! image or the new one.
 //!
-//! Files leave the menu one after the other, and after each write the power may go. So the directory is followed through
-//! every state that a plan takes it through, a rename's with both names included, and each state goes through the boot
-//! prediction in every scenario: the variables as they are, none, and none of the one-shot ones any more. In each of them
-//! the board has to start what it starts today, until it starts the new image, and that from then on.
+//! Files leave the menu one after the other, and after each write the power may go. So the directory is followed
+//! through every state that a plan takes it through, a rename's with both names included, and each state goes through
+//! the boot prediction in every scenario: the variables as they are, none, and none of the one-shot ones any more. In
+//! each of them the board has to start what it starts today, until it starts the new image, and that from then on.
 //!
-//! In one scenario systemd-boot takes the first entry by an order that does not depend on which others are there. So taking
-//! away what does not start changes nothing, which gives the rule: what would win over the new image once it is in place,
-//! and starts nowhere today, leaves before the commit; everything else leaves after it, what starts today last.
+//! In one scenario systemd-boot takes the first entry by an order that does not depend on which others are there. So
+//! taking away what does not start changes nothing, which gives the rule: what would win over the new image once it is
+//! in place, and starts nowhere today, leaves before the commit; everything else leaves after it, what starts today
+//! last.
 
 use crate::block::ReadAt;
 use crate::boot::{EntryKind, Prediction, UkiFile};
@@ -37,8 +38,8 @@ pub(super) struct Commit<'c> {
     pub(super) from_file: Option<&'c str>,
 }
 
-/// Finds an order for the renames of a swap or a restore: as few as possible before the commit, and else as they are given.
-/// Deletions follow at last.
+/// Finds an order for the renames of a swap or a restore: as few as possible before the commit, and else as they are
+/// given. Deletions follow at last.
 ///
 /// # Errors
 /// The first state for which there is no way round: what would start there.
@@ -89,8 +90,8 @@ pub(super) fn sequence<S: ReadAt>(
     Ok(Sequence { before, after })
 }
 
-/// Makes sure that every state of a prune starts what starts today. Where that is nothing it may start something, and that
-/// from then on.
+/// Makes sure that every state of a prune starts what starts today. Where that is nothing it may start something, and
+/// that from then on.
 ///
 /// # Errors
 /// The first state that does not.
@@ -226,8 +227,8 @@ impl<'e, S: ReadAt> States<'e, S> {
         self.check(|| format!("after {} left the menu", rename.from))
     }
 
-    /// These renames taken back, the last one first. A file that comes back may stand anywhere in its directory, and between equal
-    /// entries the one that stands first starts: so the first place and the last are tried.
+    /// These renames taken back, the last one first. A file that comes back may stand anywhere in its directory, and
+    /// between equal entries the one that stands first starts: so the first place and the last are tried.
     fn undone(&self, renames: &[Rename]) -> Result<(), UnsafeState> {
         for first in [true, false] {
             let mut states = self.clone();
@@ -248,8 +249,8 @@ impl<'e, S: ReadAt> States<'e, S> {
         self.check(|| format!("after {name} was deleted"))
     }
 
-    /// The backup's name appears, with the new content or, where the two do not stand in one sector, with the old one. Then
-    /// the target holds the new content. At last, for a restore, the name goes that it had.
+    /// The backup's name appears, with the new content or, where the two do not stand in one sector, with the old one.
+    /// Then the target holds the new content. At last, for a restore, the name goes that it had.
     fn commit(&mut self, commit: &Commit<'_>) -> Result<(), UnsafeState> {
         let target = commit.target.name.as_str();
         let new =

@@ -33,13 +33,15 @@ pub struct SwapPlan {
     pub renames: Vec<Rename>,
     /// How many of them come before the new image is in place: files that would win over it and start nowhere today.
     pub renames_before: usize,
-    /// The name that the target's own old content gets, if the target exists: that of a backup, unless it could not start.
+    /// The name that the target's own old content gets, if the target exists: that of a backup, unless it could not
+    /// start.
     pub target_backup: Option<String>,
     /// Old backups that are deleted.
     pub delete: Vec<String>,
     /// What somebody should know.
     pub warnings: Vec<String>,
-    /// The directory of the names, from the root of the volume. Names in another directory than `EFI/Linux` are given as paths.
+    /// The directory of the names, from the root of the volume. Names in another directory than `EFI/Linux` are given
+    /// as paths.
     pub directory: String,
     /// The partition, where that is not the ESP.
     pub partition: Option<String>,
@@ -75,8 +77,8 @@ impl SwapPlan {
     ///
     /// # Errors
     /// [`crate::Kind::Unsafe`] when no arrangement makes the board start the new image, with the reasons;
-    /// [`crate::Kind::Usage`] for a target name that cannot be one; [`crate::Kind::Io`] when part of the ESP could not be
-    /// read.
+    /// [`crate::Kind::Usage`] for a target name that cannot be one; [`crate::Kind::Io`] when part of the ESP could not
+    /// be read.
     pub fn make<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, options: &SwapOptions) -> Result<Self> {
         esp.refuse_unreadable()?;
         let mut reasons = Vec::new();
@@ -88,6 +90,11 @@ impl SwapPlan {
         }
         let why = format!("the board would not start the new image: {}", reasons.join("; "));
         let advice = match esp.place() {
+            Ok(Some(place)) if image.from_file.is_some() => match place.backups().first() {
+                Some((backup, _)) => format!("name {}: that is the backup of what starts", place.path(backup.name())),
+                None => format!("the board starts {}, and no backup lies beside it: `swap` replaces it", place.words()),
+            },
+            _ if image.from_file.is_some() => "look at `status`: an entry that wins over it has to go".to_owned(),
             Ok(Some(place)) => format!("leave --target out, and {} is replaced, which the board starts", place.words()),
             _ => "look at `status`: an entry that wins over it has to go, or choose another name with --target"
                 .to_owned(),
@@ -242,9 +249,10 @@ fn name_of(path: &str) -> String {
     path.rsplit('/').next().unwrap_or(path).to_owned()
 }
 
-/// What the target's old content and the files that leave the menu are called then, in this order. Sound images that boot now,
-/// were started at the last boot, or give way to the new one stay as backups; everything else is disabled. Backups are told
-/// apart by their numbers: what was started last has the highest, for it is what a restore takes, and what boots now the next.
+/// What the target's old content and the files that leave the menu are called then, in this order. Sound images that
+/// boot now, were started at the last boot, or give way to the new one stay as backups; everything else is disabled.
+/// Backups are told apart by their numbers: what was started last has the highest, for it is what a restore takes, and
+/// what boots now the next.
 fn names_outside_the_menu<S: ReadAt>(
     esp: &Inventory<S>,
     target: Option<&str>,
@@ -276,8 +284,8 @@ fn names_outside_the_menu<S: ReadAt>(
     names
 }
 
-/// What boot counting makes of the new image, if its name has a counter; and whether something else takes its place, although
-/// nobody has asked for a counter.
+/// What boot counting makes of the new image, if its name has a counter; and whether something else takes its place,
+/// although nobody has asked for a counter.
 fn boot_counter<S: ReadAt>(esp: &Inventory<S>, linux: &[UkiFile], target: &str) -> Option<(String, bool)> {
     without_counter(target)?;
     let marks =
@@ -291,7 +299,8 @@ fn boot_counter<S: ReadAt>(esp: &Inventory<S>, linux: &[UkiFile], target: &str) 
             let other = start.file.clone().or_else(|| Some(esp.entry_place(entry?)));
             let other = other.unwrap_or_else(|| "nothing".to_owned());
             let why = format!(
-                "systemd-boot counts the starts of {target} in its name: start {} from then on{when} starts {other}, {marks}",
+                "systemd-boot counts the starts of {target} in its name: start {} from then on{when} starts {other}, \
+                    {marks}",
                 n + 1
             );
             return Some((why, true));
@@ -299,7 +308,8 @@ fn boot_counter<S: ReadAt>(esp: &Inventory<S>, linux: &[UkiFile], target: &str) 
     }
     Some((
         format!(
-            "systemd-boot counts the starts of {target} in its name, which is another one after every start; without tries left it \
+            "systemd-boot counts the starts of {target} in its name, which changes at every start; without \
+                tries left it \
              sorts behind every other entry, {marks}"
         ),
         false,
@@ -315,7 +325,8 @@ pub(super) fn refuse_wiping_options(prediction: &Prediction) -> Result<()> {
         prediction.loader
     ))
     .advise(
-        "take an image without a wiping profile (the factory's …-secureboot-uki.efi), or first replace the boot loader in \
+        "take an image without a wiping profile (the factory's …-secureboot-uki.efi), or first replace the boot loader \
+            in \
          EFI/BOOT by the one of the new image's version (it is on the ISO)",
     ))
 }
@@ -340,8 +351,8 @@ fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, options: &Swa
         if image.from_file.is_some() {
             names.splice(..0, without_counter(target));
         }
-        // A backup goes back under its own name. Where that cannot be done safely, the file that boots now gets its content:
-        // a way back under another name is better than none.
+        // A backup goes back under its own name. Where that cannot be done safely, the file that boots now gets its
+        // content: a way back under another name is better than none.
         names.extend(image.from_file.and_then(|_| esp.selected()).map(|f| f.name().to_owned()));
         names.dedup();
         return Ok(names);
@@ -357,8 +368,8 @@ fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, options: &Swa
         // What lies beside the file that boots belongs to its name.
         names.retain(|name| left_beside(esp, name).is_none());
     }
-    // A boot counter would go on counting down: without it the name stays. What lies beside the file is found all the same:
-    // systemd's stub leaves the counter out.
+    // A boot counter would go on counting down: without it the name stays. What lies beside the file is found all the
+    // same: systemd's stub leaves the counter out.
     names.extend(now.and_then(|f| without_counter(f.name())).filter(|name| left_beside(esp, name).is_none()));
     // Whatever a stale variable pins, it pins a name: content under that name is what boots.
     names.extend(now.map(|f| f.name().to_owned()));
@@ -378,7 +389,8 @@ fn left_beside<'e, S: ReadAt>(esp: &'e Inventory<S>, target: &str) -> Option<(&'
     (!left.is_empty()).then_some((now, left))
 }
 
-/// Refuses a name under which the image would start without the addons, credentials and extensions of the one that boots now.
+/// Refuses a name under which the image would start without the addons, credentials and extensions of the one that
+/// boots now.
 fn refuse_to_leave_companions<S: ReadAt>(esp: &Inventory<S>, target: &str) -> Result<()> {
     let Some((now, left)) = left_beside(esp, target) else { return Ok(()) };
     let why = format!(
@@ -396,7 +408,8 @@ fn companions<S: ReadAt>(esp: &Inventory<S>, target: &str) -> Vec<String> {
     let there = esp.companions_of(target);
     let added = (!there.is_empty()).then(|| {
         format!(
-            "{target}.extra.d holds {}: systemd's stub adds them to the image (the check `addons` says how far they are verified)",
+            "{target}.extra.d holds {}: systemd's stub adds them to the image (the check `addons` says how far they \
+                are verified)",
             there.join(", ")
         )
     });
@@ -417,7 +430,8 @@ fn keeps_its_name<S: ReadAt>(
     let usual = image.facts?.usual_names(Some((now.name(), now.facts.as_ref()?))).into_iter().next()?;
     left_beside(esp, &usual).filter(|_| !same_name(&usual, target)).map(|_| {
         format!(
-            "the image keeps the name {target}, and is not called {usual}, because {target}.extra.d belongs to that name: what \
+            "the image keeps the name {target}, and is not called {usual}, because {target}.extra.d belongs to that \
+                name: what \
              goes by names (a package manager, say) may take it for the older one"
         )
     })
@@ -443,8 +457,8 @@ fn arranged<S: ReadAt>(
     Ok(linux)
 }
 
-/// That the kernel's lockdown changes: hibernation, kexec of unsigned kernels, debugging are forbidden by it. Talos before 1.14
-/// sets it in the images for Secure Boot and in no others.
+/// That the kernel's lockdown changes: hibernation, kexec of unsigned kernels, debugging are forbidden by it. Talos
+/// before 1.14 sets it in the images for Secure Boot and in no others.
 pub(super) fn lockdown(before: Option<&EspFile>, new: Option<&Facts>) -> Option<String> {
     let of = |facts: &Facts| {
         let all = parameters(facts.cmdline().unwrap_or_default());
@@ -469,7 +483,8 @@ fn pinned_elsewhere<S: ReadAt>(esp: &Inventory<S>, renames: &[Rename]) -> Option
     let pinned = crate::boot::lenient_string(esp.variables.default.as_deref()?);
     let leaves = renames.iter().find(|r| r.from.eq_ignore_ascii_case(&pinned))?;
     Some(format!(
-        "LoaderEntryDefault names {}, which leaves the menu: systemd-boot then goes by its order, and the prediction counts on that",
+        "LoaderEntryDefault names {}, which leaves the menu: systemd-boot then goes by its order, and the prediction \
+            counts on that",
         leaves.from
     ))
 }

@@ -1,20 +1,21 @@
 //! A job over many nodes, one after the other, stopped by the first that fails.
 //!
-//! An Indexed Job with parallelism 1 runs its pods in the order of their indexes: the job controller always starts the lowest
-//! index that is neither active nor done. All pods of a job come from one template, so the template cannot name the node of
-//! an index. What ties them together is this:
+//! An Indexed Job with parallelism 1 runs its pods in the order of their indexes: the job controller always starts the
+//! lowest index that is neither active nor done. All pods of a job come from one template, so the template cannot name
+//! the node of an index. What ties them together is this:
 //!
 //! - For each node there is a tiny *anchor* pod, bound to its node by name, with the labels of this job and
 //!   `batch.kubernetes.io/job-completion-index: "<i>"`.
-//! - The template requires pod affinity to the anchors of this job, by host name, with that index label in `matchLabelKeys`.
-//!   The job controller puts the index label on each pod before it creates it, and the API server then adds `index in (<i>)`
-//!   to the selector of that pod: it can go to no other node than that of anchor `i`.
-//! - Job pods are no anchors themselves (their component label differs): the scheduler's exception for the first pod of a
-//!   group, which lets a pod that matches its own affinity run anywhere, does not apply. Without its anchor a pod waits.
+//! - The template requires pod affinity to the anchors of this job, by host name, with that index label in
+//!   `matchLabelKeys`. The job controller puts the index label on each pod before it creates it, and the API server
+//!   then adds `index in (<i>)` to the selector of that pod: it can go to no other node than that of anchor `i`.
+//! - Job pods are no anchors themselves (their component label differs): the scheduler's exception for the first pod of
+//!   a group, which lets a pod that matches its own affinity run anywhere, does not apply. Without its anchor a pod
+//!   waits.
 //!
-//! `matchLabelKeys` in pod affinity works without a feature gate from Kubernetes 1.31 on. An older API server drops it, and
-//! every anchor would do; then node affinity keeps the pods on the nodes of the list, and [`super::rollout`] refuses to work
-//! on the wrong one of them.
+//! `matchLabelKeys` in pod affinity works without a feature gate from Kubernetes 1.31 on. An older API server drops it,
+//! and every anchor would do; then node affinity keeps the pods on the nodes of the list, and [`super::rollout`]
+//! refuses to work on the wrong one of them.
 
 use super::spec::{self, Role};
 use super::{Manifest, Object, Setting, Work, names, request_hash, rollout};
@@ -24,24 +25,26 @@ use k8s_openapi::api::batch::v1::{
     PodFailurePolicyRule,
 };
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinity,
-    PodAffinityTerm, PodSpec, PodTemplateSpec, ResourceRequirements, SecurityContext,
+    Affinity, Capabilities, Container, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
+    PodAffinity, PodAffinityTerm, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, SecurityContext,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The label and annotation of a job's pods with their index.
 const INDEX_LABEL: &str = "batch.kubernetes.io/job-completion-index";
-/// A label with a hash of the list of nodes: anchors that were left over from a job of the same name over other nodes are
-/// no anchors of this one.
+/// A label with a hash of the list of nodes: anchors that were left over from a job of the same name over other nodes
+/// are no anchors of this one.
 const NODES_LABEL: &str = "bootsurgeon/nodes";
 /// More nodes are refused: their names have to fit into one environment variable (128 KiB on Linux).
 const MAX_NODES: usize = 500;
 /// Kubernetes makes the pods' names and host names from the job's, with the index and five random characters behind it.
 const MAX_NAME: usize = 52;
-/// The image of the anchors: Talos has it on every node, as the sandbox of every pod. An anchor does its work even where it
-/// cannot be pulled, because being bound to a node is all it is for.
+/// The image of the anchors if none is named: Talos has it on every node, as the sandbox of every pod. An anchor does
+/// its work even where it cannot be pulled, because being bound to a node is all it is for.
 const ANCHOR_IMAGE: &str = "registry.k8s.io/pause:3.10";
+/// `nobody`.
+const NOBODY: i64 = 65_534;
 
 /// A job that does the work on these nodes in this order, and the pods that tie it to them.
 ///
@@ -98,14 +101,15 @@ impl Rollout<'_> {
         labels
     }
 
-    /// The pod that marks the node of an index. It runs until it is deleted, unprivileged, and does nothing.
+    /// The pod that marks the node of an index. It runs until it is deleted, and does nothing: it has no right that the
+    /// strictest of the Pod Security Standards, `restricted`, takes away.
     fn anchor(&self, index: usize, node: &str) -> Pod {
         let mut labels = self.labels(Role::Anchor);
         labels.insert(INDEX_LABEL.into(), index.to_string());
         let what = format!("marks node {node} as number {index} of job {}; delete it with the job", self.name);
         let container = Container {
             name: "anchor".into(),
-            image: Some(ANCHOR_IMAGE.into()),
+            image: Some(self.setting.anchor_image.clone().unwrap_or_else(|| ANCHOR_IMAGE.into())),
             image_pull_policy: Some("IfNotPresent".into()),
             resources: Some(ResourceRequirements {
                 requests: spec::quantities([("cpu", "1m"), ("memory", "16Mi")]),
@@ -114,7 +118,12 @@ impl Rollout<'_> {
             }),
             security_context: Some(SecurityContext {
                 allow_privilege_escalation: Some(false),
+                capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Capabilities::default() }),
                 read_only_root_filesystem: Some(true),
+                run_as_group: Some(NOBODY),
+                run_as_non_root: Some(true),
+                run_as_user: Some(NOBODY),
+                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
                 ..SecurityContext::default()
             }),
             ..Container::default()

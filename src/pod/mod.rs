@@ -1,26 +1,33 @@
-//! Kubernetes manifests: a pod that runs this program on one node, and a job that runs it on many, one node after the other.
+//! Kubernetes manifests: a pod that runs this program on one node, and a job that runs it on many, one node after the
+//! other.
 //!
-//! The objects are values of the types that `k8s-openapi` generates from the published schema, so that a field which does not
-//! exist is a compile error; nothing here is a text template. The module touches nothing: a request goes in, objects come
-//! out. What the arguments of the program mean is the command line's business ([`crate::cli`] parses them before they get
-//! here); that they arrive in the container unchanged is this module's.
+//! The objects are values of the types that `k8s-openapi` generates from the published schema, so that a field which
+//! does not exist is a compile error; nothing here is a text template. The module touches nothing: a request goes in,
+//! objects come out. What the arguments of the program mean is the command line's business ([`crate::cli`] parses them
+//! before they get here); that they arrive in the container unchanged is this module's.
 //!
-//! The one part that is no manifest is [`rollout`]: inside a pod of such a job it makes sure that the pod runs on the node
-//! it was meant for.
+//! The one part that is no manifest is [`rollout`]: inside a pod of such a job it makes sure that the pod runs on the
+//! node it was meant for.
 
+mod desk;
 mod job;
 mod names;
 mod object;
 pub mod rollout;
 mod spec;
 
+pub use desk::Desk;
+pub(crate) use desk::{BLOCK, DeskEvent, listening};
 pub use job::job;
 pub use object::{Manifest, Object};
 
+use crate::container::{NODE_ADDRESS, OPTIONS};
 use crate::{Error, Result};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use spec::Role;
+
+pub(crate) use spec::CONTAINER;
 
 /// Where pods of this program belong: Talos exempts this namespace from Pod Security admission.
 pub const DEFAULT_NAMESPACE: &str = "kube-system";
@@ -71,7 +78,7 @@ impl Devices {
         match disk {
             _ if path("/dev/") => Ok(Self::Dev),
             _ if path("/host/dev/") => Ok(Self::HostDev),
-            _ => Err(Error::usage(format!("{disk:?} is no device of a node"))
+            _ => Err(Error::usage(format!("{disk:?} is not a device of a node"))
                 .advise("name it as the node does, for example /dev/nvme0n1; `talosctl -n NODE get disks` lists them")),
         }
     }
@@ -98,9 +105,11 @@ pub struct Setting {
     pub namespace: Option<String>,
     /// The name of the pod or job; made from command, node and a hash of the whole request if none is given.
     pub name: Option<String>,
-    /// The container image. If none is named it is `bootsurgeon:<version of this program>`, and it is never pulled: that
-    /// name belongs to no registry of ours, and a stranger's image must not get into a privileged container.
+    /// The container image. If none is named it is `bootsurgeon:<version of this program>`, and it is never pulled:
+    /// that name belongs to no registry of ours, and a stranger's image must not get into a privileged container.
     pub image: Option<String>,
+    /// The image of a job's anchors; that of the sandbox of every pod if none is named.
+    pub anchor_image: Option<String>,
     /// A Secret of type `kubernetes.io/dockerconfigjson`, to pull the image with.
     pub pull_secret: Option<String>,
     /// A Secret whose key `token` is the factory's token.
@@ -111,6 +120,11 @@ pub struct Setting {
     pub pod_network: bool,
     /// Environment variables for the program: proxies, for example.
     pub env: Vec<(String, String)>,
+    /// Somebody at a desk listens.
+    pub desk: Option<Desk>,
+    /// Options of `pod run` that are not of the pod, and that it needs all the same to make such a pod again: the
+    /// cluster, say. They are part of what the program in the pod says to do next.
+    pub again: Vec<String>,
 }
 
 impl Setting {
@@ -126,23 +140,37 @@ impl Setting {
         self.image.clone().unwrap_or_else(|| format!("bootsurgeon:{}", env!("CARGO_PKG_VERSION")))
     }
 
+    /// What `pod run` has to be told to make a pod like this one again.
+    pub(crate) fn options(&self) -> Vec<String> {
+        let namespace = Some(self.namespace()).filter(|name| *name != DEFAULT_NAMESPACE);
+        let all = [
+            ("--image-ref", self.image.as_deref()),
+            ("--namespace", namespace),
+            ("--pull-secret", self.pull_secret.as_deref()),
+            ("--files", self.files.as_deref()),
+        ];
+        let given = all.iter().filter_map(|(name, value)| Some([(*name).to_owned(), (*value)?.to_owned()]));
+        given.flatten().chain(self.again.iter().cloned()).collect()
+    }
+
     fn check(&self) -> Result<()> {
         names::check_label("namespace", self.namespace())?;
         names::check_image(&self.image())?;
+        self.anchor_image.iter().try_for_each(|image| names::check_image(image))?;
         self.pull_secret.iter().chain(&self.auth_secret).try_for_each(|s| names::check_object("Secret", s))?;
         self.files.iter().try_for_each(|s| names::check_object("ConfigMap", s))?;
         self.env.iter().try_for_each(|(name, value)| check_variable(name, value))
     }
 }
 
-/// Refuses variables that cannot be set, that the manifest sets itself, and those with credentials: a manifest ends up in
-/// files, repositories and `kubectl get -o yaml`.
+/// Refuses variables that cannot be set, that the manifest sets itself, and those with credentials: a manifest ends up
+/// in files, repositories and `kubectl get -o yaml`.
 fn check_variable(name: &str, value: &str) -> Result<()> {
     let plain = name.bytes().next().is_some_and(|c| c.is_ascii_alphabetic() || c == b'_')
         && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
     if !plain || value.contains('\0') {
         return Err(Error::usage(format!(
-            "{name:?} is no name of an environment variable, or its value cannot be set"
+            "{name:?} is not a valid name of an environment variable, or its value cannot be set"
         )));
     }
     // A proxy may be named without a scheme.
@@ -153,19 +181,21 @@ fn check_variable(name: &str, value: &str) -> Result<()> {
     if name.starts_with("BOOTSURGEON_FACTORY_") || secret {
         return Err(credentials(name));
     }
-    if matches!(name, rollout::NODE | rollout::NODES | rollout::INDEX) {
+    let own = [rollout::NODE, rollout::NODES, rollout::INDEX, NODE_ADDRESS, OPTIONS, desk::VARIABLE];
+    if own.contains(&name) {
         return Err(Error::usage(format!("{name} is set by the manifest itself")));
     }
     Ok(())
 }
 
 fn credentials(what: &str) -> Error {
-    Error::usage(format!("{what}: credentials do not belong into a manifest"))
+    Error::usage(format!("{what}: credentials do not belong in a manifest"))
         .advise("use a URL that needs none, or put the factory's token into a Secret and name it with --auth-secret")
 }
 
-/// What of a URL in this text (`URL` or `--option=URL`) is a secret: user information, or a parameter that signs a request or
-/// stands for a password. Object storages and factories call those by many names; the words they are made of are few.
+/// What of a URL in this text (`URL` or `--option=URL`) is a secret: user information, or a parameter that signs a
+/// request or stands for a password. Object storages and factories call those by many names; the words they are made of
+/// are few.
 fn secret_in(text: &str) -> Option<Secret> {
     const PARTS: [&str; 9] =
         ["token", "secret", "passw", "signature", "credential", "hmac", "apikey", "accesskey", "authoriz"];
@@ -232,6 +262,14 @@ pub fn pod(node: &str, work: &Work, setting: &Setting) -> Result<Manifest> {
     };
     let pod = Pod { metadata, spec: Some(spec), status: None };
     Ok(Manifest(vec![Object::Pod(Box::new(pod))]))
+}
+
+/// A name for a pod that is made for one run: no other run has it.
+pub(crate) fn name_of_run(node: &str, work: &Work) -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let moment = format!("{} {}", since.as_nanos(), std::process::id());
+    let hash = names::hash([node, moment.as_str()].into_iter().chain(work.args.iter().map(String::as_str)));
+    names::short_name(&format!("bootsurgeon-{}-{node}", work.command), &hash, names::MAX_LABEL)
 }
 
 /// A hash of all that makes one request another.

@@ -1,12 +1,14 @@
 //! Names: what Kubernetes accepts, and names made from other names.
 //!
-//! A node may have a name of 253 characters with dots in it; a pod's name that becomes a host name, and every label value,
-//! has 63. A name that is made here keeps as much as fits and ends in a hash of everything that distinguishes it.
+//! A node may have a name of 253 characters with dots in it; a pod's name that becomes a host name, and every label
+//! value, has 63. A name that is made here keeps as much as fits and ends in a hash of everything that distinguishes
+//! it.
 
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 
-/// The longest label of a DNS name, and the longest label value (RFC 1123, section 2.1; Kubernetes, "Object Names and IDs").
+/// The longest label of a DNS name, and the longest label value (RFC 1123, section 2.1; Kubernetes, "Object Names and
+/// IDs").
 pub(super) const MAX_LABEL: usize = 63;
 /// The longest DNS subdomain, as Kubernetes counts it.
 const MAX_SUBDOMAIN: usize = 253;
@@ -42,7 +44,7 @@ pub(super) fn check_node(name: &str) -> Result<()> {
     if is_dns_subdomain(name) {
         return Ok(());
     }
-    Err(Error::usage(format!("{name:?} is no node's name: these are lower-case letters, digits, '-' and '.'"))
+    Err(Error::usage(format!("{name:?} is not a node name: these are lower-case letters, digits, '-' and '.'"))
         .advise("take the name from `kubectl get nodes`"))
 }
 
@@ -61,7 +63,7 @@ pub(super) fn check_object(what: &str, name: &str) -> Result<()> {
     if is_dns_subdomain(name) { Ok(()) } else { Err(Error::usage(format!("{name:?} cannot be the name of a {what}"))) }
 }
 
-/// Refuses what is no reference of a container image (`registry.example:5000/tools/bootsurgeon@sha256:…`). The grammar in
+/// Refuses what is not a container image reference (`registry.example:5000/tools/bootsurgeon@sha256:…`). The grammar in
 /// full is the container runtime's business; what passes here cannot be anything but one word of it.
 pub(super) fn check_image(image: &str) -> Result<()> {
     let word = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'/' | b':' | b'@');
@@ -69,10 +71,11 @@ pub(super) fn check_image(image: &str) -> Result<()> {
         && image.bytes().all(word)
         && image.bytes().next().is_some_and(|c| c.is_ascii_alphanumeric())
         && image.bytes().last().is_some_and(|c| c.is_ascii_alphanumeric());
-    if fits { Ok(()) } else { Err(Error::usage(format!("{image:?} is no reference of a container image"))) }
+    if fits { Ok(()) } else { Err(Error::usage(format!("{image:?} is not a container image reference"))) }
 }
 
-/// The first characters of the SHA-256 over all parts, in hex. The parts are told apart: `["ab", "c"]` is not `["a", "bc"]`.
+/// The first characters of the SHA-256 over all parts, in hex. The parts are told apart: `["ab", "c"]` is not `["a",
+/// "bc"]`.
 pub(super) fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hasher = Sha256::new();
     for part in parts {

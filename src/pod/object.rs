@@ -39,7 +39,8 @@ impl Manifest {
         metadata.and_then(|m| m.name.as_deref()).unwrap_or_default()
     }
 
-    /// As YAML: one document for each object. Strings that a YAML 1.1 reader would take for something else (`no`, `0x1f`,
+    /// As YAML: one document for each object. Strings that a YAML 1.1 reader would take for something else (`no`,
+    /// `0x1f`,
     /// `12:30`) are quoted.
     ///
     /// # Errors
@@ -59,8 +60,8 @@ impl Manifest {
     }
 }
 
-/// One object as itself, several as a `v1` `List`. By way of a [`serde_json::Value`], as in [`Manifest::to_yaml`]: code for
-/// thousands of fields is there once, and not for each serializer.
+/// One object as itself, several as a `v1` `List`. By way of a [`serde_json::Value`], as in [`Manifest::to_yaml`]: code
+/// for thousands of fields is there once, and not for each serializer.
 impl Serialize for Manifest {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let value = match self.0.as_slice() {

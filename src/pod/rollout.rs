@@ -1,20 +1,20 @@
 //! The last look before a pod of a job touches its node.
 //!
-//! A job's pods are brought to their nodes by the scheduler (see [`super::job`]). An API server that does not know a field of
-//! that arrangement drops it without a word, and then any node of the job could get any pod. So the manifest also tells each
-//! pod the list of nodes, and the program refuses to work when it is not on the one whose turn it is.
+//! A job's pods are brought to their nodes by the scheduler (see [`super::job`]). An API server that does not know a
+//! field of that arrangement drops it without a word, and then any node of the job could get any pod. So the manifest
+//! also tells each pod the list of nodes, and the program refuses to work when it is not on the one whose turn it is.
 
 use crate::{Error, Result};
 
 /// The node the pod runs on, by the downward API.
-pub const NODE: &str = "BOOTSURGEON_NODE";
+pub const NODE: &str = crate::container::NODE;
 /// The nodes of the job in their order, with commas between.
 pub const NODES: &str = "BOOTSURGEON_ROLLOUT_NODES";
 /// The pod's place in that order, from 0. Kubernetes sets it in the containers of an indexed job.
 pub const INDEX: &str = "JOB_COMPLETION_INDEX";
 
-/// Refuses to go on in a pod of a job that is on another node than the one it is meant for. Outside of a job it has nothing
-/// to say.
+/// Refuses to go on in a pod of a job that is on another node than the one it is meant for. Outside of a job it has
+/// nothing to say.
 ///
 /// # Errors
 /// [`crate::Kind::Unsafe`] when it is the wrong node, or cannot be told.

@@ -1,6 +1,8 @@
 //! What every pod that runs this program has in common.
 
+use super::desk::{self, Desk};
 use super::{Setting, Work, rollout};
+use crate::container::{NODE_ADDRESS, OPTIONS};
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, HostPathVolumeSource,
     LocalObjectReference, ObjectFieldSelector, PodSpec, ResourceRequirements, SecretKeySelector, SecurityContext,
@@ -10,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
 /// The container's name.
-pub(super) const CONTAINER: &str = "bootsurgeon";
+pub(crate) const CONTAINER: &str = "bootsurgeon";
 /// Where efivarfs is, on the node and in the container.
 const EFIVARS: &str = crate::efivars::DEFAULT_DIR;
 
@@ -54,8 +56,8 @@ pub(super) fn tolerate_everything() -> Option<Vec<Toleration>> {
     Some(vec![Toleration { operator: Some("Exists".into()), ..Toleration::default() }])
 }
 
-/// In its usual namespace the pod is as important as the node's own: nothing evicts it or takes its place in the middle of
-/// a change. Elsewhere a quota may forbid that priority, and the change survives an interruption anyway.
+/// In its usual namespace the pod is as important as the node's own: nothing evicts it or takes its place in the middle
+/// of a change. Elsewhere a quota may forbid that priority, and the change survives an interruption anyway.
 pub(super) fn priority(setting: &Setting) -> Option<String> {
     (setting.namespace() == super::DEFAULT_NAMESPACE).then(|| "system-node-critical".to_owned())
 }
@@ -90,7 +92,10 @@ pub(super) fn privileged(work: &Work, setting: &Setting, env: Vec<EnvVar>) -> Po
         name: CONTAINER.into(),
         image: Some(setting.image()),
         image_pull_policy: Some(if setting.image.is_some() { "IfNotPresent" } else { "Never" }.into()),
+        command: setting.desk.and_then(|desk| desk.carried_blocks).map(carried),
         args: Some(work.args.iter().map(|arg| literal(arg)).collect()),
+        stdin: setting.desk.map(|desk| desk.stdin),
+        stdin_once: setting.desk.map(|desk| desk.stdin),
         env: Some(environment(setting, env)),
         resources: Some(resources()),
         security_context: Some(SecurityContext {
@@ -117,16 +122,16 @@ pub(super) fn privileged(work: &Work, setting: &Setting, env: Vec<EnvVar>) -> Po
         dns_policy: Some(if setting.pod_network { "ClusterFirst" } else { "Default" }.into()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        // SIGTERM is handled like Ctrl-C: the program stops where it can without a trace, or finishes the few sectors of
-        // its commit. What a dying network connection may take is the longest of it.
+        // SIGTERM is handled like Ctrl-C: the program stops where it can without a trace, or finishes the few sectors
+        // of its commit. What a dying network connection may take is the longest of it.
         termination_grace_period_seconds: Some(120),
         image_pull_secrets: setting.pull_secret.as_ref().map(|name| vec![LocalObjectReference { name: name.clone() }]),
         ..PodSpec::default()
     }
 }
 
-/// A directory of the node. It has to be there: with any other type the container runtime tries to create what is missing,
-/// and says `mkdir …: operation not permitted` of a board without EFI variables, because that is in sysfs.
+/// A directory of the node. It has to be there: with any other type the container runtime tries to create what is
+/// missing, and says `mkdir …: operation not permitted` of a board without EFI variables, because that is in sysfs.
 fn host_path(name: &str, path: &str) -> Volume {
     let source = HostPathVolumeSource { path: path.into(), type_: Some("Directory".into()) };
     Volume { name: name.into(), host_path: Some(source), ..Volume::default() }
@@ -138,9 +143,9 @@ fn scratch() -> Volume {
     Volume { name: "tmp".into(), empty_dir: Some(source), ..Volume::default() }
 }
 
-/// The program itself takes up to 64 MiB; the rest is for the page cache, which is charged to the container too: a limit
-/// without that room would stall every write to the disk. The request is as high as the limit, so that the kubelet never
-/// finds the pod above what it asked for when the node runs short.
+/// The program itself takes up to 64 MiB; the rest is for the page cache, which is charged to the container too: a
+/// limit without that room would stall every write to the disk. The request is as high as the limit, so that the
+/// kubelet never finds the pod above what it asked for when the node runs short.
 fn resources() -> ResourceRequirements {
     ResourceRequirements {
         requests: quantities([("cpu", "100m"), ("memory", "256Mi")]),
@@ -149,13 +154,35 @@ fn resources() -> ResourceRequirements {
     }
 }
 
+/// Takes the program from standard input, so many blocks of it, and becomes it. The rest is for the program to read.
+/// Nothing but a shell, `dd`, `wc` and `chmod` is needed.
+fn carried(blocks: u64) -> Vec<String> {
+    let (block, bytes) = (desk::BLOCK, blocks * desk::BLOCK as u64);
+    let script = format!(
+        "dd bs={block} count={blocks} iflag=fullblock of=/tmp/bootsurgeon 2>/tmp/dd || {{ cat /tmp/dd >&2; exit 1; }}; \
+         [ $(wc -c </tmp/bootsurgeon) -eq {bytes} ] || {{ echo the program did not arrive whole >&2; exit 1; }}; \
+         chmod 755 /tmp/bootsurgeon && exec /tmp/bootsurgeon \"$@\""
+    );
+    ["sh", "-c", &script, "bootsurgeon"].map(literal).to_vec()
+}
+
 fn environment(setting: &Setting, more: Vec<EnvVar>) -> Vec<EnvVar> {
-    let field = ObjectFieldSelector { field_path: "spec.nodeName".into(), ..ObjectFieldSelector::default() };
-    let mut all = vec![from(rollout::NODE, EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() })];
+    let field = |path: &str| {
+        let field = ObjectFieldSelector { field_path: path.into(), ..ObjectFieldSelector::default() };
+        EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() }
+    };
+    let mut all = vec![
+        from(rollout::NODE, field("spec.nodeName")),
+        from(NODE_ADDRESS, field("status.hostIP")),
+        variable(OPTIONS, &serde_json::Value::from(setting.options()).to_string()),
+    ];
     if let Some(secret) = &setting.auth_secret {
         let key = SecretKeySelector { name: secret.clone(), key: "token".into(), optional: None };
         let source = EnvVarSource { secret_key_ref: Some(key), ..EnvVarSource::default() };
         all.push(from("BOOTSURGEON_FACTORY_TOKEN", source));
+    }
+    if let Some(Desk { asks, .. }) = setting.desk {
+        all.push(variable(desk::VARIABLE, if asks { desk::ASKS } else { desk::LISTENS }));
     }
     all.extend(setting.env.iter().map(|(name, value)| variable(name, value)));
     all.extend(more);

@@ -1,13 +1,13 @@
 //! The copies of the allocation table after a power cut between them: which one is right, and making them equal.
 
-use super::recover::{Recovery, beyond_recovery};
+use super::{Action, beyond_recovery};
 use crate::Result;
 use crate::block::WriteAt;
 use crate::fat::{AllocationTable, Editor, Entry, Health, Problem, ProblemClass, ProblemKind, Run, Volume};
 use std::collections::{BTreeMap, HashSet};
 
 /// Where the active copy of the allocation table is broken and another one is whole, the whole one is right.
-pub(super) fn choose_table(medium: &dyn WriteAt, done: &mut Recovery) -> Result<()> {
+pub(super) fn choose_table(medium: &dyn WriteAt, actions: &mut Vec<Action>) -> Result<()> {
     let volume = Volume::open(medium)?;
     let geometry = volume.geometry().clone();
     let tree_is_damaged = |v: &Volume<&dyn WriteAt>| -> Result<bool> {
@@ -39,9 +39,7 @@ pub(super) fn choose_table(medium: &dyn WriteAt, done: &mut Recovery) -> Result<
                 }
             }
             medium.barrier()?;
-            done.actions.push(format!(
-                "repaired the allocation table from copy {n}: with it every file is whole, without it not"
-            ));
+            actions.push(Action::RepairTable { copy: n });
             return Ok(());
         }
     }
@@ -51,9 +49,9 @@ pub(super) fn choose_table(medium: &dyn WriteAt, done: &mut Recovery) -> Result<
 /// Makes the copies of the allocation table equal, before anything is written that only one of them leads to.
 ///
 /// They differ where an operation was cut between them: in clusters that no file uses, or in the last cluster of a
-/// directory that was growing, perhaps before a record was there. Either way every file has the same clusters by each copy,
-/// so each is right. Where that is not so, nobody can tell which one is.
-pub(super) fn equalise_copies(editor: &Editor<'_>, done: &mut Recovery) -> Result<()> {
+/// directory that was growing, perhaps before a record was there. Either way every file has the same clusters by each
+/// copy, so each is right. Where that is not so, nobody can tell which one is.
+pub(super) fn equalise_copies(editor: &Editor<'_>, actions: &mut Vec<Action>) -> Result<()> {
     let volume = editor.volume()?;
     let health = Health::check(&volume)?;
     if health.differing.is_empty() {
@@ -64,7 +62,7 @@ pub(super) fn equalise_copies(editor: &Editor<'_>, done: &mut Recovery) -> Resul
     }
     editor.equalise_tables()?;
     editor.barrier()?;
-    done.actions.push(format!("made the copies of the allocation table equal ({} entries)", health.differing.len()));
+    actions.push(Action::EqualiseTables { entries: health.differing.len() });
     Ok(())
 }
 

@@ -1,15 +1,16 @@
 //! Deleting without a record: the way out of a volume so full that it has no cluster for one.
 //!
-//! The name goes first, then the clusters. Cut in between, they would be lost, and nobody's to free. So the deleted entry, which
-//! keeps first cluster and length, is marked in the same write: a magic, and a part of the SHA-256 of what the first cluster
-//! holds. The chain is freed from its end, so that the rest of it can be followed from there; then the mark goes. Any system
-//! may overwrite a deleted entry; the clusters are then kept, as all lost clusters are that nothing accounts for.
+//! The name goes first, then the clusters. Cut in between, they would be lost, and nobody's to free. So the deleted
+//! entry, which keeps first cluster and length, is marked in the same write: a magic, and a part of the SHA-256 of what
+//! the first cluster holds. The chain is freed from its end, so that the rest of it can be followed from there; then
+//! the mark goes. Any system may overwrite a deleted entry; the clusters are then kept, as all lost clusters are that
+//! nothing accounts for.
 
-use super::lost::{free_from_the_end, is_wide};
+use super::Action;
 use super::record::Clusters;
 use crate::Result;
 use crate::block::{ReadAt, read_vec};
-use crate::fat::{Editor, Entry, Link, MARK, Run, Slot, Volume};
+use crate::fat::{Editor, Entry, FatKind, Link, MARK, Run, Slot, Volume};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 
@@ -29,12 +30,12 @@ pub(super) fn discard(editor: &mut Editor<'_>, dir: &str, entry: &Entry) -> Resu
 }
 
 /// Finishes deletions that were cut. Says what was done.
-pub(super) fn finish(editor: &mut Editor<'_>, lost: &[Run]) -> Result<Vec<String>> {
+pub(super) fn finish(editor: &mut Editor<'_>, lost: &[Run]) -> Result<Vec<Action>> {
     let mut actions = Vec::new();
     for Cut { dir, slot, chain } in cut(&editor.volume()?, lost)? {
         free_from_the_end(editor, &chain)?;
         editor.unmark(&dir, slot)?;
-        actions.push(format!("finished a deletion that was cut: freed {} clusters", chain.len()));
+        actions.push(Action::FinishDeletion { clusters: chain.len() });
     }
     Ok(actions)
 }
@@ -119,4 +120,26 @@ fn mark<S: ReadAt>(volume: &Volume<S>, first: u32, bytes: u32) -> Result<[u8; MA
     mark[..MAGIC.len()].copy_from_slice(MAGIC);
     mark[MAGIC.len()..].copy_from_slice(&digest[..MARK - MAGIC.len()]);
     Ok(mark)
+}
+
+/// Frees a chain from its end, one sector of the table after the other, so that what is left can be followed from the
+/// first cluster at every moment. On FAT12 an entry may lie in two sectors: it goes alone, because a cut may leave half
+/// of it.
+pub(super) fn free_from_the_end(editor: &mut Editor<'_>, chain: &[u32]) -> Result<()> {
+    let unit = editor.medium().sector_size();
+    let mut upto = chain.len();
+    while upto > 0 {
+        let sector = editor.table().sector_of(chain[upto - 1], unit);
+        let in_one = |c: &&u32| editor.table().sector_of(**c, unit) == sector && !editor.table().is_split(**c, unit);
+        let same = chain[..upto].iter().rev().take_while(in_one).count().max(1);
+        editor.free(&Clusters::in_order(&chain[upto - same..upto]))?;
+        editor.barrier()?;
+        upto -= same;
+    }
+    Ok(())
+}
+
+/// Whether first clusters stand in the upper half of an entry too.
+pub(super) fn is_wide<S: ReadAt>(volume: &Volume<S>) -> bool {
+    volume.geometry().kind == FatKind::Fat32
 }

@@ -1,11 +1,11 @@
 //! The intent record: what is being done, on the volume itself, where `recover` finds it after a power cut.
 //!
 //! It is a file in the root directory with a short name of its own, so that it appears and goes in one sector write
-//! each. No boot loader looks at it. Its data is written first, then its chain, then its entry, a barrier behind each: no power
-//! cut leaves a part of it under its name. Whatever else has that name is somebody else's, or damaged by something that
-//! this program knows nothing of, and is left alone.
+//! each. No boot loader looks at it. Its data is written first, then its chain, then its entry, a barrier behind each:
+//! no power cut leaves a part of it under its name. Whatever else has that name is somebody else's, or damaged by
+//! something that this program knows nothing of, and is left alone.
 
-use super::operation::{ContentSource, FileStep, Install, Operation};
+use super::order::{ContentSource, FileStep, Install, Operation};
 use super::record::{Clusters, FORMAT, Held, MAX_BYTES, Record, Trouble};
 use super::{LINUX_DIR, is_linux_dir};
 use crate::block::{ReadAt, read_vec, sha256_of};
@@ -92,7 +92,8 @@ impl std::fmt::Display for Interrupted {
                 let by = program.as_ref().map_or(String::new(), |p| format!(" by bootsurgeon {p}"));
                 write!(
                     f,
-                    "an operation was interrupted, and its record ({INTENT_NAME}) was written{by} in format {format}; this is \
+                    "an operation was interrupted, and its record ({INTENT_NAME}) was written{by} in format {format}; \
+                     this is \
                      bootsurgeon {}, which knows the formats 1 to {FORMAT}",
                     env!("CARGO_PKG_VERSION")
                 )
@@ -102,7 +103,7 @@ impl std::fmt::Display for Interrupted {
                 "an operation was interrupted, and its record ({INTENT_NAME}) is damaged: what it was cannot be told"
             ),
             RecordState::Foreign(what) => {
-                write!(f, "{what} has the name of this program's record ({INTENT_NAME}) and is none")
+                write!(f, "{what} has the name of this program's record ({INTENT_NAME}) but is not one")
             }
         }
     }
@@ -154,8 +155,8 @@ fn begin_of<S: ReadAt>(volume: &Volume<S>, entry: &Entry) -> Result<Result<Recor
     }))
 }
 
-/// Writes the record: its data, its chain, and last its entry, with a barrier behind each. `staged` are the clusters of the
-/// new image.
+/// Writes the record: its data, its chain, and last its entry, with a barrier behind each. `staged` are the clusters of
+/// the new image.
 pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<()> {
     // No menu lists the files of another directory by their names.
     let menu = is_linux_dir(&operation.directory).then(|| others_in_menu(&editor.volume()?, operation)).transpose()?;
@@ -169,8 +170,8 @@ pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &[Ru
     put(editor, &record)
 }
 
-/// Writes a record of which nothing is left to do, and which says that the other members of a mirror are made equal to this one.
-/// It takes the place of the record that is there, in one write.
+/// Writes a record of which nothing is left to do, and which says that the other members of a mirror are made equal to
+/// this one. It takes the place of the record that is there, in one write.
 pub(super) fn mark(editor: &mut Editor<'_>, truth: &str, time: u64) -> Result<()> {
     let (command, directory) = ("recover".to_owned(), LINUX_DIR.to_owned());
     let operation = Operation { command, time, directory, before: Vec::new(), install: None, after: Vec::new() };
@@ -204,8 +205,8 @@ fn put(editor: &mut Editor<'_>, record: &Record) -> Result<()> {
     editor.barrier()
 }
 
-/// A digest of the names in the boot menu that the operation does not use, boot counters left out: systemd-boot changes them at
-/// every start.
+/// A digest of the names in the boot menu that the operation does not use, boot counters left out: systemd-boot changes
+/// them at every start.
 pub(super) fn others_in_menu<S: ReadAt>(volume: &Volume<S>, operation: &Operation) -> Result<String> {
     let entries = volume.list(LINUX_DIR)?.unwrap_or_default();
     let names = entries.iter().map(|e| &e.name).filter(|name| is_entry(name) && !operation.uses(name));
@@ -220,8 +221,8 @@ pub(super) fn is_entry(name: &str) -> bool {
     name.get(name.len().saturating_sub(4)..).is_some_and(|end| end.eq_ignore_ascii_case(".efi"))
 }
 
-/// What the files hold that the operation touches beside its target, by their names now. Of those that lose their name the
-/// SHA-256 too, so that nothing else is ever deleted in their place.
+/// What the files hold that the operation touches beside its target, by their names now. Of those that lose their name
+/// the SHA-256 too, so that nothing else is ever deleted in their place.
 fn held(editor: &Editor<'_>, operation: &Operation) -> Result<BTreeMap<String, Held>> {
     let volume = editor.volume()?;
     let Some(directory) = volume.find_directory(&operation.directory)? else { return Ok(BTreeMap::new()) };

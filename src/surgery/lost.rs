@@ -1,15 +1,17 @@
-//! Clusters that are allocated and belong to no file: whose they are, what is in them, and giving them a name or freeing them.
+//! Clusters that are allocated and belong to no file: whose they are, what is in them, and giving them a name or
+//! freeing them.
 //!
-//! A lost chain may be the last copy of somebody's file: one directory sector that reads as zeros, and every file in it is
-//! lost. So only what was left by this program is ever freed unasked: clusters that the record of an interrupted operation
-//! accounts for, and clusters that say themselves what they are (parts of a record whose name was cut off, the cluster by
-//! which a directory was about to grow).
+//! A lost chain may be the last copy of somebody's file: one directory sector that reads as zeros, and every file in it
+//! is lost. So only what was left by this program is ever freed unasked: clusters that the record of an interrupted
+//! operation accounts for, and clusters that say themselves what they are (parts of a record whose name was cut off,
+//! the cluster by which a directory was about to grow).
 
-use super::operation::ContentSource;
+use super::order::ContentSource;
 use super::record::{Clusters, Record, is_part};
-use super::{Interrupted, LINUX_DIR, discard};
+use super::{Action, Interrupted, LINUX_DIR, discard};
 use crate::block::{Pieces, ReadAt, read_vec, sha256_of};
-use crate::fat::{AllocationTable, Attributes, Content, Editor, FatKind, Link, Run, Stamp, Volume, grown_cluster};
+use crate::fat::{AllocationTable, Attributes, Content, Editor, Link, Run, Stamp, Volume, grown_cluster};
+use crate::units::{count, size};
 use crate::{Error, Result, uki};
 use serde::Serialize;
 
@@ -33,7 +35,7 @@ pub struct LostChain {
 impl std::fmt::Display for LostChain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { first_cluster, clusters, bytes, looks_like } = self;
-        write!(f, "the lost chain at cluster {first_cluster}: {clusters} clusters, {bytes} bytes")?;
+        write!(f, "the lost chain at cluster {first_cluster}: {}, {}", count(*clusters, "cluster"), size(*bytes))?;
         match looks_like {
             Some(what) => write!(f, ", {what}"),
             None => Ok(()),
@@ -112,8 +114,8 @@ fn is_staged_image<S: ReadAt>(volume: &Volume<S>, chain: &Chain, record: Option<
     Ok(hex::encode(sha256_of(&bytes, length)?) == *sha256)
 }
 
-/// Lost clusters as chains, by the table: each from a cluster that no other leads to, as far as it is lost and in no chain
-/// yet; then what runs in circles.
+/// Lost clusters as chains, by the table: each from a cluster that no other leads to, as far as it is lost and in no
+/// chain yet; then what runs in circles.
 pub(super) fn chains(table: &AllocationTable, lost: &[Run]) -> Vec<Chain> {
     let lost = Clusters::of(lost.iter().copied());
     let all = || lost.runs().iter().flat_map(|r| r.clusters());
@@ -191,7 +193,7 @@ impl LostClusters {
     /// What a command says that goes on in spite of them.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
-        Some(format!("{}; they stay as they are: `doctor` says what they may be", self.others_in_words()?))
+        Some(format!("{}; they are left alone: `doctor` says what they may be", self.others_in_words()?))
     }
 
     /// The chains that this program did not leave, in words, if there are any.
@@ -250,7 +252,7 @@ impl Look {
             }
             Self::Program { .. } => "an EFI program".to_owned(),
             Self::Directory => "a directory".to_owned(),
-            Self::Zeros => "nothing but zeros at its begin".to_owned(),
+            Self::Zeros => "nothing but zeros at its beginning".to_owned(),
             Self::Unknown => return None,
         })
     }
@@ -265,9 +267,9 @@ impl Look {
     }
 }
 
-/// Gives each chain a name: images in `EFI/Linux`, under names that no boot menu lists; the rest as `FSCK0000.REC` in the root
-/// directory, as `fsck.fat` does. Says what was done.
-pub(super) fn salvage(editor: &mut Editor<'_>, chains: Vec<Chain>, time: u64) -> Result<Vec<String>> {
+/// Gives each chain a name: images in `EFI/Linux`, under names that no boot menu lists; the rest as `FSCK0000.REC` in
+/// the root directory, as `fsck.fat` does. Says what was done.
+pub(super) fn salvage(editor: &mut Editor<'_>, chains: Vec<Chain>, time: u64) -> Result<Vec<Action>> {
     let mut actions = Vec::new();
     for chain in chains {
         let volume = editor.volume()?;
@@ -275,7 +277,7 @@ pub(super) fn salvage(editor: &mut Editor<'_>, chains: Vec<Chain>, time: u64) ->
         let look = Look::at(&volume, &chain)?;
         let fits = |bytes: &u64| *bytes > 0 && volume.geometry().clusters_for(*bytes) == chain.clusters.len() as u64;
         let Ok(bytes) = u32::try_from(look.length().filter(fits).unwrap_or(whole)) else {
-            actions.push(format!("left the chain at cluster {}: {whole} bytes are no file on FAT", chain.clusters[0]));
+            actions.push(Action::LeaveLost { first_cluster: chain.clusters[0], bytes: whole });
             continue;
         };
         let (directory, name) = name_for(&volume, &look)?;
@@ -286,8 +288,7 @@ pub(super) fn salvage(editor: &mut Editor<'_>, chains: Vec<Chain>, time: u64) ->
         editor.create(directory, &name, Attributes::ARCHIVE, content, None)?;
         editor.barrier()?;
         let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
-        let what = look.words().map_or(String::new(), |words| format!(", {words}"));
-        actions.push(format!("salvaged a lost chain as {path} ({bytes} bytes{what})"));
+        actions.push(Action::Salvage { path, bytes: bytes.into(), looks_like: look.words() });
     }
     Ok(actions)
 }
@@ -325,25 +326,4 @@ pub(super) fn free(editor: &mut Editor<'_>, chains: &[Chain]) -> Result<u64> {
         editor.barrier()?;
     }
     Ok(clusters)
-}
-
-/// Frees a chain from its end, one sector of the table after the other, so that what is left can be followed from the first
-/// cluster at every moment. On FAT12 an entry may lie in two sectors: it goes alone, because a cut may leave half of it.
-pub(super) fn free_from_the_end(editor: &mut Editor<'_>, chain: &[u32]) -> Result<()> {
-    let unit = editor.medium().sector_size();
-    let mut upto = chain.len();
-    while upto > 0 {
-        let sector = editor.table().sector_of(chain[upto - 1], unit);
-        let in_one = |c: &&u32| editor.table().sector_of(**c, unit) == sector && !editor.table().is_split(**c, unit);
-        let same = chain[..upto].iter().rev().take_while(in_one).count().max(1);
-        editor.free(&Clusters::in_order(&chain[upto - same..upto]))?;
-        editor.barrier()?;
-        upto -= same;
-    }
-    Ok(())
-}
-
-/// Whether first clusters stand in the upper half of an entry too.
-pub(super) fn is_wide<S: ReadAt>(volume: &Volume<S>) -> bool {
-    volume.geometry().kind == FatKind::Fat32
 }

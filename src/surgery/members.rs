@@ -1,28 +1,31 @@
-//! `recover` on all members of a mirror that nobody has assembled: one of them is the truth, and the others are made equal to it.
+//! `recover` on all members of a mirror that nobody has assembled: one of them is the truth, and the others are made
+//! equal to it.
 //!
-//! An operation on a mirror takes each step on one member after the other ([`crate::block::Mirror`]). A power cut leaves each
-//! member in a state that a cut of the same operation on a single disk leaves, and no two of them more than a step apart. Each
-//! could be recovered alone, and yet they would not be equal: one may be cut before the commit and another one behind it. So:
+//! An operation on a mirror takes each step on one member after the other ([`crate::block::Mirror`]). A power cut
+//! leaves each member in a state that a cut of the same operation on a single disk leaves, and no two of them more than
+//! a step apart. Each could be recovered alone, and yet they would not be equal: one may be cut before the commit and
+//! another one behind it. So:
 //!
-//! 1. **The truth** is the member that the user names; else the one that a mark names; else one on which an operation was cut
-//!    behind its commit; else one on which none was interrupted; else the first. Where several are alike, it is the first of
-//!    them. One that cannot be recovered is never the truth.
-//! 2. The truth is recovered as any disk is. A **mark** takes the place of its record in one write, or appears: a record that
-//!    names the member and says that nothing else is left to do.
-//! 3. The others are made equal to it, byte for byte: what goes into clusters that are free there first, then the chains of
-//!    it, then directories and what else is in use, then the rest of the tables, with a barrier behind each.
+//! 1. **The truth** is the member that the user names; else the one that a mark names; else one on which an operation
+//!    was cut behind its commit; else one on which none was interrupted; else the first. Where several are alike, it is
+//!    the first of them. One that cannot be recovered is never the truth.
+//! 2. The truth is recovered as any disk is. A **mark** takes the place of its record in one write, or appears: a
+//!    record that names the member and says that nothing else is left to do.
+//! 3. The others are made equal to it, byte for byte: what goes into clusters that are free there first, then the
+//!    chains of it, then directories and what else is in use, then the rest of the tables, with a barrier behind each.
 //! 4. They are compared. Then the mark goes, on all of them as any step does.
 //!
 //! From the moment at which another member is written until all are equal, the truth is marked, whole, and not written.
 //! A member's own number is in the mark, so a copy of it on another member names the truth, too, and not that member.
 //!
-//! What makes two members differ has to be known before one of them is written over: where their files differ, once each is
-//! recovered, in more than the interrupted operation was to change, it is left to the user which one is right.
+//! What makes two members differ has to be known before one of them is written over: where their files differ, once
+//! each is recovered, in more than the interrupted operation was to change, it is left to the user which one is right.
 
+use super::Action;
 use super::copies::every_file;
 use super::intent::{self, INTENT_NAME, interrupted};
 use super::lost;
-use super::operation::Operation;
+use super::order::Operation;
 use super::recover::{Recovery, RecoveryOptions, recover_and_mark, recover_with};
 use super::shadow::Shadow;
 use crate::block::{Extent, Mirror, ReadAt, WriteAt, copy_differences, first_difference, read_vec};
@@ -52,7 +55,8 @@ pub struct MembersRecovery {
     pub recovery: Recovery,
 }
 
-/// What [`recover_members`] would do; nothing is written. `truth` is the place in the list of the one that the user names.
+/// What [`recover_members`] would do; nothing is written. `truth` is the place in the list of the one that the user
+/// names.
 ///
 /// # Errors
 /// As [`recover_members`].
@@ -139,7 +143,9 @@ impl Decision {
     fn report_of_all(&self, members: &[Member<&dyn ReadAt>], mut recovery: Recovery) -> MembersRecovery {
         let truth = &members[self.truth].name;
         let others = members.iter().enumerate().filter(|(n, _)| *n != self.truth);
-        recovery.actions.extend(others.map(|(_, m)| format!("made {} equal to {truth}", m.name)));
+        recovery
+            .actions
+            .extend(others.map(|(_, m)| Action::MakeEqual { member: m.name.clone(), truth: truth.clone() }));
         self.report(members, recovery)
     }
 }
@@ -226,7 +232,8 @@ fn decide(
     Ok(Decision { truth, recovery: state.recovery, marked: state.marked, is_clean })
 }
 
-/// Makes sure that two members, once each is recovered, have the same files, but for those of the interrupted operations.
+/// Makes sure that two members, once each is recovered, have the same files, but for those of the interrupted
+/// operations.
 fn explain(
     members: &[Member<&dyn ReadAt>],
     states: &[Result<State<'_>>],

@@ -6,30 +6,37 @@
 //! 1. [`Staging`]: the new image goes into free clusters that nothing refers to. Barrier. It is read back from the
 //!    medium and compared. A power cut up to here leaves the volume as it was, to the last table entry.
 //! 2. [`Operation`]: an intent record appears (`\BOOTSURG.TXN`). Files that would win over the new content are renamed.
-//!    The chain is linked, then a backup entry appears in the target's own directory sector, pointing at the *new* chain;
-//!    then that one sector is rewritten with the two entries' contents exchanged. That write is the commit. Other files
-//!    leave the menu, the record goes.
+//!    The chain is linked, then a backup entry appears in the target's own directory sector, pointing at the *new*
+//!    chain; then that one sector is rewritten with the two entries' contents exchanged. That write is the commit.
+//!    Other files leave the menu, the record goes.
 //! 3. [`recover`]: undoes what was cut before the commit, in the reverse order, and finishes what was cut behind it.
 //!
 //! What an operation is to do, [`crate::plan`] decides.
 
+mod actions;
 mod copies;
 mod discard;
 mod intent;
 mod lost;
 mod members;
 mod operation;
+mod order;
 mod record;
 mod recover;
 mod rehearsal;
+mod seed;
 mod shadow;
 mod staging;
+mod steps;
 
+pub use actions::Action;
 pub use intent::{INTENT_NAME, Interrupted, RecordState, interrupted};
 pub use lost::{LostChain, LostClusters, LostFiles};
 pub use members::{Member, MembersRecovery, recover_members, rehearse_members};
-pub use operation::{ContentRef, ContentSource, FileStep, Install, Operation, Order, Outcome, Rename, Tidying};
+pub use operation::Outcome;
+pub use order::{ContentRef, ContentSource, FileStep, Install, Operation, Order, Rename, Tidying};
 pub use recover::{Recovery, RecoveryOptions, recover, recover_with, rehearse as rehearse_recovery, rehearse_with};
+pub(crate) use seed::unusable_seed;
 pub use staging::{Staged, Staging, room_for};
 
 use crate::block::WriteAt;
@@ -47,7 +54,8 @@ pub(crate) fn is_linux_dir(path: &str) -> bool {
 /// Opens a volume for an operation: no earlier one interrupted, nothing damaged.
 ///
 /// # Errors
-/// [`crate::Kind::Interrupted`] with the earlier operation's name and time; [`crate::Kind::Unsafe`] with what is damaged.
+/// [`crate::Kind::Interrupted`] with the earlier operation's name and time; [`crate::Kind::Unsafe`] with what is
+/// damaged.
 pub fn open_healthy(medium: &dyn WriteAt) -> Result<Editor<'_>> {
     let editor = Editor::open(medium)?;
     let volume = editor.volume()?;
@@ -69,16 +77,23 @@ pub fn refuse_unhealthy(health: &Health) -> Result<()> {
     let what: Vec<&str> =
         health.problems.iter().filter(|p| p.class != ProblemClass::Note).take(4).map(|p| p.what.as_str()).collect();
     let advice = match (health.is_damaged(), health.remedy) {
-        (false, _) => "run `recover` first: it puts this right",
-        (true, Remedy::Recover) => "run `recover` first: it puts the boot sector back",
+        (false, _) => "run `recover` first: it repairs this",
+        (true, Remedy::Recover) => "run `recover` first: it restores the boot sector",
+        (true, Remedy::DropSeed) => "run `recover` first: it removes loader/random-seed, which no start needs",
         (true, Remedy::AskedFsck) => {
             "look at it with `doctor`; `fsck.fat -r` from another system asks which copy of the boot sector is right"
         }
-        (true, Remedy::Elsewhere) => "look at it with `doctor`; nothing that writes to this volume puts it right",
+        (true, Remedy::Elsewhere) => "look at it with `doctor`; nothing that writes to this volume can repair it",
         (true, Remedy::Fsck) => {
             "look at it with `doctor`; repair it with `fsck.fat` from another system before anything is written"
         }
     };
     Err(Error::new(Code::Unhealthy, format!("the file system of the ESP is not healthy: {}", what.join("; ")))
         .advise(advice))
+}
+
+/// A file system that recovery leaves as it is.
+fn beyond_recovery(what: &str) -> Error {
+    Error::new(Code::Unhealthy, format!("the file system is damaged beyond what `recover` may decide: {what}"))
+        .advise("make an image of the partition first, then repair it with `fsck.fat` from another system")
 }

@@ -1,15 +1,16 @@
 //! The intent record as bytes: what makes a file one, and a cluster a part of one.
 //!
 //! The record fills its clusters one by one, and each begins with a line of its own:
-//! `BOOTSURGEON RECORD 3 0.1.0 part 0001 of 0001 bytes 000431 sum <32 hex digits>`: the version of the format, the program's
-//! version, the part and how many there are, the bytes that follow the line, and the first half of their and the line's
-//! SHA-256. So a cluster is known for a part of a record even where the chain or the name that led there is cut off, and a
-//! person with any FAT reader can read what is in it: the parts together are JSON. Every later format keeps the line's begin.
+//! `BOOTSURGEON RECORD 3 0.1.0 part 0001 of 0001 bytes 000431 sum <32 hex digits>`: the version of the format, the
+//! program's version, the part and how many there are, the bytes that follow the line, and the first half of their and
+//! the line's SHA-256. So a cluster is known for a part of a record even where the chain or the name that led there is
+//! cut off, and a person with any FAT reader can read what is in it: the parts together are JSON. Every later format
+//! keeps the line's begin.
 //!
-//! Format 2 is the same without the operation's directory, which was always `EFI/Linux`. Format 1, which the first release
-//! wrote, was JSON alone: `{"bootsurgeon": 1, …}`. Both are read.
+//! Format 2 is the same without the operation's directory, which was always `EFI/Linux`. Format 1, which the first
+//! release wrote, was JSON alone: `{"bootsurgeon": 1, …}`. Both are read.
 
-use super::operation::Operation;
+use super::order::Operation;
 use crate::fat::Run;
 use crate::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -198,8 +199,8 @@ impl<'a> Part<'a> {
     }
 }
 
-/// A set of clusters, in ascending runs. In JSON: `1000+5 2+1`, each run by its distance from the end of the one before and
-/// its length.
+/// A set of clusters, in ascending runs. In JSON: `1000+5 2+1`, each run by its distance from the end of the one before
+/// and its length.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub(super) struct Clusters(Vec<Run>);
@@ -271,7 +272,7 @@ impl TryFrom<String> for Clusters {
             Some(Run { first, count })
         };
         let runs: Option<Vec<Run>> = text.split_whitespace().map(&mut run).collect();
-        Ok(Self::of(runs.ok_or_else(|| format!("{text:?} are no runs of clusters"))?))
+        Ok(Self::of(runs.ok_or_else(|| format!("{text:?} is not a list of cluster runs"))?))
     }
 }
 

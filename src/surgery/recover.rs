@@ -1,16 +1,18 @@
 //! After a power cut: undo what was cut before its commit, finish what was cut behind it, take leftovers away.
 //!
-//! Safe against power cuts itself: the intent record goes last, and every step can be done again. It does what the record says
-//! and no more: a name that holds something else by now is left as it is, and clusters are freed only where the record
-//! accounts for them. The board may have run in between, and somebody's only copy may be among what looks like leftovers.
+//! Safe against power cuts itself: the intent record goes last, and every step can be done again. It does what the
+//! record says and no more: a name that holds something else by now is left as it is, and clusters are freed only where
+//! the record accounts for them. The board may have run in between, and somebody's only copy may be among what looks
+//! like leftovers.
 
 use super::copies::{choose_table, equalise_copies};
 use super::intent::{self, Interrupted, RecordState, interrupted};
 use super::lost::{self, Lost, LostChain, LostFiles};
-use super::operation::{ContentRef, ContentSource, FileStep, Install, Operation, Rename, take};
+use super::order::{ContentRef, ContentSource, FileStep, Install, Operation, Rename};
 use super::record::{Held, Record};
 use super::shadow::Shadow;
-use super::{INTENT_NAME, discard};
+use super::steps::take;
+use super::{Action, INTENT_NAME, beyond_recovery, discard, seed};
 use crate::block::{ReadAt, WriteAt, sha256_of};
 use crate::fat::{
     AllocationTable, BootSectorCopy, BootSectorRepair, Editor, Entry, Geometry, Health, ProblemClass, ProblemKind,
@@ -28,9 +30,9 @@ pub struct Recovery {
     /// Whether it was finished (`true`) or undone (`false`).
     pub finished: Option<bool>,
     /// Everything that was done (or would be, in a dry run), in order.
-    pub actions: Vec<String>,
-    /// Chains of clusters that belong to no file and that this program did not leave, where they were kept; the longest first,
-    /// at most 64.
+    pub actions: Vec<Action>,
+    /// Chains of clusters that belong to no file and that this program did not leave, where they were kept; the longest
+    /// first, at most 64.
     pub lost: Vec<LostChain>,
     /// How many more of them there are.
     pub lost_unlisted: usize,
@@ -67,8 +69,8 @@ pub fn rehearse_with(source: &dyn ReadAt, sector_size: u32, options: &RecoveryOp
 /// Brings a volume back to a clean state. Lost chains that this program did not leave stay.
 ///
 /// # Errors
-/// [`crate::Kind::Unsafe`] when the volume is damaged in a way that no interrupted operation of this program explains, or something
-/// else has the record's name ([`Code::ForeignRecord`]); [`Code::RecordVersion`]; what the medium reports.
+/// [`crate::Kind::Unsafe`] when the volume is damaged in a way that no interrupted operation of this program explains,
+/// or something else has the record's name ([`Code::ForeignRecord`]); [`Code::RecordVersion`]; what the medium reports.
 pub fn recover(medium: &dyn WriteAt) -> Result<Recovery> {
     recover_with(medium, &RecoveryOptions::default())
 }
@@ -81,8 +83,8 @@ pub fn recover_with(medium: &dyn WriteAt, options: &RecoveryOptions) -> Result<R
     recover_and_mark(medium, options, None)
 }
 
-/// [`recover_with`] on one member of a mirror: with `truth`, a mark that names it takes the place of the record at the end, or
-/// appears.
+/// [`recover_with`] on one member of a mirror: with `truth`, a mark that names it takes the place of the record at the
+/// end, or appears.
 pub(super) fn recover_and_mark(
     medium: &dyn WriteAt,
     options: &RecoveryOptions,
@@ -110,8 +112,8 @@ fn run(medium: &dyn WriteAt, options: &RecoveryOptions, truth: Option<&str>) -> 
             }
         }
     }
-    // Before the first write: what is not ours to end stays as it is, to the last bit. Where the root directory or the record
-    // cannot be read whole by this copy of the table, another one may be right.
+    // Before the first write: what is not ours to end stays as it is, to the last bit. Where the root directory or the
+    // record cannot be read whole by this copy of the table, another one may be right.
     let found = interrupted(&volume).or_else(|e| if e.code().is_bad_content() { Ok(None) } else { Err(e) })?;
     refuse_foreign(found.filter(|f| f.state != RecordState::Damaged).as_ref(), options)?;
     if let Some(BootSectorRepair { wrong, why, .. }) = repair {
@@ -119,21 +121,22 @@ fn run(medium: &dyn WriteAt, options: &RecoveryOptions, truth: Option<&str>) -> 
         editor.restore_boot_sector(wrong)?;
         editor.barrier()?;
         done.actions.push(match wrong {
-            BootSectorCopy::First => format!("restored the boot sector from its backup ({why})"),
-            BootSectorCopy::Backup => format!("wrote the backup of the boot sector anew ({why})"),
+            BootSectorCopy::First => Action::RestoreBootSector { why },
+            BootSectorCopy::Backup => Action::RewriteBackupBootSector { why },
         });
     }
-    choose_table(medium, &mut done)?;
+    choose_table(medium, &mut done.actions)?;
     let mut editor = Editor::open(medium)?;
     let found = interrupted(&editor.volume()?)?;
     refuse_foreign(found.as_ref(), options)?;
-    equalise_copies(&editor, &mut done)?;
+    equalise_copies(&editor, &mut done.actions)?;
+    done.actions.extend(seed::remove_unusable(&mut editor)?);
     if options.set_aside && found.as_ref().is_some_and(|f| f.record.is_none()) {
         set_aside(&mut editor, &mut done)?;
     }
     let record = found.as_ref().and_then(|f| f.record.as_ref());
-    // Finishing may take a cluster, and on a full volume the last one may be lost to a recovery that was cut. Of a damaged
-    // tree nobody can say what is lost.
+    // Finishing may take a cluster, and on a full volume the last one may be lost to a recovery that was cut. Of a
+    // damaged tree nobody can say what is lost.
     let health = Health::check(&editor.volume()?)?;
     if !health.is_damaged() {
         done.actions.extend(discard::finish(&mut editor, &health.lost)?);
@@ -151,7 +154,7 @@ fn run(medium: &dyn WriteAt, options: &RecoveryOptions, truth: Option<&str>) -> 
         Some(truth) => intent::mark(&mut editor, truth, options.time)?,
         None if record.is_some() => {
             intent::clear(&mut editor)?;
-            done.actions.push("removed the intent record".into());
+            done.actions.push(Action::RemoveRecord);
         }
         None => {}
     }
@@ -181,13 +184,8 @@ fn set_aside(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {
     let name = names.find(|name| root.find(name).is_none());
     let name = name.ok_or_else(|| Error::refused(format!("no name is left for {INTENT_NAME}")))?;
     editor.rename("", &entry, &name)?;
-    done.actions.push(format!("renamed {INTENT_NAME}, which is no record that can be followed, to {name}"));
+    done.actions.push(Action::SetAside { to: name });
     Ok(())
-}
-
-pub(super) fn beyond_recovery(what: &str) -> Error {
-    Error::new(Code::Unhealthy, format!("the file system is damaged beyond what `recover` may decide: {what}"))
-        .advise("make an image of the partition first, then repair it with `fsck.fat` from another system")
 }
 
 /// Finishes or undoes an interrupted operation.
@@ -219,12 +217,9 @@ impl Settling<'_, '_> {
                 Some(old) => self.fits(&install.target, old)? == Fit::Same,
             };
             if !committed && !as_before {
-                // The board may have run since and replaced it. The names of this operation then lead to images that somebody
-                // may need: none of them is touched.
-                self.done.actions.push(format!(
-                    "left {} and its backup alone: it holds neither the old image nor the new one: somebody else wrote it since, or the medium has changed it",
-                    install.target
-                ));
+                // The board may have run since and replaced it. The names of this operation then lead to images that
+                // somebody may need: none of them is touched.
+                self.done.actions.push(Action::LeaveAlone { target: install.target.clone() });
                 return Ok(());
             }
             self.done.finished = Some(committed);
@@ -236,10 +231,10 @@ impl Settling<'_, '_> {
         self.remove_source_name()?;
         let leaves_menu = operation.after.iter().any(|step| intent::is_entry(step.name()));
         if leaves_menu && (self.menu_is_another()? || self.entries_are_others()?) {
-            // The order of the renames was found for the menu as it was: with other entries in it, taking one away may bring
-            // forward what nobody has looked at.
-            self.leave(&format!("{} has other entries than when the operation began", operation.directory));
-            self.done.actions.push("left out what was to follow: look at `status`".to_owned());
+            // The order of the renames was found for the menu as it was: with other entries in it, taking one away may
+            // bring forward what nobody has looked at.
+            self.leave(format!("{} has other entries than when the operation began", operation.directory));
+            self.done.actions.push(Action::LeaveOutRest);
             return Ok(());
         }
         for (n, step) in operation.after.iter().enumerate() {
@@ -268,8 +263,8 @@ impl Settling<'_, '_> {
         })
     }
 
-    /// Whether somebody else has written or taken away an entry that is to leave the menu: it has another content, or is neither
-    /// under its name nor under the one that it was to get.
+    /// Whether somebody else has written or taken away an entry that is to leave the menu: it has another content, or
+    /// is neither under its name nor under the one that it was to get.
     fn entries_are_others(&self) -> Result<bool> {
         let after = &self.record.operation.after;
         for (n, step) in after.iter().enumerate().filter(|(_, step)| intent::is_entry(step.name())) {
@@ -289,8 +284,8 @@ impl Settling<'_, '_> {
         Ok(false)
     }
 
-    /// Before the commit: the name that was prepared for the old content goes, then the renames are taken back through the
-    /// states that they came through.
+    /// Before the commit: the name that was prepared for the old content goes, then the renames are taken back through
+    /// the states that they came through.
     fn undo(&mut self, operation: &Operation) -> Result<()> {
         self.remove_prepared_name()?;
         for rename in operation.before.iter().rev() {
@@ -302,8 +297,8 @@ impl Settling<'_, '_> {
         Ok(())
     }
 
-    /// The backup's name is this operation's where it leads to the old content, which the target still has, or to the new one.
-    /// A file that had the name before has a chain of its own.
+    /// The backup's name is this operation's where it leads to the old content, which the target still has, or to the
+    /// new one. A file that had the name before has a chain of its own.
     fn remove_prepared_name(&mut self) -> Result<()> {
         let Some(install) = &self.record.operation.install else { return Ok(()) };
         let Some(name) = &install.backup else { return Ok(()) };
@@ -321,9 +316,9 @@ impl Settling<'_, '_> {
                 };
         if loses_nothing {
             self.editor.remove(&self.record.operation.directory, &entry)?;
-            self.done.actions.push(format!("removed the prepared backup name {}", entry.name));
+            self.done.actions.push(Action::RemovePreparedName(entry.name));
         } else {
-            self.leave(&format!("{} is another file than the one that was prepared", entry.name));
+            self.leave(format!("{} is another file than the one that was prepared", entry.name));
         }
         Ok(())
     }
@@ -337,18 +332,19 @@ impl Settling<'_, '_> {
             Fit::Same => {
                 if let Some(entry) = self.entry(name)? {
                     self.editor.remove(&self.record.operation.directory, &entry)?;
-                    self.done.actions.push(format!("removed the name {name}: its content is {} now", install.target));
+                    let target = install.target.clone();
+                    self.done.actions.push(Action::RemoveSourceName { name: name.to_owned(), target });
                 }
             }
-            Fit::Other => self.leave(&format!("{name} is another file since")),
+            Fit::Other => self.leave(format!("{name} is another file since")),
         }
         Ok(())
     }
 
     /// Takes a step, or says why it is left out; `false` then.
     ///
-    /// What is refused now will be refused tomorrow. An ESP that every command refuses until the impossible is done would be
-    /// the greater harm.
+    /// What is refused now will be refused tomorrow. An ESP that every command refuses until the impossible is done
+    /// would be the greater harm.
     fn step(&mut self, step: &FileStep, meant: Option<&Held>) -> Result<bool> {
         let why = match self.why_not(step, meant)? {
             Some(why) => why,
@@ -361,10 +357,10 @@ impl Settling<'_, '_> {
                 Err(e) => e.to_string(),
             },
         };
-        self.leave(&why);
+        self.leave(why);
         // The renames are in the order that keeps the old image or the new one in front at each moment.
         if matches!(step, FileStep::Rename(_)) {
-            self.done.actions.push("left out what was to follow: look at `status`".to_owned());
+            self.done.actions.push(Action::LeaveOutRest);
         }
         Ok(false)
     }
@@ -395,8 +391,8 @@ impl Settling<'_, '_> {
         Ok(Health::check(&self.editor.volume()?)?.problems.iter().any(|p| p.kind == ProblemKind::Shared))
     }
 
-    fn leave(&mut self, why: &str) {
-        self.done.actions.push(format!("left out: {why}"));
+    fn leave(&mut self, why: String) {
+        self.done.actions.push(Action::LeaveOut { why });
     }
 
     fn entry(&self, name: &str) -> Result<Option<Entry>> {
@@ -437,13 +433,13 @@ fn clean(editor: &mut Editor<'_>, record: Option<&Record>, done: &mut Recovery) 
         editor.set_first_cluster(&dot.path, dot.slot, dot.cluster)?;
         editor.barrier()?;
         let name = if dot.slot == 0 { "." } else { ".." };
-        done.actions.push(format!("pointed {name:?} in {} at cluster {}", dot.path, dot.cluster));
+        done.actions.push(Action::PointDot { name, directory: dot.path.clone(), cluster: dot.cluster });
     }
     let freed = free_ours(editor, record, done)?;
     if health.fsinfo_lost && fsinfo_has_its_place(editor.geometry()) {
         editor.rebuild_fsinfo()?;
         editor.barrier()?;
-        done.actions.push("wrote a new FSInfo sector: the old one had no valid signatures".into());
+        done.actions.push(Action::RewriteFsInfo);
     } else if health.fsinfo_stale || freed > 0 {
         write_fsinfo(editor, done)?;
     }
@@ -456,7 +452,7 @@ fn clear_orphans(editor: &Editor<'_>, health: &Health, done: &mut Recovery) -> R
             editor.clear(path, &(slot..slot + 1))?;
         }
         editor.barrier()?;
-        done.actions.push(format!("cleared {slots} orphaned name slots in /{}", path.trim_start_matches('/')));
+        done.actions.push(Action::ClearSlots { slots: *slots, directory: path.clone() });
     }
     Ok(())
 }
@@ -469,7 +465,7 @@ fn fsinfo_has_its_place(geometry: &Geometry) -> bool {
 fn write_fsinfo(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {
     editor.write_fsinfo()?;
     editor.barrier()?;
-    done.actions.push("brought the free-space count (FSInfo) up to date".into());
+    done.actions.push(Action::UpdateFsInfo);
     Ok(())
 }
 
@@ -480,7 +476,7 @@ fn free_ours(editor: &mut Editor<'_>, record: Option<&Record>, done: &mut Recove
     let freed = lost::free(editor, &Lost::sort(&volume, &health.lost, record)?.ours)?;
     if freed > 0 {
         let bytes = freed * u64::from(editor.geometry().cluster_bytes);
-        done.actions.push(format!("freed {freed} clusters ({bytes} bytes) that the operation left"));
+        done.actions.push(Action::FreeOwn { clusters: freed, bytes });
     }
     Ok(freed)
 }
@@ -498,9 +494,9 @@ fn others(editor: &mut Editor<'_>, options: &RecoveryOptions, done: &mut Recover
         LostFiles::Free => {
             let (described, unlisted) = lost::describe(&volume, others.clone())?;
             lost::free(editor, &others)?;
-            done.actions.extend(described.iter().map(|chain| format!("freed {chain}")));
+            done.actions.extend(described.into_iter().map(Action::FreeLost));
             if unlisted > 0 {
-                done.actions.push(format!("freed {unlisted} more lost chains"));
+                done.actions.push(Action::FreeOtherLost { chains: unlisted });
             }
         }
     }

@@ -1,17 +1,19 @@
-//! An operation gone through on a view whose writes stay in memory. What would stop it half-way (a directory that cannot grow,
-//! a full volume, a name that fits into no sector) stops it here, before anything is written: the same code runs on the same
-//! volume, so what has room here has room there.
+//! An operation gone through on a view whose writes stay in memory. What would stop it half-way (a directory that
+//! cannot grow, a full volume, a name that fits into no sector) stops it here, before anything is written: the same
+//! code runs on the same volume, so what has room here has room there.
 
-use super::operation::{ContentRef, ContentSource, Operation, Order, Tidying, carry_out};
+use super::order::{ContentRef, ContentSource, Operation, Order, Tidying};
 use super::shadow::Shadow;
-use super::staging::room_for;
+use super::staging::{no_room, room_for};
+use super::steps::{carry_out, file};
 use crate::block::ReadAt;
 use crate::fat::{Editor, Geometry, Run};
+use crate::units::size;
 use crate::{Code, Error, Result};
 
 impl Order {
-    /// Whether a swap to an image of `bytes` bytes has room on this volume, to its end. Nothing is written. `sector_size` is
-    /// what the volume's medium writes at once, in bytes.
+    /// Whether a swap to an image of `bytes` bytes has room on this volume, to its end. Nothing is written.
+    /// `sector_size` is what the volume's medium writes at once, in bytes.
     ///
     /// # Errors
     /// [`Code::NoRoom`] with the numbers; whatever else [`super::Staged::commit`] would refuse.
@@ -34,9 +36,9 @@ impl Order {
     pub fn rehearse_restore(&self, volume: &dyn ReadAt, sector_size: u32, from: &str) -> Result<()> {
         let shadow = Shadow::new(volume, sector_size);
         let mut editor = Editor::open(&shadow)?;
-        let file = super::operation::file(&editor, &self.directory, from)?;
-        let new = ContentRef { cluster: file.first_cluster, bytes: file.bytes, sha256: None };
-        let operation = self.with_content(&editor, new, ContentSource::File(file.name))?;
+        let from = file(&editor, &self.directory, from)?;
+        let new = ContentRef { cluster: from.first_cluster, bytes: from.bytes, sha256: None };
+        let operation = self.with_content(&editor, new, ContentSource::File(from.name))?;
         go_through(&mut editor, &operation, &[])
     }
 }
@@ -76,23 +78,16 @@ fn go_through(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) ->
 
 /// The clusters are too few: of all that an operation needs only the image's size can be told in advance.
 fn full(geometry: &Geometry, free: u32, staged: &[Run]) -> Error {
-    let bytes = |clusters: u64| clusters * u64::from(geometry.cluster_bytes);
+    let bytes = |clusters: u64| size(clusters * u64::from(geometry.cluster_bytes));
     let (image, free) = (staged.iter().map(|r| u64::from(r.count)).sum(), u64::from(free));
     let rest = "the record of the operation and its new names in the directory";
     let what = match image {
-        0 => format!("{rest} need more than the {} bytes that are free", bytes(free)),
+        0 => format!("{rest} need more than the {} that are free", bytes(free)),
         _ => format!(
-            "of {} bytes that are free the image takes {}, and {rest} need more than the rest",
+            "of {} that are free the image takes {}, and {rest} need more than the rest",
             bytes(free),
             bytes(image)
         ),
     };
     no_room(&format!("no room on the ESP: {what}"))
-}
-
-/// A refusal for want of room.
-pub(super) fn no_room(what: &str) -> Error {
-    Error::new(Code::NoRoom, what).advise(
-        "make room: `prune DISK --delete` takes duplicates and disabled files away, and old backups with `--keep-backups N`",
-    )
 }

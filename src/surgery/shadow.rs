@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Most that is remembered of what was read, in bytes. The allocation table of an ESP and its directories take a part of it.
+/// Most that is remembered of what was read, in bytes. The allocation table of an ESP and its directories take a part
+/// of it.
 const MAX_REMEMBERED: usize = 16 << 20;
 
-/// A medium whose writes stay in memory. What was read from the one below is remembered, for it is read again and again.
+/// A medium whose writes stay in memory. What was read from the one below is remembered, for it is read again and
+/// again.
 pub(super) struct Shadow<'m> {
     below: &'m dyn ReadAt,
     sector_size: u32,

@@ -1,12 +1,12 @@
 //! Step one of every swap: the new image in free clusters, read back from the medium. Nothing refers to it yet.
 
-use super::rehearsal::no_room;
 use crate::block::{Load, Pieces, Sink, WriteAt, sha256_of};
 use crate::fat::{Editor, Geometry, Run, Volume};
-use crate::{Error, Result};
+use crate::units::{exact, size};
+use crate::{Code, Error, Result};
 
-/// Clusters that every operation needs beside the image: the intent record. What its names need in the directory, only the
-/// plan tells; a rehearsal counts all of it.
+/// Clusters that every operation needs beside the image: the intent record. What its names need in the directory, only
+/// the plan tells; a rehearsal counts all of it.
 const RECORD_CLUSTERS: u64 = 1;
 
 /// Free clusters that are being filled. Dropping it leaves the volume exactly as it was.
@@ -30,21 +30,23 @@ pub struct Staged<'m> {
 /// The clusters that an image of `bytes` bytes takes, if there are `free` ones for it and for the record.
 ///
 /// # Errors
-/// [`crate::Code::NoRoom`] when there is not enough room, with the numbers; [`crate::Kind::Rejected`] for a length that no
-/// file on FAT can have.
+/// [`crate::Code::NoRoom`] when there is not enough room, with the numbers; [`crate::Kind::Rejected`] for a length that
+/// no file on FAT can have.
 pub fn room_for(geometry: &Geometry, free: u32, bytes: u64) -> Result<u32> {
     if bytes == 0 || bytes > u64::from(u32::MAX) {
-        return Err(Error::rejected(format!("an image of {bytes} bytes cannot be a file on FAT")));
+        return Err(Error::rejected(format!("an image of {} cannot be a file on FAT", size(bytes))));
     }
     let clusters = geometry.clusters_for(bytes);
     if clusters + RECORD_CLUSTERS > u64::from(free) {
-        let kib = |clusters: u64| clusters * u64::from(geometry.cluster_bytes) / 1024;
+        let bytes = |clusters: u64| size(clusters * u64::from(geometry.cluster_bytes));
         return Err(no_room(&format!(
-            "no room on the ESP: the image needs {} KiB beside the old one, and the record of the operation a cluster of \
-             {} bytes; {} KiB are free",
-            kib(clusters),
-            geometry.cluster_bytes,
-            kib(u64::from(free))
+            "no room on the ESP: the image needs {} beside the old one, and the record of the operation {}; {} are \
+             free, \
+             {} too little",
+            bytes(clusters),
+            bytes(RECORD_CLUSTERS),
+            bytes(u64::from(free)),
+            bytes(clusters + RECORD_CLUSTERS - u64::from(free))
         )));
     }
     Ok(clusters as u32)
@@ -67,7 +69,7 @@ impl<'m> Staging<'m> {
     /// [`crate::Kind::Io`] when the stream was short or the medium gives back other bytes.
     pub fn seal(self, expected: [u8; 32]) -> Result<Staged<'m>> {
         if self.written != self.bytes {
-            return Err(Error::io(format!("the image ended after {} of {} bytes", self.written, self.bytes)));
+            return Err(Error::io(format!("the image ended after {} of {}", exact(self.written), exact(self.bytes))));
         }
         self.editor.barrier()?;
         self.editor.forget()?;
@@ -91,6 +93,24 @@ impl<'m> Staged<'m> {
     #[must_use]
     pub fn bytes(&self) -> u32 {
         self.bytes
+    }
+
+    /// Makes sure that the image is still what was staged, and that nobody has taken or freed clusters since: while a
+    /// user decides, others may write.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Unsafe`] when something has changed; what the medium reports.
+    pub fn refuse_changed(&self) -> Result<()> {
+        self.editor.forget()?;
+        let changed =
+            |what| Err(Error::refused(format!("{what} has changed since the plan was made")).advise("run it again"));
+        if self.editor.volume()?.table() != self.editor.table() {
+            return changed("the allocation of the volume");
+        }
+        if sha256_of(&self.image()?, u64::from(self.bytes))? != self.sha256 {
+            return changed("the free space that holds the new image");
+        }
+        Ok(())
     }
 
     /// The staged image, as it is on the medium.
@@ -123,4 +143,12 @@ impl Sink for Staging<'_> {
     fn load(&self) -> Load {
         Load::Wait
     }
+}
+
+/// A refusal for want of room.
+pub(super) fn no_room(what: &str) -> Error {
+    Error::new(Code::NoRoom, what).advise(
+        "make room: `prune DISK --delete` takes duplicates and disabled files away, and old backups with \
+            `--keep-backups N`",
+    )
 }

@@ -1,5 +1,5 @@
-//! A local Image Factory on loopback, for the demonstration and for tests: the factory's paths, a second port that plays
-//! object storage, and every bad behaviour of real servers on demand. It counts what it sends.
+//! A local Image Factory on loopback, for the demonstration and for tests: the factory's paths, a second port that
+//! plays object storage, and every bad behaviour of real servers on demand. It counts what it sends.
 //!
 //! Plain HTTP/1.1 over `std::net`, a thread per connection: an HTTP server crate would not let a body break off, stall
 //! or lie about its length. Not for use beyond this machine.
@@ -186,12 +186,6 @@ impl LocalFactory {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.factory)
-    }
-
-    /// The base URL of its object storage.
-    #[must_use]
-    pub fn storage_url(&self) -> String {
-        format!("http://{}", self.storage)
     }
 
     /// Serves an asset under `/image/<schematic>/<version>/<name>` and returns its URL.

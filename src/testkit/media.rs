@@ -91,9 +91,9 @@ fn populate(medium: &dyn WriteAt, files: &Files, stamp: Stamp) -> Result<()> {
 /// A Secure Boot ISO: the files in its tree (ISO 9660 level 3 with Rock Ridge), and once more in a FAT image that is an
 /// appended EFI system partition and what El Torito boots.
 ///
-/// Three things of the ISOs that xorriso makes for Talos are missing, because the crate does not write them: the appended
-/// partition is in a GPT, not in an MBR; the El Torito entry has a sector count; and there is no second set of volume
-/// descriptors (`-partition_offset 16`). The ISOs in `fixtures/` have all three.
+/// Three things of the ISOs that xorriso makes for Talos are missing, because the crate does not write them: the
+/// appended partition is in a GPT, not in an MBR; the El Torito entry has a sector count; and there is no second set of
+/// volume descriptors (`-partition_offset 16`). The ISOs in `fixtures/` have all three.
 pub fn iso(files: &Files, stamp: Stamp) -> Result<Vec<u8>> {
     let make = || -> Result<Vec<u8>> {
         let wrong = |e: &dyn std::fmt::Display| Error::io(e.to_string());

@@ -1,5 +1,5 @@
-//! What demonstration, tests, benchmarks and fuzzing need and a user's machine must never see: keys that everybody knows,
-//! images made on the spot, a factory on loopback, files put on a fresh volume.
+//! What demonstration, tests, benchmarks and fuzzing need and a user's machine must never see: keys that everybody
+//! knows, images made on the spot, a factory on loopback, files put on a fresh volume.
 //!
 //! Behind the feature `testkit`, so that nothing of it is in a library that only reads, verifies and swaps.
 //!

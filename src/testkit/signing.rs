@@ -1,8 +1,8 @@
 //! Signing as Talos' imager does: a test key, a self-signed certificate for it, and a PE image signed with it.
 //!
 //! The private keys are in the source tree, so everybody has them. A certificate made here must never reach the db of
-//! firmware that protects anything; its name should say so. The keys are fixed because `ring` makes no RSA keys, and the
-//! one crate that does (`rsa`) has a timing side channel (RUSTSEC-2023-0071) that would then be in every build.
+//! firmware that protects anything; its name should say so. The keys are fixed because `ring` makes no RSA keys, and
+//! the one crate that does (`rsa`) has a timing side channel (RUSTSEC-2023-0071) that would then be in every build.
 
 use crate::authenticode::{Certificate, DigestSink};
 use crate::block::{Extent, Sink};
@@ -210,8 +210,8 @@ fn algorithm(oid: ObjectIdentifier) -> AlgorithmIdentifierOwned {
 /// Appends a signature to a PE image, behind those that are there. CheckSum becomes 0, as in Talos' UKIs.
 ///
 /// # Errors
-/// [`crate::Kind::Rejected`] when the image is no PE32+, has no place for a certificate table, or a layout that firmware
-/// would not hash; [`crate::Kind::Io`] when the RSA operation fails.
+/// [`crate::Kind::Rejected`] when the image is no PE32+, has no place for a certificate table, or a layout that
+/// firmware would not hash; [`crate::Kind::Io`] when the RSA operation fails.
 pub fn sign_pe(mut pe: Vec<u8>, key: &SigningKey) -> Result<Vec<u8>> {
     let head = Head::read(&pe)?;
     let directory = head.security_directory_at.ok_or_else(|| Error::rejected("no place for a certificate table"))?;

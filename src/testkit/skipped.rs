@@ -1,8 +1,9 @@
-//! Tests that could not be run where they were started: said at once, past the capture of the test harness, and counted at
-//! the end of `cargo test` by the program `tests/what_was_not_run.rs`, which runs last.
+//! Tests that could not be run where they were started: said at once, past the capture of the test harness, and counted
+//! at the end of `cargo test` by the program `tests/what_was_not_run.rs`, which runs last.
 //!
 //! The programs of one `cargo test` are children of one process, and that names the list they share: a file in a folder
-//! beside the test programs. Under `CI` (the environment variable) there is nothing to list, because [`skip`] fails there.
+//! beside the test programs. Under `CI` (the environment variable) there is nothing to list, because [`skip`] fails
+//! there.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -67,8 +68,8 @@ fn run_name(process: u32) -> String {
     format!("{process}-{started}")
 }
 
-/// What the programs of this run left out, in words, and whether that is a failure here. Forgets it, and the lists of runs
-/// that are over.
+/// What the programs of this run left out, in words, and whether that is a failure here. Forgets it, and the lists of
+/// runs that are over.
 ///
 /// # Errors
 /// When the lists cannot be read.

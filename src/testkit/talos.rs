@@ -22,7 +22,8 @@ const STUB_MAGIC: &str = "#### LoaderInfo: systemd-stub 257.9-talos ####";
 const SBAT: &str = "sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md\n";
 /// `mov x0, #0; ret`: an EFI program that is done at once.
 const NOTHING: [u8; 8] = [0x00, 0x00, 0x80, 0xD2, 0xC0, 0x03, 0x5F, 0xD6];
-const CMDLINE: &str = "talos.platform=metal console=ttyAMA0 console=tty0 init_on_alloc=1 slab_nomerge pti=on consoleblank=0 \
+const CMDLINE: &str = "talos.platform=metal console=ttyAMA0 console=tty0 init_on_alloc=1 slab_nomerge pti=on \
+    consoleblank=0 \
     nvme_core.io_timeout=4294967295 printk.devkmsg=on selinux=1 module.sig_enforce=1";
 /// Lengths of the stand-ins in bytes.
 const KERNEL: usize = 512 * 1024;

@@ -141,7 +141,8 @@ pub fn extensions_yaml(extensions: &[(&str, &str)], schematic: &str) -> String {
     let mut layer = |yaml: &mut String, name: &str, version: &str, author: &str| {
         let _ = write!(
             yaml,
-            "  - image: {image}.sqsh\n    metadata:\n      name: {name}\n      version: \"{version}\"\n      author: {author}\n"
+            "  - image: {image}.sqsh\n    metadata:\n      name: {name}\n      version: \"{version}\"\n      author: \
+                {author}\n"
         );
         image += 1;
     };

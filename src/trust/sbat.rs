@@ -65,7 +65,8 @@ mod tests {
     #[test]
     fn generations_are_compared_by_name() {
         let image = Sbat::parse(
-            b"sbat,1,SBAT Version,sbat,1,https://x\nsystemd-stub,1,The systemd Developers,systemd,257,https://y\n\0\0\0",
+            b"sbat,1,SBAT Version,sbat,1,https://x\nsystemd-stub,1,The systemd \
+                Developers,systemd,257,https://y\n\0\0\0",
         )
         .unwrap();
         assert_eq!(image.components, [("sbat".into(), 1), ("systemd-stub".into(), 1)]);

@@ -63,8 +63,8 @@ impl TbsHash {
 /// All entries of the signature lists in `bytes`, which stand one behind the other to the end.
 ///
 /// # Errors
-/// [`crate::Kind::Rejected`] when a list breaks its format. A certificate that cannot be parsed is an [`SignatureListEntry::Other`]:
-/// vendors put odd ones into db, and one of them must not hide the rest.
+/// [`crate::Kind::Rejected`] when a list breaks its format. A certificate that cannot be parsed is an
+/// [`SignatureListEntry::Other`]: vendors put odd ones into db, and one of them must not hide the rest.
 pub fn parse(bytes: &[u8]) -> Result<Vec<SignatureListEntry>> {
     let mut entries = Vec::new();
     let mut at = 0;

@@ -70,6 +70,23 @@ impl Uki {
         waiting.dedup();
         (waiting, unread)
     }
+
+    /// Names of all extension services, sorted; `None` where not all could be read.
+    #[must_use]
+    pub fn services(&self) -> Option<Vec<String>> {
+        let (Ok(Some(initrd)), Ok(extensions)) = (&self.initrd, &self.extensions) else { return None };
+        let mut all = Vec::new();
+        for extension in extensions.iter().flat_map(|extensions| &extensions.extensions) {
+            let services = initrd.services.get(&extension.image)?;
+            if services.unread.is_some() || services.damaged.is_some() {
+                return None;
+            }
+            all.extend(services.all.iter().cloned());
+        }
+        all.sort();
+        all.dedup();
+        Some(all)
+    }
 }
 
 /// The consumers of one pass over a UKI. For callers that have more to do in the same pass than [`analyse`] offers:

@@ -1,10 +1,11 @@
-//! How archives of an initrd are packed, and what the kernel's own decompressors take of each format: less than the tools
-//! can write.
+//! How archives of an initrd are packed, and what the kernel's own decompressors take of each format: less than the
+//! tools can write.
 //!
 //! Sources: Linux `lib/decompress.c` (which bytes begin what), `lib/decompress_inflate.c` (gzip headers),
-//! `lib/xz/xz_dec_stream.c` (integrity checks, filters), `lib/decompress_unzstd.c` (windows); RFC 1952, The .xz File Format
-//! 1.2.1.
+//! `lib/xz/xz_dec_stream.c` (integrity checks, filters), `lib/decompress_unzstd.c` (windows); RFC 1952, The .xz File
+//! Format 1.2.1.
 
+use crate::units::size;
 use crate::{Code, Error, Result};
 use serde::Serialize;
 use std::fmt;
@@ -35,8 +36,8 @@ pub enum Coding {
 /// The most bytes that [`Coding::check`] wants to see: an xz stream header and the longest block header.
 pub(super) const HEADER: usize = 12 + 1024;
 
-/// The zstd window that is unpacked here, as a power of two: 32 MiB. Talos uses 8 MiB; 128 MiB would not fit a small board
-/// beside its kernel.
+/// The zstd window that is unpacked here, as a power of two: 32 MiB. Talos uses 8 MiB; 128 MiB would not fit a small
+/// board beside its kernel.
 pub(super) const MAX_WINDOW_LOG: u32 = 25;
 /// The zstd window that the kernel unpacks (`ZSTD_WINDOWSIZE_MAX`).
 const KERNEL_WINDOW: u64 = 128 << 20;
@@ -57,8 +58,8 @@ impl Coding {
         }
     }
 
-    /// Looks at the header of a frame for what unpackers take and the kernel does not. `start` is the frame's beginning,
-    /// [`HEADER`] bytes of it where there are so many.
+    /// Looks at the header of a frame for what unpackers take and the kernel does not. `start` is the frame's
+    /// beginning, [`HEADER`] bytes of it where there are so many.
     pub(super) fn check(self, start: &[u8]) -> Result<()> {
         match self {
             Self::Gzip => check_gzip(start),
@@ -76,7 +77,7 @@ fn check_gzip(start: &[u8]) -> Result<()> {
         [0x1F, 0x8B, 8, _, ..] => Err(Error::rejected(
             "its gzip header has fields that the kernel does not skip: only a file name may be there",
         )),
-        _ => Err(Error::rejected("no gzip header that the kernel takes")),
+        _ => Err(Error::rejected("not a gzip header that the kernel accepts")),
     }
 }
 
@@ -85,14 +86,26 @@ fn check_xz(start: &[u8]) -> Result<()> {
     match start.get(7).map(|flags| flags & 0x0F) {
         None | Some(0 | 1) => {}
         Some(4) => {
-            return Err(Error::rejected("its xz check is CRC64: the kernel takes none and CRC32 (xz --check=crc32)"));
+            return Err(Error::rejected(
+                "its xz check is CRC64: the kernel accepts only CRC32 or none (xz \
+             --check=crc32)",
+            ));
         }
         Some(10) => {
-            return Err(Error::rejected("its xz check is SHA-256: the kernel takes none and CRC32 (xz --check=crc32)"));
+            return Err(Error::rejected(
+                "its xz check is SHA-256: the kernel accepts only CRC32 or none (xz \
+             --check=crc32)",
+            ));
         }
-        Some(n) => return Err(Error::rejected(format!("its xz check is number {n}: the kernel takes none and CRC32"))),
+        Some(n) => {
+            return Err(Error::rejected(format!(
+                "its xz check is number {n}: the kernel accepts only CRC32 or \
+         none"
+            )));
+        }
     }
-    // The first block's header; the decoder has the last word on whether it is sound at all. A size of 0 is an index: no block.
+    // The first block's header; the decoder has the last word on whether it is sound at all. A size of 0 is an index:
+    // no block.
     let Some(block) = start.get(12..).filter(|b| b.first().is_some_and(|size| *size != 0)) else { return Ok(()) };
     let block = block.get(..(usize::from(block[0]) + 1) * 4).unwrap_or(block);
     let filters = |block: &[u8]| -> Option<Vec<(u64, u64)>> {
@@ -143,10 +156,14 @@ fn check_zstd(start: &[u8]) -> Result<()> {
         u64::from_le_bytes(size) + if bytes == 2 { 256 } else { 0 }
     };
     if window > KERNEL_WINDOW {
-        return Err(Error::rejected(format!("its zstd window has {} MiB: the kernel takes 128 MiB", window >> 20)));
+        return Err(Error::rejected(format!(
+            "its zstd window has {}: the kernel takes {}",
+            size(window),
+            size(KERNEL_WINDOW)
+        )));
     }
     if window > 1 << MAX_WINDOW_LOG {
-        let why = format!("its zstd window has {} MiB, and 32 MiB is the limit here", window >> 20);
+        let why = format!("its zstd window has {}, and 32 MiB is the limit here", size(window));
         return Err(Error::new(Code::Unsupported, why));
     }
     Ok(())

@@ -1,9 +1,10 @@
 //! What lies beside a UKI for systemd's stub to add to it: addons (more of the command line, device trees, initrds),
-//! credentials and extension images. Some are for one image, in `<name>.efi.extra.d/` beside it; others, in `loader/`, for every
-//! image of the volume. The stub goes by the name of the file it was started from, so the former belong to a name and not to
-//! an image.
+//! credentials and extension images. Some are for one image, in `<name>.efi.extra.d/` beside it; others, in `loader/`,
+//! for every image of the volume. The stub goes by the name of the file it was started from, so the former belong to a
+//! name and not to an image.
 //!
-//! Format: systemd-stub(7), "Companion Files"; `load_addons`, `load_all_addons` and `generate_sidecar_initrds` of systemd's
+//! Format: systemd-stub(7), "Companion Files"; `load_addons`, `load_all_addons` and `generate_sidecar_initrds` of
+//! systemd's
 //! `src/boot/stub.c`.
 
 use super::facts::Facts;
@@ -57,7 +58,8 @@ pub struct Companion {
     pub kind: CompanionKind,
     /// Its directory entry.
     pub entry: Entry,
-    /// The directory beside the image that it lies in, `linux.efi.extra.d`; `None` in `loader/`, where it is for every image.
+    /// The directory beside the image that it lies in, `linux.efi.extra.d`; `None` in `loader/`, where it is for every
+    /// image.
     directory: Option<String>,
 }
 
@@ -87,8 +89,8 @@ const SUFFIX: &str = ".extra.d";
 pub struct Companions(Vec<Companion>);
 
 impl Companions {
-    /// Those of every image, and those of each name in `EFI/Linux`, in the order in which the stub adds them. A directory that
-    /// cannot be read is an error unless the volume is `damaged`.
+    /// Those of every image, and those of each name in `EFI/Linux`, in the order in which the stub adds them. A
+    /// directory that cannot be read is an error unless the volume is `damaged`.
     ///
     /// # Errors
     /// What the volume reports.

@@ -1,7 +1,7 @@
 //! Places inside one image that state different versions or architectures: somebody put parts of two images together.
 //!
-//! Only what can be read is compared. A kernel without a version that can be found, a root file system too large to look
-//! into, an extension that states no requirement contradict nobody.
+//! Only what can be read is compared. A kernel without a version that can be found, a root file system too large to
+//! look into, an extension that states no requirement contradict nobody.
 
 use super::analysis::Uki;
 use super::family::Family;
@@ -9,8 +9,8 @@ use super::kernel::kernel_version;
 use crate::block::{Extent, ReadAt, read_vec};
 use crate::pe::Arch;
 
-/// One sentence per contradiction, without a full stop. `source` is the image; into the kernel of a remote one nobody looks,
-/// because its bytes have gone by.
+/// One sentence per contradiction, without a full stop. `source` is the image; into the kernel of a remote one nobody
+/// looks, because its bytes have gone by.
 #[must_use]
 pub fn contradictions(source: &dyn ReadAt, uki: &Uki, family: Family) -> Vec<String> {
     let mut found = Vec::new();
@@ -81,8 +81,8 @@ fn talos(uki: &Uki, found: &mut Vec<String>) {
     }
 }
 
-/// Whether a version lies in a range as extensions state it: `>= v1.0.0`, `>=1.5.0 <1.9.0 || 2.0.0`. A pre-release counts as
-/// the release that it leads to. `None` when either is written in a way that is not known here.
+/// Whether a version lies in a range as extensions state it: `>= v1.0.0`, `>=1.5.0 <1.9.0 || 2.0.0`. A pre-release
+/// counts as the release that it leads to. `None` when either is written in a way that is not known here.
 fn satisfies(version: &str, range: &str) -> Option<bool> {
     let version = numbers(version)?;
     let mut any = false;

@@ -1,11 +1,12 @@
 //! `extensions.yaml`: which system extensions and which schematic an image was built with.
 //!
 //! The Image Factory writes one layer per extension and a last one named `schematic`, whose version is the schematic's
-//! ID and whose `extraInfo` is its canonical YAML. The ID is the SHA-256 of that YAML, so an image proves by itself what
-//! it was built from. Source: `pkg/machinery/extensions` of Talos, `internal/schematic` of the Image Factory.
+//! ID and whose `extraInfo` is its canonical YAML. The ID is the SHA-256 of that YAML, so an image proves by itself
+//! what it was built from. Source: `pkg/machinery/extensions` of Talos, `internal/schematic` of the Image Factory.
 
+use crate::yaml::{self, Invalid, Merge, Node};
 use crate::{Error, Result};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 /// The most layers that are believed. The factory offers about a hundred extensions.
@@ -41,6 +42,8 @@ pub struct SchematicLayer {
     pub yaml_sha256: String,
     /// The squashfs file in the initrd, for example `3.sqsh`.
     pub image: String,
+    /// Host and port of the factory that built the image, as far as the layer's author says it.
+    pub factory: Option<String>,
 }
 
 impl SchematicLayer {
@@ -76,16 +79,17 @@ impl Extensions {
     pub fn parse(yaml: &[u8]) -> Result<Self> {
         let bad = |why: String| Error::rejected(format!("extensions.yaml: {why}"));
         let text = std::str::from_utf8(yaml).map_err(|e| bad(e.to_string()))?;
-        let file: File = from_yaml(text).map_err(|e| bad(e.message().to_owned()))?;
-        if file.layers.len() > MAX_LAYERS {
-            return Err(bad(format!("{} layers", file.layers.len())));
+        let layers = one_document(text).and_then(|file| layers(&file)).map_err(|invalid| bad(invalid.to_string()))?;
+        if layers.len() > MAX_LAYERS {
+            return Err(bad(format!("{} layers", layers.len())));
         }
         let mut found = Self::default();
-        for Layer { image, metadata: m } in file.layers {
+        for Layer { image, metadata: m } in layers {
             match m.name.as_str() {
                 "schematic" => {
                     let yaml_sha256 = hex::encode(Sha256::digest(&m.extra_info));
-                    let schematic = SchematicLayer { id: m.version, yaml: m.extra_info, yaml_sha256, image };
+                    let factory = factory_host(&m.author);
+                    let schematic = SchematicLayer { id: m.version, yaml: m.extra_info, yaml_sha256, image, factory };
                     if found.schematic.replace(schematic).is_some() {
                         return Err(bad(
                             "two schematic layers: it does not say which one the image was built from".into()
@@ -101,7 +105,7 @@ impl Extensions {
                     version: m.version,
                     author: m.author,
                     description: m.description,
-                    talos: m.compatibility.talos.version,
+                    talos: m.talos,
                     image,
                 }),
             }
@@ -116,73 +120,65 @@ impl Extensions {
     }
 }
 
-/// Parses YAML within [`options`].
-pub(super) fn from_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
-    serde_saphyr::from_str_with_options(text, options()).map_err(|e| Error::rejected(one_line(&e.to_string())))
+/// Host and port of `Image Factory (https://factory.talos.dev)`, the author of a schematic layer.
+fn factory_host(author: &str) -> Option<String> {
+    let url = author.strip_prefix("Image Factory (")?.strip_suffix(')')?;
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?.trim_end_matches('/');
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".:-[]".contains(c);
+    (!host.is_empty() && host.len() <= 253 && host.chars().all(plain)).then(|| host.to_owned())
 }
 
 /// Limits for a file that anyone may have written: nothing in it nests or refers.
-fn options() -> serde_saphyr::Options {
-    serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_depth: 16,
-            max_documents: 1,
-            max_nodes: 50_000,
-            max_events: 200_000,
-            max_anchors: 0,
-            max_aliases: 0,
-            max_total_scalar_bytes: 4 << 20,
-        },
-        with_snippet: false,
-    }
+const LIMITS: yaml::Limits = yaml::Limits { documents: 1, nodes: 50_000, text: 4 << 20, depth: 16, aliases: 0 };
+
+/// The one document of a file of an extension, or about extensions.
+pub(super) fn one_document(text: &str) -> Result<Node<'_>, Invalid> {
+    let at = yaml::Place { line: 1, column: 1 };
+    yaml::documents(text, &LIMITS)?.pop().ok_or_else(|| Invalid { at, what: "the document is empty".into() })
 }
 
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
-}
-
-#[derive(Deserialize)]
-struct File {
-    layers: Vec<Layer>,
-}
-
-#[derive(Deserialize)]
 struct Layer {
     image: String,
     metadata: Metadata,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Metadata {
     name: String,
-    #[serde(default, deserialize_with = "null_is_nothing")]
     version: String,
-    #[serde(default, deserialize_with = "null_is_nothing")]
     author: String,
-    #[serde(default, deserialize_with = "null_is_nothing")]
     description: String,
-    #[serde(default, deserialize_with = "null_is_nothing")]
     extra_info: String,
-    #[serde(default, deserialize_with = "null_is_nothing")]
-    compatibility: Compatibility,
+    talos: Option<String>,
 }
 
-#[derive(Deserialize, Default)]
-struct Compatibility {
-    #[serde(default, deserialize_with = "null_is_nothing")]
-    talos: Versions,
-}
-
-#[derive(Deserialize, Default)]
-struct Versions {
-    #[serde(default)]
-    version: Option<String>,
+fn layers(file: &Node<'_>) -> Result<Vec<Layer>, Invalid> {
+    let layer = |layer: &Node<'_>| {
+        let fields = layer.fields(Merge::Apply)?;
+        let image = fields.need("image")?.text()?.to_owned();
+        Ok(Layer { image, metadata: metadata(fields.need("metadata")?)? })
+    };
+    file.fields(Merge::Apply)?.need("layers")?.list()?.iter().map(layer).collect()
 }
 
 /// An empty value is an empty text to Go's decoder, and so to Talos.
-fn null_is_nothing<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
-    Option::deserialize(from).map(Option::unwrap_or_default)
+fn metadata(node: &Node<'_>) -> Result<Metadata, Invalid> {
+    let fields = node.fields(Merge::Apply)?;
+    let text = |name| fields.find(name).map_or(Ok(String::new()), |node| node.text().map(str::to_owned));
+    let mut talos = None;
+    if let Some(compatibility) = fields.find("compatibility")
+        && let Some(versions) = compatibility.fields(Merge::Apply)?.find("talos")
+        && let Some(version) = versions.fields(Merge::Apply)?.find("version")
+    {
+        talos = Some(version.text()?.to_owned());
+    }
+    Ok(Metadata {
+        name: fields.need("name")?.text()?.to_owned(),
+        version: text("version")?,
+        author: text("author")?,
+        description: text("description")?,
+        extra_info: text("extraInfo")?,
+        talos,
+    })
 }
 
 #[cfg(test)]
@@ -190,13 +186,19 @@ mod tests {
     use super::*;
     use crate::testkit::uki as build;
 
-    const SCHEMATIC: &str = "customization:\n    systemExtensions:\n        officialExtensions:\n            - siderolabs/i915\n            - siderolabs/intel-ucode\n            - siderolabs/tailscale\n";
+    const SCHEMATIC: &str = "customization:\n    systemExtensions:\n        officialExtensions:\n            - \
+        siderolabs/i915\n            - siderolabs/intel-ucode\n            - siderolabs/tailscale\n";
     const ID: &str = "08086db1d88ea52b2e873f0b0c64562af7ae98f6ed83da5ee478871bbe52abd6";
 
     #[test]
     fn a_factory_image_names_its_extensions_and_proves_its_schematic() {
         let yaml = format!(
-            "layers:\n  - image: 0.sqsh\n    metadata:\n      name: tailscale\n      version: 1.90\n      author: Andrew Rynhard\n      description: |\n        [core]\n        more: of it\n      compatibility:\n        talos:\n          version: '>= v1.0.0'\n      unknown: [1]\n  - image: 1.sqsh\n    metadata:\n      name: schematic\n      version: {ID}\n      author: Image Factory (https://factory.talos.dev)\n      extraInfo: |\n{}  - image: modules.dep.sqsh\n    metadata: {{name: modules.dep, version: 6.12.1-talos}}\n",
+            "layers:\n  - image: 0.sqsh\n    metadata:\n      name: tailscale\n      version: 1.90\n      author: \
+                Andrew Rynhard\n      description: |\n        [core]\n        more: of \
+                it\n      compatibility:\n        talos:\n          version: '>= v1.0.0'\n      unknown: [1]\n  - \
+                image: 1.sqsh\n    metadata:\n      name: schematic\n      version: {ID}\n      author: Image Factory \
+                (https://factory.talos.dev)\n      extraInfo: |\n{}  - image: modules.dep.sqsh\n    metadata: {{name: \
+                modules.dep, version: 6.12.1-talos}}\n",
             SCHEMATIC.lines().map(|l| format!("        {l}\n")).collect::<String>()
         );
         let found = Extensions::parse(yaml.as_bytes()).unwrap();
@@ -221,7 +223,9 @@ mod tests {
 
     #[test]
     fn plain_scalars_of_any_kind_are_text_and_nothing_is_empty() {
-        let yaml = b"layers:\n- image: 0.sqsh\n  metadata:\n    name: a\n    version: 2025\n    author: null\n    description:\n    compatibility: {}\n- image: 1.sqsh\n  metadata: {name: b, version: 0x10, author: true, compatibility: null}\n";
+        let yaml = b"layers:\n- image: 0.sqsh\n  metadata:\n    name: a\n    version: 2025\n    author: \
+            null\n    description:\n    compatibility: {}\n- image: 1.sqsh\n  metadata: \
+            {name: b, version: 0x10, author: true, compatibility: null}\n";
         let found = Extensions::parse(yaml).unwrap().extensions;
         let fields: Vec<_> = found.iter().map(|e| (&*e.version, &*e.author, &*e.description)).collect();
         assert_eq!(fields, [("2025", "", ""), ("0x10", "true", "")]);

@@ -1,5 +1,5 @@
-//! Whose UKI it is. Makers differ in what they put in, in what has to be there, and in the words that help: `talosctl` is no
-//! advice for Debian.
+//! Whose UKI it is. Makers differ in what they put in, in what has to be there, and in the words that help: `talosctl`
+//! is no advice for Debian.
 //!
 //! Found by evidence inside the image, never by its name: os-release, sections, the layers in its initrd.
 

@@ -5,6 +5,8 @@
 
 use super::coding::{Coding, HEADER, MAX_WINDOW_LOG};
 use super::lz4::Lz4Legacy;
+use super::tally::Tally;
+use crate::units::size;
 use crate::{Code, Error, Result};
 use bzip2::bufread::BzDecoder;
 use flate2::bufread::GzDecoder;
@@ -27,7 +29,7 @@ const MAX_FRAMES: u64 = 16_384;
 pub(super) fn rejected(e: io::Error) -> Error {
     let early = e.kind() == io::ErrorKind::UnexpectedEof;
     if wants_memory(&e) {
-        let why = format!("to unpack it takes more than {} MiB of memory", MAX_XZ_MEMORY >> 20);
+        let why = format!("unpacking it takes more than {} MiB of memory", MAX_XZ_MEMORY >> 20);
         return Error::new(Code::Unsupported, why);
     }
     let e = Error::from(e);
@@ -42,76 +44,6 @@ pub(super) fn rejected(e: io::Error) -> Error {
 fn wants_memory(e: &io::Error) -> bool {
     let inner = e.get_ref().and_then(|e| e.downcast_ref::<liblzma::stream::Error>());
     matches!(inner, Some(liblzma::stream::Error::MemLimit))
-}
-
-/// Counts what is taken from a reader, marks its errors as errors of the medium, and can look ahead.
-pub(super) struct Tally<R> {
-    inner: R,
-    consumed: u64,
-    /// What was looked at and not taken yet.
-    ahead: Vec<u8>,
-    /// How much of it was taken since.
-    taken: usize,
-}
-
-impl<R: BufRead> Tally<R> {
-    pub(super) fn new(inner: R) -> Self {
-        Self { inner, consumed: 0, ahead: Vec::new(), taken: 0 }
-    }
-
-    /// Bytes taken so far.
-    pub(super) fn consumed(&self) -> u64 {
-        self.consumed
-    }
-
-    /// The next bytes, so many or all that are left, without taking them.
-    pub(super) fn peek(&mut self, bytes: usize) -> io::Result<&[u8]> {
-        if self.ahead.len() - self.taken < bytes {
-            self.ahead.drain(..self.taken);
-            self.taken = 0;
-            while self.ahead.len() < bytes {
-                let ready = self.inner.fill_buf().map_err(medium)?;
-                if ready.is_empty() {
-                    break;
-                }
-                let n = ready.len().min(bytes - self.ahead.len());
-                self.ahead.extend_from_slice(&ready[..n]);
-                self.inner.consume(n);
-            }
-        }
-        let ready = &self.ahead[self.taken..];
-        Ok(&ready[..ready.len().min(bytes)])
-    }
-}
-
-fn medium(e: io::Error) -> io::Error {
-    Error::io(Error::from(e).to_string()).into()
-}
-
-impl<R: BufRead> Read for Tally<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.fill_buf()?.read(buf)?;
-        self.consume(n);
-        Ok(n)
-    }
-}
-
-impl<R: BufRead> BufRead for Tally<R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.taken < self.ahead.len() {
-            return Ok(&self.ahead[self.taken..]);
-        }
-        self.inner.fill_buf().map_err(medium)
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.consumed += n as u64;
-        let from_ahead = n.min(self.ahead.len() - self.taken);
-        self.taken += from_ahead;
-        if n > from_ahead {
-            self.inner.consume(n - from_ahead);
-        }
-    }
 }
 
 /// What all compressed streams of one initrd came to.
@@ -229,12 +161,12 @@ impl<R: BufRead> Read for Frames<'_, R> {
             let n = decoder.read(buf)?;
             if n > 0 {
                 self.totals.produced += n as u64;
-                let bearable = FREE_OUTPUT + decoder.input().consumed.saturating_mul(MAX_RATIO);
+                let bearable = FREE_OUTPUT + decoder.input().consumed().saturating_mul(MAX_RATIO);
                 if self.totals.produced > bearable.min(MAX_OUTPUT) {
                     return Err(Error::rejected(format!(
-                        "{} bytes unpack to more than {}: a decompression bomb",
-                        decoder.input().consumed,
-                        self.totals.produced
+                        "{} unpack to more than {}: a decompression bomb",
+                        size(decoder.input().consumed()),
+                        size(self.totals.produced)
                     ))
                     .into());
                 }

@@ -1,12 +1,12 @@
-//! What tells two images apart that are not the same bytes: whether one is a copy of the other made anew, and which name an
-//! image gets in `EFI/Linux`.
+//! What tells two images apart that are not the same bytes: whether one is a copy of the other made anew, and which
+//! name an image gets in `EFI/Linux`.
 
 use super::facts::Facts;
 use super::family::Family;
 use crate::pe::Arch;
 
-/// What two images share of which one is enough in the menu: the same system, built again, perhaps with other extensions or
-/// another signature.
+/// What two images share of which one is enough in the menu: the same system, built again, perhaps with other
+/// extensions or another signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {
@@ -38,8 +38,8 @@ impl Facts {
         Some(Identity { family, image, version, kernel, arch: self.arch?, cmdline })
     }
 
-    /// The names that makers give an image like this in `EFI/Linux`, best first; `now` is the file that boots today, with what
-    /// it says. None when the image does not say enough.
+    /// The names that makers give an image like this in `EFI/Linux`, best first; `now` is the file that boots today,
+    /// with what it says. None when the image does not say enough.
     #[must_use]
     pub fn usual_names(&self, now: Option<(&str, &Self)>) -> Vec<String> {
         let os = &self.os_release;

@@ -1,18 +1,20 @@
 //! The initrd: cpio archives one behind the other, each plain or compressed, read as the kernel unpacks them.
 //!
-//! Nothing is written out, so links, devices and odd paths in an archive have no effect here. Only three things are taken:
-//! `extensions.yaml` from the archive's root, the names of the squashfs files there, and which services in those wait for
-//! configuration. The whole initrd is read all the same, because a later archive may replace what an earlier one brought,
-//! and because a damaged one must be noticed.
+//! Nothing is written out, so links, devices and odd paths in an archive have no effect here. Only three things are
+//! taken:
+//! `extensions.yaml` from the archive's root, the names of the squashfs files there, and which services in those wait
+//! for configuration. The whole initrd is read all the same, because a later archive may replace what an earlier one
+//! brought, and because a damaged one must be noticed.
 //!
-//! Formats: Linux `Documentation/driver-api/early-userspace/buffer-format.rst`, `init/initramfs.c`: entries follow each other
-//! with zeros between them, a trailer is one more entry that need not be there, and each compressed frame ends behind an
-//! entry. Entries are read with the cpio crate; what lies between them, which compression comes next, and all limits are
-//! this module's own.
+//! Formats: Linux `Documentation/driver-api/early-userspace/buffer-format.rst`, `init/initramfs.c`: entries follow each
+//! other with zeros between them, a trailer is one more entry that need not be there, and each compressed frame ends
+//! behind an entry. Entries are read with the cpio crate; what lies between them, which compression comes next, and all
+//! limits are this module's own.
 
 use super::coding::Coding;
-use super::frames::{Frames, Tally, Totals, rejected};
+use super::frames::{Frames, Totals, rejected};
 use super::services::{Collector, Look, Services};
+use super::tally::Tally;
 use crate::{Code, Context, Error, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -43,7 +45,7 @@ pub struct Initrd {
     /// Its archives, in order.
     pub archives: Vec<Archive>,
     /// The squashfs files at the root, without directory; the last one of a name.
-    pub squashfs: Vec<Member>,
+    pub squashfs: Vec<ArchiveFile>,
     /// What the squashfs files say about extension services, by file name; of Talos' root file system only
     /// whether it can be mounted, and its version.
     pub services: BTreeMap<String, Services>,
@@ -52,8 +54,8 @@ pub struct Initrd {
     pub extensions_yaml: Option<Vec<u8>>,
     /// What is unusual about it, in words.
     pub notes: Vec<String>,
-    /// Why it was not read to its end although nothing is known to be wrong with it: the rest is packed in a way that is not
-    /// unpacked here.
+    /// Why it was not read to its end although nothing is known to be wrong with it: the rest is packed in a way that
+    /// is not unpacked here.
     pub unread: Option<String>,
 }
 
@@ -94,7 +96,7 @@ pub struct Archive {
 /// One file of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Member {
+pub struct ArchiveFile {
     /// Its path from the root, without empty and `.` parts.
     pub name: String,
     /// Its size in bytes.
@@ -105,7 +107,7 @@ pub struct Member {
 pub trait Members: Send {
     /// Whether the content of this file is wanted. Asked for every regular file; a name may come again in a later
     /// archive and then replaces the earlier file.
-    fn wants(&mut self, member: &Member) -> bool;
+    fn wants(&mut self, member: &ArchiveFile) -> bool;
 
     /// The next bytes of the file that was last wanted.
     ///
@@ -116,7 +118,7 @@ pub trait Members: Send {
 
 /// Wants nothing.
 impl Members for () {
-    fn wants(&mut self, _: &Member) -> bool {
+    fn wants(&mut self, _: &ArchiveFile) -> bool {
         false
     }
 
@@ -213,7 +215,7 @@ impl Walk<'_> {
                 break;
             }
             if first != b'0' {
-                return Err(Error::rejected(format!("0x{first:02x} behind an entry begins no other one")));
+                return Err(Error::rejected(format!("0x{first:02x} after an entry begins no other one")));
             }
             let at = source.position();
             if !at.is_multiple_of(4) {
@@ -265,7 +267,7 @@ impl Walk<'_> {
         let name_len = std::str::from_utf8(&header[94..102]).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok());
         if !header.iter().all(u8::is_ascii_hexdigit) || !name_len.is_some_and(|n| (1..=MAX_NAME).contains(&n)) {
             let name = self.entries;
-            return Err(Error::rejected(format!("the header of entry {name} is no newc header")));
+            return Err(Error::rejected(format!("the header of entry {name} is not a newc header")));
         }
         let mut reader = cpio::newc::Reader::new((&header[..]).chain(&mut *source)).map_err(rejected)?;
         if reader.entry().is_trailer() {
@@ -324,7 +326,7 @@ impl Walk<'_> {
         if name == "extensions.yaml" {
             // The kernel would let a link's content come from another entry; Talos builds no such thing.
             if !regular || entry.nlink() > 1 {
-                return Err(Error::rejected("extensions.yaml is no plain file"));
+                return Err(Error::rejected("extensions.yaml is not a regular file"));
             }
             if entry.file_size() > MAX_YAML {
                 return Err(Error::rejected(format!("extensions.yaml has {} bytes", entry.file_size())));
@@ -335,7 +337,7 @@ impl Walk<'_> {
             return Ok(Keep::default());
         }
         let mut squashfs = false;
-        let member = Member { name, bytes: u64::from(entry.file_size()) };
+        let member = ArchiveFile { name, bytes: u64::from(entry.file_size()) };
         if !member.name.contains('/') && member.name.ends_with(".sqsh") {
             self.found.squashfs.retain(|m| m.name != member.name);
             if self.found.squashfs.len() == MAX_SQUASHFS {

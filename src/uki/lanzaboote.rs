@@ -1,7 +1,8 @@
-//! What a lanzaboote stub (NixOS) starts: a kernel and an initrd that lie beside it on the ESP, named by path and by hash.
+//! What a lanzaboote stub (NixOS) starts: a kernel and an initrd that lie beside it on the ESP, named by path and by
+//! hash.
 //!
-//! Format: lanzaboote's `rust/uefi/linux-bootloader`: `.linux` and `.initrd` hold the paths, `.linuxh` and `.initrdh` the
-//! SHA-256 of the files.
+//! Format: lanzaboote's `rust/uefi/linux-bootloader`: `.linux` and `.initrd` hold the paths, `.linuxh` and `.initrdh`
+//! the SHA-256 of the files.
 
 use super::facts::Facts;
 use crate::block::{ReadAt, read_vec};

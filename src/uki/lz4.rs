@@ -1,10 +1,11 @@
-//! lz4's legacy format, as the kernel reads it: a magic number, then blocks of a length word and at most 8 MiB of content
-//! each. There is no end mark: the input ends, or a length of 0 follows, which is padding.
+//! lz4's legacy format, as the kernel reads it: a magic number, then blocks of a length word and at most 8 MiB of
+//! content each. There is no end mark: the input ends, or a length of 0 follows, which is padding.
 //!
-//! Source: `lib/decompress_unlz4.c` of Linux; `doc/lz4_Frame_format.md` of lz4, "Legacy frame". The crate's frame reader
-//! knows the newer format only, which the kernel does not, so the blocks are walked here and unpacked by the crate.
+//! Source: `lib/decompress_unlz4.c` of Linux; `doc/lz4_Frame_format.md` of lz4, "Legacy frame". The crate's frame
+//! reader knows the newer format only, which the kernel does not, so the blocks are walked here and unpacked by the
+//! crate.
 
-use super::frames::Tally;
+use super::tally::Tally;
 use crate::Error;
 use std::io::{self, BufRead, Read};
 
@@ -54,12 +55,12 @@ impl<'a, R: BufRead> Lz4Legacy<'a, R> {
                 continue;
             }
             if !self.begun {
-                return Err(bad("no legacy lz4 stream, which is the only kind that the kernel takes (lz4 -l)".into()));
+                return Err(bad("not a legacy lz4 stream, the only kind that the kernel accepts (lz4 -l)".into()));
             }
             let bytes = usize::try_from(word).unwrap_or(usize::MAX);
             if bytes > MAX_PACKED {
                 return Err(bad(format!(
-                    "a block of {bytes} bytes: behind lz4 blocks the kernel takes whatever is not zero for one more"
+                    "a block of {bytes} bytes: after lz4 blocks the kernel reads whatever is not zero as one more"
                 )));
             }
             self.packed.resize(bytes, 0);

@@ -3,8 +3,8 @@
 //! Reads only, and from whatever the caller gives it: [`probe`] the headers and small sections, [`analyse`] the whole
 //! file, once. Headers come from [`crate::pe`]; signatures and PCR policies are judged elsewhere, and their consumers
 //! can share the pass. The formats inside are read with crates (cpio, zstd, liblzma, flate2, bzip2, lz4_flex,
-//! serde-saphyr); own code decides what counts, and bounds memory and time, because the kernel, systemd-boot and Talos have
-//! rules of their own and the bytes may come from anyone.
+//! granit-parser); own code decides what counts, and bounds memory and time, because the kernel, systemd-boot and Talos
+//! have rules of their own and the bytes may come from anyone.
 
 mod analysis;
 pub mod cmdline;
@@ -25,6 +25,7 @@ mod sections;
 mod services;
 mod sinks;
 mod squashfs;
+mod tally;
 mod texts;
 
 pub use crate::pe::Profiles;
@@ -36,7 +37,7 @@ pub use extensions::{Extension, Extensions, SchematicLayer};
 pub use facts::{Facts, Profile, probe};
 pub use family::Family;
 pub use identity::Identity;
-pub use initrd::{Archive, Initrd, Member, Members, read_initrd};
+pub use initrd::{Archive, ArchiveFile, Initrd, Members, read_initrd};
 pub use kernel::kernel_version;
 pub use lanzaboote::{Pointer, pointers};
 pub use os_release::OsRelease;

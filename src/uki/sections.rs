@@ -54,14 +54,15 @@ pub fn check_layout(head: &Head) -> Vec<SectionProblem> {
         add(
             false,
             format!(
-                "section {} is loaded at 0x{:x}, no multiple of the image's section alignment 0x{:x}: some firmware does \
+                "section {} is loaded at 0x{:x}, no multiple of the image's section alignment 0x{:x}: some firmware \
+                    does \
                  not start such images",
                 s.name, s.virtual_address, head.section_alignment
             ),
         );
     }
     if head.sections.iter().filter(|s| s.name == ".profile").count() > MAX_PROFILES {
-        add(false, format!("more than {MAX_PROFILES} profiles; those behind are never seen"));
+        add(false, format!("more than {MAX_PROFILES} profiles; those beyond are never seen"));
     }
     for range in std::iter::once(profiles.base()).chain((0..profiles.count()).map(|p| profiles.own(p))) {
         for name in KNOWN {

@@ -1,17 +1,18 @@
 //! Extension services that wait for configuration: found in the extensions' squashfs images while the initrd is read.
 //!
-//! An extension describes its services in `usr/local/etc/containers/*.yaml`. A service that depends on configuration does
-//! not start before the node has an ExtensionServiceConfig document for it. Source: `pkg/machinery/extensions/services`
-//! and `internal/app/machined/pkg/system/services/extension.go` of Talos.
+//! An extension describes its services in `usr/local/etc/containers/*.yaml`. A service that depends on configuration
+//! does not start before the node has an ExtensionServiceConfig document for it. Source:
+//! `pkg/machinery/extensions/services` and `internal/app/machined/pkg/system/services/extension.go` of Talos.
 //!
-//! Of an image that is larger than [`HEAD`] + [`TAIL`] only so much at its beginning and end is kept. mksquashfs puts the
-//! tables at the end, and small files into a block that it writes when it is full or everything else is written: with few
-//! files it is at the end, with many at the beginning. Where that fails, it is said.
+//! Of an image that is larger than [`HEAD`] + [`TAIL`] only so much at its beginning and end is kept. mksquashfs puts
+//! the tables at the end, and small files into a block that it writes when it is full or everything else is written:
+//! with few files it is at the end, with many at the beginning. Where that fails, it is said.
 
 use super::os_release::OsRelease;
 use super::squashfs::{Bytes, Squashfs, SquashfsError};
+use crate::yaml::{Invalid, Merge, scalar};
 use crate::{Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// How much of an image's beginning is kept.
@@ -31,7 +32,9 @@ const MAX_BLOCKS: u32 = 16_384;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Services {
-    /// Names of services that wait for an ExtensionServiceConfig document, as in `ext-NAME`.
+    /// Names of all services, as in `ext-NAME`.
+    pub all: Vec<String>,
+    /// Names of services that wait for an ExtensionServiceConfig document.
     pub waiting: Vec<String>,
     /// Why the image, or one of the descriptions, could not be read, although it may be sound.
     pub unread: Option<String>,
@@ -110,8 +113,10 @@ fn services(image: &Kept, look: Look, budget: &mut u32) -> Services {
     let mut found = Services::default();
     for (name, content) in files {
         match waits(&content) {
-            Ok(Some(service)) => found.waiting.push(service),
-            Ok(None) => {}
+            Ok((service, waits)) => {
+                found.waiting.extend(waits.then(|| service.clone()));
+                found.all.push(service);
+            }
             Err(e) => found.unread = Some(format!("{}/{name}: {e}", FOLDER.join("/"))),
         }
     }
@@ -130,27 +135,25 @@ fn os_release(fs: &mut Squashfs<'_, Kept>) -> Result<Vec<(String, Vec<u8>)>, Squ
     Ok(Vec::new())
 }
 
-/// The service's name, if it waits for configuration.
-fn waits(yaml: &[u8]) -> Result<Option<String>> {
+/// The service's name, and whether it waits for configuration.
+fn waits(yaml: &[u8]) -> Result<(String, bool)> {
     let text = std::str::from_utf8(yaml).map_err(|e| Error::rejected(e.to_string()))?;
-    let spec: Spec = super::extensions::from_yaml(text)?;
-    let waits = spec.depends.unwrap_or_default().iter().any(|d| d.configuration == Some(true));
-    Ok(waits.then_some(spec.name))
+    service(text).map_err(|invalid| Error::rejected(invalid.to_string()))
 }
 
-/// The part of a service description that matters here.
-#[derive(Deserialize)]
-struct Spec {
-    name: String,
-    #[serde(default)]
-    depends: Option<Vec<Dependency>>,
-}
-
-/// One of several things that a service can wait for; the others are `service`, `path`, `network` and `time`.
-#[derive(Deserialize)]
-struct Dependency {
-    #[serde(default)]
-    configuration: Option<bool>,
+/// Of the things that a service can wait for, the others are `service`, `path`, `network` and `time`.
+fn service(text: &str) -> Result<(String, bool), Invalid> {
+    let document = super::extensions::one_document(text)?;
+    let fields = document.fields(Merge::Apply)?;
+    let name = fields.need("name")?.text()?;
+    let mut waits = false;
+    for dependency in fields.find("depends").map_or(Ok(&[][..]), |depends| depends.list())? {
+        if let Some(configuration) = dependency.fields(Merge::Apply)?.find("configuration") {
+            let boolean = scalar::loose_boolean(configuration.text()?);
+            waits |= boolean.ok_or_else(|| configuration.invalid("this is not a boolean (true or false)"))?;
+        }
+    }
+    Ok((name.to_owned(), waits))
 }
 
 /// The beginning and the end of an image.
@@ -208,7 +211,7 @@ mod tests {
 
     #[test]
     fn only_a_dependency_on_configuration_makes_a_service_wait() {
-        let wait = |yaml: &str| waits(yaml.as_bytes()).unwrap();
+        let wait = |yaml: &str| Some(waits(yaml.as_bytes()).unwrap()).filter(|(_, waits)| *waits).map(|(name, _)| name);
         let spec =
             "name: tailscale\ncontainer: {entrypoint: /x}\ndepends:\n  - service: cri\n  - network: [addresses]\n";
         assert_eq!(wait(spec), None);
@@ -254,7 +257,7 @@ mod tests {
             collector.end();
         }
         let found = collector.finish();
-        assert_eq!(found["0.sqsh"].damaged.as_deref(), Some("it is no squashfs image"));
+        assert_eq!(found["0.sqsh"].damaged.as_deref(), Some("it is not a squashfs image"));
         assert_eq!(found.len(), 1);
     }
 }

@@ -1,12 +1,13 @@
 //! Small files out of a squashfs image, of which only some parts may be at hand.
 //!
-//! Serves one question: which services does an extension bring. The image comes by in a stream and can be larger than the
-//! memory, so the reader asks for bytes by place and takes "not kept" for an answer. Own code instead of a crate for that
-//! reason, and because a crate that reads all tables of an image when it opens it has no bound on what a hostile one
-//! makes it unpack. The decompressors are crates.
+//! Serves one question: which services does an extension bring. The image comes by in a stream and can be larger than
+//! the memory, so the reader asks for bytes by place and takes "not kept" for an answer. Own code instead of a crate
+//! for that reason, and because a crate that reads all tables of an image when it opens it has no bound on what a
+//! hostile one makes it unpack. The decompressors are crates.
 //!
 //! Format: Linux `Documentation/filesystems/squashfs.rst` and `fs/squashfs/squashfs_fs.h`, version 4.0, little-endian.
 
+use crate::units::exact;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::Stream;
 use std::io::Read;
@@ -34,8 +35,8 @@ pub(super) trait Bytes {
 /// Why something of an image could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SquashfsError {
-    /// The image is cut, points outside itself or breaks its format in another way: Linux does not mount it, or cannot read
-    /// it.
+    /// The image is cut, points outside itself or breaks its format in another way: Linux does not mount it, or cannot
+    /// read it.
     Damaged(String),
     /// It may be sound: what is needed of it is not at hand, not supported, or beyond a limit of this reader.
     Unread(String),
@@ -89,15 +90,15 @@ struct Entry {
 }
 
 impl<'a, B: Bytes> Squashfs<'a, B> {
-    /// Reads the superblock, and holds it against the image as Linux does when it mounts it. `budget` is how many blocks may
-    /// be unpacked, and is counted down.
+    /// Reads the superblock, and holds it against the image as Linux does when it mounts it. `budget` is how many
+    /// blocks may be unpacked, and is counted down.
     ///
     /// # Errors
     /// [`SquashfsError::Damaged`] when Linux would not mount it; [`SquashfsError::Unread`] when this reader cannot.
     pub(super) fn open(source: &'a B, budget: &'a mut u32) -> Result<Self> {
         let Some(head) = source.bytes(0, SUPERBLOCK) else { return damaged("it is too short for a squashfs image") };
         if head[..4] != *b"hsqs" {
-            return damaged("it is no squashfs image");
+            return damaged("it is not a squashfs image");
         }
         let (major, minor) = (u16_at(head, 28), u16_at(head, 30));
         if (major, minor) != (4, 0) {
@@ -110,7 +111,11 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
         }
         let used = u64_at(head, 40);
         if used > source.size() {
-            return damaged(format!("it is cut: {used} bytes belong to it, and {} are there", source.size()));
+            return damaged(format!(
+                "it is truncated: {} belong to it, and {} are there",
+                exact(used),
+                exact(source.size())
+            ));
         }
         let fs = Self {
             source,
@@ -129,10 +134,10 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
             1 => Coding::Gzip,
             4 => Coding::Xz,
             6 => Coding::Zstd,
-            2 => return unread("it is packed with lzma, which is not unpacked here"),
-            3 => return unread("it is packed with lzo, which is not unpacked here"),
-            5 => return unread("it is packed with lz4, which is not unpacked here"),
-            n => return damaged(format!("it is packed in a way of number {n}, which does not exist")),
+            2 => return unread("it is compressed with lzma, which this program does not unpack"),
+            3 => return unread("it is compressed with lzo, which this program does not unpack"),
+            5 => return unread("it is compressed with lz4, which this program does not unpack"),
+            n => return damaged(format!("its compression is number {n}, which does not exist")),
         };
         Ok(Self { coding, ..fs })
     }
@@ -173,12 +178,12 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
         Ok(())
     }
 
-    /// The files in the directory `path` whose names end in `suffix`, at most `files` of them with at most `bytes` each.
-    /// None when there is no such directory.
+    /// The files in the directory `path` whose names end in `suffix`, at most `files` of them with at most `bytes`
+    /// each. None when there is no such directory.
     ///
     /// # Errors
-    /// [`SquashfsError::Damaged`] when the image is malformed; [`SquashfsError::Unread`] when there are more or larger files, or when what is
-    /// needed of it is not at hand.
+    /// [`SquashfsError::Damaged`] when the image is malformed; [`SquashfsError::Unread`] when there are more or larger
+    /// files, or when what is needed of it is not at hand.
     pub(super) fn read_dir(
         &mut self,
         path: &[&str],
@@ -243,7 +248,8 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
         Ok(found)
     }
 
-    /// The inode at a reference: the place of its block in the table in the upper bits, the offset there in the lower 16.
+    /// The inode at a reference: the place of its block in the table in the upper bits, the offset there in the lower
+    /// 16.
     fn inode(&mut self, reference: u64) -> Result<Inode> {
         let mut cursor = self.cursor(self.inodes, reference >> 16, reference as u16)?;
         let head: [u8; 16] = cursor.take(self)?;
@@ -346,8 +352,12 @@ impl<'a, B: Bytes> Squashfs<'a, B> {
         if at.checked_add(len as u64).is_none_or(|end| end > self.used) {
             return damaged(format!("it points outside itself: to byte {at} of {}", self.used));
         }
-        let not_kept =
-            || SquashfsError::Unread(format!("it is too large to keep as it flies by, and byte {at} of it is needed"));
+        let not_kept = || {
+            SquashfsError::Unread(format!(
+                "it is too large to keep while it is read, and byte {at} of it is \
+             needed"
+            ))
+        };
         self.source.bytes(at, len).ok_or_else(not_kept)
     }
 

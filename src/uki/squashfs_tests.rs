@@ -152,9 +152,16 @@ fn what_is_no_image_is_named() {
         read(&bad, &mut 100).unwrap_err()
     };
     let damaged = |why: &str| SquashfsError::Damaged(why.to_owned());
-    assert_eq!(with(0, 0), damaged("it is no squashfs image"));
-    assert_eq!(with(20, 3), SquashfsError::Unread("it is packed with lzo, which is not unpacked here".into()));
-    assert_eq!(with(20, 7), damaged("it is packed in a way of number 7, which does not exist"));
+    assert_eq!(with(0, 0), damaged("it is not a squashfs image"));
+    assert_eq!(
+        with(20, 3),
+        SquashfsError::Unread(
+            "it is compressed with lzo, which this program does not \
+     unpack"
+                .into()
+        )
+    );
+    assert_eq!(with(20, 7), damaged("its compression is number 7, which does not exist"));
     assert_eq!(with(28, 3), damaged("it is of squashfs version 3.0, and Linux mounts 4.0"));
     assert_eq!(with(13, 0x11), damaged("its squashfs blocks have 4352 bytes (2^12)"));
     assert_eq!(with(22, 13), damaged("its squashfs blocks have 4096 bytes (2^13)"));
@@ -171,7 +178,7 @@ fn an_image_that_is_cut_or_points_outside_itself_is_damaged() {
     for end in 0..good.len() {
         let cut = read(&good[..end].to_vec(), &mut 100).unwrap_err();
         assert!(
-            matches!(&cut, SquashfsError::Damaged(why) if why.contains("is cut") || why.contains("too short")),
+            matches!(&cut, SquashfsError::Damaged(why) if why.contains("is truncated") || why.contains("too short")),
             "{end}: {cut:?}"
         );
     }

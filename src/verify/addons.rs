@@ -1,8 +1,8 @@
-//! The check of what systemd's stub adds to the image from beside it: who stands for each addon, which of them the stub takes,
-//! and the command line that comes of it.
+//! The check of what systemd's stub adds to the image from beside it: who stands for each addon, which of them the stub
+//! takes, and the command line that comes of it.
 //!
-//! Firmware loads an addon as it loads an image: with Secure Boot on, one that db does not stand for is not taken, and the
-//! stub starts without it.
+//! Firmware loads an addon as it loads an image: with Secure Boot on, one that db does not stand for is not taken, and
+//! the stub starts without it.
 
 use super::signature::Signed;
 use super::{Addon, Check, CheckId, CheckStatus, CompanionFacts, ImageFacts, InstalledFacts, Policy};
@@ -95,8 +95,8 @@ impl Findings {
         }
     }
 
-    /// Addons that the installed image starts with, that are there for the new one as well, and that it does not take: for
-    /// another kernel, say. One whose parameters are on the new command line anyway is no loss.
+    /// Addons that the installed image starts with, that are there for the new one as well, and that it does not take:
+    /// for another kernel, say. One whose parameters are on the new command line anyway is no loss.
     fn losses(
         &mut self,
         installed: Option<&InstalledFacts>,
@@ -117,7 +117,8 @@ impl Findings {
                 && cmdline::parameters(addon.says.cmdline().unwrap_or_default()).iter().all(|p| parameters.contains(p));
             if !kept {
                 self.lost.push(format!(
-                    "The installed image starts with {}, which adds {}; this one would start without it: {why}. Put one for \
+                    "The installed image starts with {}, which adds {}; this one would start without it: {why}. Put \
+                     one for \
                      this image beside it first, or remove that one if it is not needed.",
                     old.path,
                     adds(addon)
@@ -138,7 +139,8 @@ impl Findings {
         let mut all = [self.lost, self.untrusted].concat();
         if untrusted_fails {
             all.push(
-                "Remove what is not wanted, name the signer with --cert, or give --allow-untrusted if the board runs without \
+                "Remove what is not wanted, name the signer with --cert, or give --allow-untrusted if the board runs \
+                 without \
                  Secure Boot."
                     .into(),
             );
@@ -149,7 +151,7 @@ impl Findings {
             all.push(format!("Added as well, and not verified here: {}.", self.unverified.join(", ")));
         }
         if all.is_empty() {
-            all.push("Nothing lies beside the image for systemd's stub to add to it.".into());
+            all.push("There is nothing beside the image that systemd's stub would add to it.".into());
         }
         Check::new(CheckId::Addons, status, all.join(" "))
     }

@@ -1,6 +1,7 @@
-//! The checks that are about contents: is it what was asked for, will it boot, will disks unlock.
+//! The checks that are about contents: is it what was requested, will it boot, will disks unlock.
 
 use super::addons::Added;
+use super::change::{ExtensionLoss, is_lower};
 use super::{Check, CheckId, CheckStatus, ImageFacts, InitrdFacts, Policy, ProfilePcr};
 use crate::pcr::{PcrSignature, key_fingerprint};
 use crate::uki::Family;
@@ -29,7 +30,7 @@ fn problems(id: CheckId, problems: &[String], good: &str) -> Check {
     Check::new(
         id,
         CheckStatus::Fail,
-        format!("{}. The image is damaged or no UKI: fetch it again.", problems.join("; ")),
+        format!("{}. The image is damaged or not a UKI: fetch it again.", problems.join("; ")),
     )
 }
 
@@ -39,7 +40,7 @@ pub(super) fn arch(facts: &ImageFacts, policy: &Policy) -> Check {
         return Check::new(id, CheckStatus::Fail, "The image is for neither arm64 nor amd64.");
     };
     let installed = policy.installed.as_ref().and_then(|i| i.arch);
-    for (wanted, by) in [(policy.arch, "was asked for"), (installed, "is installed")] {
+    for (wanted, by) in [(policy.arch, "was requested"), (installed, "is installed")] {
         if let Some(wanted) = wanted
             && wanted != arch
         {
@@ -48,10 +49,10 @@ pub(super) fn arch(facts: &ImageFacts, policy: &Policy) -> Check {
         }
     }
     if policy.arch.or(installed).is_none() {
-        let detail = format!("The image is for {arch}; --arch would compare that with what is wanted.");
+        let detail = format!("The image is for {arch}; --arch would check that.");
         return Check::new(id, CheckStatus::Skip, detail);
     }
-    Check::new(id, CheckStatus::Pass, format!("The image is for {arch}, as wanted."))
+    Check::new(id, CheckStatus::Pass, format!("The image is for {arch}, as requested."))
 }
 
 pub(super) fn version(facts: &ImageFacts, policy: &Policy) -> Check {
@@ -64,23 +65,38 @@ pub(super) fn version(facts: &ImageFacts, policy: &Policy) -> Check {
         );
     }
     let plain = |v: &str| v.strip_prefix('v').unwrap_or(v).to_owned();
+    let is_wanted = |version: &str| policy.version.as_ref().is_none_or(|wanted| plain(wanted) == plain(version));
+    let installed = policy.installed.as_ref().and_then(|i| i.version.as_deref());
+    if let (Some(version), Some(installed)) = (&facts.version, installed)
+        && facts.family == Family::Talos
+        && !policy.way_back
+        && is_wanted(version)
+        && is_lower(version, installed)
+    {
+        let asked = if policy.version.is_some() { ", as asked for" } else { "" };
+        let detail = format!(
+            "The image is {version}{asked}, and {installed} is installed: that is a downgrade. Talos may be unable to \
+             read what the higher version has written (configuration, etcd)."
+        );
+        return Check::new(id, CheckStatus::Warn, detail);
+    }
     match (&facts.version, &policy.version) {
         (None, Some(wanted)) => {
-            Check::new(id, CheckStatus::Fail, format!("The image states no version, and {wanted} was asked for."))
+            Check::new(id, CheckStatus::Fail, format!("The image states no version, and {wanted} was requested."))
         }
-        (None, None) => Check::new(id, CheckStatus::Skip, "The image states no version, and none was asked for."),
+        (None, None) => Check::new(id, CheckStatus::Skip, "The image states no version, and none was requested."),
         (Some(version), None) if facts.family == Family::Talos => {
-            let detail = format!("The image is {version}; --talos would compare that with what is wanted.");
+            let detail = format!("The image is {version}; --talos would check that.");
             Check::new(id, CheckStatus::Skip, detail)
         }
         (Some(version), None) => {
-            Check::new(id, CheckStatus::Skip, format!("The image is {version}, and none was asked for."))
+            Check::new(id, CheckStatus::Skip, format!("The image is {version}, and none was requested."))
         }
         (Some(version), Some(wanted)) if plain(version) == plain(wanted) => {
-            Check::new(id, CheckStatus::Pass, format!("The image is {version}, as asked for."))
+            Check::new(id, CheckStatus::Pass, format!("The image is {version}, as requested."))
         }
         (Some(version), Some(wanted)) => {
-            Check::new(id, CheckStatus::Fail, format!("The image is {version}, and {wanted} was asked for."))
+            Check::new(id, CheckStatus::Fail, format!("The image is {version}, and {wanted} was requested."))
         }
     }
 }
@@ -88,7 +104,8 @@ pub(super) fn version(facts: &ImageFacts, policy: &Policy) -> Check {
 pub(super) fn pcr_signature(facts: &ImageFacts, policy: &Policy) -> Check {
     let id = CheckId::PcrSignature;
     if facts.pcrpkey.is_none() && facts.profiles.iter().all(|p| p.pcr == ProfilePcr::Missing) {
-        let detail = "The image has no PCR key and no PCR signature: disks that are sealed to a TPM under a signed policy \
+        let detail = "The image has no PCR key and no PCR signature: disks that are sealed to a TPM under a signed \
+                      policy \
                       cannot be unlocked with it.";
         return Check::new(id, CheckStatus::Skip, detail);
     }
@@ -163,7 +180,8 @@ fn default_profile(facts: &ImageFacts, profile: &super::ProfileFacts, policy: &P
             let none = if alternatives.contains(&0) { "one" } else { "no policy" };
             let detail = format!(
                 "It depends on the board: the stub measures the one of {all} hardware-dependent sections (.dtbauto, \
-                 .efifw) that fits it. Policies that fit the image are signed for {signed} of them, and {none} for a board \
+                 .efifw) that fits it. Policies that fit the image are signed for {signed} of them, and {none} for a \
+                 board \
                  that none of them fits."
             );
             (CheckStatus::Skip, detail)
@@ -237,10 +255,10 @@ pub(super) fn schematic(facts: &ImageFacts, policy: &Policy) -> Check {
             Some(wanted) => Check::new(
                 id,
                 CheckStatus::Fail,
-                format!("The image has no schematic layer, and {wanted} was asked for: it is not from that factory."),
+                format!("The image has no schematic layer, and {wanted} was requested: it is not from that factory."),
             ),
             None => {
-                Check::new(id, CheckStatus::Skip, "The image has no schematic layer, and no schematic was asked for.")
+                Check::new(id, CheckStatus::Skip, "The image has no schematic layer, and no schematic was requested.")
             }
         };
     };
@@ -253,27 +271,28 @@ pub(super) fn schematic(facts: &ImageFacts, policy: &Policy) -> Check {
         Some(wanted) if !wanted.eq_ignore_ascii_case(states) => Check::new(
             id,
             CheckStatus::Fail,
-            format!("The image was built from the schematic {states}, and {wanted} was asked for."),
+            format!("The image was built from the schematic {states}, and {wanted} was requested."),
         ),
         wanted if schematic.id_matches.is_none() => {
             let (status, asked) =
-                if wanted.is_some() { (CheckStatus::Warn, "asked for, ") } else { (CheckStatus::Skip, "") };
+                if wanted.is_some() { (CheckStatus::Warn, "requested, ") } else { (CheckStatus::Skip, "") };
             let detail = format!(
-                "The image says it was built from the schematic {asked}{states}. The schematic itself is not in it, so the \
+                "The image says it was built from the schematic {asked}{states}. The schematic itself is not in it, \
+                 so the \
                  ID cannot be compared with it."
             );
             Check::new(id, status, detail)
         }
-        Some(_) => Check::new(id, CheckStatus::Pass, format!("Built from the schematic asked for, {states}.")),
+        Some(_) => Check::new(id, CheckStatus::Pass, format!("Built from the requested schematic, {states}.")),
         None => Check::new(
             id,
             CheckStatus::Pass,
-            format!("Built from the schematic {states}; --schematic would compare that with what is wanted."),
+            format!("Built from the schematic {states}; --schematic would check that."),
         ),
     }
 }
 
-pub(super) fn extensions(facts: &ImageFacts, policy: &Policy) -> Check {
+pub(super) fn extensions(facts: &ImageFacts, policy: &Policy, loss: Option<&ExtensionLoss>) -> Check {
     let id = CheckId::Extensions;
     let plain = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
     let there: BTreeSet<_> = facts.extensions.iter().map(|e| plain(&e.name)).collect();
@@ -294,30 +313,43 @@ pub(super) fn extensions(facts: &ImageFacts, policy: &Policy) -> Check {
         );
         return Check::new(id, CheckStatus::Fail, detail);
     }
-    let mut waiting: Vec<_> = facts.waiting_services.iter().map(|name| waits(name)).collect();
-    waiting.extend(facts.unread_services.iter().map(|(extension, why)| {
+    let mut warnings: Vec<_> = loss.iter().map(|loss| lost(loss)).collect();
+    warnings.extend(facts.waiting_services.iter().map(|name| waits(name)));
+    warnings.extend(facts.unread_services.iter().map(|(extension, why)| {
         format!("Whether a service of {extension} waits for an ExtensionServiceConfig could not be found out ({why})")
     }));
-    if !waiting.is_empty() {
-        return Check::new(id, CheckStatus::Warn, format!("Extensions: {list}. {}.", waiting.join("; ")));
+    if !warnings.is_empty() {
+        return Check::new(id, CheckStatus::Warn, format!("Extensions: {list}. {}.", warnings.join("; ")));
     }
     if policy.required_extensions.is_empty() && facts.family != Family::Talos {
         return Check::new(
             id,
             CheckStatus::Skip,
-            "Images of this family have no such extensions, and none was asked for.",
+            "Images of this family have no such extensions, and none was requested.",
         );
     }
     if policy.required_extensions.is_empty() {
-        return Check::new(id, CheckStatus::Skip, format!("No extension was asked for. The image has: {list}."));
+        return Check::new(id, CheckStatus::Skip, format!("No extension was required. The image has: {list}."));
     }
-    Check::new(id, CheckStatus::Pass, format!("Every extension asked for is there: {list}."))
+    Check::new(id, CheckStatus::Pass, format!("Every required extension is present: {list}."))
+}
+
+/// What is lost, and how to keep it.
+fn lost(loss: &ExtensionLoss) -> String {
+    let way = loss
+        .schematic
+        .as_ref()
+        .map_or_else(String::new, |all| format!(" (the schematic with all has the ID {})", all.id));
+    let words = loss.words();
+    let mut letters = words.chars();
+    let first = letters.next().map(|c| c.to_ascii_uppercase());
+    format!("{}{way}", first.into_iter().chain(letters).collect::<String>())
 }
 
 /// What it means that an extension service depends on configuration.
 #[must_use]
 pub fn waits(service: &str) -> String {
-    format!("ext-{service} waits for an ExtensionServiceConfig; apply it (staged) before the reboot")
+    format!("ext-{service} waits for an ExtensionServiceConfig; apply it before the reboot")
 }
 
 /// The files that a lanzaboote stub starts.
@@ -405,7 +437,8 @@ pub(super) fn cmdline(facts: &ImageFacts, policy: &Policy, added: &Added) -> Che
                 ));
             } else {
                 warnings.push(format!(
-                    "The boot menu gets an entry that wipes ({WIPE}={what}{from}): profile {}. It never boots by itself.",
+                    "The boot menu gets an entry that wipes ({WIPE}={what}{from}): profile {}. It never boots by \
+                     itself.",
                     name(profile)
                 ));
             }
@@ -419,7 +452,8 @@ pub(super) fn cmdline(facts: &ImageFacts, policy: &Policy, added: &Added) -> Che
             halts(facts, policy)
         } else {
             format!(
-                "The command line has {HALT}{from}: an installed node that boots it stops for up to 70 minutes before it \
+                "The command line has {HALT}{from}: an installed node that boots it stops for up to 70 minutes before \
+                 it \
                  loads its configuration. Remove that file."
             )
         };
@@ -441,7 +475,7 @@ pub(super) fn cmdline(facts: &ImageFacts, policy: &Policy, added: &Added) -> Che
             return Check::new(id, CheckStatus::Pass, "Nothing on the command lines halts or wipes.");
         }
         (true, true) => {
-            return Check::new(id, CheckStatus::Pass, "Nothing on the command line is known to be in the way.");
+            return Check::new(id, CheckStatus::Pass, "Nothing on the command line is known to prevent the boot.");
         }
     };
     failures.append(&mut warnings);

@@ -17,6 +17,13 @@ pub struct ExtensionFacts {
     pub version: String,
 }
 
+impl ExtensionFacts {
+    /// The extensions of an image, without the schematic layer.
+    pub(crate) fn all_of(layers: &uki::Extensions) -> Vec<Self> {
+        layers.extensions.iter().map(|e| Self { name: e.name.clone(), version: e.version.clone() }).collect()
+    }
+}
+
 /// The schematic layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -25,6 +32,22 @@ pub struct SchematicFacts {
     pub id: String,
     /// Whether the YAML in the layer hashes to this ID; `None` when there is no YAML to compare it with.
     pub id_matches: Option<bool>,
+    /// The YAML in the layer; empty when there is none.
+    pub yaml: String,
+    /// Host and port of the factory that built the image, where the layer names it.
+    pub factory: Option<String>,
+}
+
+impl SchematicFacts {
+    /// The schematic layer of an image.
+    pub(crate) fn of(uki: &uki::Uki) -> Option<Self> {
+        uki.schematic().map(|layer| Self {
+            id: layer.id.clone(),
+            id_matches: layer.id_matches(),
+            yaml: layer.yaml.clone(),
+            factory: layer.factory.clone(),
+        })
+    }
 }
 
 /// What became of one profile's signed PCR policy.
@@ -147,11 +170,14 @@ pub struct ImageFacts {
     pub extensions: Vec<ExtensionFacts>,
     /// Names of extension services that wait for an ExtensionServiceConfig.
     pub waiting_services: Vec<String>,
+    /// Names of all extension services; `None` where not all could be read.
+    pub services: Option<Vec<String>>,
     /// Files of the initrd that Linux would have to mount and could not: name of the extension or the file, and why.
     pub damaged_images: Vec<(String, String)>,
     /// Extensions of which it could not be found out whether they have such services, with the reason.
     pub unread_services: Vec<(String, String)>,
-    /// Files that its stub starts and that lie beside it (lanzaboote); none for other families; or why they are not known.
+    /// Files that its stub starts and that lie beside it (lanzaboote); none for other families; or why they are not
+    /// known.
     pub pointed: Result<Vec<PointedFile>, String>,
     /// What its stub is, as far as that decides which addons it takes.
     pub host: Host,

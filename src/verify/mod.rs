@@ -9,17 +9,24 @@
 //! whether the board starts and its disks unlock.
 
 mod addons;
+mod change;
 mod checks;
+mod config;
 mod facts;
 mod signature;
 
+pub(crate) use change::is_lower;
+pub use change::{ExtensionLoss, FullSchematic, ImageChange, ImageExtensions};
 pub use checks::waits;
+pub(crate) use config::{installer_image, needs};
 pub use facts::{
     Addon, CompanionFacts, ExtensionFacts, ImageFacts, InitrdFacts, PointedFile, ProfileFacts, ProfilePcr,
     SchematicFacts,
 };
 
 use crate::authenticode::Signature;
+use crate::config::ConfigFile;
+use crate::config::service_document;
 use crate::pe::Arch;
 use crate::trust::{Anchor, Firmware, Sbat};
 use crate::uki::{Family, Host};
@@ -61,6 +68,8 @@ pub enum CheckId {
     Cmdline,
     /// What systemd's stub adds to the image from beside it.
     Addons,
+    /// The node's configuration fits; only there where one was given.
+    Config,
     /// The two copies of the UKI in an ISO are the same; only there where the image is an ISO.
     IsoCopies,
 }
@@ -85,6 +94,7 @@ impl CheckId {
             Self::Initrd => "initrd",
             Self::Cmdline => "cmdline",
             Self::Addons => "addons",
+            Self::Config => "config",
             Self::IsoCopies => "iso-copies",
         }
     }
@@ -150,6 +160,27 @@ pub struct ImageSummary {
     pub extensions: Vec<ExtensionFacts>,
     /// Names of extension services that wait for an ExtensionServiceConfig.
     pub waiting_services: Vec<String>,
+    /// For each of them the document to start from.
+    pub service_configs: Vec<String>,
+    /// Names of all its extension services; `null` where not all could be read.
+    pub services: Option<Vec<String>>,
+}
+
+impl ImageSummary {
+    /// What is known of an image.
+    pub(crate) fn of(facts: &ImageFacts) -> Self {
+        Self {
+            sha256: hex::encode(facts.sha256),
+            bytes: facts.bytes,
+            arch: facts.arch,
+            version: facts.version.clone(),
+            schematic: facts.schematic.as_ref().map(|s| s.id.clone()),
+            extensions: facts.extensions.clone(),
+            waiting_services: facts.waiting_services.clone(),
+            service_configs: facts.waiting_services.iter().map(|name| service_document(name)).collect(),
+            services: facts.services.clone(),
+        }
+    }
 }
 
 /// One signature of the image, as stated by itself.
@@ -188,6 +219,10 @@ pub struct Report {
     /// Why the board's firmware is certain to refuse the image: Secure Boot is on, and db or dbx is against it. Not
     /// softened by anything: whoever writes must not leave a board with nothing that starts.
     pub firmware_refuses: Option<String>,
+    /// What is another than with the installed image.
+    pub change: ImageChange,
+    /// Extensions that the installed image has and this one lacks.
+    pub extension_loss: Option<ExtensionLoss>,
     /// Every check, in the order of [`CheckId`].
     pub checks: Vec<Check>,
 }
@@ -221,6 +256,8 @@ pub struct InstalledFacts {
     pub host: Host,
     /// What lies beside it for the stub to add.
     pub companions: Vec<CompanionFacts>,
+    /// What its initrd holds, where that was read.
+    pub contents: Option<ImageExtensions>,
 }
 
 /// What is expected of an image.
@@ -253,10 +290,13 @@ pub struct Policy {
     pub require_pcr_key: bool,
     /// The halt flag is a failure (`swap` without `--allow-halt-if-installed`).
     pub refuse_halt: bool,
-    /// The image was there before and goes back: what lies beside it is not worse than it was, and stands in nobody's way.
+    /// The image was there before and goes back: what lies beside it is not worse than it was, and stands in nobody's
+    /// way.
     pub way_back: bool,
     /// The ID of the image's schematic with `-talos.halt_if_installed` added, if it could be computed.
     pub schematic_without_halt: Option<String>,
+    /// The node's configuration, if it was given.
+    pub machine_config: Vec<ConfigFile>,
     /// The time that expiry is told by.
     pub now: SystemTime,
 }
@@ -279,6 +319,7 @@ impl Default for Policy {
             refuse_halt: false,
             way_back: false,
             schematic_without_halt: None,
+            machine_config: Vec::new(),
             now: SystemTime::now(),
         }
     }
@@ -288,7 +329,8 @@ impl Default for Policy {
 pub fn verify(facts: &ImageFacts, policy: &Policy) -> Report {
     let signed = signature::Signed::new(facts, policy);
     let added = addons::judge(facts, policy);
-    let checks = vec![
+    let loss = ExtensionLoss::of(facts, policy);
+    let mut checks = vec![
         checks::pe(facts),
         checks::sections(facts),
         checks::arch(facts, policy),
@@ -300,26 +342,21 @@ pub fn verify(facts: &ImageFacts, policy: &Policy) -> Report {
         checks::pcr_key(facts, policy),
         signed.pcr7(),
         checks::schematic(facts, policy),
-        checks::extensions(facts, policy),
+        checks::extensions(facts, policy, loss.as_ref()),
         checks::initrd(facts),
         checks::cmdline(facts, policy, &added),
         added.check,
     ];
+    checks.extend(config::machine_config(facts, policy));
     let failed = checks.iter().any(|c| c.status == CheckStatus::Fail);
     Report {
         verdict: if failed { Verdict::Reject } else { Verdict::Accept },
         family: facts.family,
-        image: ImageSummary {
-            sha256: hex::encode(facts.sha256),
-            bytes: facts.bytes,
-            arch: facts.arch,
-            version: facts.version.clone(),
-            schematic: facts.schematic.as_ref().map(|s| s.id.clone()),
-            extensions: facts.extensions.clone(),
-            waiting_services: facts.waiting_services.clone(),
-        },
+        image: ImageSummary::of(facts),
         signers: signed.signers(),
         firmware_refuses: signed.firmware_refuses(),
+        change: ImageChange::of(facts, policy),
+        extension_loss: loss,
         checks,
     }
 }

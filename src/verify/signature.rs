@@ -4,6 +4,7 @@ use super::{Addon, Check, CheckId, CheckStatus, ImageFacts, Policy, Signer};
 use crate::authenticode::{self, Certificate, Hash, ImageDigest, Signature, SignatureOutcome};
 use crate::trust::Sbat;
 use crate::uki::Family;
+use crate::units::size;
 
 /// What was read of an image for its signatures: digest, signatures, SBAT.
 type Read<'a> = (&'a Result<ImageDigest, String>, &'a Result<Vec<Signature>, String>, &'a Result<Option<Sbat>, String>);
@@ -68,7 +69,8 @@ impl<'a> Signed<'a> {
             "Sign it"
         };
         format!(
-            "The image is not signed: it has no certificate table, so it is a build without Secure Boot. {way_out}, or give \
+            "The image is not signed: it has no certificate table, so it is a build without Secure Boot. {way_out}, \
+             or give \
              --allow-untrusted if the board runs without Secure Boot."
         )
     }
@@ -77,7 +79,7 @@ impl<'a> Signed<'a> {
         let id = CheckId::AuthenticodeDigest;
         let digest = match (self.digest, self.read) {
             (Err(why), _) => {
-                return self.problem(id, format!("The digest that firmware takes cannot be computed: {why}."));
+                return self.problem(id, format!("The digest that firmware checks cannot be computed: {why}."));
             }
             (_, Err(why)) => {
                 return self.problem(id, format!("The signatures cannot be read, and firmware refuses that: {why}."));
@@ -109,7 +111,7 @@ impl<'a> Signed<'a> {
             );
         }
         let gaps = if digest.gap_bytes > 0 {
-            format!(" {} bytes between sections are covered by no signature, and loaded by nobody.", digest.gap_bytes)
+            format!(" Between sections lie {} that no signature covers and nothing loads.", size(digest.gap_bytes))
         } else {
             String::new()
         };
@@ -129,7 +131,7 @@ impl<'a> Signed<'a> {
             return None;
         }
         Some(match (first.digest_hash, &first.unsupported) {
-            (Some(hash), _) => format!("its {hash} was not computed, because the image was read from afar and once"),
+            (Some(hash), _) => format!("its {hash} was not computed, because the image was read remotely, only once"),
             (None, Some(why)) => why.clone(),
             (None, None) => "its algorithm is not supported here".into(),
         })
@@ -180,7 +182,8 @@ impl<'a> Signed<'a> {
         let signer = first.signer.subject();
         if let Some(why) = self.outcomes.iter().filter(|o| o.unsupported).find_map(|o| o.problem.as_ref()) {
             return format!(
-                "The signature by {signer} cannot be verified: {why}. Whether the board's firmware takes it is not known."
+                "The signature by {signer} cannot be verified: {why}. Whether the board's firmware accepts it is not \
+                 known."
             );
         }
         if let Some(why) = self.outcomes.iter().find_map(|o| o.problem.as_ref()) {
@@ -193,14 +196,15 @@ impl<'a> Signed<'a> {
         if self.policy.anchors.is_empty() {
             let where_from = if self.talos() { " (the factory serves it as /secureboot/signing-cert.pem)" } else { "" };
             return format!(
-                "The image says it is signed by {signer}, and there is nothing to hold that against. Give the signing \
+                "The image says it is signed by {signer}, and there is no trusted certificate to check it against. \
+                 Give the signing \
                  certificate with --cert{where_from}, or --efivars to use the firmware's db."
             );
         }
         let mut origins: Vec<_> = self.policy.anchors.iter().map(|a| a.origin.to_string()).collect();
         origins.dedup();
         format!(
-            "The image is signed by {signer} (issued by {}), whom none of the trusted certificates stands for ({}). If \
+            "The image is signed by {signer} (issued by {}), whom no trusted certificate vouches for ({}). If \
              that signer is right, give its certificate with --cert.",
             first.signer.issuer(),
             origins.join(", ")
@@ -231,7 +235,7 @@ impl<'a> Signed<'a> {
             return Some(if changed {
                 "Secure Boot is on, and the image was changed after it was signed".into()
             } else {
-                "Secure Boot is on and nothing in the firmware's db stands for the image".into()
+                "Secure Boot is on and no certificate or hash in the firmware's db covers the image".into()
             });
         }
         let (dbx, digest) = (firmware.dbx.as_ref()?, self.digest.as_ref().ok()?);
@@ -267,7 +271,7 @@ impl<'a> Signed<'a> {
         }
         let why = match (self.read, self.digest) {
             (Err(why), _) => format!("its signatures cannot be read ({why})"),
-            (_, Err(why)) => format!("the digest that firmware takes of it cannot be computed ({why})"),
+            (_, Err(why)) => format!("the digest that firmware checks cannot be computed ({why})"),
             (Ok(all), _) if all.is_empty() => "it is not signed".to_owned(),
             (Ok(_), Ok(digest)) => {
                 let signer = self.signatures.first().map(|s| s.signer.subject()).unwrap_or_default();
@@ -278,7 +282,7 @@ impl<'a> Signed<'a> {
                     {
                         format!("it was changed after {signer} signed it")
                     }
-                    None => format!("it is signed by {signer}, whom none of the trusted certificates stands for"),
+                    None => format!("it is signed by {signer}, whom no trusted certificate vouches for"),
                 }
             }
         };
@@ -294,7 +298,7 @@ impl<'a> Signed<'a> {
             return Check::new(
                 id,
                 CheckStatus::Skip,
-                format!("No revocation list to look into ({why}). --efivars names a directory with dbx."),
+                format!("No revocation list to check ({why}). --efivars names a directory with dbx."),
             );
         }
         let (mut reasons, mut looked_at) = (Vec::new(), Vec::new());
@@ -321,7 +325,7 @@ impl<'a> Signed<'a> {
         }
         let looked_at = looked_at.join(" and ");
         if reasons.is_empty() {
-            return Check::new(id, CheckStatus::Pass, format!("Nothing in {looked_at} is against the image."));
+            return Check::new(id, CheckStatus::Pass, format!("Nothing in {looked_at} revokes the image."));
         }
         let reasons = reasons.join("; ");
         if firmware.secure_boot == Some(false) {
@@ -336,8 +340,8 @@ impl<'a> Signed<'a> {
         )
     }
 
-    /// Whether PCR 7 stays what it is. With Secure Boot on the firmware measures into it the entry of db by which it has verified
-    /// each program (TCG PC Client Platform Firmware Profile, "PCR[7]").
+    /// Whether PCR 7 stays what it is. With Secure Boot on the firmware measures into it the entry of db by which it
+    /// has verified each program (TCG PC Client Platform Firmware Profile, "PCR[7]").
     pub(super) fn pcr7(&self) -> Check {
         let id = CheckId::Pcr7;
         let Some(installed) = &self.policy.installed else {
@@ -361,26 +365,27 @@ impl<'a> Signed<'a> {
         let detail = match (self.authorities(&installed.signatures), self.signatures.first()) {
             (Some((old, new)), _) if old == new => {
                 let detail =
-                    format!("One entry of the firmware's db, {new}, stands for this image and for the installed one.");
+                    format!("One entry of the firmware's db, {new}, covers both this image and the installed one.");
                 return Check::new(id, CheckStatus::Pass, detail);
             }
             (Some((old, new)), _) => {
-                format!("The firmware's db stands for the image by {new}, and for the installed one by {old}.")
+                format!("The firmware's db covers the image by {new} and the installed one by {old}.")
             }
             (None, Some(new)) if old.signer == new.signer => {
                 let detail = format!("The signer is that of the installed UKI ({}).", new.signer.subject());
                 return Check::new(id, CheckStatus::Pass, detail);
             }
             (None, Some(new)) => format!(
-                "The image is signed by {}, and the installed UKI by {}, which matters unless one certificate in the firmware's db \
-                 stands for both.",
+                "The image is signed by {}, and the installed UKI by {}, which matters unless one certificate in the \
+                 firmware's db covers both.",
                 new.signer.subject(),
                 old.signer.subject()
             ),
             (None, None) => format!("The image is not signed, and the installed UKI is, by {}.", old.signer.subject()),
         };
         let detail = format!(
-            "{detail} With Secure Boot on that changes PCR 7: disks sealed to it (Talos seals STATE and EPHEMERAL to PCR 7 unless told \
+            "{detail} With Secure Boot on that changes PCR 7: disks sealed to it (Talos seals STATE and EPHEMERAL to \
+             PCR 7 unless told \
              otherwise) would stay locked after the swap."
         );
         if self.policy.require_pcr_key {
@@ -389,8 +394,8 @@ impl<'a> Signed<'a> {
         Check::new(id, CheckStatus::Warn, format!("{detail} --require-pcr-key makes this a failure."))
     }
 
-    /// The entries of the firmware's db that stand for an image with these signatures and for this image; `None` where db is not
-    /// known or does not stand for both.
+    /// The entries of the firmware's db that stand for an image with these signatures and for this image; `None` where
+    /// db is not known or does not stand for both.
     fn authorities(&self, installed: &[Signature]) -> Option<(String, String)> {
         let db: Vec<&Certificate> = self.policy.firmware.db.as_ref()?.iter().collect();
         let entry = |outcomes: &[SignatureOutcome]| {

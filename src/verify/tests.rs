@@ -55,9 +55,10 @@ fn facts(file: &[u8]) -> ImageFacts {
             by_hardware: 0,
         }],
         initrd: InitrdFacts::Read("2 archives".into()),
-        schematic: Some(SchematicFacts { id: ID.into(), id_matches: Some(true) }),
+        schematic: Some(SchematicFacts { id: ID.into(), id_matches: Some(true), yaml: String::new(), factory: None }),
         extensions: vec![ExtensionFacts { name: "tailscale".into(), version: "1.90.6".into() }],
         waiting_services: vec![],
+        services: Some(vec![]),
         damaged_images: vec![],
         unread_services: vec![],
         pointed: Ok(vec![]),
@@ -95,6 +96,7 @@ fn policy() -> Policy {
             signatures: facts(&SIGNED).signatures.unwrap(),
             host: Host { stub: Some(257), machine: 0xAA64, uname: None },
             companions: vec![],
+            contents: None,
         }),
         ..Policy::default()
     }
@@ -123,14 +125,14 @@ fn one_thing_wrong_is_one_check_that_says_so() {
     let cases: &[(&str, C, CheckStatus, Change)] = &[
         ("damaged", C::Pe, Fail, |f, _| f.pe_problems.push("damaged".into())),
         (".linux", C::Sections, Fail, |f, _| f.section_problems.push("no .linux".into())),
-        ("amd64 was asked for", C::Arch, Fail, |_, p| p.arch = Some(Arch::Amd64)),
+        ("amd64 was requested", C::Arch, Fail, |_, p| p.arch = Some(Arch::Amd64)),
         ("amd64 is installed", C::Arch, Fail, |_, p| p.installed.as_mut().unwrap().arch = Some(Arch::Amd64)),
         ("neither", C::Arch, Fail, |f, _| f.arch = None),
         ("--arch", C::Arch, Skip, |_, p| {
             p.arch = None;
             p.installed.as_mut().unwrap().arch = None;
         }),
-        ("v1.12.5 was asked for", C::Version, Fail, |_, p| p.version = Some("v1.12.5".into())),
+        ("v1.12.5 was requested", C::Version, Fail, |_, p| p.version = Some("v1.12.5".into())),
         ("--talos", C::Version, Skip, |_, p| p.version = None),
         ("states no version", C::Version, Fail, |f, _| f.version = None),
         ("contradicts itself", C::Version, Fail, |f, _| f.contradictions.push("the file name says v1.12.3".into())),
@@ -214,7 +216,7 @@ fn one_thing_wrong_is_one_check_that_says_so() {
             p.schematic = None;
         }),
         ("25 sections", C::Sections, Warn, |f, _| f.section_warnings.push("more than 25 sections".into())),
-        ("was asked for", C::Schematic, Fail, |_, p| p.schematic = Some("00".into())),
+        ("was requested", C::Schematic, Fail, |_, p| p.schematic = Some("00".into())),
         ("no schematic layer", C::Schematic, Fail, |f, _| f.schematic = None),
         ("no schematic layer", C::Schematic, Skip, |f, p| {
             f.schematic = None;
@@ -235,7 +237,7 @@ fn one_thing_wrong_is_one_check_that_says_so() {
             f.initrd = InitrdFacts::Unread("lzo is not unpacked here".into());
         }),
         ("does not start without", C::Initrd, Fail, |f, _| f.initrd = InitrdFacts::Absent),
-        ("No extension was asked for", C::Extensions, Skip, |_, p| p.required_extensions.clear()),
+        ("No extension was required", C::Extensions, Skip, |_, p| p.required_extensions.clear()),
         ("zstd", C::Initrd, Fail, |f, _| f.initrd = InitrdFacts::Bad("zstd: bad checksum".into())),
         ("metal-arm64-secureboot-uki.efi", C::Cmdline, Warn, |f, _| {
             f.profiles[0].cmdline += " talos.halt_if_installed=1";
@@ -288,7 +290,7 @@ fn signature_problems_and_what_softens_them() {
         ("changed after it was signed", Fail, Fail, |f, _| f.digest.as_mut().unwrap().sha256[0] ^= 1),
         ("cannot be read", Fail, Fail, |f, _| f.signatures = Err("bytes are left over".into())),
         ("cannot be computed", Fail, Fail, |f, _| f.digest = Err("sections overlap".into())),
-        ("nothing to hold that against", Pass, Fail, |_, p| p.anchors.clear()),
+        ("no trusted certificate to check it against", Pass, Fail, |_, p| p.anchors.clear()),
         ("CN=factory", Pass, Fail, |_, p| p.anchors = vec![anchor(&OTHER)]),
         ("refuse to start", Pass, Fail, |_, p| p.firmware.db = Some(vec![OTHER.certificate().unwrap()])),
         ("that matters if", Pass, Warn, |_, p| {
@@ -359,7 +361,8 @@ fn the_json_is_that_of_the_contract() {
     assert_eq!(json["image"]["sha256"], "07".repeat(32));
     assert_eq!(json["image"]["extensions"][0]["name"], "tailscale");
     let ids: Vec<_> = json["checks"].as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap()).collect();
-    let expected = "pe sections arch version authenticode-digest authenticode-signer revocation pcr-signature pcr-key pcr7 \
+    let expected = "pe sections arch version authenticode-digest authenticode-signer revocation pcr-signature pcr-key \
+                    pcr7 \
                     schematic extensions initrd cmdline addons";
     assert_eq!(ids.join(" "), expected);
     assert_eq!(json["checks"][0]["status"], "pass");

@@ -17,8 +17,8 @@ fn emulated(program: &Path, options: &[&str], arguments: &[&str]) -> Output {
     output
 }
 
-/// ELF (gABI, chapters 4 and 5): nothing that a board without a C library would have to bring along, and segments that a kernel
-/// can map whatever its page size is: 4 KiB at Talos, 16 or 64 KiB elsewhere.
+/// ELF (gABI, chapters 4 and 5): nothing that a board without a C library would have to bring along, and segments that
+/// a kernel can map whatever its page size is: 4 KiB at Talos, 16 or 64 KiB elsewhere.
 #[test]
 fn is_static_and_fits_every_page_size() {
     const AARCH64: u64 = 183;

@@ -1,8 +1,9 @@
-//! The arm64 binary, as it is released: static, run under emulation by this machine's kernel, and by Debian's arm64 kernel in a
-//! virtual machine with real firmware. docs/arm64.md says what is real and what is not.
+//! The arm64 binary, as it is released: static, run under emulation by this machine's kernel, and by Debian's arm64
+//! kernel in a virtual machine with real firmware. docs/arm64.md says what is real and what is not.
 //!
-//! Not part of a plain `cargo test`: `BOOTSURGEON_ARM64=path/to/bootsurgeon` names the binary and asks for it; then whatever is
-//! missing is a failure. `tests/arm64/prepare.sh` and `tests/boots/prepare.sh` list what it needs, and qemu-user-static.
+//! Not part of a plain `cargo test`: `BOOTSURGEON_ARM64=path/to/bootsurgeon` names the binary and asks for it; then
+//! whatever is missing is a failure. `tests/arm64/prepare.sh` and `tests/boots/prepare.sh` list what it needs, and
+//! qemu-user-static.
 #![allow(clippy::unwrap_used)]
 
 mod binary;
@@ -50,8 +51,8 @@ fn program() -> Option<PathBuf> {
     Some(std::fs::canonicalize(&path).unwrap_or_else(|e| panic!("BOOTSURGEON_ARM64={path:?}: {e}")))
 }
 
-/// Debian's kernel, and nothing beside it but the program: it is the init, has no /proc and no /sys, and finds the device nodes
-/// that were put there for it. Its end is a kernel panic, so nothing is brought to the medium after it.
+/// Debian's kernel, and nothing beside it but the program: it is the init, has no /proc and no /sys, and finds the
+/// device nodes that were put there for it. Its end is a kernel panic, so nothing is brought to the medium after it.
 ///
 /// The disk is NVMe: of all disks that boards have, its driver alone is built into Debian's kernels for arm64.
 #[test]
@@ -83,7 +84,8 @@ fn swaps_as_the_only_program_of_a_machine() {
     node.holds("old");
     boots.push(node.expect("old"));
     say(&format!(
-        "arm64: the program alone on {}: status, a refusal, swap, restore on an NVMe disk; systemd-boot {} started {}: {:.0} s",
+        "arm64: the program alone on {}: status, a refusal, swap, restore on an NVMe disk; systemd-boot {} started {}: \
+            {:.0} s",
         system.kernel,
         node.systemd.version.text,
         boots.join(", "),
@@ -91,8 +93,8 @@ fn swaps_as_the_only_program_of_a_machine() {
     ));
 }
 
-/// A system as a privileged pod sees it: /dev, /sys, the firmware's variables read-only, a virtio disk with a partition that
-/// others may mount, Secure Boot enforced. What the firmware's own db says is what the new image is held against.
+/// A system as a privileged pod sees it: /dev, /sys, the firmware's variables read-only, a virtio disk with a partition
+/// that others may mount, Secure Boot enforced. What the firmware's own db says is what the new image is held against.
 #[test]
 fn swaps_a_virtio_disk_under_secure_boot() {
     let Some(program) = program() else { return };
@@ -161,7 +163,8 @@ fn swaps_a_virtio_disk_under_secure_boot() {
     node.holds("old");
     boots.push(node.expect("old"));
     say(&format!(
-        "arm64: {}, sysfs, efivarfs, Secure Boot: status, doctor, refusals, verify, swap, restore on a virtio disk, {peak} KiB at \
+        "arm64: {}, sysfs, efivarfs, Secure Boot: status, doctor, refusals, verify, swap, restore on a virtio disk, \
+            {peak} KiB at \
          most; systemd-boot {} started {}: {:.0} s",
         system.kernel,
         node.systemd.version.text,

@@ -1,4 +1,5 @@
-//! A node to operate on: a disk with systemd-boot and an old image, the new image on another volume, the firmware's variables.
+//! A node to operate on: a disk with systemd-boot and an old image, the new image on another volume, the firmware's
+//! variables.
 
 use crate::lab::{Systemd, prepare};
 use crate::machine::{Boot, Machine};
@@ -17,8 +18,8 @@ const TARGET: &str = "EFI/Linux/Talos-v1.12.4.efi";
 pub(crate) const NAME: &str = "Talos-v1.12.4.efi";
 /// Where the ESP begins on the disk.
 const ESP: u64 = 1 << 20;
-/// Of one image. Large enough that caches, read-ahead and barriers have something to do; small enough for firmware that is
-/// emulated.
+/// Of one image. Large enough that caches, read-ahead and barriers have something to do; small enough for firmware that
+/// is emulated.
 const INITRD_BYTES: usize = 20 << 20;
 /// Enough clusters for FAT32.
 const ESP_BYTES: usize = 280 << 20;

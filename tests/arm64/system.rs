@@ -1,5 +1,5 @@
-//! A system around the program: Debian's kernel in a UKI, with an initramfs that holds the program and next to nothing else. The
-//! firmware starts it as it starts any other image; the disk that is operated on is not what it booted from.
+//! A system around the program: Debian's kernel in a UKI, with an initramfs that holds the program and next to nothing
+//! else. The firmware starts it as it starts any other image; the disk that is operated on is not what it booted from.
 
 use crate::lab::prepare;
 use crate::machine::Machine;
@@ -14,8 +14,8 @@ const DIRECTORY: u32 = 0o040_755;
 const EXECUTABLE: u32 = 0o100_755;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 const BLOCK_DEVICE: u32 = 0o060_600;
-/// The console; the parts of the first NVMe disk. Linux, Documentation/admin-guide/devices.txt: NVMe's minor numbers are given
-/// out as disks and partitions are found, and there is one disk.
+/// The console; the parts of the first NVMe disk. Linux, Documentation/admin-guide/devices.txt: NVMe's minor numbers
+/// are given out as disks and partitions are found, and there is one disk.
 const NODES: [(&str, u32, (u32, u32)); 4] = [
     ("dev/console", CHARACTER_DEVICE, (5, 1)),
     ("dev/nvme0n1", BLOCK_DEVICE, (259, 0)),
@@ -89,8 +89,8 @@ impl System {
         Step { command: arguments.to_owned(), code, resident_kib: 0, output: output.to_owned() }
     }
 
-    /// Starts a system whose init goes through these lines, which are those of init.c. `bootsurgeon` and `plain` are short for
-    /// a run of the program.
+    /// Starts a system whose init goes through these lines, which are those of init.c. `bootsurgeon` and `plain` are
+    /// short for a run of the program.
     pub(crate) fn commands(&self, node: &Node, disks: &[Attached], lines: &[&str]) -> Vec<Step> {
         let short = |line: &str| match line.split_once(' ') {
             Some(("bootsurgeon", arguments)) => format!("run /bootsurgeon {QUIET} {arguments}\n"),

@@ -13,6 +13,10 @@ pub(crate) struct Expected {
     pub(crate) payload: Option<String>,
     /// Whether the prediction claims to be sure.
     pub(crate) certain: bool,
+    /// Whether systemd-boot counts the start of what runs.
+    pub(crate) is_counted: bool,
+    /// The command line of the kernel that runs, where it is a UKI's.
+    pub(crate) cmdline: Option<String>,
     pub(crate) steps: Vec<WayStep>,
 }
 
@@ -25,7 +29,7 @@ pub(crate) fn run(disk: &Path, variables: &VariablesChoice) -> Expected {
         End::Menu { at, .. } if at.volume != 0 => {
             let other = follow(&inventory(disk, &(at.volume + 1).to_string(), variables));
             let steps = [first.steps, other.steps].concat();
-            Expected { payload: other.payload, certain: first.certain && other.certain, steps }
+            Expected { certain: first.certain && other.certain, steps, ..other }
         }
         _ => first,
     }
@@ -33,20 +37,29 @@ pub(crate) fn run(disk: &Path, variables: &VariablesChoice) -> Expected {
 
 fn follow(esp: &Inventory<Box<dyn ReadAt>>) -> Expected {
     let steps = esp.steps(BootScenario::Next);
-    let place = match esp.runs(BootScenario::Next).0 {
+    let (runs, by_menu) = esp.runs(BootScenario::Next);
+    let is_counted = by_menu.and_then(|p| p.selected_entry().map(|e| e.tries_left.is_some())).unwrap_or(false);
+    let place = match runs {
         Runs::Image { at, .. } => Some(esp.describe_place(&at)),
         Runs::Other(_) | Runs::Unknown(_) => {
             steps.iter().rev().find(|s| s.step == StepKind::Program).and_then(|s| s.place.clone())
         }
         Runs::Nothing(_) | Runs::Enrolment => None,
     };
+    // What is handed over counts: Secure Boot is off here, which nothing in the store says.
+    let cmdline = steps.iter().find(|s| s.step == StepKind::Kernel).map(|s| s.what.clone());
     // A program that is not known is a program all the same, and it is known which one runs.
-    let certain = steps.iter().all(|s| s.step == StepKind::Program || s.certainty != Certainty::Unknown);
-    let payload = place.and_then(|place| {
+    let certain = steps
+        .iter()
+        .all(|s| matches!(s.step, StepKind::Program | StepKind::Kernel) || s.certainty != Certainty::Unknown);
+    // What a UKI says of itself; the place is told as it is written in the option, with dots and short names.
+    let itself = cmdline.iter().flat_map(|line| line.split(' ')).find_map(|word| word.strip_prefix("from="));
+    let payload = itself.filter(|name| *name != "option").map(str::to_owned).or_else(|| {
+        let place = place?;
         let (path, number) = place.rsplit_once(" on partition ")?;
         Some(payload(number.parse::<usize>().ok()? - 1, path))
     });
-    Expected { payload, certain, steps }
+    Expected { payload, certain, is_counted, cmdline, steps }
 }
 
 /// One of a disk's ESPs.

@@ -98,7 +98,8 @@ pub(crate) fn run(machine: Machine, systemd: &Systemd) -> usize {
     expect(&disk, Some("old"), name, LIMIT);
 
     if machine.secure {
-        // Signed by a key that nobody enrolled: refused here, and by the firmware if somebody puts it there all the same.
+        // Signed by a key that nobody enrolled: refused here, and by the firmware if somebody puts it there all the
+        // same.
         let verdict = bootsurgeon(&[&"verify", &path("foreign.efi"), &"--cert", &cert]);
         assert_eq!(verdict.status.code(), Some(3), "{}", String::from_utf8_lossy(&verdict.stderr));
         let refused = bootsurgeon(&[

@@ -55,9 +55,20 @@ impl Lab {
         if self.nightly { 120 } else { 40 }
     }
 
-    /// Ways from the firmware on, each in a machine of its own.
-    pub(crate) fn ways(&self) -> usize {
-        if self.nightly { 60 } else { 16 }
+    /// The versions that ways from the firmware on are tried with: all, or one for arm64, which is slow.
+    pub(crate) fn for_ways(&self, arch: Arch) -> Vec<Systemd> {
+        if arch == Arch::Arm64 { self.for_the_job(arch) } else { Systemd::all(&self.dir, arch) }
+    }
+
+    /// Ways from the firmware on, each in a machine of its own, for each version.
+    pub(crate) fn ways(&self, arch: Arch) -> usize {
+        let otherwise = match (arch, self.nightly) {
+            (Arch::Amd64, true) => 200,
+            (Arch::Arm64, true) => 40,
+            (Arch::Amd64, false) => 8,
+            (Arch::Arm64, false) => 4,
+        };
+        number("BOOTSURGEON_WAYS", otherwise) as usize
     }
 
     /// U-Boot by its versions, oldest first.
@@ -195,7 +206,7 @@ impl Systemd {
     }
 }
 
-fn read(path: &Path) -> Vec<u8> {
+pub(crate) fn read(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 

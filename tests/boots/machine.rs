@@ -1,5 +1,6 @@
 //! The virtual machine: firmware, a disk, a serial port.
 
+use crate::nvram;
 use bootsurgeon::pe::Arch;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -51,7 +52,10 @@ impl Machine {
             std::fs::copy(self.empty_variables(), &variables).unwrap();
             // It finds nothing to boot, so it has to be stopped.
             self.boot(&disk, &variables, Duration::from_secs(25));
-            std::fs::read(&variables).unwrap()
+            let mut store = std::fs::read(&variables).unwrap();
+            // Boot options that it made for itself would stand before those that are added.
+            nvram::clear(&mut store);
+            store
         };
         ARM64.get_or_init(format).clone()
     }
@@ -64,15 +68,8 @@ impl Machine {
         Self::run(qemu, variables, limit)
     }
 
-    /// The same, of firmware that goes by its own variables: an order from outside would stand above BootOrder.
-    pub(crate) fn boot_by_variables(&self, disk: &Path, variables: &Path, limit: Duration) -> Console {
-        let mut qemu = self.qemu(variables);
-        qemu.args(["-drive", &format!("if=none,id=d,format=raw,snapshot=on,file={}", disk.display())])
-            .args(["-device", "virtio-blk-pci,drive=d"]);
-        Self::run(qemu, variables, limit)
-    }
-
-    /// The same, and what is written to the disk stays.
+    /// The same, of firmware that goes by its own variables, above which an order from outside would stand; and what is
+    /// written to the disk stays.
     pub(crate) fn boot_and_keep(&self, disk: &Path, variables: &Path, limit: Duration) -> Console {
         let mut qemu = self.qemu(variables);
         qemu.args(["-drive", &format!("if=none,id=d,format=raw,file={}", disk.display())])

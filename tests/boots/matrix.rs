@@ -52,7 +52,8 @@ pub(crate) fn run(machine: Machine, systemd: &Systemd, states: usize, whole: usi
 }
 
 impl Outcome {
-    /// Many states in one start of the firmware. A state that never comes back is a mismatch; those behind it are run again.
+    /// Many states in one start of the firmware. A state that never comes back is a mismatch; those behind it are run
+    /// again.
     fn batch(&mut self, machine: Machine, systemd: &Systemd, batch: &[(u32, State)], seed: u64) {
         let dir = tempfile::tempdir().unwrap();
         let disk = dir.path().join("disk.img");

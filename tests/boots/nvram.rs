@@ -45,6 +45,13 @@ pub(crate) fn add(store: &mut [u8], name: &str, vendor: Uuid, attributes: u32, d
     free.copy_from_slice(&record);
 }
 
+/// Takes every variable out of a store.
+pub(crate) fn clear(store: &mut [u8]) {
+    let start = usize::from(u16::from_le_bytes([store[48], store[49]]));
+    let bytes = u32::from_le_bytes(store[start + 16..start + 20].try_into().unwrap()) as usize;
+    store[start + 28..start + bytes].fill(0xFF);
+}
+
 /// Secure Boot on, with one certificate as platform key, key exchange key, and in the list of what may start.
 pub(crate) fn enrol(store: &mut [u8], certificate_der: &[u8]) {
     let mut list = X509.to_bytes_le().to_vec();

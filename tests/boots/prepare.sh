@@ -3,9 +3,9 @@
 #
 #   tests/boots/prepare.sh DIR
 #
-# fills DIR/systemd/VERSION/{x64,aa64}/{systemd-boot,stub}.efi, DIR/uboot/VERSION/u-boot.bin (for arm64) and
-# DIR/programs/{payload,runner}-{x64,aa64}.bin. What is there already is kept: remove DIR/systemd and DIR/uboot to look for
-# newer versions.
+# fills DIR/systemd/VERSION/{x64,aa64}/{systemd-boot,stub}.efi, DIR/others/{x64,aa64}/{shim,grub}.efi,
+# DIR/uboot/VERSION/u-boot.bin (for arm64) and DIR/programs/{payload,runner}-{x64,aa64}.bin. What is there already is kept:
+# remove DIR/systemd, DIR/others and DIR/uboot to look for newer versions.
 #
 # The packages come from the Debian mirror that apt on this machine is set up for; other suites and architectures are read
 # through an apt configuration of their own, so that the machine's lists stay as they are.
@@ -78,6 +78,24 @@ if ! [ -e "$dir/systemd/complete" ]; then
         fetch_suite "$suite"
     done
     touch "$dir/systemd/complete"
+fi
+
+if ! [ -e "$dir/others/complete" ]; then
+    rm -rf "$dir/others"
+    open_suite bookworm
+    fetch_packages bookworm shim-unsigned:amd64 shim-unsigned:arm64 grub-efi-amd64-bin:amd64 grub-efi-arm64-bin:arm64
+    for efi in x64:amd64:x86_64 aa64:arm64:arm64; do
+        IFS=: read -r efi arch grub <<EOF
+$efi
+EOF
+        mkdir -p "$dir/others/$efi"
+        out() { # PACKAGE FILE
+            dpkg-deb --fsys-tarfile "$dir"/apt/bookworm/debs/"$1"_*_"$arch".deb | tar -x -O -f - "$2"
+        }
+        out shim-unsigned "./usr/lib/shim/shim$efi.efi" >"$dir/others/$efi/shim.efi"
+        out "grub-efi-$arch-bin" "./usr/lib/grub/$grub-efi/monolithic/grub$efi.efi" >"$dir/others/$efi/grub.efi"
+    done
+    touch "$dir/others/complete"
 fi
 
 if ! [ -e "$dir/uboot/complete" ]; then

@@ -1,5 +1,6 @@
-//! U-Boot as the firmware. Its console makes the boot options and variables, U-Boot itself writes them to `ubootefi.var` on
-//! the ESP, and what the prediction reads there has to be what U-Boot starts from a machine that was off in between.
+//! U-Boot as the firmware. Its console makes the boot options and variables, U-Boot itself writes them to
+//! `ubootefi.var` on the ESP, and what the prediction reads there has to be what U-Boot starts from a machine that was
+//! off in between.
 
 use crate::expected::{self, payload};
 use crate::lab::Systemd;
@@ -230,7 +231,7 @@ impl State {
                     sectors: p.extent.bytes / 512,
                     partuuid: &p.partuuid.to_string(),
                 };
-                let option = load_option(&place, path);
+                let option = load_option(1, Some(&place), path, "");
                 lines.extend(bytes(&format!("Boot{number:04X}"), GLOBAL, &option));
             }
         }

@@ -1,16 +1,16 @@
-//! The way from the firmware to the file: boot options, loaders in several places, an Extended Boot Loader Partition, a second
-//! ESP. Every state has a machine of its own, whose firmware goes by the variables in its store.
+//! The way from the firmware to the file: boot options, loaders in several places, an Extended Boot Loader Partition, a
+//! second ESP. Every state has a machine of its own, whose firmware goes by the variables in its store.
 
 use crate::expected::{self, payload};
 use crate::lab::{self, Systemd};
-use crate::load_option::{HardDrive, load_option};
-use crate::machine::{Boot, Machine};
+use crate::load_option::{HardDrive, load_option, utf16};
+use crate::machine::{Boot, Machine, in_parallel};
+use crate::others::Others;
 use crate::states::Random;
 use crate::{job, nvram, volume};
-use bootsurgeon::bootpath::{BootScenario, Certainty, StepKind};
+use bootsurgeon::bootpath::BootScenario;
 use bootsurgeon::command::VariablesChoice;
 use bootsurgeon::disk::Target;
-use bootsurgeon::esp::Runs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,39 +21,83 @@ const LIMIT: Duration = Duration::from_secs(120);
 struct Ways {
     /// The partitions: paths and contents. The second one is an ESP, the third the Extended Boot Loader Partition.
     volumes: [Vec<(String, Vec<u8>)>; 3],
-    /// `Boot0001` and so on, in BootOrder: the partition, counted from 0, and the file; none for its removable-media path.
-    options: Vec<(usize, String)>,
-    /// BootNext: one of them.
-    next: Option<usize>,
+    /// `Boot0001` and so on, in BootOrder.
+    options: Vec<Opt>,
+    /// BootNext.
+    next: Option<u16>,
     /// `LoaderEntryDefault`.
     pin: Option<String>,
 }
 
-/// What came of it.
+/// At most so many starts in a row: what the machine writes stays, and each start is predicted anew.
+const MAX_STARTS: usize = 3;
+
+/// A lot that draws more uncertain states than this in a row draws badly.
+const MAX_DRAWN: usize = 50;
+
+/// A boot option.
+#[derive(Debug)]
+struct Opt {
+    attributes: u32,
+    /// The partition, counted from 0; `None` for a path on any volume.
+    volume: Option<usize>,
+    /// What it says of the partition's number, from 1; mostly the right one.
+    number: u32,
+    /// The file; none for the partition's removable-media path.
+    file: String,
+    /// LoadOptions.
+    optional: &'static str,
+}
+
+/// What came of one state.
+#[derive(Default)]
+struct Tried {
+    starts: usize,
+    /// States that were drawn before this one and not started: the prediction claims nothing.
+    uncertain: usize,
+    mismatch: Option<String>,
+}
+
+/// What came of all.
 pub(crate) struct Outcome {
     pub(crate) states: usize,
-    /// Of them, those in which the prediction was certain.
-    pub(crate) certain: usize,
+    /// All of them predicted as certain.
+    pub(crate) starts: usize,
+    /// States that were drawn and not started, because the prediction for them says that it is not certain.
+    pub(crate) uncertain: usize,
     pub(crate) mismatches: Vec<String>,
 }
 
 /// Draws states and boots them.
-pub(crate) fn run(machine: Machine, systemd: &Systemd, states: usize) -> Outcome {
+pub(crate) fn run(machine: Machine, systemd: &Systemd, others: &Others, states: usize) -> Outcome {
     let seed = lab::number("BOOTSURGEON_BOOTS_SEED", 1);
-    let mut outcome = Outcome { states, certain: 0, mismatches: Vec::new() };
-    for number in 0..states as u64 {
-        let ways = Ways::draw(systemd, &mut Random::new((seed << 32 | number) ^ 0xA11));
-        let (predicted, certain, described, boot) = ways.boot(machine);
-        outcome.certain += usize::from(certain);
-        let real = boot.payload.as_ref().map(|(name, _)| name.clone());
-        if certain && predicted != real {
-            outcome.mismatches.push(format!(
-                "systemd-boot {}, seed {seed}, way {number}: predicted {predicted:?}, real {real:?}\n{described}",
-                systemd.version.text
-            ));
+    let from = lab::number("BOOTSURGEON_WAYS_FROM", 0);
+    let numbers: Vec<u64> = (from..from + states as u64).collect();
+    let tried = in_parallel(&numbers, |number| {
+        let random = &mut Random::new((seed << 32 | number) ^ 0xA11);
+        let name = format!("systemd-boot {}, seed {seed}, way {number}", systemd.version.text);
+        let mut uncertain = 0;
+        loop {
+            match Ways::draw(systemd, others, random).boot(machine, &name) {
+                Some(tried) => return Tried { uncertain, ..tried },
+                None => uncertain += 1,
+            }
+            assert!(uncertain < MAX_DRAWN, "{name}: hardly anything is predicted");
         }
+    });
+    Outcome {
+        states,
+        starts: tried.iter().map(|t| t.starts).sum(),
+        uncertain: tried.iter().map(|t| t.uncertain).sum(),
+        mismatches: tried.into_iter().filter_map(|t| t.mismatch).collect(),
     }
-    outcome
+}
+
+/// Whether the kernel's command line is the predicted one. systemd's stub adds the firmware's console from version 258 on,
+/// where none is named (`src/boot/stub.c`).
+fn is_handed_over(predicted: &str, real: Option<&str>) -> bool {
+    let Some(added) = real.and_then(|real| real.strip_prefix(predicted)) else { return false };
+    added.is_empty() || added.starts_with(" console=") && !predicted.contains("console=") && !added[1..].contains(' ')
 }
 
 /// Starts of one disk in a row, with boot counters in some names: how many, and those that were not as predicted.
@@ -97,7 +141,8 @@ pub(crate) fn counted(machine: Machine, systemd: &Systemd, states: usize) -> (us
             boots += 1;
             if predicted != real {
                 mismatches.push(format!(
-                    "systemd-boot {}, seed {seed}, counters {number}, start {}: predicted {predicted:?}, real {real:?}\n    {described}",
+                    "systemd-boot {}, seed {seed}, counters {number}, start {}: predicted {predicted:?}, real \
+                        {real:?}\n    {described}",
                     systemd.version.text,
                     n + 1
                 ));
@@ -109,13 +154,15 @@ pub(crate) fn counted(machine: Machine, systemd: &Systemd, states: usize) -> (us
 }
 
 impl Ways {
-    fn draw(systemd: &Systemd, random: &mut Random) -> Self {
-        let arch = systemd.loader_path();
-        let elsewhere = format!("EFI/systemd/systemd-boot{}.efi", lab::efi_name(systemd.arch));
-        let mut volumes: [Vec<(String, Vec<u8>)>; 3] = Default::default();
+    fn draw(systemd: &Systemd, others: &Others, random: &mut Random) -> Self {
+        let removable = systemd.loader_path();
+        let suffix = lab::efi_name(systemd.arch);
+        let elsewhere = format!("EFI/systemd/systemd-boot{suffix}.efi");
         let uki = |volume: usize, path: &str, version: &str| {
             (path.to_owned(), job::talos(systemd, version, &payload(volume, path)))
         };
+        let older = "EFI/Linux/Talos-v1.12.3.efi";
+        let mut volumes: [Vec<(String, Vec<u8>)>; 3] = Default::default();
         for (volume, files) in volumes.iter_mut().enumerate() {
             for version in ["v1.12.3", "v1.12.4", "v1.13.0"] {
                 if random.percent(if volume == 0 { 60 } else { 40 }) {
@@ -124,58 +171,101 @@ impl Ways {
             }
             files.push(("loader/".to_owned(), Vec::new()));
         }
-        // What boots on the first ESP at least.
-        if volumes[0].iter().all(|(path, _)| !path.starts_with("EFI/Linux")) {
-            let one = uki(0, "EFI/Linux/Talos-v1.12.4.efi", "v1.12.4");
-            volumes[0].push(one);
-        }
-        let loader = match random.below(8) {
-            0 => uki(0, arch, "v1.12.0").1,
-            1 => systemd.payload(&payload(0, arch)),
-            _ => systemd.loader.clone(),
-        };
-        volumes[0].push((arch.to_owned(), loader));
         if random.percent(50) {
             volumes[0].push((elsewhere.clone(), systemd.loader.clone()));
         }
         if random.percent(40) {
             volumes[1].push((elsewhere.clone(), systemd.loader.clone()));
         }
-        if random.percent(30) {
-            let path = "EFI/kairos/active.efi";
-            volumes[0].push(uki(0, path, "v1.12.4"));
-            let sorted = random.pick(&["aaa", "talos", "zzz"]);
-            let entry = format!("title Kairos\nefi /{path}\nsort-key {sorted}\nversion v9\n");
-            volumes[0].push(("loader/entries/active.conf".to_owned(), entry.into_bytes()));
+        if random.percent(15) {
+            volumes[1].push((removable.to_owned(), systemd.loader.clone()));
         }
-        if random.percent(25) {
-            let path = "EFI/Linux/Talos-v1.14.0+2-1.efi";
-            volumes[random.pick(&[0, 2])].push(uki(0, path, "v1.14.0"));
-        }
-        let mut options = Vec::new();
-        for _ in 0..random.below(4) {
-            let volume = random.below(2);
-            options.push(match random.below(5) {
-                0 => (volume, "EFI/gone/gone.efi".to_owned()),
-                1 => (0, arch.to_owned()),
-                2 => (volume, elsewhere.clone()),
-                3 => (volume, "EFI/Linux/Talos-v1.12.3.efi".to_owned()),
-                _ => (volume, String::new()),
-            });
-        }
-        let next = (!options.is_empty() && random.percent(30)).then(|| random.below(options.len()));
-        let pin = random.percent(25).then(|| format!("Talos-{}.efi", random.pick(&["v1.12.3", "v1.12.4"])));
-        // A counted file has its payload's name from the first ESP, wherever it lies: make it its own.
-        for (volume, files) in volumes.iter_mut().enumerate() {
-            for (path, content) in files.iter_mut().filter(|(path, _)| path.contains('+')) {
-                *content = uki(volume, path, "v1.14.0").1;
+        // A menu without entries gives the control back to the firmware, which goes on to what comes next.
+        for (volume, files) in volumes.iter_mut().enumerate().take(2) {
+            if files.iter().all(|(path, _)| !path.starts_with("EFI/Linux/")) {
+                files.push(uki(volume, "EFI/Linux/Talos-v1.12.4.efi", "v1.12.4"));
             }
         }
+        let grub = format!("EFI/BOOT/grub{suffix}.efi");
+        let first = match random.below(10) {
+            0 => uki(0, removable, "v1.12.0").1,
+            1 => systemd.payload(&payload(0, removable)),
+            2 => {
+                volumes[0].extend(others.grub_config(systemd, 0, removable));
+                others.grub.clone()
+            }
+            3 => {
+                let second = match random.below(3) {
+                    0 => systemd.loader.clone(),
+                    1 => uki(0, &grub, "v1.12.0").1,
+                    _ => {
+                        volumes[0].extend(others.grub_config(systemd, 0, &grub));
+                        others.grub.clone()
+                    }
+                };
+                volumes[0].push((grub, second));
+                others.shim.clone()
+            }
+            _ => systemd.loader.clone(),
+        };
+        volumes[0].push((removable.to_owned(), first));
+        let shim = format!("EFI/debian/shim{suffix}.efi");
+        if random.percent(30) {
+            let grub = format!("EFI/debian/grub{suffix}.efi");
+            volumes[1].extend(others.grub_config(systemd, 1, &grub));
+            volumes[1].push((grub, others.grub.clone()));
+            volumes[1].push((shim.clone(), others.shim.clone()));
+        }
+        if random.percent(40) {
+            let path = "EFI/kairos/active.efi";
+            volumes[0].push(uki(0, path, "v1.12.4"));
+            let (key, sorted) = (random.pick(&["efi", "uki"]), random.pick(&["aaa", "talos", "zzz"]));
+            let counter = random.pick(&["", "", "+2", "+0-1"]);
+            let entry = format!("title Kairos\n{key} /{path}\nsort-key {sorted}\nversion v9\n");
+            volumes[0].push((format!("loader/entries/active{counter}.conf"), entry.into_bytes()));
+        }
+        if random.percent(50) {
+            let volume = random.pick(&[0, 2]);
+            let path = format!("EFI/Linux/Talos-v1.14.0{}.efi", random.pick(&["+2-1", "+1", "+3", "+0-2"]));
+            volumes[volume].push(uki(volume, &path, "v1.14.0"));
+        }
+        let options = (0..random.below(5)).map(|_| {
+            let volume = random.below(2);
+            let attributes = random.pick(&[1, 1, 1, 1, 1, 0, 0x101]);
+            let other = random.percent(12).then(|| 1 + random.below(3) as u32);
+            let opt = |volume: Option<usize>, file: &str| {
+                let number = other.unwrap_or(volume.unwrap_or(0) as u32 + 1);
+                Opt { attributes, volume, number, file: file.to_owned(), optional: "" }
+            };
+            let written = match random.below(6) {
+                0 => "EFI/Linux/../Linux/Talos-v1.12.3.efi",
+                1 => "EFI//Linux/Talos-v1.12.3.efi",
+                2 => "EFI/./Linux/Talos-v1.12.3.efi",
+                3 => "EFI/LINUX/TALOS-~1.EFI",
+                4 => "EFI/Linux/talos-V1.12.3.EFI",
+                _ => "../EFI/Linux/Talos-v1.12.3.efi",
+            };
+            match random.below(9) {
+                8 => opt(Some(volume), written),
+                0 => opt(Some(volume), "EFI/gone/gone.efi"),
+                1 => opt(Some(0), removable),
+                2 => opt(Some(volume), &elsewhere),
+                3 => Opt { optional: random.pick(&["", "quiet from=option"]), ..opt(Some(volume), older) },
+                4 => opt(Some(volume), ""),
+                5 => opt(None, random.pick(&[&elsewhere as &str, older])),
+                6 => Opt { optional: random.pick(&["", "\\EFI\\Linux\\Talos-v1.12.4.efi"]), ..opt(Some(1), &shim) },
+                _ => opt(Some(volume), &older.to_uppercase()),
+            }
+        });
+        let options: Vec<Opt> = options.collect();
+        // One more than there are: an option that does not exist.
+        let next = random.percent(30).then(|| 1 + random.below(options.len() + 1) as u16);
+        let pin = random.percent(25).then(|| format!("Talos-{}.efi", random.pick(&["v1.12.3", "v1.12.4"])));
         Self { volumes, options, next, pin }
     }
 
-    /// The payload that is predicted, whether that is certain, the state in words, and what ran.
-    fn boot(&self, machine: Machine) -> (Option<String>, bool, String, Boot) {
+    /// Starts it and compares; `None` where the prediction for the first start is not certain.
+    fn boot(&self, machine: Machine, name: &str) -> Option<Tried> {
         let dir = tempfile::tempdir().unwrap();
         let (disk, variables) = (dir.path().join("disk.img"), dir.path().join("variables.fd"));
         let volumes = self.volumes.each_ref().map(|files| volume::small(files));
@@ -183,55 +273,68 @@ impl Ways {
         let kinds = [esp.clone(), esp, gpt::partition_types::FREEDESK_BOOT];
         let partitions: Vec<_> = volumes.iter().map(Vec::len).zip(kinds).collect();
         volume::partitioned(&disk, &partitions, |n| volumes[n].clone());
-        let table = Target::find(&disk, Some("1")).unwrap();
+        std::fs::write(&variables, self.store(machine, &disk)).unwrap();
+
+        let mut tried = Tried::default();
+        let mut more = 1;
+        while tried.starts < more.min(MAX_STARTS) {
+            let expected = expected::run(&disk, &VariablesChoice::Dir(variables.clone()));
+            if !expected.certain {
+                break;
+            }
+            // A counter is followed to its end, and BootNext to what comes behind it.
+            more = match (expected.is_counted, self.next) {
+                (true, _) => MAX_STARTS,
+                (false, Some(_)) => more.max(2),
+                (false, None) => more,
+            };
+            let boot = Boot::single(&machine.boot_and_keep(&disk, &variables, LIMIT).text);
+            let (real, cmdline) = boot.payload.unzip();
+            tried.starts += 1;
+            let other_cmdline =
+                expected.cmdline.as_deref().is_some_and(|line| !is_handed_over(line, cmdline.as_deref()));
+            if expected.payload != real || other_cmdline {
+                tried.mismatch = Some(format!(
+                    "{name}, start {}: predicted {:?} with {:?}, real {real:?} with {cmdline:?}\n{}{:#?}",
+                    tried.starts,
+                    expected.payload,
+                    expected.cmdline,
+                    self.describe(),
+                    expected.steps
+                ));
+                break;
+            }
+        }
+        (tried.starts > 0).then_some(tried)
+    }
+
+    /// The firmware's variables.
+    fn store(&self, machine: Machine, disk: &Path) -> Vec<u8> {
+        let table = Target::find(disk, Some("1")).unwrap();
         let partuuid = |n: usize| table.table().unwrap().partitions[n].partuuid.to_string();
         let mut store = machine.formatted_variables();
-        for (n, (volume, file)) in self.options.iter().enumerate() {
-            let drive = HardDrive { number: 1, start: 0, sectors: 0, partuuid: &partuuid(*volume) };
-            let option = load_option(&drive, file);
-            nvram::add(&mut store, &format!("Boot{:04X}", n + 1), GLOBAL, nvram::PLAIN, &option);
+        for (n, option) in self.options.iter().enumerate() {
+            let partuuid = option.volume.map(partuuid);
+            let drive =
+                partuuid.as_deref().map(|partuuid| HardDrive { number: option.number, start: 0, sectors: 0, partuuid });
+            let data = load_option(option.attributes, drive.as_ref(), &option.file, option.optional);
+            nvram::add(&mut store, &format!("Boot{:04X}", n + 1), GLOBAL, nvram::PLAIN, &data);
         }
         let order: Vec<u8> = (1..=self.options.len() as u16).flat_map(u16::to_le_bytes).collect();
         if !order.is_empty() {
             nvram::add(&mut store, "BootOrder", GLOBAL, nvram::PLAIN, &order);
         }
         if let Some(next) = self.next {
-            nvram::add(&mut store, "BootNext", GLOBAL, nvram::PLAIN, &(next as u16 + 1).to_le_bytes());
+            nvram::add(&mut store, "BootNext", GLOBAL, nvram::PLAIN, &next.to_le_bytes());
         }
         if let Some(pin) = &self.pin {
-            let data: Vec<u8> = pin.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
-            nvram::add(&mut store, "LoaderEntryDefault", nvram::LOADER, nvram::PLAIN, &data);
+            nvram::add(&mut store, "LoaderEntryDefault", nvram::LOADER, nvram::PLAIN, &utf16(pin));
         }
-        std::fs::write(&variables, &store).unwrap();
-        let (predicted, certain) = self.predicted(&disk, &variables);
-        let console = machine.boot_by_variables(&disk, &variables, LIMIT);
-        (predicted, certain, self.describe(), Boot::single(&console.text))
-    }
-
-    fn predicted(&self, disk: &Path, variables: &Path) -> (Option<String>, bool) {
-        let esp = expected::inventory(disk, "1", &VariablesChoice::Dir(variables.to_owned()));
-        let steps = esp.steps(BootScenario::Next);
-        let place = match esp.runs(BootScenario::Next).0 {
-            Runs::Image { at, .. } => Some(esp.describe_place(&at)),
-            // A systemd-boot of the other ESP: its own menu is predicted from there.
-            Runs::Other(what) if what.contains("systemd-boot") => return (None, false),
-            Runs::Other(_) | Runs::Unknown(_) => {
-                steps.iter().rev().find(|s| s.step == StepKind::Program).and_then(|s| s.place.clone())
-            }
-            Runs::Nothing(_) | Runs::Enrolment => None,
-        };
-        // Which file of two is first on the removable-media path is the firmware's business, and a program that is not known
-        // is one all the same.
-        let certain = steps.iter().all(|s| s.step == StepKind::Program || s.certainty != Certainty::Unknown);
-        let name = place.and_then(|place| {
-            let (path, number) = place.rsplit_once(" on partition ")?;
-            Some(payload(number.parse::<usize>().ok()? - 1, path))
-        });
-        (name, certain)
+        store
     }
 
     fn describe(&self) -> String {
-        let mut text = format!("    options {:?}, next {:?}, pin {:?}\n", self.options, self.next, self.pin);
+        let mut text = format!("    options {:#?}, next {:?}, pin {:?}\n", self.options, self.next, self.pin);
         for (n, files) in self.volumes.iter().enumerate() {
             let names: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
             text += &format!("    partition {}: {}\n", n + 1, names.join(", "));

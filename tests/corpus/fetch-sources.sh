@@ -13,6 +13,8 @@
 #   verdicts.tsv         file, "ok" or "fail" (xz -t, zstd -t, bsdtar -tf), SHA-256 of what comes out, or "-"
 #   iso-files.tsv        image, path, bytes, SHA-256 of each regular file that bsdtar takes out of it
 #   systemd/*.c          its tests of version order and of patterns
+#   systemd/oracle/VERSION/oracle
+#                        systemd-boot's own functions, asked by src/boot/tests/oracle.rs; needs gcc
 set -eu
 dir=${1:?usage: fetch-sources.sh DIR}
 mirror=$("$(dirname "$0")/../support/mirror.sh")
@@ -22,7 +24,8 @@ mkdir -p "$dir/apt/state/lists/partial" "$dir/apt/cache/archives/partial" "$dir/
 dir=$(cd "$dir" && pwd)
 work=$dir/apt
 : >"$work/status"
-echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/sources.list"
+signed="signed-by=/usr/share/keyrings/debian-archive-keyring.gpg"
+echo "deb-src [$signed] $mirror $suite main" >"$work/sources.list"
 cat >"$work/apt.conf" <<CONF
 Dir::State "$work/state";
 Dir::State::status "$work/status";
@@ -53,6 +56,40 @@ find "$work/unpacked/libzstd" -name '*.zst' -exec cp {} "$dir/zstd/" \;
 find "$work/unpacked/systemd" -name '*.c' -exec cp {} "$dir/systemd/" \;
 for text in "$work"/unpacked/libarchive/libarchive/test/*.uu; do
     bsdcat "$text" >"$dir/iso/$(basename "$text" .Z.uu)"
+done
+
+# systemd-boot's functions, of every suite that serves its source; one that a mirror does not hold just now is left out.
+# Its string functions are made for user space too, and need little else.
+oracles=$(cd "$(dirname "$0")/oracle" && pwd)
+flags="-w -O1 -std=gnu17 -fshort-wchar -I$oracles/stand-in"
+for from in bookworm bookworm-backports trixie forky sid; do
+    sources=$work/systemd/$from
+    mkdir -p "$sources/unpacked"
+    echo "deb-src [$signed] $mirror $from main" >"$work/sources.list"
+    if ! (cd "$sources" && apt-get -q update && apt-get -q -o APT::Sandbox::User=root source --download-only --tar-only \
+        -t "$from" systemd) >"$sources/log" 2>&1; then
+        echo "fetch-sources.sh: no source of systemd from $from" >&2
+        continue
+    fi
+    version=$(basename "$sources"/systemd_*.orig.tar.gz .orig.tar.gz | sed 's/^systemd_//')
+    out=$dir/systemd/oracle/$version
+    [ ! -e "$out" ] || continue
+    tar -x -C "$sources/unpacked" --strip-components=1 -f "$sources"/systemd_*.orig.tar.gz \
+        --wildcards '*/src/boot/*' '*/src/fundamental/*'
+    mkdir -p "$out"
+    strings=$(find "$sources/unpacked/src/boot" -name efi-string.c)
+    boot=$(dirname "$strings")
+    fundamental=$sources/unpacked/src/fundamental
+    versions=$(find "$fundamental" -name 'string-util*.c')
+    with="$flags -I$boot -I$fundamental -DRELATIVE_SOURCE_PATH=\".\" -include alloc-util.h"
+    lines=
+    if ! grep -q line_get_key_value "$strings"; then
+        sed -n '/^static char \*line_get_key_value/,/^}/p' "$boot/boot.c" >"$out/lines.c"
+        lines="-DLINES -I$out"
+    fi
+    gcc $with -c "$strings" -o "$out/strings.o"
+    gcc $with -ffreestanding -DSD_BOOT=1 -c "$versions" -o "$out/versions.o"
+    gcc $with $lines "$oracles/driver.c" "$oracles/assertions.c" "$out/strings.o" "$out/versions.o" -o "$out/oracle"
 done
 
 sum() {

@@ -1,5 +1,5 @@
-//! Agreement with systemd-measure (PCR 11), wherever it is installed, and with efitools (db, dbx, `.auth` files), which has
-//! to be installed where `BOOTSURGEON_SIGNED_CORPUS` is set (see `tests/corpus/fetch-signed.sh`).
+//! Agreement with systemd-measure (PCR 11), wherever it is installed, and with efitools (db, dbx, `.auth` files), which
+//! has to be installed where `BOOTSURGEON_SIGNED_CORPUS` is set (see `tests/corpus/fetch-signed.sh`).
 
 use bootsurgeon::authenticode::{DigestSink, ImageDigest, parse_table, verify};
 use bootsurgeon::block::Sink;

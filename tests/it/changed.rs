@@ -1,4 +1,5 @@
-//! Somebody else changes the ESP or the EFI variables between the plan and the answer to the question: nothing is written.
+//! Somebody else changes the ESP or the EFI variables between the plan and the answer to the question: nothing is
+//! written.
 
 use crate::cli::{ESP, fixture, put, uki};
 use crate::support::{Lab, sha256, tool};
@@ -60,10 +61,13 @@ fn operate(
     let trust = || TrustRequest { cert: vec![fixture("keys").join("test-signing.crt")], ..TrustRequest::default() };
     let named = |path: &Path| {
         let image = path.display().to_string();
-        ImageSource::Named(ImageRequest { image, uki: None, network: bootsurgeon::factory::Options::default() })
+        ImageSource::Named(ImageRequest::new(image))
     };
     match operation {
-        Operation::Swap => Swap::new(disk, named(image), trust(), change).run(&ui).map(drop),
+        Operation::Swap => {
+            let swap = Swap::new(disk, named(image), trust(), change);
+            Swap { allow_extension_loss: true, ..swap }.run(&ui).map(drop)
+        }
         Operation::Restore => Restore { disk, backup: None, trust: trust(), change, node: None }.run(&ui).map(drop),
         Operation::Prune => {
             let prune = Prune { disk, change, delete: true, keep_backups: Some(0), no_fallback: true };

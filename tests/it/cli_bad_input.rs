@@ -1,5 +1,5 @@
-//! Bad input, class by class, through the program: the right exit code, a message that says what is wrong and what to do, and
-//! an ESP that is as it was.
+//! Bad input, class by class, through the program: the right exit code, a message that says what is wrong and what to
+//! do, and an ESP that is as it was.
 
 use crate::cli::{DUPLICATE, ESP, TARGET, bytes_at, files, named, patch, uki, uki_bytes};
 use crate::support::{Lab, fsck_clean, sha256, tool, tools};
@@ -20,7 +20,8 @@ fn u32_at(path: &Path, at: u64) -> u64 {
     u64::from(u32::from_le_bytes(bytes_at(path, at, 4).try_into().unwrap()))
 }
 
-/// `verify` and a rehearsed and a real swap reject this image (exit 3) with these words; nothing on the ESP refers to it.
+/// `verify` and a rehearsed and a real swap reject this image (exit 3) with these words; nothing on the ESP refers to
+/// it.
 #[track_caller]
 fn rejected(lab: &Lab, image: &Path, words: &[&str]) {
     let disk = lab.fixture_as("disk-512.img.zst", "target.img");
@@ -440,8 +441,8 @@ fn two_swaps_at_once() {
     let lab = Lab::new();
     let disk = lab.fixture("disk-512.img.zst");
     let go_on = Arc::new(AtomicBool::new(false));
-    // Bytes behind the certificate table, which no signature covers: so much that the swap waits for the rest of them while
-    // it writes, and is rejected in the end.
+    // Bytes behind the certificate table, which no signature covers: so much that the swap waits for the rest of them
+    // while it writes, and is rejected in the end.
     let image = [uki_bytes(&lab, INSTALLER), vec![0; 2 << 20]].concat();
     let url = slow_server(image, Arc::clone(&go_on));
     let mut first = crate::cli::command(&args!["swap", disk, url, "--yes", "--json"]);

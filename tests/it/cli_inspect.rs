@@ -1,4 +1,5 @@
-//! What only looks: `extract`, `inspect`, `status`, `verify`, `diff`, `schematic id`, and the JSON that scripts rely on.
+//! What only looks: `extract`, `inspect`, `status`, `verify`, `diff`, `schematic id`, and the JSON that scripts rely
+//! on.
 
 use crate::cli::{ESP, NOHALT, TAILSCALE, TARGET, uki, uki_bytes};
 use crate::support::{Lab, bsdtar_read, mtools_read, sha256, tool};
@@ -36,7 +37,7 @@ fn extract_gives_the_bytes_that_bsdtar_gives() {
             let name = list.lines().find(|l| l.to_lowercase().ends_with(".efi") && l.contains("Linux")).unwrap();
             assert!(bytes == bsdtar_read(&iso, name), "{name}");
         }
-        // A file that is there is not written over, unless that was asked for.
+        // A file that is there is not written over, unless that was requested.
         bootsurgeon!("extract", iso, "--out", out).fails(4, &["exists already", "remove it"]);
         bootsurgeon!("extract", iso, "--out", out, "--force").code(0);
         assert!(bytes == std::fs::read(&out).unwrap());
@@ -215,7 +216,7 @@ fn verify_keeps_its_contract() {
     let iso = lab.fixture("copies-differ-arm64.iso.zst");
     let report = bootsurgeon!("verify", iso, "--json", "--cert", cert).code(0).json();
     assert_eq!(status(&report, "iso-copies"), "warn");
-    // What was asked for and is not so.
+    // What was requested and is not so.
     for options in [["--talos", "v1.12.3"], ["--arch", "amd64"], ["--schematic", NOHALT], ["--require-extension", "x"]]
     {
         let mut args = args!["verify", image, "--cert", cert].to_vec();

@@ -1,5 +1,5 @@
-//! The same surgery on block devices: loop devices over the fixtures, as whole disks and as partitions, and the refusal while
-//! somebody else uses them.
+//! The same surgery on block devices: loop devices over the fixtures, as whole disks and as partitions, and the refusal
+//! while somebody else uses them.
 
 use crate::cli::{DUPLICATE, ESP, TARGET, files, named, uki, uki_bytes};
 use crate::loops::{Loop, Mount};

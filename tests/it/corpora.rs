@@ -1,8 +1,9 @@
-//! Test files of other projects: xz's, zstd's and libarchive's own, and systemd's tests of version order and of patterns.
+//! Test files of other projects: xz's, zstd's and libarchive's own, and systemd's tests of version order and of
+//! patterns.
 //!
-//! `tests/corpus/fetch-sources.sh DIR` fetches them and writes down what the tools make of them; `BOOTSURGEON_CORPORA=DIR`
-//! names the folder. Wherever the verdict here is another one than the tool's, it stands in one of the lists below, with the
-//! reason; a line there that is not needed is a failure as well.
+//! `tests/corpus/fetch-sources.sh DIR` fetches them and writes down what the tools make of them;
+//! `BOOTSURGEON_CORPORA=DIR` names the folder. Wherever the verdict here is another one than the tool's, it stands in
+//! one of the lists below, with the reason; a line there that is not needed is a failure as well.
 
 use bootsurgeon::block::{FileSource, ReadAt, fan_out, read_vec};
 use bootsurgeon::boot::{glob, verscmp};

@@ -1,8 +1,8 @@
 //! A medium that fails: every read, write and barrier of whole operations, one at a time.
 //!
-//! After each failure the medium is judged by the fatfs crate: the board boots the old image or the new one, byte for byte, and
-//! nothing else has changed. Then the medium works again, and `recover` has to bring it to exactly the state before the
-//! operation or the state behind it, to `fsck.fat`'s satisfaction; a second `recover` finds nothing to do.
+//! After each failure the medium is judged by the fatfs crate: the board boots the old image or the new one, byte for
+//! byte, and nothing else has changed. Then the medium works again, and `recover` has to bring it to exactly the state
+//! before the operation or the state behind it, to `fsck.fat`'s satisfaction; a second `recover` finds nothing to do.
 
 use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt, read_vec};
 use bootsurgeon::fat::{Editor, Health, Stamp, Volume};
@@ -449,8 +449,8 @@ impl Case<'_> {
         fsck.assert_clean(&bytes, &what);
     }
 
-    /// Every file outside the operation is as it was; the old and the new image are whole wherever they have a name; the name
-    /// that boots has one of them; the old one has a name.
+    /// Every file outside the operation is as it was; the old and the new image are whole wherever they have a name;
+    /// the name that boots has one of them; the old one has a name.
     fn assert_bootable(&self, now: &BTreeMap<String, Vec<u8>>, done: &BTreeMap<String, Vec<u8>>, what: &str) {
         for (path, bytes) in now {
             let (before, behind) = (self.untouched.get(path), done.get(path));

@@ -60,7 +60,7 @@ fn surgeon(args: &[&str]) -> Outcome {
     let code = code.unwrap_or_else(|| panic!("{args:?}: killed: {said}"));
     assert!(code != 101 && !said.contains("panicked"), "{args:?}: {said}");
     assert!(peak <= MAX_KIB, "{args:?}: {peak} KiB");
-    Outcome { code, said }
+    Outcome { code, said: crate::support::unwrapped(&said) }
 }
 
 /// A UKI with this initrd, in a file.
@@ -166,7 +166,7 @@ fn paths_in_an_archive_lead_nowhere() {
     }
     // A link in the place of a file.
     let link = [header("extensions.yaml", 0o120_777, 4), b"/etc".to_vec(), header("TRAILER!!!", 0, 0)].concat();
-    assert!(read_initrd(&link[..], &mut ()).unwrap_err().to_string().contains("extensions.yaml is no plain file"));
+    assert!(read_initrd(&link[..], &mut ()).unwrap_err().to_string().contains("extensions.yaml is not a regular file"));
 }
 
 /// A service that waits is found in an image larger than what may be kept of it, and 64 MiB are enough.
@@ -200,7 +200,7 @@ fn a_waiting_service_is_found_in_a_large_extension() {
     let uki = uki(&lab, "large", pack_zstd(&cpio(&files).unwrap(), 1).unwrap());
     for command in ["verify", "inspect"] {
         let outcome = surgeon(&[command, &uki]);
-        let waits = "ext-tailscale waits for an ExtensionServiceConfig; apply it (staged) before the reboot";
+        let waits = "ext-tailscale waits for an ExtensionServiceConfig; apply it before the reboot";
         assert!(outcome.said.contains(waits), "{}", outcome.said);
     }
 }
@@ -451,7 +451,8 @@ fn every_byte_of_the_headers_is_signed() {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
-    /// Any single changed byte that the signature covers is rejected by `verify`, whichever byte and whatever the change.
+    /// Any single changed byte that the signature covers is rejected by `verify`, whichever byte and whatever the
+    /// change.
     #[test]
     fn a_changed_byte_is_rejected(at in any::<prop::sample::Index>(), flip in 1u8..) {
         let lab = Lab::new();

@@ -1,6 +1,7 @@
 //! The integration tests, in one program: a module per subject, and [`regression`] with a test per report.
 //!
-//! The lanes that take minutes or need virtual machines are programs of their own: `powercut`, `kill`, `boots`, `arm64`.
+//! The lanes that take minutes or need virtual machines are programs of their own: `powercut`, `kill`, `boots`,
+//! `arm64`.
 #![allow(clippy::unwrap_used)]
 
 #[macro_use]
@@ -29,12 +30,14 @@ mod hostile;
 mod layers;
 mod makers;
 mod network;
+mod on_node;
 mod packed;
 mod pod;
 mod pod_container;
 mod real_ukis;
 mod regression;
 mod remote;
+mod rollout;
 mod snapshots;
 mod surgery;
 mod table;

@@ -42,7 +42,8 @@ impl Made {
             .with(".sdmagic", *b"#### LoaderInfo: systemd-stub 257.13-1~deb13u1 ####\0")
             .with(
                 ".osrel",
-                *b"PRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"13\"\nVERSION=\"13 (trixie)\"\nID=debian\n",
+                *b"PRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nNAME=\"Debian \
+                    GNU/Linux\"\nVERSION_ID=\"13\"\nVERSION=\"13 (trixie)\"\nID=debian\n",
             )
             .with(".cmdline", *b"root=UUID=1b7e0c1e-5f5d-4a55-9a52-3a7dbd5d9d0b ro quiet")
             .with(".uname", uname.as_bytes())
@@ -88,8 +89,8 @@ impl Made {
         self
     }
 
-    /// With the PCR key, and behind everything else the policies that it signs: per bank and path one for each of `choices`,
-    /// which are the places of hardware-dependent sections that the stub takes.
+    /// With the PCR key, and behind everything else the policies that it signs: per bank and path one for each of
+    /// `choices`, which are the places of hardware-dependent sections that the stub takes.
     pub fn with_policies(self, banks: &[Bank], paths: &[&[&str]], choices: &[&[usize]]) -> Self {
         self.signed_policies(banks, paths, choices, <[_]>::to_vec)
     }

@@ -50,7 +50,7 @@ fn a_factory_on_ipv6() {
     arrived(&lab, &extract(&lab, &url, &[], &[]), &uki);
 }
 
-/// A proxy that leads every request to one server and notes what was asked for.
+/// A proxy that leads every request to one server and notes what was requested.
 pub(crate) fn proxy(server: SocketAddr) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -171,6 +171,28 @@ impl Drop for Server {
     }
 }
 
+/// Serves the lab's folder over TLS; an authority of its own, `ca.pem`, stands for the server. Gives its base URL.
+fn tls_server(lab: &Lab) -> (Server, String) {
+    std::fs::write(lab.path("leaf.ext"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
+    openssl(lab, "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=Own -days 30");
+    openssl(lab, "req -new -newkey rsa:2048 -nodes -keyout leaf.key -out leaf.csr -subj /CN=factory");
+    let sign =
+        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out leaf.pem -days 30 -extfile leaf.ext";
+    openssl(lab, sign);
+    let mut server = Command::new("python3");
+    server.args(["-c", TLS_SERVER]).current_dir(lab.path("")).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = Server(server.spawn().unwrap());
+    let mut port = String::new();
+    BufReader::new(server.0.stdout.take().unwrap().by_ref()).read_line(&mut port).unwrap();
+    let url = format!("https://127.0.0.1:{}", port.trim());
+    (server, url)
+}
+
+fn openssl(lab: &Lab, args: &str) {
+    let out = Command::new("openssl").args(args.split(' ')).current_dir(lab.path("")).output().unwrap();
+    assert!(out.status.success(), "openssl {args}: {}", said(&out));
+}
+
 #[test]
 fn a_certificate_authority_of_ones_own() {
     if !(tool("openssl") && tool("python3")) {
@@ -178,20 +200,8 @@ fn a_certificate_authority_of_ones_own() {
     }
     let lab = Lab::new();
     let uki = lab.fixture(&format!("{UKI}.zst"));
-    let openssl = |args: &str| {
-        let out = Command::new("openssl").args(args.split(' ')).current_dir(lab.path("")).output().unwrap();
-        assert!(out.status.success(), "openssl {args}: {}", said(&out));
-    };
-    std::fs::write(lab.path("leaf.ext"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
-    openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=Own -days 30");
-    openssl("req -new -newkey rsa:2048 -nodes -keyout leaf.key -out leaf.csr -subj /CN=factory");
-    openssl("x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out leaf.pem -days 30 -extfile leaf.ext");
-    let mut server = Command::new("python3");
-    server.args(["-c", TLS_SERVER]).current_dir(lab.path("")).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut server = Server(server.spawn().unwrap());
-    let mut port = String::new();
-    BufReader::new(server.0.stdout.take().unwrap().by_ref()).read_line(&mut port).unwrap();
-    let url = format!("https://127.0.0.1:{}/{UKI}", port.trim());
+    let (_server, url) = tls_server(&lab);
+    let url = format!("{url}/{UKI}");
 
     let out = extract(&lab, &url, &[], &[]);
     assert_eq!(out.status.code(), Some(1), "an authority nobody named was trusted: {}", said(&out));
@@ -199,7 +209,64 @@ fn a_certificate_authority_of_ones_own() {
     arrived(&lab, &extract(&lab, &url, &["--ca", ca.to_str().unwrap()], &[]), &uki);
     arrived(&lab, &extract(&lab, &url, &[], &[("BOOTSURGEON_CA", ca.to_str().unwrap())]), &uki);
     // Nor does it help to name another one.
-    openssl("req -x509 -newkey rsa:2048 -nodes -keyout other.key -out other.pem -subj /CN=Other -days 30");
+    openssl(&lab, "req -x509 -newkey rsa:2048 -nodes -keyout other.key -out other.pem -subj /CN=Other -days 30");
     let out = extract(&lab, &url, &["--ca", lab.path("other.pem").to_str().unwrap()], &[]);
     assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+}
+
+/// What is missing to believe a fetched image comes with it, where TLS says whose it is; `verify` names the command.
+#[test]
+fn issue16_9_fetch_keeps_the_certificate_that_verify_asks_for() {
+    if !(tool("openssl") && tool("python3")) {
+        return;
+    }
+    let lab = Lab::new();
+    let uki = lab.fixture(&format!("{UKI}.zst"));
+    let (_server, url) = tls_server(&lab);
+    let id = "4a0d65c669d46663f377e7161e50cfd570c401f26fd9e7bda34a0216b6f1922b";
+    let folder = lab.path("image").join(id).join("v1.12.4");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(&uki, folder.join("metal-arm64-secureboot-uki.efi")).unwrap();
+    std::fs::create_dir(lab.path("secureboot")).unwrap();
+    let pem = crate::cli::fixture("keys/test-signing.crt");
+    std::fs::copy(&pem, lab.path("secureboot/signing-cert.pem")).unwrap();
+    let (out, ca) = (lab.path("new.efi"), lab.path("ca.pem"));
+    let fetch = args!["fetch", "--schematic", id, "--talos", "v1.12.4", "--arch", "arm64", "--kind", "uki"];
+    let fetch = [&fetch[..], &args!["--factory", url, "--ca", ca, "--out", out]].concat();
+    let report = crate::cli::run(&[&fetch[..], &args!["--json"]].concat()).code(0).json();
+    let pinned = format!("{}.cert.pem", out.display());
+    assert_eq!(report["certificate"], pinned.as_str(), "{report:#}");
+    assert_eq!(std::fs::read(&pinned).unwrap(), std::fs::read(&pem).unwrap());
+    assert!(crate::cli::run(&[&fetch[..], &args!["--force"]].concat()).code(0).out.contains(&pinned));
+
+    let rejected = bootsurgeon!("verify", out, "--efivars", "none", "--json").code(3).json();
+    let check = rejected["checks"].as_array().unwrap().iter().find(|c| c["id"] == "authenticode-signer").unwrap();
+    let detail = check["detail"].as_str().unwrap();
+    let named = |text: &str, option: &str| -> Vec<String> {
+        let is_it = |c: &&str| c.starts_with("bootsurgeon verify") && c.contains(option);
+        let command = text.split('`').find(is_it).unwrap_or_else(|| panic!("no {option}: {text}"));
+        command.split(' ').skip(1).map(str::to_owned).collect()
+    };
+    let command = named(detail, "--cert");
+    assert_eq!(
+        crate::cli::run(&[command, ["--efivars", "none", "--json"].map(str::to_owned).to_vec()].concat())
+            .code(0)
+            .json()["verdict"],
+        "accept"
+    );
+    // With a disk of the board at hand: the command as it is named.
+    let disk = lab.fixture("disk-512.img.zst");
+    let words = format!("`bootsurgeon verify {} --installed DISK`", out.display());
+    assert!(detail.contains(&words), "{detail}");
+    bootsurgeon!("verify", out, "--installed", disk, "--efivars", "none").code(0);
+    // Of an image on a disk, the disk itself.
+    let rejected = bootsurgeon!("verify", disk, "--uki", "Talos-v1.12.4.efi", "--efivars", "none").code(3);
+    let command = named(&rejected.out, "--installed");
+    assert!(command.iter().any(|word| word == "--uki"), "{command:?}");
+    let _ = crate::cli::run(&[command, ["--efivars", "none"].map(str::to_owned).to_vec()].concat()).code(0);
+    // What is not the factory's own is not kept, and nothing of the user's is replaced.
+    std::fs::write(&pinned, "mine").unwrap();
+    std::fs::remove_file(&out).unwrap();
+    let _ = crate::cli::run(&fetch).code(0).says(&["certificate was not kept", "exists"]);
+    assert_eq!(std::fs::read(&pinned).unwrap(), b"mine");
 }

@@ -1,5 +1,5 @@
-//! Disk images packed with zstd and xz, as `DISK` and as `IMAGE`, and `--out`: packed by the real tools, and what comes out is
-//! unpacked by them again.
+//! Disk images packed with zstd and xz, as `DISK` and as `IMAGE`, and `--out`: packed by the real tools, and what comes
+//! out is unpacked by them again.
 
 use crate::cli::{ESP, Ran, uki};
 use crate::support::{Lab, run_ok, sha256, tools};
@@ -289,8 +289,8 @@ fn what_makes_no_sense_is_refused_and_nothing_is_written() {
         (&packed, &other, 4, &["exists already", "--force"][..]),
         (&packed, &packed, 2, &["it is the disk image itself"]),
         (&disk, &disk, 2, &["it is the disk image itself"]),
-        (&disk, &lab.path("."), 4, &["no regular file"]),
-        (&packed, &wrong_name, 2, &["no .gz file is written here"]),
+        (&disk, &lab.path("."), 4, &["not a regular file"]),
+        (&packed, &wrong_name, 2, &["does not write .gz files"]),
         (&foreign, &fresh, 3, &["packed with gzip", "gzip -dk"]),
     ] {
         for how in ["--yes", "--dry-run"] {
@@ -428,7 +428,8 @@ fn noise(file: &Path, offset: u64, bytes: usize) {
     crate::cli::patch(file, offset, &noise);
 }
 
-/// A folder on a file system of 8 MiB, in a mount namespace of its own. `None` where that is not allowed, having said so.
+/// A folder on a file system of 8 MiB, in a mount namespace of its own. `None` where that is not allowed, having said
+/// so.
 fn on_a_small_file_system(folder: &Path, args: &[&str], temporary: bool) -> Option<Ran> {
     if !tools(&["unshare"]) {
         return None;
@@ -472,7 +473,7 @@ fn no_room_says_where_and_what_to_do() {
     for (tool, name) in [("zstd", "d.zst"), ("xz", "d.xz")] {
         let packed = pack(&disk, tool, &["-0"].map(|o| if tool == "zstd" { "-1" } else { o }), name);
         let Some(ran) = on_a_small_file_system(&small, &["status", text(&packed)], true) else { return };
-        ran.fails(1, &["no room in ", text(&small), "MiB are free", "set TMPDIR"]);
+        ran.fails(1, &["no room in ", text(&small), " are free and part of that has to stay", "set TMPDIR"]);
         let out = small.join("new.xz");
         let args = ["prune", text(&packed), "--yes", "--out", text(&out)];
         let Some(ran) = on_a_small_file_system(&small, &args, false) else { return };

@@ -1,8 +1,8 @@
-//! `pod manifest` and `pod job`: what is printed is what Kubernetes takes, what the container runs is what was meant, and a
-//! pod of a job works on its own node only.
+//! `pod manifest` and `pod job`: what is printed is what Kubernetes takes, what the container runs is what was meant,
+//! and a pod of a job works on its own node only.
 //!
-//! The judge of the manifests is kubernetes-validate (PyPI), which brings the JSON schemas of each Kubernetes version, made
-//! from its published OpenAPI document; strict means that a field the schema does not know is an error.
+//! The judge of the manifests is kubernetes-validate (PyPI), which brings the JSON schemas of each Kubernetes version,
+//! made from its published OpenAPI document; strict means that a field the schema does not know is an error.
 
 use crate::cli::{Ran, TAILSCALE};
 use crate::support::Lab;
@@ -88,7 +88,7 @@ fn manifests_are_valid() {
         one(&["--command", "restore", "--", "yes"]),
         pod(&["manifest", "--node", "no", "--disk", "/host/dev/sda", "--command", "doctor"]).code(0).out,
         job(&SWAP),
-        job(&[&SWAP[..], &everything].concat()),
+        job(&[&SWAP[..], &everything, &["--anchor-image", "registry.example/pause@sha256:00"]].concat()),
         job(&["--command", "status"]),
     ];
     let all = texts.join("---\n");
@@ -134,29 +134,87 @@ fn json_is_one_document() {
     assert_eq!(many["items"][2]["spec"]["completions"], 2);
 }
 
+/// What Pod Security `restricted` wants of every container (Kubernetes, "Pod Security Standards").
+#[test]
+fn issue18_5_anchors_pass_pod_security_restricted() {
+    let more = ["--anchor-image", "registry.example/pause:3.9", "--json"];
+    let many = pod(&[&["job", "--nodes", "b,a", "--disk", "/dev/sda"][..], &SWAP, &more].concat()).code(0).json();
+    for anchor in &many["items"].as_array().expect("items")[..2] {
+        let [container] = anchor["spec"]["containers"].as_array().expect("containers").as_slice() else { panic!() };
+        assert_eq!(container["image"], "registry.example/pause:3.9");
+        let wanted = serde_json::json!({
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": true,
+            "runAsGroup": 65534,
+            "runAsNonRoot": true,
+            "runAsUser": 65534,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        });
+        assert_eq!(container["securityContext"], wanted);
+    }
+}
+
 #[test]
 fn the_container_runs_what_was_meant() {
     let swap = SWAP.join(" ");
     for (more, wanted) in [
         (swap.clone(), format!("swap /dev/nvme0n1 {swap} --yes --json --quiet")),
         // Whatever the order; in the order of the definition.
-        ("--arch arm64 --dry-run --talos v1.12.4 --schematic ".to_owned() + TAILSCALE, format!("swap /dev/nvme0n1 {swap} --dry-run --json --quiet")),
-        ("https://example.com/uki.efi -y".into(), "swap /dev/nvme0n1 https://example.com/uki.efi --yes --json --quiet".into()),
+        (
+            "--arch arm64 --dry-run --talos v1.12.4 --schematic ".to_owned() + TAILSCALE,
+            format!(
+                "swap /dev/nvme0n1 \
+                                                                                                {swap} --dry-run \
+                                                                                                --json --quiet"
+            ),
+        ),
+        (
+            "https://example.com/uki.efi -y".into(),
+            "swap /dev/nvme0n1 https://example.com/uki.efi --yes --json \
+                                                   --quiet"
+                .into(),
+        ),
         (
             "https://example.com/uki.efi --require-extension a --require-extension b --keep-backups 2 --via iso".into(),
-            "swap /dev/nvme0n1 https://example.com/uki.efi --require-extension a --require-extension b --keep-backups 2 \
+            "swap /dev/nvme0n1 https://example.com/uki.efi --require-extension a --require-extension b --keep-backups \
+             2 \
              --via iso --yes --json --quiet"
                 .into(),
         ),
-        ("https://example.com/uki.efi --target=-x".into(), "swap /dev/nvme0n1 https://example.com/uki.efi --target=-x --yes --json --quiet".into()),
+        (
+            "https://example.com/uki.efi --target=-x".into(),
+            "swap /dev/nvme0n1 https://example.com/uki.efi --target=-x \
+                                                            --yes --json --quiet"
+                .into(),
+        ),
+        // An image of the ESP itself, which the pod finds where the node has it.
+        (
+            "/dev/nvme0n1p1 --uki x~1.efi".into(),
+            "swap /dev/nvme0n1 /dev/nvme0n1p1 --uki x~1.efi --yes --json --quiet".into(),
+        ),
+        (
+            "-- /dev/nvme0n1p1 --uki x~1.efi".into(),
+            "swap /dev/nvme0n1 /dev/nvme0n1p1 --uki x~1.efi --yes --json --quiet".into(),
+        ),
         ("--command status".into(), "status /dev/nvme0n1 --json --quiet".into()),
-        ("--command status --partition 2 --efivars none".into(), "status /dev/nvme0n1 --partition 2 --efivars none --json --quiet".into()),
+        (
+            "--command status --partition 2 --efivars none".into(),
+            "status /dev/nvme0n1 --partition 2 --efivars none \
+                                                                  --json --quiet"
+                .into(),
+        ),
         ("--command doctor".into(), "doctor /dev/nvme0n1 --json --quiet".into()),
         ("--command recover".into(), "recover /dev/nvme0n1 --yes --json --quiet".into()),
         ("--command recover --dry-run".into(), "recover /dev/nvme0n1 --dry-run --json --quiet".into()),
         ("--command restore".into(), "restore /dev/nvme0n1 --yes --json --quiet".into()),
         ("--command restore -- --list".into(), "restore /dev/nvme0n1 --list --json --quiet".into()),
-        ("--command restore -- Talos.efi.bak.1 --yes -v".into(), "restore /dev/nvme0n1 Talos.efi.bak.1 --yes -v --json".into()),
+        (
+            "--command restore -- Talos.efi.bak.1 --yes -v".into(),
+            "restore /dev/nvme0n1 Talos.efi.bak.1 --yes -v \
+                                                                  --json"
+                .into(),
+        ),
         ("--command prune -- --delete --json -q".into(), "prune /dev/nvme0n1 --delete --json -q --yes".into()),
     ] {
         let more: Vec<&str> = more.split(' ').collect();
@@ -186,12 +244,12 @@ fn mistakes_are_refused_before_anything_is_printed() {
     for (line, says) in [
         (format!("manifest --disk /dev/sda {swap}"), "--node"),
         (format!("manifest --node n {swap}"), "--disk"),
-        (format!("manifest --node N --disk /dev/sda {swap}"), "\"N\" is no node's name"),
-        (format!("manifest --node {} --disk /dev/sda {swap}", "a".repeat(254)), "is no node's name"),
-        (format!("manifest --node n --disk sda {swap}"), "\"sda\" is no device"),
-        (format!("manifest --node n --disk /dev/../etc/shadow {swap}"), "is no device"),
+        (format!("manifest --node N --disk /dev/sda {swap}"), "\"N\" is not a node name"),
+        (format!("manifest --node {} --disk /dev/sda {swap}", "a".repeat(254)), "is not a node name"),
+        (format!("manifest --node n --disk sda {swap}"), "\"sda\" is not a device"),
+        (format!("manifest --node n --disk /dev/../etc/shadow {swap}"), "is not a device"),
         (format!("manifest --node n --disk /dev/sda --namespace a.b {swap}"), "cannot be the name of a namespace"),
-        (format!("manifest --node n --disk /dev/sda --image a;b {swap}"), "no reference of a container image"),
+        (format!("manifest --node n --disk /dev/sda --image a;b {swap}"), "not a container image reference"),
         ("manifest --node n --disk /dev/sda".into(), "which image?"),
         (format!("manifest --node n --disk /dev/sda --schematic {TAILSCALE}"), "--talos is needed"),
         (format!("manifest --node n --disk /dev/sda --schematic {TAILSCALE} --talos latest"), "is not a Talos version"),
@@ -199,6 +257,7 @@ fn mistakes_are_refused_before_anything_is_printed() {
         (format!("manifest --node n --disk /dev/sda --arch riscv {url}"), "riscv"),
         (format!("manifest --node n --disk /dev/sda --keep-backups many {url}"), "many"),
         ("manifest --node n --disk /dev/sda ./uki.efi".into(), "the pod has no such file"),
+        ("manifest --node n --disk /dev/sda /host/dev/sda".into(), "the pod has no such file"),
         (format!("manifest --node n --disk /dev/sda {url} --cert db.crt"), "the pod has no such file"),
         (format!("manifest --node n --disk /dev/sda {url} --cert db.crt --files trust"), "the pod has no such file"),
         (format!("manifest --node n --disk /dev/sda {url} --cert /etc/bootsurgeon/db.crt"), "--files NAME --cert"),
@@ -214,6 +273,8 @@ fn mistakes_are_refused_before_anything_is_printed() {
         (format!("manifest --node n --disk /dev/sda {url} --factory https://me:secret@example.com"), "credentials"),
         (format!("manifest --node n --disk /dev/sda {url} --env BOOTSURGEON_FACTORY_TOKEN=x"), "credentials"),
         (format!("manifest --node n --disk /dev/sda {url} --env X"), "NAME=VALUE"),
+        (format!("manifest --node n --disk /dev/sda {url} --env BOOTSURGEON_POD_OPTIONS=x"), "set by the manifest"),
+        (format!("manifest --node n --disk /dev/sda {url} --env BOOTSURGEON_NODE_ADDRESS=x"), "set by the manifest"),
         (format!("manifest --node n --disk /dev/sda --command status {url}"), "IMAGE is for swap"),
         (format!("manifest --node n --disk /dev/sda --command status --schematic {TAILSCALE}"), "--schematic"),
         ("manifest --node n --disk /dev/sda --command status -- --delete".into(), "--delete"),
@@ -222,9 +283,11 @@ fn mistakes_are_refused_before_anything_is_printed() {
         ("manifest --node n --disk /dev/sda --command demo".into(), "demo"),
         (format!("job --disk /dev/sda {swap}"), "--nodes"),
         (format!("job --nodes a,b,a --disk /dev/sda {swap}"), "named twice"),
-        (format!("job --nodes a,,b --disk /dev/sda {swap}"), "is no node's name"),
-        (format!("job --nodes a,B --disk /dev/sda {swap}"), "is no node's name"),
+        (format!("job --nodes a,,b --disk /dev/sda {swap}"), "is not a node name"),
+        (format!("job --nodes a,B --disk /dev/sda {swap}"), "is not a node name"),
         (format!("job --nodes a --name {} --disk /dev/sda {swap}", "x".repeat(60)), "too long"),
+        (format!("job --nodes a --anchor-image a;b --disk /dev/sda {swap}"), "not a container image reference"),
+        (format!("manifest --node n --anchor-image a --disk /dev/sda {swap}"), "--anchor-image"),
     ] {
         let ran = pod(&line.split(' ').collect::<Vec<_>>()).fails(2, &[says]);
         assert_eq!(ran.out, "", "{line}");
@@ -281,7 +344,11 @@ fn what_to_know_is_said_beside_the_manifest() {
     ]
     .concat())
     .code(0)
-    .says(&["pod-security.kubernetes.io/enforce=privileged", "kubectl -n surgery delete job,pod -l"]);
+    .says(&[
+        "pod-security.kubernetes.io/enforce=privileged",
+        "kubectl -n surgery delete job,pod -l",
+        "before a node is drained",
+    ]);
     let quiet = manifest(&[&SWAP[..], &["--image", "r.example/b:1", "-q"]].concat()).code(0);
     assert_eq!(quiet.err, "");
 }

@@ -1,6 +1,6 @@
-//! UKIs that the tools of the field make of Debian's kernels: ukify and systemd-measure of two versions, sbsign, cpio with each
-//! compression. Each is verified, swapped onto an ESP, and read back; those for x64 are started there by systemd-boot in OVMF;
-//! PCR 11 is what systemd-measure computes.
+//! UKIs that the tools of the field make of Debian's kernels: ukify and systemd-measure of two versions, sbsign, cpio
+//! with each compression. Each is verified, swapped onto an ESP, and read back; those for x64 are started there by
+//! systemd-boot in OVMF; PCR 11 is what systemd-measure computes.
 //!
 //! `tests/makers/prepare.sh DIR` fetches the tools; `BOOTSURGEON_MAKERS=DIR` names them.
 
@@ -169,7 +169,8 @@ impl Workshop {
         run_ok("mcopy", &["-o", "-i", esp.to_str().unwrap(), loader.to_str().unwrap(), "::/EFI/BOOT/BOOTX64.EFI"]);
     }
 
-    /// Starts the disk in OVMF, without Secure Boot: what comes over the serial port until the kernel finds nothing to run.
+    /// Starts the disk in OVMF, without Secure Boot: what comes over the serial port until the kernel finds nothing to
+    /// run.
     fn start(&self, disk: &Path) -> Option<String> {
         if !tools(&["qemu-system-x86_64"]) {
             return None;
@@ -279,7 +280,7 @@ fn an_initrd_of_every_compression_is_verified_swapped_and_read_back() {
             shell(&dir, &format!("{command} <initrd >initrd.{name}"));
             let image =
                 shop.uki("amd64", "new.efi", &[format!("--initrd={}", shop.path(&format!("initrd.{name}")).display())]);
-            shop.expect(&image, "initrd", "pass", "1 archives, 2 entries");
+            shop.expect(&image, "initrd", "pass", "1 archive, 2 entries");
             shop.expect(&image, "pcr-signature", "pass", FITS);
             assert_eq!(ours(&image, 0), shop.measured(&image, &MEASURED), "{} {name}", shop.suite);
             let esp = shop.swaps(&image, "amd64");
@@ -301,7 +302,7 @@ fn an_initrd_of_every_compression_is_verified_swapped_and_read_back() {
         // Microcode first, as kernel-install hands it over; and in a section of its own.
         let twice = [shop.initrd(), format!("--initrd={}", shop.path("initrd.zstd").display())];
         let ucode = [shop.initrd(), format!("--microcode={}", shop.path("initrd").display())];
-        for (more, entries) in [(twice, "2 archives, 4 entries"), (ucode, "1 archives, 2 entries")] {
+        for (more, entries) in [(twice, "2 archives, 4 entries"), (ucode, "1 archive, 2 entries")] {
             let image = shop.uki("amd64", "new.efi", &more);
             shop.expect(&image, "initrd", "pass", entries);
             shop.expect(&image, "pcr-signature", "pass", FITS);

@@ -1,7 +1,11 @@
-//! A test per report from the field, named `r<repository>_<number>_<what>`: the situation as it was reported, and what the
-//! program has to make of it. A fault without a public report is named after the issue of this project that describes it.
+//! A test per report from the field, named `r<repository>_<number>_<what>`: the situation as it was reported, and what
+//! the program has to make of it. A fault without a public report is named after the issue of this project that
+//! describes it.
 
 mod addons;
+mod completion;
+mod config;
+mod day;
 mod desk;
 mod disks;
 mod files;
@@ -11,19 +15,26 @@ mod mirrors;
 mod oci;
 mod order;
 mod output;
+mod paths;
 mod place;
 mod plain;
 mod readme;
 mod recovery;
 mod recovery_cli;
+mod reports;
 mod room;
+mod runbook;
 mod secrets;
+mod seed;
 mod servers;
 mod signatures;
+mod stream;
 mod terminal;
 mod uki;
 mod variables;
 mod volumes;
 mod way;
+mod words;
+mod xbootldr;
 
 pub(super) use uki::debian_esp_of as debian_esp;

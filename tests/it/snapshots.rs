@@ -1,8 +1,10 @@
 //! What `doctor` and `status` say about boards like those of public reports, word for word.
 //!
 //! Each board is a folder with `dev/`, `sys/` and `proc/`, as `--root` takes it: disks made from the fixtures, EFI
-//! variables as the report lists them, the kernel's log where the report quotes it. What the program says is compared with
-//! `tests/snapshots/*.txt`; `UPDATE_SNAPSHOTS=1 cargo test --test it snapshots` writes them anew, to be read in the diff.
+//! variables as the report lists them, the kernel's log where the report quotes it. What the program says is compared
+//! with
+//! `tests/snapshots/*.txt`; `UPDATE_SNAPSHOTS=1 cargo test --test it snapshots` writes them anew, to be read in the
+//! diff.
 
 use crate::board::{Board, ESP_A, ESP_B, boot_option, uki};
 use crate::support::sha256;
@@ -137,7 +139,8 @@ fn talos_10859_no_variables_is_not_no_esp() {
     });
 }
 
-/// siderolabs/sbc-raspberrypi#56: the firmware cannot set variables at run time. The new version starts by luck of the order.
+/// siderolabs/sbc-raspberrypi#56: the firmware cannot set variables at run time. The new version starts by luck of the
+/// order.
 #[test]
 fn sbc_raspberrypi_56_the_firmware_sets_no_variables() {
     let board = Board::new();

@@ -75,6 +75,25 @@ fn order(command: &str, target: &str, after: Vec<FileStep>) -> Order {
     }
 }
 
+/// `commit` took the description of the new content from its caller, and `begin` a medium beside the editor's: a caller
+/// could install what was never staged, or read another device back.
+#[test]
+fn issue12_1_what_was_staged_on_the_editors_medium_is_what_is_installed() {
+    let [medium, other] = [(); 2].map(|()| volume(fatfs::FatType::Fat16, 16 << 20, 512, 512));
+    let image = pattern(9, 50_000);
+    let outcome = stage(&medium, &image).commit(&order("swap", "Talos-v1.12.4.efi", vec![])).unwrap();
+    let new = outcome.operation.install.unwrap().new;
+    assert_eq!((new.bytes, new.sha256), (50_000, Some(hex::encode(Sha256::digest(&image)))));
+    let installed = |medium: &Memory| {
+        let volume = Volume::open(medium).unwrap();
+        let entry = volume.find("EFI/Linux/Talos-v1.12.4.efi").unwrap().unwrap();
+        let file = volume.file(&entry).unwrap();
+        read_vec(&file, 0, entry.bytes as usize).unwrap()
+    };
+    assert_eq!(installed(&medium), image);
+    assert_eq!(installed(&other), pattern(2, 70_001));
+}
+
 fn rename(from: &str, to: &str) -> FileStep {
     FileStep::Rename(Rename { from: from.into(), to: to.into() })
 }
@@ -356,7 +375,8 @@ fn deleting_is_the_way_out_of_a_full_volume() {
     assert!(Health::check(&Volume::open(&medium).unwrap()).unwrap().is_healthy());
 }
 
-/// Writes the record of a cut operation anew as the version before this one did, which knew no directory but `EFI/Linux`.
+/// Writes the record of a cut operation anew as the version before this one did, which knew no directory but
+/// `EFI/Linux`.
 fn as_format_2(medium: &Memory) -> bool {
     let volume = Volume::open(medium).unwrap();
     let cluster = volume.geometry().cluster_bytes as usize;

@@ -40,6 +40,34 @@ impl Gpt {
         file.write_all_at(&header, lba * 512).expect("a header");
     }
 
+    /// Rewrites both copies with headers and entries of other lengths in bytes, as UEFI allows (headers up to a sector,
+    /// entries of 128 × 2ⁿ): the same partitions.
+    pub fn resize(disk: &Path, header_bytes: u32, entry_bytes: usize) {
+        let sectors = disk.metadata().expect("a disk").len() / 512;
+        for lba in [1, sectors - 1] {
+            let file = OpenOptions::new().read(true).write(true).open(disk).expect("a disk");
+            let mut header = read(&file, lba * 512, 512);
+            let field =
+                |header: &[u8], at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+            let (at, old) = (u64::from(field(&header, 72)) * 512, field(&header, 84) as usize);
+            let bytes = field(&header, 80) as usize * old;
+            let entries: Vec<u8> = read(&file, at, bytes)
+                .chunks(old)
+                .take(bytes / entry_bytes)
+                .flat_map(|entry| entry.iter().copied().chain(std::iter::repeat_n(0, entry_bytes - old)))
+                .collect();
+            header[12..16].copy_from_slice(&header_bytes.to_le_bytes());
+            header[80..84].copy_from_slice(&u32::try_from(bytes / entry_bytes).expect("few").to_le_bytes());
+            header[84..88].copy_from_slice(&u32::try_from(entry_bytes).expect("short").to_le_bytes());
+            header[88..92].copy_from_slice(&crc32fast::hash(&entries).to_le_bytes());
+            header[16..20].fill(0);
+            let checksum = crc32fast::hash(&header[..header_bytes as usize]);
+            header[16..20].copy_from_slice(&checksum.to_le_bytes());
+            file.write_all_at(&entries, at).expect("entries");
+            file.write_all_at(&header, lba * 512).expect("a header");
+        }
+    }
+
     fn entry(&mut self, number: usize) -> &mut [u8] {
         &mut self.entries[(number - 1) * self.entry_bytes..][..self.entry_bytes]
     }

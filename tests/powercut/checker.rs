@@ -1,5 +1,5 @@
-//! An independent reader and checker of FAT volumes, written from the specification. It is called for every crash state:
-//! what a state shares with the one before is not decoded again.
+//! An independent reader and checker of FAT volumes, written from the specification. It is called for every crash
+//! state: what a state shares with the one before is not decoded again.
 
 use crate::frame::{Frame, Sector, digest};
 use crate::geometry::Geometry;

@@ -254,7 +254,7 @@ impl Formatter {
         };
         let step = if self.shape.fragmented { 2 } else { 1 };
         let mut kept: Vec<u32> = free.iter().copied().step_by(step).take(keep).collect();
-        assert_eq!(kept.len(), keep, "as many free clusters as asked for");
+        assert_eq!(kept.len(), keep, "as many free clusters as requested");
         if let Some(scatter) = &mut self.scatter {
             let mut from = free.clone();
             kept = (0..keep).map(|_| from.swap_remove(scatter.below(from.len()))).collect();

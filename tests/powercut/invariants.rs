@@ -219,8 +219,8 @@ impl Expectation {
         let involved = |path: &String| !self.bystanders.contains_key(path);
         match problem {
             Problem::LostClusters(_) | Problem::FsInfoWrong { .. } => true,
-            // A directory grows when its last cluster's entry is rewritten, in one copy after the other: whichever a reader
-            // goes by, every name is there.
+            // A directory grows when its last cluster's entry is rewritten, in one copy after the other: whichever a
+            // reader goes by, every name is there.
             Problem::FatsDiffer { used, directory, .. } => !used && *directory <= 1,
             Problem::SharedChain(a, b) => self.sharing.iter().any(|(x, y)| (a == x && b == y) || (a == y && b == x)),
             Problem::OrphanLfn { directory } => {

@@ -10,7 +10,7 @@ use crate::operations::{Maker, Operation, Scenario, in_parallel, record_events, 
 use crate::real::Job;
 use crate::recorder::IoEvent;
 use crate::tally::Tally;
-use crate::volumes::{Room, Shape, Volume};
+use crate::volumes::{End, Room, Shape, Volume};
 use bootsurgeon::block::{ReadAt, WriteAt, read_vec};
 use std::collections::BTreeSet;
 use std::io;
@@ -129,7 +129,7 @@ fn what_is(sector: u64, g: &Geometry, directories: &BTreeSet<u64>) -> &'static s
         s if Some(s) == g.fsinfo => "FSInfo",
         s if s < g.data_start => "FAT",
         s if root.contains(&s) => "root",
-        s if directories.contains(&s) => "EFI/Linux",
+        s if directories.contains(&s) => "directory",
         _ => "data",
     }
 }
@@ -281,6 +281,12 @@ fn tiny(room: Room, backup_exists: bool) -> Shape {
     Shape { room, backup_exists, old: Some(700), new: 1100, ..Shape::usual(Width::Fat32, 512, 512) }
 }
 
+/// The same, of an image that starts by its path. One on the XBOOTLDR partition is in `EFI/Linux` of that volume, or at
+/// such a path: an operation knows one volume, and writes to it as it does on an ESP.
+fn placed(end: End, room: Room, backup_exists: bool) -> Shape {
+    Shape { end, ..tiny(room, backup_exists) }
+}
+
 /// Which operations are mutated. The first ones are what a quick run looks at.
 fn subjects() -> Vec<(Job, Shape)> {
     vec![
@@ -291,10 +297,18 @@ fn subjects() -> Vec<(Job, Shape)> {
         (Job::Restore, tiny(Room::Ample, true)),
         (Job::Prune, tiny(Room::NameSpansSectors, false)),
         (Job::PruneDelete, tiny(Room::Ample, false)),
+        (Job::Swap, placed(End::Removable, Room::Ample, false)),
+        (Job::Restore, placed(End::Removable, Room::Ample, true)),
+        (Job::Swap, placed(End::Removable, Room::SectorFull, false)),
+        (Job::Swap, placed(End::Removable, Room::DirectoryFull, false)),
+        (Job::PruneDelete, placed(End::Removable, Room::SectorFull, false)),
+        (Job::Swap, placed(End::Entry, Room::Ample, true)),
+        (Job::Restore, placed(End::Entry, Room::Ample, true)),
+        (Job::Swap, placed(End::Entry, Room::SectorFull, false)),
     ]
 }
 
-/// What the phases of a run write, for people: `FAT`, `EFI/Linux` …
+/// What the phases of a run write, for people: `FAT`, `directory` (of the image) …
 fn phases(scenario: &Scenario, events: &[IoEvent]) -> Vec<String> {
     let directories = directory_sectors(&scenario.volume);
     let label = |span: &[IoEvent]| {
@@ -349,12 +363,17 @@ fn mistakes(phases: usize) -> Vec<Mistake> {
     all
 }
 
+fn subject(job: Job, shape: &Shape) -> String {
+    let directory = if shape.end == End::Menu { String::new() } else { format!(" in {}", shape.end.directory()) };
+    format!("{}{directory}, {:?}", job.name(), shape.room)
+}
+
 fn judge(job: Job, shape: Shape, labels: &[String], mistake: Mistake, in_recovery: bool) -> Verdict {
     let (applied, seen) = (Arc::new(AtomicBool::new(false)), Arc::default());
     let volume = Volume::build(shape);
     let report = Checker::default().check(&volume.frame);
     let (expectation, operation) = plan(job, mistake, in_recovery, (&applied, &seen), &volume, &report);
-    let subject = format!("{}, {:?}", job.name(), shape.room);
+    let subject = subject(job, &shape);
     let scenario = Scenario { name: subject.clone(), operation_name: job.name(), volume, expectation, operation };
     let tally = search(&scenario);
     let label = |n: usize| labels.get(n).map_or("the end", String::as_str);
@@ -403,23 +422,23 @@ fn reason(v: &Verdict) -> Option<&'static str> {
         (NoBarrier(_) | Late(_), "FAT | root") => {
             Some("what was to be freed is lost clusters without a record, and recover frees those")
         }
-        (NoBarrier(_), "EFI/Linux | EFI/Linux") => {
+        (NoBarrier(_), "directory | directory") => {
             Some("both write the same sector, and the writes of one sector keep their order")
         }
-        (Late(_), "EFI/Linux | EFI/Linux") | (NoBarrier(_) | Late(_), "EFI/Linux | data") => Some(
+        (Late(_), "directory | directory") | (NoBarrier(_) | Late(_), "directory | data") => Some(
             "room is made here, slots marked as deleted: no name among them, and looked at again before it is used",
         ),
-        (NoBarrier(_) | Late(_), "FAT | EFI/Linux") if v.subject.contains("SectorFull") => {
+        (NoBarrier(_) | Late(_), "FAT | directory") if v.subject.contains("SectorFull") => {
             Some("this name leads to the old chain; the new one gets its name a phase later")
         }
         (NoBarrier(_) | Late(_), "FAT | data") => {
             Some("the data is the directory's next cluster, which has nothing to do with the new chain")
         }
-        (NoBarrier(_) | Late(_), "root | EFI/Linux" | "EFI/Linux | root") if prune => {
+        (NoBarrier(_) | Late(_), "root | directory" | "directory | root") if prune => {
             Some("one file leaves the menu in one step, which needs no record")
         }
         (Forgotten(_), "FAT") => Some("a later phase writes the same sector of the table, before anything leads there"),
-        (Forgotten(_), "EFI/Linux") => Some("the room that was to be made is looked for again, and made then"),
+        (Forgotten(_), "directory") => Some("the room that was to be made is looked for again, and made then"),
         _ => None,
     }
 }
@@ -437,9 +456,10 @@ fn every_mistake_in_the_operations_is_caught() {
         let makers: Vec<Maker> = scenarios(job.name(), Some(shape), move |v, r| job.on(v, r));
         let scenario = makers[0](shape.seed);
         let labels = phases(&scenario, &record_events(&scenario));
-        println!("{}, {:?}: {}", job.name(), shape.room, labels.join(" | "));
+        println!("{}: {}", subject(job, &shape), labels.join(" | "));
         work.extend(mistakes(labels.len()).into_iter().map(|m| (job, shape, labels.clone(), m, false)));
-        if n < 2 {
+        // In `recover` as well: of the first operations, and of one at each place.
+        if n < 2 || shape.end != End::Menu && job == Job::Restore {
             // The longest recovery has fewer barriers than this.
             work.extend(mistakes(12).into_iter().map(|m| (job, shape, labels.clone(), m, true)));
         }
@@ -460,7 +480,8 @@ fn every_mistake_in_the_operations_is_caught() {
         }
     }
     println!(
-        "\nmutations of the real operations, {:.1} s: {made} made, {caught} caught, {} that the model cannot tell apart, {} missed",
+        "\nmutations of the real operations, {:.1} s: {made} made, {caught} caught, {} that the model cannot tell \
+            apart, {} missed",
         started.elapsed().as_secs_f32(),
         equal.len(),
         missed.len()

@@ -1,11 +1,12 @@
-//! The operations where the volume is a part of something larger: the ESP of a disk with an MBR, and both members of a mirror
-//! that is not assembled.
+//! The operations where the volume is a part of something larger: the ESP of a disk with an MBR, and both members of a
+//! mirror that is not assembled.
 //!
-//! The whole disk, or both members one behind the other, is one recorded medium. What is written outside of the ESP is a
-//! violation. On a mirror each member has to keep every promise at every cut of an operation; while `recover` makes them
-//! equal at least one of them, and in the end they are equal.
+//! The whole disk, or both members one behind the other, is one recorded medium. What is written outside of the ESP is
+//! a violation. On a mirror each member has to keep every promise at every cut of an operation; while `recover` makes
+//! them equal at least one of them, and in the end they are equal.
 //!
-//! `POWERCUT_EVERY=1 cargo test --test powercut -- --nocapture placed` takes all scenarios (an hour) and prints the counts.
+//! `POWERCUT_EVERY=1 cargo test --test powercut -- --nocapture placed` takes all scenarios (an hour) and prints the
+//! counts.
 
 use crate::checker::Checker;
 use crate::crash::frame::sector;
@@ -21,6 +22,7 @@ use bootsurgeon::surgery::{Member, RecoveryOptions, open_healthy, recover, recov
 use bootsurgeon::{Error, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Where the volume is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,48 @@ enum Way {
     OneAlone,
     /// The truth is copied without a mark.
     Unmarked,
+    /// Nothing stops a write at the end of the ESP: one of the operation's goes astray.
+    Unguarded,
+}
+
+/// A medium on which one write goes to a place on the disk where it has no business, behind all guards.
+struct Stray<'r> {
+    recorder: &'r Recorder,
+    /// Where it goes, in bytes of the disk.
+    to: u64,
+    /// How many writes go right before it.
+    left: AtomicU32,
+}
+
+impl ReadAt for Stray<'_> {
+    fn size(&self) -> u64 {
+        self.recorder.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.recorder.read_exact_at(buf, offset)
+    }
+}
+
+impl WriteAt for Stray<'_> {
+    fn sector_size(&self) -> u32 {
+        self.recorder.sector_size()
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
+            self.recorder.write_all_at(&buf[..self.sector_size() as usize], self.to)?;
+        }
+        self.recorder.write_all_at(buf, offset)
+    }
+
+    fn barrier(&self) -> std::io::Result<()> {
+        self.recorder.barrier()
+    }
+
+    fn drop_caches(&self) -> std::io::Result<()> {
+        self.recorder.drop_caches()
+    }
 }
 
 /// A medium with the volume on it, once or twice.
@@ -131,7 +175,7 @@ impl Disk {
         }
         let options = RecoveryOptions { time: 1_700_000_100, ..RecoveryOptions::default() };
         match way {
-            Way::Ours => recover_members(&members, &options, None).map(|_| ())?,
+            Way::Ours | Way::Unguarded => recover_members(&members, &options, None).map(|_| ())?,
             Way::FirstIsTruth => recover_members(&members, &options, Some(0)).map(|_| ())?,
             Way::OneAlone => recover(members[0].medium).map(|_| ())?,
             Way::Unmarked => {
@@ -206,7 +250,8 @@ impl Counts {
 
     fn table(&self, what: &str) -> String {
         let mut text = format!(
-            "{what}: {} scenarios, {} states of an operation, {} inside a recovery ({} of them with one member whole), {} \
+            "{what}: {} scenarios, {} states of an operation, {} inside a recovery ({} of them with one member whole), \
+                {} \
              recoveries, each repeated\n",
             self.scenarios, self.states, self.nested, self.one_whole, self.recoveries
         );
@@ -244,7 +289,13 @@ impl<'s> Run<'s> {
 
     fn everything(mut self) -> Counts {
         let recorder = Recorder::new(self.disk.frame.clone());
-        let result = self.disk.with(&recorder, |m| self.scenario.operation.run(m));
+        let result = if self.way == Way::Unguarded {
+            let to = self.disk.frame.size() - self.disk.frame.sector_size() as u64;
+            let stray = Stray { recorder: &recorder, to, left: AtomicU32::new(3) };
+            self.disk.with(&stray, |m| self.scenario.operation.run(m))
+        } else {
+            self.disk.with(&recorder, |m| self.scenario.operation.run(m))
+        };
         let recording = recorder.into_recording();
         let mut found: Vec<Violation> = self.disk.outside(&recording.events).into_iter().collect();
         found.extend(result.err().map(|e| Violation { kind: "the operation failed", detail: e.to_string() }));
@@ -433,5 +484,19 @@ fn issue14_mistakes_in_recovering_a_mirror_are_caught() {
         let counts = prove(Place::Mirror, way, &few);
         println!("{}", counts.table(&format!("{way:?}")));
         assert!(!counts.violations.is_empty(), "{way:?} went unnoticed");
+    }
+}
+
+/// The guards at the end of the ESP (`Editor`, `Window`, and the claim on the device) are in one another's way here:
+/// what they would stop is written behind them.
+#[test]
+fn issue14_a_write_outside_of_the_esp_is_caught() {
+    let makers = real::everything();
+    let few: Vec<&Maker> = makers.iter().step_by(331).collect();
+    for place in [Place::Primary, Place::Logical] {
+        let counts = prove(place, Way::Unguarded, &few);
+        println!("{}", counts.table(&format!("{place:?}, unguarded")));
+        let (astray, _) = counts.violations.get("a write outside of the ESP").expect("it went unnoticed");
+        assert_eq!(*astray, counts.scenarios, "{place:?}");
     }
 }

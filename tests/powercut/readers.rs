@@ -80,8 +80,8 @@ pub fn by_fatfs(frame: &Frame) -> io::Result<BTreeMap<String, Vec<u8>>> {
     Ok(files)
 }
 
-/// What `fsck.fat -n` complains about; nothing for a clean volume. Its exit status alone does not tell: what it would not
-/// repair, such as a wrong checksum of a long name, leaves it at 0.
+/// What `fsck.fat -n` complains about; nothing for a clean volume. Its exit status alone does not tell: what it would
+/// not repair, such as a wrong checksum of a long name, leaves it at 0.
 pub fn by_fsck(frame: &Frame) -> io::Result<Vec<String>> {
     let file = tempfile::NamedTempFile::new()?;
     frame.write_sparse(file.as_file())?;
@@ -123,8 +123,8 @@ pub fn by_mtools(frame: &Frame, paths: &[&str]) -> io::Result<Vec<Option<Vec<u8>
     paths.iter().map(read).collect()
 }
 
-/// Every file and its bytes, as 7-Zip reads them: the one reader here that knows of FAT32 volumes of few clusters and of
-/// those without mirroring.
+/// Every file and its bytes, as 7-Zip reads them: the one reader here that knows of FAT32 volumes of few clusters and
+/// of those without mirroring.
 pub fn by_seven_zip(frame: &Frame) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let folder = tempfile::tempdir()?;
     let (image, out) = (folder.path().join("image"), folder.path().join("out"));

@@ -10,13 +10,13 @@ use crate::geometry::Width;
 use crate::invariants::{Expectation, newest};
 use crate::matrix;
 use crate::operations::{Budget, Maker, Operation, prove, scenarios};
-use crate::volumes::{BACKUP, OTHER, Room, Shape, TARGET, Volume, uki};
+use crate::volumes::{BACKUP, End, OTHER, Room, Shape, TARGET, Volume, uki};
 use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt, read_vec};
 use bootsurgeon::boot::{self, LoaderVersion, OtherLoaders, UkiFile, Variables};
 use bootsurgeon::esp::Inventory;
 use bootsurgeon::plan::{NewImage, PruneOptions, PrunePlan, SwapOptions, SwapPlan};
 use bootsurgeon::surgery::{
-    ContentRef, FileStep, LINUX_DIR, Order, Outcome, Rename, Staging, Tidying, open_healthy, recover, rehearse_recovery,
+    ContentRef, FileStep, Order, Outcome, Rename, Staging, Tidying, open_healthy, recover, rehearse_recovery,
 };
 use bootsurgeon::{Error, Kind, Result};
 use sha2::{Digest, Sha256};
@@ -26,8 +26,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 const TIME: u64 = 1_700_000_000;
 const LINUX: &str = "EFI/Linux/";
-/// What a backup is called where [`BACKUP`] is taken.
-const NEXT_BACKUP: &str = "EFI/Linux/Talos-v1.12.4.efi.bak.1700000001";
 const NEW_NAME: &str = "EFI/Linux/Talos-v1.13.0.efi";
 
 /// What is done, by hand.
@@ -94,6 +92,14 @@ impl Surgery {
         }
     }
 
+    /// The directory that it works in.
+    fn directory(&self) -> &str {
+        match self {
+            Self::Swap(order) | Self::Restore(order, _) => &order.directory,
+            Self::Prune(tidying) => &tidying.directory,
+        }
+    }
+
     /// What happens to other files, before the commit and after it.
     fn steps(&self) -> Vec<FileStep> {
         match self {
@@ -137,36 +143,38 @@ impl Job {
     }
 
     fn surgery(self, shape: &Shape) -> Surgery {
-        let backup = if shape.backup_exists { NEXT_BACKUP } else { BACKUP };
+        let [present, next] = shape.end.backups();
+        let backup = if shape.backup_exists { next } else { present };
+        let own = shape.end.target();
         let order = |command: &str, target: &str, after: Vec<FileStep>| Order {
             command: command.to_owned(),
             time: TIME,
-            directory: LINUX_DIR.to_owned(),
+            directory: shape.end.directory().to_owned(),
             before: Vec::new(),
             target: file_name(target),
-            backup: (target == TARGET && shape.old.is_some()).then(|| file_name(backup)),
+            backup: (target == own && shape.old.is_some()).then(|| file_name(backup)),
             after,
         };
         let swap = |target: &str, after| Surgery::Swap(order("swap", target, after));
-        let restore = |after| Surgery::Restore(order("restore", TARGET, after), file_name(BACKUP));
+        let restore = |after| Surgery::Restore(order("restore", own, after), file_name(present));
         let prune = |steps| {
-            let (command, directory) = ("prune".to_owned(), LINUX_DIR.to_owned());
+            let (command, directory) = ("prune".to_owned(), shape.end.directory().to_owned());
             Surgery::Prune(Tidying { command, time: TIME, directory, steps })
         };
-        let retire = FileStep::Rename(Rename { from: file_name(TARGET), to: file_name(backup) });
+        let retire = FileStep::Rename(Rename { from: file_name(own), to: file_name(backup) });
         // Where the target's place in the directory is awkward, it is the one to be renamed or deleted.
-        let victim = if shape.room == Room::Ample || shape.old.is_none() { OTHER } else { TARGET };
+        let victim = if shape.room == Room::Ample || shape.old.is_none() { OTHER } else { own };
         match self {
-            Self::Swap => swap(TARGET, vec![]),
-            Self::SwapAndDisable => swap(TARGET, vec![rename(OTHER)]),
-            Self::SwapAndForget => swap(TARGET, vec![remove(BACKUP)]),
+            Self::Swap => swap(own, vec![]),
+            Self::SwapAndDisable => swap(own, vec![rename(OTHER)]),
+            Self::SwapAndForget => swap(own, vec![remove(present)]),
             Self::SwapToNewName => swap(NEW_NAME, vec![retire]),
-            Self::SwapToNewNameAndTidy => swap(NEW_NAME, vec![retire, rename(OTHER), remove(BACKUP)]),
+            Self::SwapToNewNameAndTidy => swap(NEW_NAME, vec![retire, rename(OTHER), remove(present)]),
             Self::Restore => restore(vec![]),
             Self::RestoreAndDisable => restore(vec![rename(OTHER)]),
             Self::Prune => prune(vec![rename(victim)]),
             Self::PruneDelete => prune(vec![remove(victim)]),
-            Self::PruneTwo => prune(vec![rename(victim), remove(BACKUP)]),
+            Self::PruneTwo => prune(vec![rename(victim), remove(present)]),
         }
     }
 
@@ -177,7 +185,14 @@ impl Job {
         let ample = matches!(volume.shape.room, Room::Ample | Room::NameSpansSectors | Room::RootFull);
         let replaces = surgery.order().is_some_and(|o| o.backup.is_some());
         let exchange = ample && replaces;
-        let expectation = expect(report, &surgery, new, exchange, newest);
+        let target = volume.shape.end.target();
+        let in_place = move |files: &[(&str, Content)]| {
+            files.iter().find(|(path, _)| *path == target).map(|(_, content)| *content)
+        };
+        let expectation = match volume.shape.end {
+            End::Menu => expect(report, &surgery, new, exchange, newest),
+            End::Removable | End::Entry => expect(report, &surgery, new, exchange, in_place),
+        };
         let real =
             Real { new: volume.new.clone(), steps: Steps::Given(surgery), exchange, recoveries: AtomicUsize::new(0) };
         (expectation, Box::new(real))
@@ -192,7 +207,7 @@ fn expect(
     exchange: bool,
     selects: impl Fn(&[(&str, Content)]) -> Option<Content> + Send + Sync + 'static,
 ) -> Expectation {
-    let full = |name: &str| format!("{LINUX}{name}");
+    let full = |name: &str| format!("{}/{name}", surgery.directory());
     let holds = |name: &str| report.content(&full(name));
     let mut changes: Vec<(String, Option<Content>)> = Vec::new();
     let mut passing = Vec::new();
@@ -357,9 +372,9 @@ fn prediction(
 }
 
 impl Real {
-    fn content(medium: &dyn WriteAt, name: &str) -> Result<Option<ContentRef>> {
+    fn content(medium: &dyn WriteAt, path: &str) -> Result<Option<ContentRef>> {
         let volume = bootsurgeon::fat::Volume::open(medium)?;
-        let entry = volume.find(&format!("{LINUX}{name}"))?;
+        let entry = volume.find(path)?;
         Ok(entry.map(|e| ContentRef { cluster: e.first_cluster, bytes: e.bytes, sha256: None }))
     }
 
@@ -381,7 +396,8 @@ impl Real {
                 staging.seal(Sha256::digest(&self.new).into())?.commit(&order)
             }
             Surgery::Restore(order, from) => {
-                let verified = Self::content(medium, &from)?.ok_or_else(|| Error::refused("no backup"))?;
+                let path = format!("{}/{from}", order.directory);
+                let verified = Self::content(medium, &path)?.ok_or_else(|| Error::refused("no backup"))?;
                 order.restore(open_healthy(medium)?, &from, verified)
             }
             Surgery::Prune(tidying) => tidying.run(open_healthy(medium)?),

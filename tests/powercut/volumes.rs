@@ -10,10 +10,48 @@ use std::collections::BTreeMap;
 
 pub const TARGET: &str = "EFI/Linux/Talos-v1.12.4.efi";
 pub const BACKUP: &str = "EFI/Linux/Talos-v1.12.4.efi.bak.1700000000";
+/// What a backup is called where [`BACKUP`] is taken.
+const NEXT_BACKUP: &str = "EFI/Linux/Talos-v1.12.4.efi.bak.1700000001";
 /// Another UKI, older than the target for every boot order.
 pub const OTHER: &str = "EFI/Linux/Talos-v1.11.0.efi";
 /// A second file of the target's version, on volumes of real images.
 pub const DUPLICATE: &str = "EFI/Linux/Talos-v1.12.4~1.efi";
+
+/// Where the image lies that an operation is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// In `EFI/Linux`, under a name of its version.
+    Menu,
+    /// As the removable loader, whose name has no long form.
+    Removable,
+    /// In a directory of its own, where a boot option or a Type #1 entry names it.
+    Entry,
+}
+
+impl End {
+    /// Its path.
+    pub fn target(self) -> &'static str {
+        match self {
+            Self::Menu => TARGET,
+            Self::Removable => "EFI/BOOT/BOOTX64.EFI",
+            Self::Entry => "EFI/kairos/active.efi",
+        }
+    }
+
+    /// Its backup, and what the next one is called.
+    pub fn backups(self) -> [&'static str; 2] {
+        match self {
+            Self::Menu => [BACKUP, NEXT_BACKUP],
+            Self::Removable => ["EFI/BOOT/BOOTX64.EFI.bak.1700000000", "EFI/BOOT/BOOTX64.EFI.bak.1700000001"],
+            Self::Entry => ["EFI/kairos/active.efi.bak.1700000000", "EFI/kairos/active.efi.bak.1700000001"],
+        }
+    }
+
+    /// Its directory.
+    pub fn directory(self) -> &'static str {
+        self.target().rsplit_once('/').map_or("", |(directory, _)| directory)
+    }
+}
 
 /// How much room the target's directory has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +85,7 @@ pub struct Shape {
     /// So many clusters are free; `None`: all that hold no file.
     pub free: Option<u32>,
     pub room: Room,
+    pub end: End,
     /// There is a file of the backup's name.
     pub backup_exists: bool,
     /// Bytes of the target; `None`: there is no target.
@@ -69,7 +108,7 @@ impl Shape {
         };
         let (old, new) = (Some(3 * cluster.min(4096) + 777), 4 * cluster.min(4096) + 55);
         let (active, fragmented, free, room, backup_exists) = (None, false, None, Room::Ample, false);
-        let (uki, seed, copies) = (false, 1, 2);
+        let (uki, seed, copies, end) = (false, 1, 2, End::Menu);
         Self {
             width,
             sector,
@@ -80,6 +119,7 @@ impl Shape {
             fragmented,
             free,
             room,
+            end,
             backup_exists,
             old,
             new,
@@ -120,6 +160,8 @@ impl Shape {
         add(self.free.is_some(), ", nearly full");
         add(self.active.is_some(), ", mirroring off");
         add(self.copies == 1, ", a single FAT");
+        add(self.end == End::Removable, ", the removable loader");
+        add(self.end == End::Entry, ", in a directory of its own");
         add(self.backup_exists, ", backup exists");
         add(self.old.is_none(), ", no target");
         text
@@ -147,13 +189,17 @@ impl Volume {
         for directory in ["EFI", "EFI/BOOT", "EFI/Linux", "loader", "loader/keys"] {
             b.directory(directory);
         }
+        let directory = shape.end.directory();
+        if shape.end == End::Entry {
+            b.directory(directory);
+        }
         let image = |random: &mut Random, version: &str, n: u32| {
             if shape.uki { uki(version, random.bytes(n as usize)) } else { random.bytes(n as usize) }
         };
         if shape.uki {
             let magic: &[u8] = b"#### LoaderInfo: systemd-boot 257.9-talos ####\0";
             b.file("EFI/BOOT/BOOTAA64.EFI", Builder::new(Arch::Arm64).section(".sdmagic", magic).build());
-        } else {
+        } else if shape.end != End::Removable {
             b.file("EFI/BOOT/BOOTX64.EFI", random.bytes(5000));
         }
         b.file("loader/loader.conf", b"timeout 10\n".to_vec());
@@ -162,14 +208,14 @@ impl Volume {
         b.file(OTHER, image(&mut random, "v1.11.0", shape.cluster.min(4096) + 1));
         let slots = (shape.sector / 32) as usize;
         if shape.room == Room::NameSpansSectors {
-            b.pad("EFI/Linux", |used| used % slots == slots - 1);
+            b.pad(directory, |used| used % slots == slots - 1);
         }
         let old = shape.old.map(|n| image(&mut random, "v1.12.4", n));
         if let Some(old) = &old {
-            b.file(TARGET, old.clone());
+            b.file(shape.end.target(), old.clone());
         }
         if shape.backup_exists {
-            b.file(BACKUP, image(&mut random, "v1.12.4", 900));
+            b.file(shape.end.backups()[0], image(&mut random, "v1.12.4", 900));
         }
         if shape.uki {
             b.file(DUPLICATE, image(&mut random, "v1.12.4", 1500));
@@ -177,12 +223,12 @@ impl Volume {
         match shape.room {
             Room::Ample | Room::NameSpansSectors => {}
             Room::SectorFull => {
-                b.pad("EFI/Linux", |used| used % slots == 0);
-                b.pad("EFI/Linux", |used| used % slots == 1);
+                b.pad(directory, |used| used % slots == 0);
+                b.pad(directory, |used| used % slots == 1);
             }
             Room::DirectoryFull => {
                 let slots = (shape.cluster / 32) as usize;
-                b.pad("EFI/Linux", |used| used % slots == 0);
+                b.pad(directory, |used| used % slots == 0);
             }
             Room::RootFull => {
                 let slots =
@@ -196,7 +242,8 @@ impl Volume {
         Self { shape, frame, geometry, old, new, files: b.files().clone() }
     }
 
-    /// Whether a sector belongs to the data area and to no directory: which clusters were free or in files at the start.
+    /// Whether a sector belongs to the data area and to no directory: which clusters were free or in files at the
+    /// start.
     pub fn data_sectors(&self) -> impl Fn(u64) -> bool + use<> {
         let mut checker = crate::checker::Checker::default();
         let report = checker.check(&self.frame);

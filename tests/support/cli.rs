@@ -118,6 +118,19 @@ impl Ran {
     }
 }
 
+/// A report without the commands that it recommends: in a pod they are for the pod.
+pub fn without_commands(mut report: Value) -> Value {
+    match &mut report {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !["run", "action", "advice", "command", "fix"].contains(&name.as_str()));
+            fields.values_mut().for_each(|value| *value = without_commands(value.take()));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| *value = without_commands(value.take())),
+        _ => {}
+    }
+    report
+}
+
 /// Arguments of several kinds as one list.
 #[macro_export]
 macro_rules! args {

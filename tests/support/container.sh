@@ -23,6 +23,11 @@ jq -r "$container.volumeMounts[] | [.name, .mountPath] | @tsv" "$manifest" | whi
     if [ -n "$source" ]; then mount --rbind "$source" "$root$at"; else mount -t tmpfs tmpfs "$root$at"; fi
 done
 mount -o remount,ro,bind "$root"
-eval "set -- $(jq -r "[$container.args[] | @sh] | join(\" \")" "$manifest")"
-exec env -i BOOTSURGEON_NODE="$(jq -r .spec.nodeName "$manifest")" \
-    "$(PATH=$PATH:/usr/sbin:/sbin command -v chroot)" "$root" /bootsurgeon "$@"
+args=$(jq -r "[$container.args[] | @sh] | join(\" \")" "$manifest")
+# The variables, and what the downward API says.
+variables=$(jq -r '.spec.nodeName as $node | .spec.containers[0].env[]
+    | "\(.name)=\(.value // {"spec.nodeName": $node, "status.hostIP": "192.0.2.7"}[.valueFrom.fieldRef.fieldPath // ""] // "")"
+    | @sh' "$manifest" | tr '\n' ' ')
+chroot=$(PATH=$PATH:/usr/sbin:/sbin command -v chroot)
+eval "set -- $variables \"\$chroot\" \"\$root\" /bootsurgeon $args"
+exec env -i "$@"

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A turn with the loop devices, which are few; one test after the other. Where there are none the caller returns; a line says
-/// so, and under `CI` it is a failure.
+/// A turn with the loop devices, which are few; one test after the other. Where there are none the caller returns; a
+/// line says so, and under `CI` it is a failure.
 #[must_use]
 pub fn turn() -> Option<MutexGuard<'static, ()>> {
     static TURN: Mutex<()> = Mutex::new(());
@@ -78,9 +78,9 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts the FAT volume of a device read-only, as vfat where the kernel can. Elsewhere an empty EROFS is put into the
-    /// reserved sectors of the FAT32 volume, which FAT leaves alone, and that is mounted; for a claim on the device the
-    /// one is as good as the other. `None` where neither can be mounted.
+    /// Mounts the FAT volume of a device read-only, as vfat where the kernel can. Elsewhere an empty EROFS is put into
+    /// the reserved sectors of the FAT32 volume, which FAT leaves alone, and that is mounted; for a claim on the device
+    /// the one is as good as the other. `None` where neither can be mounted.
     pub fn of_fat32(device: &Path, at: &Path) -> Option<Self> {
         std::fs::create_dir_all(at).expect("a mount point");
         for kind in ["vfat", "erofs"] {
@@ -103,8 +103,8 @@ impl Drop for Mount {
     }
 }
 
-/// Superblock and root directory of an EROFS with nothing in it (Linux, fs/erofs/erofs_fs.h), for byte 1024 of a volume: the
-/// inode lies 1024 bytes further, in front of the backup boot sector of FAT32.
+/// Superblock and root directory of an EROFS with nothing in it (Linux, fs/erofs/erofs_fs.h), for byte 1024 of a
+/// volume: the inode lies 1024 bytes further, in front of the backup boot sector of FAT32.
 fn empty_erofs() -> Vec<u8> {
     let mut image = vec![0; 1024 + 32];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);

@@ -1,8 +1,8 @@
 //! What the integration tests share: fixtures unpacked into a folder of their own, and the tools that judge the result.
 //!
-//! The tools are other people's (dosfstools, mtools, gdisk, libarchive, sbsigntool): a test that asks this project's own
-//! readers whether this project's own writers were right would prove little. Where a tool is missing, the test says so in a
-//! line and goes on; under `CI` (the environment variable) a missing tool is a failure.
+//! The tools are other people's (dosfstools, mtools, gdisk, libarchive, sbsigntool): a test that asks this project's
+//! own readers whether this project's own writers were right would prove little. Where a tool is missing, the test says
+//! so in a line and goes on; under `CI` (the environment variable) a missing tool is a failure.
 
 // Every test program compiles this module for itself and uses a part of it.
 #![allow(dead_code, unreachable_pub)]
@@ -22,8 +22,9 @@ pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
-/// The program under test, as yet without arguments: the one that cargo built. `BOOTSURGEON_TEST_PROGRAM` names another build
-/// of it, and `BOOTSURGEON_TEST_RUNNER` what runs it there, with its own arguments: `qemu-aarch64-static -cpu max`.
+/// The program under test, as yet without arguments: the one that cargo built. `BOOTSURGEON_TEST_PROGRAM` names another
+/// build of it, and `BOOTSURGEON_TEST_RUNNER` what runs it there, with its own arguments: `qemu-aarch64-static -cpu
+/// max`.
 ///
 /// # Panics
 /// When the program that was named does not exist.
@@ -40,6 +41,25 @@ pub fn program() -> Command {
     let mut command = Command::new(first);
     command.args(words).arg(program);
     command
+}
+
+/// A report as it would be on an endless line: what was broken at the width of the page is put together again.
+#[must_use]
+pub fn unwrapped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        match line.strip_prefix("      ") {
+            Some(rest) if !out.is_empty() => {
+                out.push(' ');
+                out.push_str(rest.trim_start());
+            }
+            _ => {
+                out.push_str(if out.is_empty() { "" } else { "\n" });
+                out.push_str(line);
+            }
+        }
+    }
+    out
 }
 
 /// A folder for one test, gone with the value.
@@ -198,8 +218,8 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Asserts that `fsck.fat -n` finds nothing wrong with the FAT volume at byte `offset` of an image (0 for a bare volume).
-/// Returns false, having said so, where the tool is missing.
+/// Asserts that `fsck.fat -n` finds nothing wrong with the FAT volume at byte `offset` of an image (0 for a bare
+/// volume). Returns false, having said so, where the tool is missing.
 pub fn fsck_clean(image: &Path, offset: u64) -> bool {
     if !tool("fsck.fat") {
         return false;
@@ -237,16 +257,17 @@ fn mtools_image(image: &Path, offset: u64) -> String {
     format!("{}@@{offset}", image.display())
 }
 
-/// The bytes of the file `path` (`EFI/Linux/Talos-v1.12.4.efi`; mtools takes `*`, `?` and `[` for patterns) on the FAT volume
-/// at `offset`, read by mtools; `None` where there is no such file. Ask [`tool`] for `mcopy` first. mtools sees nothing on a
-/// FAT32 volume with fewer than 65,525 clusters.
+/// The bytes of the file `path` (`EFI/Linux/Talos-v1.12.4.efi`; mtools takes `*`, `?` and `[` for patterns) on the FAT
+/// volume at `offset`, read by mtools; `None` where there is no such file. Ask [`tool`] for `mcopy` first. mtools sees
+/// nothing on a FAT32 volume with fewer than 65,525 clusters.
 #[must_use]
 pub fn mtools_read(image: &Path, offset: u64, path: &str) -> Option<Vec<u8>> {
     let output = run("mcopy", &["-n", "-i", &mtools_image(image, offset), &format!("::/{path}"), "-"]);
     output.status.success().then_some(output.stdout)
 }
 
-/// Every file and directory on the FAT volume at `offset`, by mtools, sorted; directories end in `/`. As for [`mtools_read`].
+/// Every file and directory on the FAT volume at `offset`, by mtools, sorted; directories end in `/`. As for
+/// [`mtools_read`].
 #[must_use]
 pub fn mtools_list(image: &Path, offset: u64) -> Vec<String> {
     let listing = run_ok("mdir", &["-/", "-b", "-a", "-i", &mtools_image(image, offset), "::/"]);
@@ -256,8 +277,8 @@ pub fn mtools_list(image: &Path, offset: u64) -> Vec<String> {
     names
 }
 
-/// Asserts that `sgdisk -v` finds no problem with the GPT of a disk image with 512-byte sectors. Returns false, having said so,
-/// where the tool is missing.
+/// Asserts that `sgdisk -v` finds no problem with the GPT of a disk image with 512-byte sectors. Returns false, having
+/// said so, where the tool is missing.
 pub fn gpt_clean(disk: &Path) -> bool {
     if !tool("sgdisk") {
         return false;

@@ -3,6 +3,7 @@
 
 mod counting;
 mod files;
+mod oracle;
 mod ordering;
 mod secure_boot;
 mod selection;

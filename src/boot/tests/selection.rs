@@ -59,7 +59,8 @@ fn c3_a_stale_default_falls_through_to_loader_conf() {
         esp.loader_conf = None;
         assert_eq!(
             predict(&esp, &default("Talos-v1.11.0.efi")).reason,
-            "LoaderEntryDefault names talos-v1.11.0.efi, which is gone: falls back to the highest name among 3 entries, \
+            "LoaderEntryDefault names talos-v1.11.0.efi, which is gone: falls back to the highest name among 3 \
+                entries, \
              the versions being equal (x.efi before x~1.efi)"
         );
     }

@@ -1,80 +1,136 @@
 //! `pod …`: from what was typed to a checked request for [`crate::pod`].
 //!
-//! The command line that the pod will run is parsed by this program's own definition before it is printed. A mistake in it is
-//! found here, and not by a pod that fails on a node.
+//! The command line that the pod will run is parsed by this program's own definition before it is printed. A mistake in
+//! it is found here, and not by a pod that fails on a node.
 
 mod args;
+mod desk;
+pub(in crate::cli) mod rollout;
 
 pub(super) use args::PodCommand;
 
-use super::args::{Cli, Command, TrustArgs};
-use crate::command::{self, Event, PodReport, Ui};
+use super::args::{Cli, Command, Global, TrustArgs};
+use super::render::Output;
+use super::ui::Terminal;
+use crate::command::{self, Event, Ui};
 use crate::factory::{Asset, Factory, Options, is_id, is_url};
 use crate::pod::{Devices, FILES_DIR, Setting, Work};
 use crate::{Context, Error, Result};
-use args::{Passed, Task, WorkArgs};
+use args::{Passed, SettingArgs, Task};
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches};
 use std::path::Path;
+use std::process::ExitCode;
 
-/// Makes the manifest.
-pub(super) fn manifest(command: PodCommand, ui: &dyn Ui) -> Result<PodReport> {
-    let (nodes, work) = match command {
-        PodCommand::Manifest(a) => (command::Nodes::One(a.node), a.work),
-        PodCommand::Job(a) => (command::Nodes::InTurn(a.nodes), a.work),
-    };
-    let devices = Devices::of(&work.disk)?;
-    let (args, efivars) = command_line(&work, ui)?;
-    let request = command::PodRequest {
-        nodes,
-        work: Work { command: work.command.name(), args, devices, efivars },
-        setting: Setting {
-            namespace: Some(work.namespace),
-            name: work.name,
-            image: work.container_image,
-            pull_secret: work.pull_secret,
-            auth_secret: work.auth_secret,
-            files: work.files,
-            pod_network: work.pod_network,
-            env: work.env,
-        },
-    };
-    request.run(ui)
+/// Whether this is the name of a command that is done on nodes.
+pub(super) fn is_task(word: &str) -> bool {
+    <Task as clap::ValueEnum>::from_str(word, false).is_ok()
 }
 
-/// The command line of the pod without the program's name, and whether its command reads EFI variables.
-fn command_line(work: &WorkArgs, ui: &dyn Ui) -> Result<(Vec<String>, bool)> {
-    let name = work.command.name();
-    if work.source.is_some() && name != "swap" {
-        return Err(Error::usage(format!("IMAGE is for swap; more arguments of {name} go behind --")));
-    }
-    let mut line = vec![name, work.disk.clone()];
-    line.extend(work.source.clone());
-    line.extend(options(&work.passed, ui)?);
-    line.extend(work.rest.iter().cloned());
-    if work.command == Task::Swap && line.len() == 2 {
-        return Err(Error::usage("which image? --schematic with --talos, or IMAGE as an http(s) URL"));
-    }
-    if let Some(word) = line.iter().find(|word| word.chars().any(char::is_control)) {
-        return Err(Error::usage(format!("{word:?} has control characters in it")));
-    }
-
-    let parsed = parse(&line)?;
-    let files = work.files.is_some();
-    let needs =
-        Needs::of(&parsed.command, files).while_doing(|| format!("checking `bootsurgeon {}`", line.join(" ")))?;
-    // Nobody is there to ask, and the log is the report.
-    let more = [(needs.confirmation, "--yes"), (!parsed.global.json, "--json"), (quiet_enough(&parsed), "--quiet")];
-    line.extend(more.into_iter().filter(|(wanted, _)| *wanted).map(|(_, word)| word.to_owned()));
-    let parsed = parse(&line)?;
-    if Needs::of(&parsed.command, files)?.confirmation || !parsed.global.json {
-        return Err(Error::usage("nothing can be added behind the arguments that were given after --"));
-    }
-    Ok((line, needs.efivars))
+/// `pod …`.
+pub(super) fn run(command: PodCommand, global: &Global, ui: &Terminal, out: &Output) -> Result<ExitCode> {
+    let (nodes, anchor_image, work) = match command {
+        PodCommand::Manifest(a) => (command::Nodes::One(a.node), None, a.work),
+        PodCommand::Job(a) => (command::Nodes::InTurn(a.nodes), a.anchor_image, a.work),
+        PodCommand::Run(a) => return desk::run(*a, global, ui),
+    };
+    let line = Line {
+        task: work.command,
+        disk: work.disk,
+        source: work.source,
+        passed: work.passed,
+        rest: work.rest,
+        streamed: false,
+        asks: false,
+        output: vec!["--json".into(), "--quiet".into()],
+    };
+    let setting = Setting { name: work.name, anchor_image, ..setting(work.setting) };
+    let work = line.work(setting.files.is_some(), ui)?;
+    out.show(&command::PodRequest { nodes, work, setting }.run(ui)?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn quiet_enough(cli: &Cli) -> bool {
-    !cli.global.quiet && cli.global.verbose == 0
+fn setting(args: SettingArgs) -> Setting {
+    Setting {
+        namespace: Some(args.namespace),
+        name: None,
+        image: args.image_ref,
+        anchor_image: None,
+        pull_secret: args.pull_secret,
+        auth_secret: args.auth_secret,
+        files: args.files,
+        pod_network: args.pod_network,
+        env: args.env,
+        desk: None,
+        again: Vec::new(),
+    }
+}
+
+/// Refuses an image for a command that takes none.
+fn refuse_image(task: Task, image: Option<&str>) -> Result<()> {
+    match (task, image) {
+        (Task::Swap, _) | (_, None) => Ok(()),
+        (task, Some(_)) => {
+            let name = task.name();
+            Err(Error::usage(format!("IMAGE is for swap; more arguments of {name} go behind --")))
+        }
+    }
+}
+
+/// What the pod is to run, as it was typed.
+struct Line {
+    task: Task,
+    disk: String,
+    source: Option<String>,
+    passed: Passed,
+    rest: Vec<String>,
+    /// Whether its image comes through standard input.
+    streamed: bool,
+    /// Whether somebody is there to ask.
+    asks: bool,
+    /// Options of every command, to be added where they are not given.
+    output: Vec<String>,
+}
+
+impl Line {
+    /// Checks it by the program's own definition.
+    fn work(self, files: bool, ui: &dyn Ui) -> Result<Work> {
+        let devices = Devices::of(&self.disk)?;
+        let name = self.task.name();
+        refuse_image(self.task, self.source.as_deref())?;
+        let mut line = vec![name.clone(), self.disk];
+        line.extend(self.source);
+        line.extend(options(&self.passed, ui)?);
+        line.extend(self.rest);
+        if self.task == Task::Swap && line.len() == 2 {
+            return Err(Error::usage("which image? --schematic with --talos, or IMAGE"));
+        }
+        if let Some(word) = line.iter().find(|word| word.chars().any(char::is_control)) {
+            return Err(Error::usage(format!("{word:?} has control characters in it")));
+        }
+
+        let parsed = parse(&line)?;
+        let needs = Needs::of(&parsed.command, files, self.streamed)
+            .while_doing(|| format!("checking `bootsurgeon {}`", line.join(" ")))?;
+        // Where nobody is there to ask, the log is the report.
+        if needs.confirmation && !self.asks {
+            line.push("--yes".into());
+        }
+        for option in self.output {
+            let given = match option.as_str() {
+                "--json" => parsed.global.json,
+                _ => parsed.global.quiet || parsed.global.verbose > 0,
+            };
+            if !given {
+                line.push(option);
+            }
+        }
+        let parsed = parse(&line)?;
+        if Needs::of(&parsed.command, files, self.streamed)?.confirmation && !self.asks {
+            return Err(Error::usage("nothing can be added behind the arguments that were given after --"));
+        }
+        Ok(Work { command: name, args: line, devices, efivars: needs.efivars })
+    }
 }
 
 /// The options of `swap` that were given, fit for a pod: a schematic's file becomes its ID.
@@ -119,8 +175,9 @@ struct Needs {
 }
 
 impl Needs {
-    /// Refuses what cannot work in a pod: the container holds the program and the roots of TLS, and no file of the user's.
-    fn of(command: &Command, files: bool) -> Result<Self> {
+    /// Refuses what cannot work in a pod: the container holds the program and the roots of TLS, and no file of the
+    /// user's.
+    fn of(command: &Command, files: bool, streamed: bool) -> Result<Self> {
         let unconfirmed = |change: &super::args::ChangeArgs| !change.yes && !change.dry_run;
         Ok(match command {
             Command::Swap(a) => {
@@ -129,8 +186,16 @@ impl Needs {
                     .map_err(|e| e.advise("use --auth-secret"))?;
                 no_file("--backup-to", a.backup_to.as_deref())?;
                 no_file("--cache", a.cache.cache.as_deref())?;
+                let devices = |path: &str| Devices::of(path).ok();
+                // The node's devices are the only files of the node that the pod has.
+                let is_there = |image: &str| {
+                    devices(image)
+                        .is_some_and(|has| a.disk.disk.as_ref().and_then(|d| devices(d.to_str()?)) == Some(has))
+                };
                 match (&a.image, &a.trust.schematic) {
-                    (Some(image), _) if !is_url(image) => return Err(no_such_file("IMAGE", image)),
+                    (Some(image), _) if !(is_url(image) || is_there(image) || streamed && image == "-") => {
+                        return Err(no_such_file("IMAGE", image));
+                    }
                     (None, Some(schematic)) => asset(schematic, &a.trust, &a.factory.url)?,
                     _ => {}
                 }
@@ -154,6 +219,10 @@ impl Needs {
 }
 
 fn trust(args: &TrustArgs, files: bool) -> Result<bool> {
+    args.machine_config
+        .iter()
+        .try_for_each(|file| no_file("--machine-config", Some(file)))
+        .map_err(|e| e.advise("check it here, before: `bootsurgeon config check FILE… --image IMAGE`"))?;
     args.cert.iter().try_for_each(|cert| mounted("--cert", Some(cert), files))?;
     if let Some(file) = args.schematic.as_ref().filter(|s| !is_id(s)) {
         return Err(no_such_file("--schematic", file));
@@ -181,11 +250,11 @@ fn asset(schematic: &str, trust: &TrustArgs, factory: &str) -> Result<()> {
 /// A file that the container has if a ConfigMap gives it.
 fn mounted(option: &str, path: Option<&Path>, files: bool) -> Result<()> {
     match path {
-        Some(path) if !(files && path.starts_with(FILES_DIR)) => {
-            Err(no_such_file(option, &path.display().to_string()).advise(format!(
-                "kubectl -n NAMESPACE create configmap NAME --from-file=FILE, then --files NAME {option} {FILES_DIR}/FILE"
-            )))
-        }
+        Some(path) if !(files && path.starts_with(FILES_DIR)) => Err(no_such_file(option, &path.display().to_string())
+            .advise(format!(
+                "kubectl -n NAMESPACE create configmap NAME --from-file=FILE, then --files NAME {option} \
+                    {FILES_DIR}/FILE"
+            ))),
         _ => Ok(()),
     }
 }

@@ -1,10 +1,12 @@
 //! What commands that write say afterwards.
 
-use super::{Page, Paint, Render, size};
-use crate::command::{BackupReport, NextStep, PruneReport, RecoverReport, RestoreReport, SwapReport};
+use super::page::shown_width;
+use super::{Page, Paint, Render};
+use crate::command::{BackupList, NextStep, Proposal, PruneReport, RecoverReport, RestoreReport, SwapReport};
+use crate::config::service_document;
 use crate::plan::SwapPlan;
-use crate::verify::{Check, CheckStatus};
-use serde::Serialize;
+use crate::units::{count, size};
+use crate::verify::{Check, CheckStatus, ExtensionFacts, ImageChange};
 use std::fmt;
 
 impl Render for PruneReport {
@@ -20,7 +22,7 @@ impl Render for PruneReport {
             writeln!(f, "{} {name}", done("deleted", "would delete"))?;
         }
         for (name, why) in &self.plan.keep {
-            writeln!(f, "{} {name} stays: {why}", p.faint("kept:"))?;
+            writeln!(f, "{} {name} ({why})", done("kept", "keep"))?;
         }
         members(f, &self.members)?;
         warnings(f, p, &self.plan.warnings)?;
@@ -44,11 +46,13 @@ impl Render for RecoverReport {
         let r = &self.recovery;
         if let Some(what) = &r.interrupted {
             let end = match r.finished {
-                Some(true) => "past its commit: it is finished",
-                Some(false) => "before its commit: it is undone",
-                None => "its image was replaced since: left alone",
+                Some(true) if self.committed => "after the commit; finished",
+                Some(true) => "after the commit; will be finished",
+                Some(false) if self.committed => "before the commit; rolled back",
+                Some(false) => "before the commit; will be rolled back",
+                None => "its image was replaced since; left alone",
             };
-            writeln!(f, "{what}; {end}")?;
+            writeln!(f, "{what}: {end}")?;
         }
         if r.actions.is_empty() {
             let state = match (r.lost.is_empty(), self.members.is_empty()) {
@@ -59,17 +63,20 @@ impl Render for RecoverReport {
             writeln!(f, "{}: {state}", p.good("Nothing to do"))?;
         }
         for action in &r.actions {
-            writeln!(f, "{} {action}", if self.committed { "done:" } else { "would be done:" })?;
+            match self.committed {
+                true => writeln!(f, "{action}")?,
+                false => writeln!(f, "would {}", action.planned())?,
+            }
         }
         for chain in &r.lost {
             writeln!(f, "{} {chain}", p.warn("kept:"))?;
         }
         if r.lost_unlisted > 0 {
-            writeln!(f, "{} {} more lost chains", p.warn("kept:"), r.lost_unlisted)?;
+            writeln!(f, "{} {}", p.warn("kept:"), count(r.lost_unlisted, "more lost chain"))?;
         }
         if !r.lost.is_empty() {
             let what =
-                "A lost chain belongs to no file and may be the last copy of one. It takes room and hinders nothing.";
+                "A lost chain belongs to no file and may be the last copy of one. It takes room and does no harm.";
             writeln!(f, "{what} `--salvage` gives each a name, `--free-lost` frees them all.")?;
         }
         copy(f, p, self.out.as_deref())
@@ -83,11 +90,10 @@ impl Render for SwapReport {
             copy(f, p, self.out.as_deref())?;
             return warnings(f, p, &self.warnings);
         }
-        checks(f, p, &self.checks)?;
-        let title = if self.committed { "Swapped" } else { "Plan (nothing was written)" };
-        writeln!(f)?;
-        writeln!(f, "{}", p.strong(title))?;
-        plan(f, p, &self.plan)?;
+        checks_in_short(f, p, &self.checks)?;
+        let title = if self.committed { "Swapped" } else { "Plan (nothing written)" };
+        headline(f, p, title, &self.plan, None)?;
+        plan(f, &self.plan, self.change.as_ref(), self.committed)?;
         members(f, &self.members)?;
         if let Some(bytes) = self.wire_bytes {
             writeln!(f, "  over the wire  {}", size(bytes))?;
@@ -100,33 +106,83 @@ impl Render for SwapReport {
 
 impl Render for RestoreReport {
     fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
-        checks(f, p, &self.checks)?;
-        let title = if self.committed { "Restored" } else { "Plan (nothing was written)" };
-        writeln!(f)?;
-        writeln!(f, "{} {}", p.strong(title), self.restored)?;
-        plan(f, p, &self.plan)?;
+        checks_in_short(f, p, &self.checks)?;
+        let title = if self.committed { "Restored" } else { "Plan to restore (nothing written)" };
+        headline(f, p, title, &self.plan, Some(&self.restored))?;
+        plan(f, &self.plan, Some(&self.change), self.committed)?;
         members(f, &self.members)?;
-        copy(f, p, self.out.as_deref())?;
         warnings(f, p, &self.warnings)?;
+        copy(f, p, self.out.as_deref())?;
         next(f, p, &self.next)
     }
 }
 
-/// The steps in a column, what they are for beside them.
+/// What a question is about.
+pub(in crate::cli) fn proposal_text(proposal: &Proposal<'_>, p: Paint, verbose: bool) -> String {
+    let mut page = Page::new(true).verbose(verbose);
+    let f = &mut page;
+    let title = match proposal.restored {
+        None => "Ready (nothing refers to the new image yet)",
+        Some(_) => "Plan (nothing written)",
+    };
+    let shown = checks_in_short(f, p, proposal.checks)
+        .and_then(|()| headline(f, p, title, proposal.plan, proposal.restored))
+        .and_then(|()| plan(f, proposal.plan, Some(proposal.change), false))
+        .and_then(|()| members(f, &proposal.members))
+        .and_then(|()| warnings(f, p, &proposal.warnings));
+    match shown {
+        Ok(()) => page.finish(),
+        Err(_) => String::new(),
+    }
+}
+
+/// What was done to which file, and from where the image came or how long it is.
+fn headline(f: &mut Page, p: Paint, title: &str, plan: &SwapPlan, restored: Option<&str>) -> fmt::Result {
+    let source = restored.map_or_else(|| format!("({})", size(plan.bytes_to_write)), |backup| format!("from {backup}"));
+    writeln!(f)?;
+    writeln!(f, "{} {} {source}", p.strong(format!("{title}:")), p.good(&plan.target))
+}
+
+/// So many columns are left beside a command for what it is for.
+const BESIDE: usize = 36;
+
+/// The commands in a column, what they are for beside them. They are for copying, so none is ever broken: a long one
+/// has its line, and what it is for stands below.
 fn next(f: &mut Page, p: Paint, steps: &[NextStep]) -> fmt::Result {
     if steps.is_empty() {
         return Ok(());
     }
     writeln!(f)?;
     writeln!(f, "{}", p.strong("Next"))?;
-    let width = steps.iter().filter_map(|s| s.command.as_ref()).map(String::len).max().unwrap_or(0);
+    let room = f.width().saturating_sub(BESIDE);
+    let commands = steps.iter().filter_map(|s| s.command.as_ref());
+    let width = commands.map(|command| shown_width(command)).filter(|width| *width <= room).max().unwrap_or(0);
     for step in steps {
         match &step.command {
-            Some(command) => writeln!(f, "  {}  {}", p.strong(format!("{command:width$}")), p.faint(&step.why))?,
-            None => writeln!(f, "  {}", p.warn(&step.why))?,
+            Some(command) => {
+                let command = p.strong(format!("{command:width$}"));
+                f.wrapped(format_args!("  {command}  "), &p.faint(&step.why))?;
+            }
+            None => f.wrapped(format_args!("  "), &p.warn(&step.why))?,
+        }
+        if let Some(document) = &step.document {
+            f.block(&indented(document))?;
         }
     }
     Ok(())
+}
+
+/// ExtensionServiceConfig documents to start from.
+pub(super) fn service_configs(f: &mut Page, p: Paint, services: &[String]) -> fmt::Result {
+    for service in services {
+        writeln!(f, "{} {}", p.strong(format!("ext-{service}")), p.faint("can start from this, completed:"))?;
+        f.block(&indented(&service_document(service)))?;
+    }
+    Ok(())
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
 }
 
 /// `--all-members`: what each step was done on.
@@ -140,40 +196,63 @@ fn members(f: &mut Page, members: &[String]) -> fmt::Result {
 /// `--out`: where the change went.
 fn copy(f: &mut Page, p: Paint, out: Option<&str>) -> fmt::Result {
     match out {
-        Some(out) => writeln!(f, "The new image is {}; the one that was given is as it was.", p.good(out)),
+        Some(out) => writeln!(f, "Wrote {}; the input is unchanged.", p.good(out)),
         None => Ok(()),
     }
 }
 
-fn plan(f: &mut Page, p: Paint, plan: &SwapPlan) -> fmt::Result {
-    writeln!(f, "  image in       {} ({} written)", p.good(&plan.target), size(plan.bytes_to_write))?;
+/// What is another for the user; the plan's target stands above it. `is_done`: the plan was carried out.
+fn plan(f: &mut Page, plan: &SwapPlan, change: Option<&ImageChange>, is_done: bool) -> fmt::Result {
+    let verb = |to_do: &'static str, done: &'static str| if is_done { done } else { to_do };
+    for (what, words) in change.map(ImageChange::lines).unwrap_or_default() {
+        writeln!(f, "  {what:13}  {words}")?;
+    }
     if let Some(backup) = &plan.backup {
         writeln!(f, "  old image in   {backup}")?;
     }
     // What the target held, where that is not the image that boots.
     if let Some(name) = plan.target_backup.as_ref().filter(|name| plan.backup.as_ref() != Some(*name)) {
-        writeln!(f, "  kept           what {} held, in {name}", plan.target)?;
+        let (keep, held) = (verb("keep", "kept"), verb("holds", "held"));
+        writeln!(f, "  {keep:13}  what {} {held}, in {name}", plan.target)?;
     }
-    for r in &plan.renames {
-        writeln!(f, "  renamed        {} to {}", r.from, r.to)?;
+    for r in plan.renames.iter().filter(|r| plan.backup.as_ref() != Some(&r.to)) {
+        writeln!(f, "  {:13}  {} to {}", verb("rename", "renamed"), r.from, r.to)?;
     }
     for name in &plan.delete {
-        writeln!(f, "  deleted        {name}")?;
+        writeln!(f, "  {:13}  {name}", verb("delete", "deleted"))?;
     }
-    let name = |x: &Option<String>| x.clone().unwrap_or_else(|| "nothing".into());
-    writeln!(f, "  boot before    {}", name(&plan.boot_before))?;
-    writeln!(f, "  boot after     {}", p.good(name(&plan.boot_after)))
-}
-
-fn warnings(f: &mut Page, p: Paint, warnings: &[String]) -> fmt::Result {
-    for warning in warnings {
-        writeln!(f, "{} {warning}", p.warn("warning:"))?;
+    if plan.boot_before != plan.boot_after {
+        let name = |x: &Option<String>| x.clone().unwrap_or_else(|| "nothing".into());
+        writeln!(f, "  starts         {}; before: {}", name(&plan.boot_after), name(&plan.boot_before))?;
     }
     Ok(())
 }
 
+fn warnings(f: &mut Page, p: Paint, warnings: &[String]) -> fmt::Result {
+    for warning in warnings {
+        f.wrapped(format_args!("{} ", p.warn("warning:")), warning)?;
+    }
+    Ok(())
+}
+
+/// How many checks went how, and what is to be known of them; with `--verbose` all.
+fn checks_in_short(f: &mut Page, p: Paint, all: &[Check]) -> fmt::Result {
+    if f.is_verbose() || all.is_empty() {
+        return checks(f, p, all);
+    }
+    let count = |status| all.iter().filter(|c| c.status == status).count();
+    let (warned, failed, skipped) = (count(CheckStatus::Warn), count(CheckStatus::Fail), count(CheckStatus::Skip));
+    let several = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+    let mut words = vec![p.good(format!("{} passed", several(count(CheckStatus::Pass), "check")))];
+    words.extend((failed > 0).then(|| p.bad(format!("{failed} failed"))));
+    words.extend((warned > 0).then(|| p.warn(several(warned, "warning"))));
+    words.extend((skipped > 0).then(|| format!("{skipped} skipped")));
+    writeln!(f, "{} {}", words.join(", "), p.faint("(-v shows all)"))?;
+    checks(f, p, all.iter().filter(|c| matches!(c.status, CheckStatus::Warn | CheckStatus::Fail)))
+}
+
 /// A line per check.
-pub(super) fn checks(f: &mut Page, p: Paint, checks: &[Check]) -> fmt::Result {
+pub(super) fn checks<'c>(f: &mut Page, p: Paint, checks: impl IntoIterator<Item = &'c Check>) -> fmt::Result {
     for c in checks {
         let mark = match c.status {
             CheckStatus::Pass => p.good("pass"),
@@ -181,26 +260,39 @@ pub(super) fn checks(f: &mut Page, p: Paint, checks: &[Check]) -> fmt::Result {
             CheckStatus::Fail => p.bad("FAIL"),
             CheckStatus::Skip => p.faint("skip"),
         };
-        writeln!(f, "{mark}  {:20} {}", c.id.name(), c.detail)?;
+        f.wrapped(format_args!("{mark}  {:20} ", c.id.name()), &c.detail)?;
     }
     Ok(())
 }
 
-/// `restore --list`.
-#[derive(Serialize)]
-pub(in crate::cli) struct Backups {
-    pub(in crate::cli) backups: Vec<BackupReport>,
-}
-
-impl Render for Backups {
-    fn text(&self, f: &mut Page, _: Paint) -> fmt::Result {
+impl Render for BackupList {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
+        if let Some(now) = &self.boots_now {
+            let what = contents(now.version.as_ref(), now.schematic.as_ref(), &now.extensions);
+            writeln!(f, "{} {}: {what}", p.strong("Boots now"), now.name)?;
+        }
         if self.backups.is_empty() {
             writeln!(f, "no backups")?;
         }
         for b in &self.backups {
-            let version = b.version.as_deref().unwrap_or("?");
-            writeln!(f, "{}  {}  {version}  {}", b.time, b.name, size(u64::from(b.bytes)))?;
+            let what = contents(b.version.as_ref(), b.schematic.as_ref(), &b.extensions);
+            let notes = [
+                (b.is_next, p.good("`restore` takes this one")),
+                (b.started_last, p.strong("started last")),
+                (b.disabled, p.faint("disabled; restored by its name")),
+            ];
+            let notes: String = notes.iter().filter(|(is, _)| *is).map(|(_, words)| format!(", {words}")).collect();
+            writeln!(f, "{}  {}  {what}, {}{notes}", b.time, b.name, size(u64::from(b.bytes)))?;
         }
         Ok(())
     }
+}
+
+/// `v1.12.4, schematic 4a0d65c6, tailscale`.
+fn contents(version: Option<&String>, schematic: Option<&String>, extensions: &[ExtensionFacts]) -> String {
+    let mut words = vec![version.cloned().unwrap_or_else(|| "version not known".to_owned())];
+    words.extend(schematic.map(|id| format!("schematic {}", id.chars().take(8).collect::<String>())));
+    let names: Vec<&str> = extensions.iter().map(|e| e.name.as_str()).collect();
+    words.push(if names.is_empty() { "no extensions".to_owned() } else { names.join(", ") });
+    words.join(", ")
 }

@@ -1,7 +1,8 @@
 //! `demo` as a session at a shell: each command, what it prints, and what was looked at afterwards.
 
-use super::{Page, Paint, Render, error_text, size};
+use super::{Page, Paint, Render, error_text};
 use crate::demo::{Answer, Cost, DemoReport, DemoStep, StepOutcome};
+use crate::units::{count, size};
 use std::fmt;
 
 impl Render for DemoStep {
@@ -61,16 +62,23 @@ impl Render for DemoReport {
         let (held, all) = (proofs().filter(|x| x.ok).count(), proofs().count());
         let seconds = self.milliseconds as f64 / 1000.0;
         let verdict = if self.proven { p.good("Proven") } else { p.bad("NOT PROVEN") };
-        writeln!(f, "{verdict}: {} commands, {held} of {all} checks hold, {seconds:.1} s.", self.steps.len())?;
-        if self.proven {
+        writeln!(
+            f,
+            "{verdict}: {}, {held} of {} hold, {seconds:.1} s.",
+            count(self.steps.len(), "command"),
+            count(all, "check")
+        )?;
+        if self.proven && self.is_whole {
             writeln!(
                 f,
-                "An ISO that would have halted the node was refused; the UKI was fetched, verified, written and committed; \
+                "An ISO that would have halted the node was refused; the UKI was fetched, verified, written and \
+                 committed; \
                  the same again changed nothing; the old image went back without a copy. After every change another \
-                 reader (fatfs) found all files byte for byte as they should be, and nothing outside the ESP was touched."
+                 reader (fatfs) found all files byte for byte as they should be, and nothing outside the ESP was \
+                 touched."
             )?;
         }
-        if !self.fsck {
+        if !self.fsck && self.is_whole {
             writeln!(f, "fsck.fat is not installed: its opinion was not asked.")?;
         }
         match &self.folder {

@@ -1,19 +1,16 @@
 //! `doctor` for people: problem, meaning, next command; then the facts behind them.
 
-use super::status::bar;
-use super::{Page, Paint, Render, size};
+use super::bar::bar;
+use super::{Page, Paint, Render};
 use crate::bootpath::BootOptions;
 use crate::command::DoctorReport;
 use crate::doctor::{Finding, FirmwareFacts, SetVariable, Severity};
 use crate::efivars::OriginKind;
+use crate::units::{count, size};
 use std::fmt;
-
-/// Columns that running text is broken at.
-const WIDTH: usize = 100;
 
 impl Render for DoctorReport {
     fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
-        let several = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
         if let Some(firmware) = &self.firmware {
             facts(f, p, firmware)?;
         }
@@ -25,13 +22,13 @@ impl Render for DoctorReport {
                 let lasting = if v.non_volatile { "kept" } else { "this start" };
                 let mark = if v.problem.is_some() { p.warn("!") } else { " ".to_owned() };
                 let meaning = p.faint(format!("({lasting}; {})", v.meaning));
-                writeln!(f, "{mark} {:width$}  {}  {meaning}", v.name, v.value)?;
+                f.wrapped(format_args!("{mark} {:width$}  ", v.name), &format!("{}  {meaning}", v.value))?;
             }
         }
         options(f, p, &self.boot_options)?;
         if let Some(sentence) = &self.firmware_starts {
             writeln!(f)?;
-            writeln!(f, "{} {sentence}", p.strong("The firmware starts"))?;
+            f.wrapped(format_args!("{} ", p.strong("The firmware starts")), sentence)?;
         }
         if !self.esps.is_empty() {
             writeln!(f)?;
@@ -47,15 +44,15 @@ impl Render for DoctorReport {
                 .map_or("no boot loader", |l| l.systemd_boot.as_deref().unwrap_or("another boot loader"));
             let starts = format!("starts {}", esp.boot.starts);
             writeln!(f, "  {}{part}", esp.disk.path)?;
-            writeln!(
-                f,
-                "    {} {} {} of {} free; {loader}; {} in EFI/Linux, {starts}",
+            let text = format!(
+                "{} {} {} of {} free; {loader}; {} in EFI/Linux, {starts}",
                 e.fat.name(),
                 bar(e.total_bytes, e.free_bytes),
                 size(e.free_bytes),
                 size(e.total_bytes),
-                several(esp.files.len(), "file"),
-            )?;
+                count(esp.files.len(), "file"),
+            );
+            f.wrapped(format_args!("    "), &text)?;
         }
         if self.firmware.is_some() {
             writeln!(f)?;
@@ -65,14 +62,14 @@ impl Render for DoctorReport {
         if self.firmware.is_none() {
             return Ok(()); // a line of text was explained, and nothing was looked at
         }
-        let count = |s| self.findings.iter().filter(|x| x.severity == s).count();
-        let (problems, warnings) = (count(Severity::Problem), count(Severity::Warning));
+        let of = |s| self.findings.iter().filter(|x| x.severity == s).count();
+        let (problems, warnings) = (of(Severity::Problem), of(Severity::Warning));
         writeln!(f)?;
         match self.worst {
             Severity::Problem => {
-                writeln!(f, "{}, {}.", p.bad(several(problems, "problem")), several(warnings, "warning"))
+                writeln!(f, "{}, {}.", p.bad(count(problems, "problem")), count(warnings, "warning"))
             }
-            Severity::Warning => writeln!(f, "No problem, {}.", p.warn(several(warnings, "warning"))),
+            Severity::Warning => writeln!(f, "No problem, {}.", p.warn(count(warnings, "warning"))),
             Severity::Note | Severity::Ok => writeln!(f, "{}", p.good("Nothing is wrong.")),
         }
     }
@@ -144,7 +141,8 @@ fn options(f: &mut Page, p: Paint, all: &BootOptions) -> fmt::Result {
         words.extend(o.problem.as_ref().map(|why| p.warn(why)));
         let mark = if o.problem.is_some() { p.warn("!") } else { " ".to_owned() };
         let words = if words.is_empty() { String::new() } else { format!("  [{}]", words.join(", ")) };
-        writeln!(f, "{mark} {} {}  {}{words}", o.name, o.description, p.faint(&o.target.path))?;
+        let text = format!("{}  {}{words}", o.description, p.faint(&o.target.path));
+        f.wrapped(format_args!("{mark} {} ", o.name), &text)?;
     }
     Ok(())
 }
@@ -160,61 +158,14 @@ pub(super) fn findings(f: &mut Page, p: Paint, list: &[Finding], all: bool) -> f
         };
         let subject = x.subject.as_ref().map_or(String::new(), |s| format!("{s}: "));
         let pad = " ".repeat("problem".len().saturating_sub(plain.len()));
-        write!(f, "  {word}{pad}  ")?;
-        wrapped(f, &format!("{subject}{}", x.what), 11)?;
+        f.wrapped(format_args!("  {word}{pad}  "), &format!("{subject}{}", x.what))?;
         // What is in order needs no explanation, but for why it starts.
         if x.severity != Severity::Ok || x.id == "starts" {
-            write!(f, "           ")?;
-            wrapped(f, &x.meaning, 11)?;
+            f.wrapped(format_args!("           "), &x.meaning)?;
         }
         if let Some(action) = &x.action {
-            write!(f, "           {} ", p.strong("->"))?;
-            wrapped(f, action, 14)?;
+            f.wrapped(format_args!("           {} ", p.strong("->")), action)?;
         }
     }
     Ok(())
-}
-
-/// Text broken at blanks, but never inside a command in backticks: those are for copying.
-fn wrapped(f: &mut Page, text: &str, indent: usize) -> fmt::Result {
-    let mut column = indent;
-    for (i, word) in words(text).enumerate() {
-        let width = word.chars().count();
-        if i > 0 && column + 1 + width > WIDTH {
-            writeln!(f)?;
-            write!(f, "{:indent$}", "")?;
-            column = indent;
-        } else if i > 0 {
-            write!(f, " ")?;
-            column += 1;
-        }
-        write!(f, "{word}")?;
-        column += width;
-    }
-    writeln!(f)
-}
-
-/// Words at blanks; what stands in backticks is one word with whatever touches it.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    let mut in_command = false;
-    text.split(move |c: char| {
-        in_command ^= c == '`';
-        c == ' ' && !in_command
-    })
-    .filter(|w| !w.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_are_never_broken() {
-        let mut page = Page::new(true);
-        let long = "x".repeat(60);
-        wrapped(&mut page, &format!("{long} `swap disk.img disk.img --uki name of file`, or"), 4).unwrap();
-        assert_eq!(page.finish(), format!("{long}\n    `swap disk.img disk.img --uki name of file`, or\n"));
-        assert_eq!(words("a  `b c`, d").collect::<Vec<_>>(), ["a", "`b c`,", "d"]);
-        assert_eq!(words("it's `open to the end").collect::<Vec<_>>(), ["it's", "`open to the end"]);
-    }
 }

@@ -1,12 +1,13 @@
 //! What commands that look at images say.
 
-use super::change::checks;
-use super::{Page, Paint, Render, size};
+use super::change::{checks, service_configs};
+use super::{Page, Paint, Render};
 use crate::command::{
     CompanionReport, DiffReport, ExtractReport, FetchReport, InspectReport, SchematicReport, UkiReport,
 };
 use crate::uki::CompanionKind;
-use crate::verify::{Report, Verdict};
+use crate::units::size;
+use crate::verify::{ExtensionLoss, Report, Verdict};
 use std::fmt;
 
 impl Render for SchematicReport {
@@ -24,7 +25,11 @@ impl Render for FetchReport {
         if self.resumed_from > 0 {
             writeln!(f, "resumed after {}", size(self.resumed_from))?;
         }
-        writeln!(f, "sha256 {}", self.sha256)
+        writeln!(f, "sha256 {}", self.sha256)?;
+        match &self.certificate {
+            Some(pem) => writeln!(f, "{pem} is the certificate that the factory signs with, for `verify --cert`"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -41,13 +46,26 @@ impl Render for Report {
         for s in &self.signers {
             let by = s.trusted_by.as_ref().map_or_else(|| p.warn("not trusted"), |by| format!("trusted by {by}"));
             let expired = if s.expired { " (expired; firmware does not mind)" } else { "" };
-            writeln!(f, "signed by {}, valid until {}{expired}, {by}", s.subject, s.not_after)?;
+            let text = format!("{}, valid until {}{expired}, {by}", s.subject, s.not_after);
+            f.wrapped(format_args!("signed by "), &text)?;
         }
+        if let Some(loss) = &self.extension_loss {
+            lost(f, p, loss)?;
+        }
+        service_configs(f, p, &self.image.waiting_services)?;
         match self.verdict {
             Verdict::Accept => writeln!(f, "{}  sha256 {}", p.good("accept"), self.image.sha256),
             Verdict::Reject => writeln!(f, "{}  sha256 {}", p.bad("reject"), self.image.sha256),
         }
     }
+}
+
+/// Extensions that are lost, and the schematic that has them all.
+fn lost(f: &mut Page, p: Paint, loss: &ExtensionLoss) -> fmt::Result {
+    writeln!(f, "{} {}", p.warn("warning:"), loss.words())?;
+    let Some(all) = &loss.schematic else { return Ok(()) };
+    writeln!(f, "The schematic with all of them, whose ID is {}:", all.id)?;
+    f.block(&all.schematic)
 }
 
 impl Render for InspectReport {
@@ -79,7 +97,7 @@ impl Render for InspectReport {
 
 fn uki_text(f: &mut Page, p: Paint, u: &UkiReport) -> fmt::Result {
     let mut line = |name: &str, value: Option<&str>| match value {
-        Some(value) => writeln!(f, "{name:14} {value}"),
+        Some(value) => f.wrapped(format_args!("{name:14} "), value),
         None => Ok(()),
     };
     line("family", Some(u.family.name()))?;
@@ -137,7 +155,7 @@ fn uki_text(f: &mut Page, p: Paint, u: &UkiReport) -> fmt::Result {
     for problem in &u.problems {
         writeln!(f, "{} {problem}", p.bad("!"))?;
     }
-    Ok(())
+    service_configs(f, p, &u.waiting_services)
 }
 
 /// `loader/addons/console.addon.efi (addon, signed by nobody): "console=ttyS0"`.
@@ -177,6 +195,6 @@ impl Render for DiffReport {
                 side(&c.new)
             )?;
         }
-        Ok(())
+        self.extension_loss.as_ref().map_or(Ok(()), |loss| lost(f, p, loss))
     }
 }

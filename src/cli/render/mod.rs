@@ -1,45 +1,50 @@
 //! Reports as text for people, or as one JSON document for programs.
 
-/// As the standard ones, for a [`Page`]: what stands between the braces may be other people's text, line ends and all.
+/// As the standard one, for a [`Page`]: what stands between the braces may be other people's text, line ends and all.
 macro_rules! writeln {
     ($page:expr) => { $page.end_line() };
     ($page:expr, $($text:tt)*) => { $page.line(format_args!($($text)*)) };
 }
-macro_rules! write {
-    ($page:expr, $($text:tt)*) => { $page.part(format_args!($($text)*)) };
-}
 
+mod bar;
 mod change;
+mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
 mod image;
 mod page;
+mod rollout;
 mod status;
 mod style;
+mod svg;
+mod way;
 
 use super::args::Global;
+use crate::pod::{DeskEvent, listening};
 use crate::{Code, Error, Result};
-pub(super) use change::Backups;
+pub(super) use change::proposal_text;
 pub(in crate::cli) use page::Page;
 use serde::Serialize;
 use std::fmt;
 use std::io::{ErrorKind, IsTerminal, Write};
 pub(super) use style::Paint;
+pub(super) use svg::picture;
 
 /// A report that can be shown to people.
 pub(super) trait Render: Serialize {
-    /// Whether it is what was asked for in itself (a manifest, a script) rather than a report on what was done.
+    /// Whether it is what was requested in itself (a manifest, a script) rather than a report on what was done.
     const IS_DATA: bool = false;
 
     /// Writes it as text, a newline at the end.
     fn text(&self, f: &mut Page, paint: Paint) -> fmt::Result;
 }
 
-/// Stdout, in the form that was asked for.
+/// Stdout, in the form that was requested.
 pub(super) struct Output {
     json: bool,
     quiet: bool,
+    verbose: bool,
     paint: Paint,
     paint_errors: Paint,
 }
@@ -47,10 +52,11 @@ pub(super) struct Output {
 impl Output {
     pub(super) fn new(global: &Global) -> Self {
         let (paint, paint_errors) = Paint::choose(global.color);
-        Self { json: global.json, quiet: global.quiet, paint, paint_errors }
+        Self { json: global.json, quiet: global.quiet, verbose: global.verbose > 0, paint, paint_errors }
     }
 
-    /// Prints a report; with `--quiet` only as JSON. That nobody reads it to its end (a closed pipe) is no failure: the exit code is the command's own.
+    /// Prints a report; with `--quiet` only as JSON. That nobody reads it to its end (a closed pipe) is no failure: the
+    /// exit code is the command's own.
     ///
     /// # Errors
     /// [`Code::Output`] when it cannot be written.
@@ -61,7 +67,8 @@ impl Output {
         let text = if self.json {
             serde_json::to_string_pretty(report).map_err(|e| Error::new(Code::Bug, e.to_string()))? + "\n"
         } else {
-            let mut page = Page::new(std::io::stdout().is_terminal());
+            let page = Page::new(std::io::stdout().is_terminal()).verbose(self.verbose);
+            let mut page = if self.verbose || R::IS_DATA { page } else { page.with_short_hashes() };
             report.text(&mut page, self.paint).map_err(|e| Error::new(Code::Bug, e.to_string()))?;
             page.finish()
         };
@@ -78,7 +85,10 @@ impl Output {
     pub(super) fn show_change(&self, report: &impl Render, changed: bool) -> Result<()> {
         self.show(report).map_err(|e| {
             let advice = match changed {
-                true => "only the report is lost: the command has done what it was asked for; `bootsurgeon status` shows the ESP",
+                true => {
+                    "only the report is lost: the command has done what it was requested; `bootsurgeon status` \
+                         shows the ESP"
+                }
                 false => "only the report is lost: make room where standard output goes, and run it again",
             };
             e.with_esp_changed(changed).advise(advice)
@@ -91,22 +101,41 @@ impl Output {
         if self.json { Ok(()) } else { self.show(part) }
     }
 
-    /// Prints what went wrong, on stderr; with `--json` also as a document on stdout, and with `--json --quiet` only there:
-    /// the log of a container is both in one.
+    /// Prints what went wrong, on stderr; with `--json` also as a document on stdout, and with `--json --quiet` only
+    /// there: the log of a container is both in one.
     pub(super) fn error(&self, error: &Error) {
+        self.error_in_words(error);
+        if self.json {
+            error_document(error);
+        }
+    }
+
+    /// The same, where a report was shown that holds the error.
+    pub(super) fn error_in_words(&self, error: &Error) {
         if !(self.json && self.quiet) {
             let mut page = Page::new(true);
             let _ = error_text(&mut page, self.paint_errors, error);
             on_stderr(&page.finish());
         }
-        if self.json {
-            error_document(error);
-        }
     }
 }
 
-/// Writes to stderr. Where that is full or closed there is nobody left to tell, and what the program does goes on.
+/// Writes to stderr, for a desk that listens as a line of JSON.
 pub(super) fn on_stderr(text: &str) {
+    match listening() {
+        // Line by line: a container's runtime takes longer ones apart.
+        Some(_) => text.split_inclusive('\n').for_each(|line| to_desk(&DeskEvent::Text { text: line.to_owned() })),
+        None => write_stderr(text),
+    }
+}
+
+/// Tells a desk that listens.
+pub(super) fn to_desk(event: &DeskEvent) {
+    write_stderr(&event.line());
+}
+
+/// Where stderr is full or closed there is nobody left to tell, and what the program does goes on.
+fn write_stderr(text: &str) {
     let mut stderr = std::io::stderr().lock();
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
@@ -177,14 +206,5 @@ pub(super) struct ManPages {
 impl Render for ManPages {
     fn text(&self, f: &mut Page, _: Paint) -> fmt::Result {
         writeln!(f, "the manual pages are in {}; read one with `man -l {}/bootsurgeon.1`", self.dir, self.dir)
-    }
-}
-
-/// A number of bytes for people.
-pub(super) fn size(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} B"),
-        10_000..10_000_000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        _ => format!("{:.1} MiB", bytes as f64 / 1024.0 / 1024.0),
     }
 }

@@ -1,17 +1,16 @@
 //! `status` for people: the ESP, its files with the parts they play, the menu as it will be drawn.
 
+use super::bar::bar;
 use super::doctor::findings;
-use super::{Page, Paint, Render, size};
+use super::{Page, Paint, Render, way};
 use crate::boot::MenuMode;
 use crate::bootpath::{Certainty, StepKind, WayStep};
 use crate::command::{EntryReport, FileReport, StatusReport};
 use crate::doctor::Severity;
 use crate::efivars::OriginKind;
 use crate::esp::{BackupName, FileKind};
+use crate::units::size;
 use std::fmt;
-
-/// Width of the bar that shows how full the ESP is.
-const BAR: u64 = 32;
 
 impl Render for StatusReport {
     fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
@@ -33,11 +32,11 @@ impl Render for StatusReport {
         let (free, total) = (size(e.free_bytes), size(e.total_bytes));
         writeln!(f, "ESP   {} {} {free} of {total} free, {state}", e.fat.name(), bar(e.total_bytes, e.free_bytes))?;
         for note in &e.notes {
-            writeln!(f, "      {} {note}", p.faint("note:"))?;
+            f.wrapped(format_args!("      {} ", p.faint("note:")), note)?;
         }
-        writeln!(f, "Boot  {}", self.way_in_short(p))?;
+        f.wrapped(format_args!("Boot  "), &self.way_in_short(p))?;
         if let (OriginKind::UBoot | OriginKind::Edk2, Some(place)) = (self.variables.kind, &self.variables.place) {
-            writeln!(f, "Vars  {place}: {}", self.variables.why)?;
+            f.wrapped(format_args!("Vars  "), &format!("{place}: {}", self.variables.why))?;
         }
         writeln!(f)?;
         writeln!(f, "{}", p.strong("EFI/Linux"))?;
@@ -46,7 +45,8 @@ impl Render for StatusReport {
         }
         let width = self.files.iter().map(|x| x.name.len()).max().unwrap_or(0);
         for file in &self.files {
-            writeln!(f, "  {:width$}  {:>10}  {}", file.name, size(u64::from(file.bytes)), self.parts(file, p))?;
+            let bytes = size(u64::from(file.bytes));
+            f.wrapped(format_args!("  {:width$}  {bytes:>10}  ", file.name), &self.parts(file, p))?;
         }
 
         if !self.elsewhere.is_empty() {
@@ -76,7 +76,8 @@ impl Render for StatusReport {
                 (None, names, _) => format!("added to {}", names.join(", ")),
             };
             let line = c.cmdline.as_ref().map_or(String::new(), |line| format!(": {line:?}"));
-            writeln!(f, "  {}  {:>10}  {}, {whose}{line}", c.path, size(u64::from(c.bytes)), c.kind)?;
+            let bytes = size(u64::from(c.bytes));
+            f.wrapped(format_args!("  {}  {bytes:>10}  ", c.path), &format!("{}, {whose}{line}", c.kind))?;
         }
 
         let mode = match self.boot.mode {
@@ -98,12 +99,14 @@ impl Render for StatusReport {
         let width = self.boot.entries.iter().map(|e| e.title.chars().count()).max().unwrap_or(0);
         for (i, entry) in self.boot.entries.iter().enumerate() {
             let arrow = if self.boot.roles.selected == Some(i) { p.good("->") } else { "  ".into() };
-            writeln!(f, "{arrow} {}  {}", pad(&entry.title, width), self.entry_parts(i, entry, p))?;
+            f.wrapped(format_args!("{arrow} {}  ", pad(&entry.title, width)), &self.entry_parts(i, entry, p))?;
         }
         writeln!(f)?;
         match &self.boot.selected {
-            Some(name) => writeln!(f, "Starts {}: {}", p.good(name), self.boot.reason)?,
-            None => writeln!(f, "{}: {}", p.bad(format!("Starts {}", self.boot.starts)), self.boot.reason)?,
+            Some(name) => f.wrapped(format_args!("Starts "), &format!("{}: {}", p.good(name), self.boot.reason))?,
+            None => {
+                f.wrapped(format_args!("{}: ", p.bad(format!("Starts {}", self.boot.starts))), &self.boot.reason)?;
+            }
         }
         if !self.is_ordinary() {
             self.way_step_by_step(f, p)?;
@@ -116,7 +119,7 @@ impl Render for StatusReport {
             )?;
         }
         for warning in &self.warnings {
-            writeln!(f, "{} {warning}", p.warn("warning:"))?;
+            f.wrapped(format_args!("{} ", p.warn("warning:")), warning)?;
         }
         if self.findings.iter().any(|x| x.severity <= Severity::Warning) {
             writeln!(f)?;
@@ -163,32 +166,22 @@ impl StatusReport {
         writeln!(f)?;
         writeln!(f, "{}", p.strong("Way of the boot"))?;
         for step in &self.way {
-            let kind = match step.step {
-                StepKind::Firmware => "firmware",
-                StepKind::Program => "program",
-                StepKind::Menu => "menu",
-                StepKind::Image => "image",
-                StepKind::Kernel => "kernel",
-            };
+            let kind = way::kind(step);
             let place = step.place.as_ref().map_or(String::new(), |place| format!(", {place}"));
             let what = format!("{}{place}", step.what);
             let what = if step.certainty == Certainty::Unknown { p.warn(what) } else { what };
-            writeln!(f, "  {kind:8}  {what}")?;
-            let sure = match step.certainty {
-                Certainty::Known => "",
-                Certainty::Default => "by default: ",
-                Certainty::Unknown => "not certain: ",
-            };
-            writeln!(f, "            {}", p.faint(format!("{sure}{}", step.why)))?;
+            f.wrapped(format_args!("  {kind:8}  "), &what)?;
+            let sure = way::certainty(step);
+            f.wrapped(format_args!("            "), &p.faint(format!("{sure}{}", step.why)))?;
         }
         for note in &self.way_notes {
-            writeln!(f, "  {} {note}", p.warn("note:"))?;
+            f.wrapped(format_args!("  {} ", p.warn("note:")), note)?;
         }
         Ok(())
     }
 
     /// The parts a line of the menu plays, in words; its id where the title does not show it.
-    fn entry_parts(&self, i: usize, entry: &EntryReport, p: Paint) -> String {
+    pub(super) fn entry_parts(&self, i: usize, entry: &EntryReport, p: Paint) -> String {
         let roles = &self.boot.roles;
         let mut words = Vec::new();
         if roles.selected == Some(i) {
@@ -216,7 +209,7 @@ impl StatusReport {
     }
 
     /// The parts a file plays, in words.
-    fn parts(&self, file: &FileReport, p: Paint) -> String {
+    pub(super) fn parts(&self, file: &FileReport, p: Paint) -> String {
         let mut words = Vec::new();
         let role = |i: Option<usize>| {
             i.and_then(|i| self.boot.entries.get(i)).and_then(|e| e.file.as_deref()) == Some(&file.name)
@@ -263,14 +256,6 @@ fn aside(what: &str, name: &str) -> String {
     } else {
         format!("{what} of {} since {since}", parsed.original)
     }
-}
-
-/// How full something is.
-pub(super) fn bar(total: u64, free: u64) -> String {
-    let used = total.saturating_sub(free);
-    // A little is not nothing.
-    let filled = (u128::from(used) * u128::from(BAR)).div_ceil(u128::from(total.max(1)));
-    format!("[{}]", (0..u128::from(BAR)).map(|i| if i < filled { '#' } else { '.' }).collect::<String>())
 }
 
 /// Blanks behind a text up to a width in characters.

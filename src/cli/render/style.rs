@@ -11,9 +11,11 @@ pub(in crate::cli) struct Paint(bool);
 impl Paint {
     #[cfg(test)]
     pub(super) const ALWAYS: Self = Self(true);
+    /// No colours at all.
+    pub(super) const PLAIN: Self = Self(false);
 
     /// For stdout and for stderr.
-    pub(super) fn choose(color: Color) -> (Self, Self) {
+    pub(in crate::cli) fn choose(color: Color) -> (Self, Self) {
         // https://no-color.org: any value but the empty one.
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         let auto = |terminal: bool| match color {

@@ -58,7 +58,8 @@ impl ExaminedEsp {
                     Severity::Note,
                     "in-use",
                     format!("in use: {}", users.join(", ")),
-                    "a swap is refused as long as that is so: the kernel would write over it. Talos mounts the ESP only during an \
+                    "a swap is refused as long as that is so: the kernel would write over it. Talos mounts the ESP \
+                     only during an \
                      installation or upgrade",
                 )
                 .then("unmount or stop that before a swap")
@@ -134,7 +135,7 @@ pub(super) fn name_the_disk(examined: &[ExaminedEsp], findings: &mut [Finding]) 
     let mut with = examined.iter().filter(|e| e.place.has_images);
     let (Some(only), None) = (with.next(), with.next()) else { return };
     for action in findings.iter_mut().filter_map(|f| f.action.as_mut()) {
-        *action = action.replace(" DISK", &format!(" {}", only.words.disk()));
+        *action = only.words.name_disk(action);
     }
 }
 
@@ -172,7 +173,8 @@ fn verified<S: ReadAt>(view: &EspView<'_, S>, vars: &EfiVars, ui: &dyn Ui) -> Re
                 Severity::Problem,
                 "firmware-refuses",
                 format!("the firmware will refuse {name}, which starts next: {why}"),
-                "systemd-boot tries no other entry: the board does not come up (\"Access denied\" or \"Security Violation\" on the \
+                "systemd-boot tries no other entry: the board does not come up (\"Access denied\" or \"Security \
+                 Violation\" on the \
                  console)",
             )
             .then(way_out.clone()),
@@ -202,8 +204,8 @@ fn verified<S: ReadAt>(view: &EspView<'_, S>, vars: &EfiVars, ui: &dyn Ui) -> Re
         findings.push(Finding::new(
             Severity::Ok,
             "signature",
-            format!("nothing speaks against the signature of {name}"),
-            "held against db and dbx",
+            format!("the signature of {name} is good"),
+            "checked against db and dbx",
         ));
     }
     Ok(findings)
@@ -211,7 +213,7 @@ fn verified<S: ReadAt>(view: &EspView<'_, S>, vars: &EfiVars, ui: &dyn Ui) -> Re
 
 pub(super) fn unreadable_esp(name: &str, e: &crate::Error) -> Finding {
     let finding =
-        Finding::new(Severity::Problem, "esp-unreadable", e.to_string(), "nothing can be said about what is on it");
+        Finding::new(Severity::Problem, "esp-unreadable", e.to_string(), "nothing is known about what is on it");
     match e.advice() {
         Some(advice) => finding.then(advice),
         None => finding,

@@ -53,6 +53,8 @@ pub struct DoctorReport {
     pub boot_options: BootOptions,
     /// What the firmware itself starts, in a sentence.
     pub firmware_starts: Option<String>,
+    /// Disks and ESPs that could not be read: nothing is known of what is on them.
+    pub unread: Vec<String>,
     /// Every ESP, as `status` shows it.
     pub esps: Vec<StatusReport>,
 }
@@ -69,7 +71,7 @@ impl Doctor {
             return Ok(DoctorReport::new(findings));
         }
         let machine = Machine::read(&self.root);
-        let (mut requests, complete) = self.requests(&machine, &mut findings, ui)?;
+        let (mut requests, mut unread) = self.requests(&machine, &mut findings, ui)?;
         let is_this_machine = self.disks.is_empty();
         if requests.len() > MAX_ESPS {
             let what = format!("{} ESPs: only the first {MAX_ESPS} are looked at", requests.len());
@@ -83,7 +85,7 @@ impl Doctor {
         let (variables, unreadable) = boot_variables(&vars);
         for what in unreadable {
             let finding = if vars.warnings().contains(&what) {
-                let meaning = "which variables count at the next start decides what is said below";
+                let meaning = "what is said below depends on which variables count at the next start";
                 Finding::new(Severity::Warning, "variables-in-doubt", what, meaning)
             } else {
                 Finding::new(Severity::Warning, "variable-unreadable", what, "it counts as absent")
@@ -109,9 +111,14 @@ impl Doctor {
                 Err(e) if requests.len() == 1 && !self.disks.is_empty() && request.partition.is_none() => {
                     return Err(e);
                 }
-                Err(e) => findings.push(unreadable_esp(&name, &e)),
+                Err(e) => {
+                    findings.push(unreadable_esp(&name, &e));
+                    unread.push(name);
+                }
             }
         }
+        // Of disks that were named nobody says that they are all.
+        let complete = is_this_machine && unread.is_empty();
         elsewhere(&examined, &mut esps);
         name_the_disk(&examined, &mut about);
         findings.extend(about);
@@ -119,7 +126,7 @@ impl Doctor {
         let loader = examined.iter().find_map(|e| Some(&e.esp.loader.as_ref()?.1.as_ref()?.version));
         let decoded = decode_variables(&vars, loader);
         findings.extend(decoded.iter().filter_map(misread));
-        let (boot_options, firmware_starts) = boot_options(&vars, &examined, complete, &mut findings);
+        let (boot_options, firmware_starts) = boot_options(&vars, &examined, (complete, &unread), &mut findings);
         let places: Vec<EspPlace> = examined.iter().map(|e| e.place.clone()).collect();
         let booted = vars.read("LoaderDevicePartUUID", LOADER).ok().flatten();
         let booted = booted.and_then(|v| Uuid::try_parse(&lenient_string(&v.data)).ok());
@@ -129,6 +136,7 @@ impl Doctor {
         report.variables = decoded;
         report.boot_options = boot_options;
         report.firmware_starts = Some(firmware_starts);
+        report.unread = unread;
         report.esps = esps;
         Ok(report)
     }
@@ -144,6 +152,7 @@ impl DoctorReport {
             variables: Vec::new(),
             boot_options: BootOptions::default(),
             firmware_starts: None,
+            unread: Vec::new(),
             esps: Vec::new(),
         }
     }

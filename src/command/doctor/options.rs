@@ -52,7 +52,7 @@ impl Volumes for AllEsps<'_> {
 pub(super) fn boot_options(
     vars: &EfiVars,
     examined: &[ExaminedEsp],
-    complete: bool,
+    (complete, unread): (bool, &[String]),
     findings: &mut Vec<Finding>,
 ) -> (BootOptions, String) {
     let mut options = BootOptions::read(vars);
@@ -62,7 +62,7 @@ pub(super) fn boot_options(
     options.check(&esps);
     let way = Way::follow(&options, BootScenario::Next, &esps);
     let places: Vec<EspPlace> = examined.iter().map(|e| e.place.clone()).collect();
-    let (sentence, found) = what_starts(&way, &options, &places);
+    let (sentence, found) = what_starts(&way, &options, &places, unread);
     findings.extend(found);
     (options, sentence)
 }

@@ -5,10 +5,11 @@ use super::super::{DiskRequest, MachineTree, Ui};
 use super::Doctor;
 use crate::Result;
 use crate::block::FileSource;
-use crate::disk::{PartitionTable, Target, esps};
+use crate::disk::{PartitionTable, Target, esps, is_esp_cut_off};
 use crate::doctor::{Finding, Machine, Severity};
 use crate::efivars::EfiVars;
 use crate::packed::Unpacked;
+use crate::units::count;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,13 +31,13 @@ impl EspCandidate {
 }
 
 impl Doctor {
-    /// Every ESP that is to be looked at, and whether that is certainly every ESP of this machine.
+    /// Every ESP that is to be looked at, and the disks of this machine that may have one and cannot be looked at.
     pub(super) fn requests(
         &self,
         machine: &Machine,
         findings: &mut Vec<Finding>,
         ui: &dyn Ui,
-    ) -> Result<(Vec<EspCandidate>, bool)> {
+    ) -> Result<(Vec<EspCandidate>, Vec<String>)> {
         if !self.disks.is_empty() {
             let mut all = Vec::new();
             for disk in &self.disks {
@@ -46,20 +47,21 @@ impl Doctor {
                 }
                 all.extend(found);
             }
-            return Ok((all, false));
+            return Ok((all, Vec::new()));
         }
         let (disks, missing) = machine.disks();
-        let mut complete = missing.is_empty();
+        let mut unread = Vec::new();
         for name in missing {
             findings.push(
                 Finding::new(
                     Severity::Warning,
                     "disk-without-node",
-                    format!("the kernel knows the disk {name}, and it has no node in /dev"),
-                    "in a container only the devices that were handed to it are there: the ESP may be on this disk",
+                    format!("the kernel has the disk {name}, but there is no node for it in /dev"),
+                    "a container only has the devices that were passed to it: the ESP may be on this disk",
                 )
-                .then("mount the node's /dev into the pod (hostPath), or run privileged"),
+                .then("give the container all of the machine's /dev (in a pod: a hostPath, privileged)"),
             );
+            unread.push(name);
         }
         let mut all = Vec::new();
         for disk in &disks {
@@ -68,31 +70,33 @@ impl Doctor {
                 // Most disks of a machine have no ESP, and some no medium.
                 Err(e) if e.code().is_bad_content() => {}
                 Err(e) => {
-                    complete = false;
+                    unread.push(disk.display().to_string());
                     let meaning = "whether it has an ESP is not known: no medium, or this process may not read it";
                     let finding = Finding::new(Severity::Warning, "disk-unreadable", e.to_string(), meaning);
-                    findings.push(
-                        finding.then("run as root, in a pod privileged; or ignore it if it is an empty card reader"),
-                    );
+                    findings.push(finding.then(e.advice().unwrap_or("ignore it if it is an empty card reader")));
                 }
             }
         }
         if all.is_empty() {
             let looked = match disks.len() {
-                0 => "no disk is to be seen here".to_owned(),
-                n => format!("no EFI System Partition on {n} disks"),
+                0 => "no disk is visible here".to_owned(),
+                n => format!("no EFI System Partition on {}", count(n, "disk")),
             };
             findings.push(
                 Finding::new(
                     Severity::Warning,
                     "no-esp",
                     looked,
-                    "there is nothing that UEFI firmware could start from",
+                    if unread.is_empty() {
+                        "UEFI firmware has nothing to start from"
+                    } else {
+                        "there may be one where nothing could be read"
+                    },
                 )
                 .then("name the disk or image: `bootsurgeon doctor DISK`"),
             );
         }
-        Ok((all, complete))
+        Ok((all, unread))
     }
 
     /// The ESPs of a disk; the disk itself when it has no partition table.
@@ -115,7 +119,11 @@ impl Doctor {
             place.find()?;
             return Ok(vec![place]);
         };
-        Ok(match esps(&table, &*source)?.as_slice() {
+        let esps = esps(&table, &*source)?;
+        if esps.is_empty() && is_esp_cut_off(&table) {
+            request(None).find()?;
+        }
+        Ok(match esps.as_slice() {
             [_] => vec![request(None)],
             several => several.iter().map(|p| request(Some(p.number.to_string()))).collect(),
         })
@@ -135,7 +143,8 @@ fn no_esp(disk: &Path) -> Finding {
         Severity::Problem,
         "no-esp",
         "the disk has a partition table and no EFI System Partition",
-        "UEFI firmware finds nothing to start here: it was installed for BIOS, or is a data disk, or another disk is meant",
+        "UEFI firmware finds nothing to start here: it was installed for BIOS, or is a data disk, or another disk is \
+         meant",
     )
     .then("`bootsurgeon doctor` without a disk looks at all of this machine")
     .of(&disk.display().to_string())

@@ -1,7 +1,8 @@
-//! The side of an exchange that blocks in the network: sends the request, follows redirects, hands over the body in chunks.
+//! The side of an exchange that blocks in the network: sends the request, follows redirects, hands over the body in
+//! chunks.
 
 use super::super::auth::{is_loopback, origin};
-use super::super::download::is_page;
+use super::super::page::is_page;
 use super::super::url::{show_url, show_urls_in};
 use super::{
     CHUNK, Credentials, Failure, Http, MAX_ERROR_BODY, MAX_REDIRECTS, MAX_TOLD, Message, Request, ResponseHead, TICK,
@@ -190,8 +191,8 @@ fn head(url: &str, redirected: bool, status: u16, headers: &HeaderMap) -> Respon
     }
 }
 
-/// What an error's body says, fit for a message: its lines as one, cut to a length, URLs without their secrets. Of a web page
-/// only that it is one.
+/// What an error's body says, fit for a message: its lines as one, cut to a length, URLs without their secrets. Of a
+/// web page only that it is one.
 fn told(body: &[u8]) -> String {
     if is_page(body) {
         return "a web page".to_owned();

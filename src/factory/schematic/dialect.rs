@@ -1,15 +1,15 @@
-//! What the factory's YAML reader (Go's `go.yaml.in/yaml`, version 4) takes otherwise than ours, or not at all. Such a document is
-//! refused here: it would get another ID than the factory gives it, or one that the factory never gives.
+//! What the factory's YAML reader (Go's `go.yaml.in/yaml`, version 4) takes otherwise than ours, or not at all. Such a
+//! document is refused here: it would get another ID than the factory gives it, or one that the factory never gives.
 //!
-//! Found by reading documents drawn at random with that library and with ours. The parser is the one beneath serde-saphyr: it has
-//! the tag, the style and the place of every scalar, which the types of serde no longer know.
+//! Found by reading documents drawn at random with that library and with ours. It goes over the parser's events and not
+//! over nodes: what decides is also how a scalar is written, and what stands in further documents.
 
 use super::Error;
 use crate::Result;
 use granit_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 
-/// The first document of the text, which is all that the factory reads. What the two readers do not read alike is refused, and
-/// another document with something in it; what breaks the rules of YAML itself is left to the reader.
+/// The first document of the text, which is all that the factory reads. What the two readers do not read alike is
+/// refused, and another document with something in it; what breaks the rules of YAML itself is left to the reader.
 pub(super) fn first_document(text: &str) -> Result<&str> {
     let is_break = |c| matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}');
     if let Some(line) = text.lines().position(|line| line.contains(is_break)) {

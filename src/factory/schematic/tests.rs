@@ -10,11 +10,13 @@ fn ids_are_the_factorys() {
         ("customization:", empty),
         (r#"customization: {"extraKernelArgs": [], "systemExtensions": {}}"#, empty),
         (
-            "customization: {systemExtensions: {officialExtensions: [siderolabs/i915, siderolabs/intel-ucode, siderolabs/tailscale]}}",
+            "customization: {systemExtensions: {officialExtensions: [siderolabs/i915, siderolabs/intel-ucode, \
+             siderolabs/tailscale]}}",
             "08086db1d88ea52b2e873f0b0c64562af7ae98f6ed83da5ee478871bbe52abd6",
         ),
         (
-            "customization: {systemExtensions: {officialExtensions: [siderolabs/i915, siderolabs/mei, siderolabs/tailscale]}}",
+            "customization: {systemExtensions: {officialExtensions: [siderolabs/i915, siderolabs/mei, \
+             siderolabs/tailscale]}}",
             "e60b2867d93adc72270a9a6919deb41755ede46ea45e08a25df37bb5c3919593",
         ),
         (
@@ -133,7 +135,8 @@ fn what_is_not_a_schematic_is_refused_with_its_place() {
     Schematic::parse(&deep).unwrap_err();
 }
 
-/// Each was drawn at random and read by go.yaml.in/yaml v4.0.0-rc.4, which the factory is built with: it gives another ID, or none.
+/// Each was drawn at random and read by go.yaml.in/yaml v4.0.0-rc.4, which the factory is built with: it gives another
+/// ID, or none.
 #[test]
 fn issue17_what_the_factorys_reader_takes_otherwise_is_refused_with_its_line() {
     let table = [
@@ -147,7 +150,7 @@ fn issue17_what_the_factorys_reader_takes_otherwise_is_refused_with_its_line() {
         ("customization:\n  meta: [{value: a, key: '7'}]\n", "line 2: a META key in quotes"),
         (
             "customization:\n  meta:\n    - key: -0\n      value: a\n",
-            "line 3, column 12: this is no whole number from 0",
+            "line 3, column 12: this is not a whole number from 0",
         ),
         ("{\"customization\": {\"extraKernelArgs\": [\"a\\ud83d\\ude00\"]}}", "line 1: the escape \\ud83d"),
         ("customization: {extraKernelArgs: [\"a\\\\\\/b\"]}", "line 1: the escape \\/"),
@@ -162,8 +165,10 @@ fn issue17_what_the_factorys_reader_takes_otherwise_is_refused_with_its_line() {
         assert!(e.to_string().contains(place), "{yaml:?}: {e}");
     }
     // The same in text, in quotes and behind a number sign is nothing of the kind.
-    let all = "%YAML 1.1\n---\ncustomization: # !x -0 \\ud83d\n  extraKernelArgs: [a!b, '! c', \"\\\\ud83d\", '\\ud83d', -0, !!str 5]\n  \
-               meta: [{key: 0x0a, value: '7'}]\n  embeddedMachineConfiguration: |\n    a: !x -0\n    ---\n    b: \"\\ud83d\"\n---\n# end\n";
+    let all = "%YAML 1.1\n---\ncustomization: # !x -0 \\ud83d\n  extraKernelArgs: [a!b, '! c', \"\\\\ud83d\", \
+               '\\ud83d', -0, !!str 5]\n  \
+               meta: [{key: 0x0a, value: '7'}]\n  embeddedMachineConfiguration: |\n    a: !x -0\n    ---\n    b: \
+               \"\\ud83d\"\n---\n# end\n";
     let read = Schematic::parse(all).unwrap();
     assert_eq!(read.extra_kernel_args, ["a!b", "! c", "\\ud83d", "\\ud83d", "-0", "5"]);
     assert_eq!((read.meta, read.embedded_machine_configuration.lines().count()), (vec![(10, "7".to_owned())], 3));

@@ -5,6 +5,7 @@ use super::super::geometry::{FSINFO_LEAD, FSINFO_STRUCT};
 use super::super::table::{AllocationTable, Link, Run};
 use super::Editor;
 use crate::block::read_vec;
+use crate::units::size;
 use crate::{Code, Context, Error, Result};
 use std::ops::Range;
 
@@ -28,9 +29,10 @@ impl Editor<'_> {
         }
         let free: u64 = runs.iter().map(|r| u64::from(r.count)).sum();
         if free < u64::from(count) {
-            let bytes = |clusters: u64| clusters * u64::from(self.geometry.cluster_bytes);
-            let (need, free) = (bytes(u64::from(count)), bytes(free));
-            let what = format!("no room: {need} bytes are needed, {free} bytes are free");
+            let bytes = |clusters: u64| size(clusters * u64::from(self.geometry.cluster_bytes));
+            let (need, missing) = (u64::from(count), u64::from(count) - free);
+            let (need, free, missing) = (bytes(need), bytes(free), bytes(missing));
+            let what = format!("no room: {need} are needed, {free} are free, {missing} too little");
             return Err(Error::new(Code::NoRoom, what).advise("make room with `prune --delete`"));
         }
         let chosen = match runs.iter().filter(|r| r.count >= count).min_by_key(|r| r.count) {
@@ -57,8 +59,8 @@ impl Editor<'_> {
         Ok(chosen)
     }
 
-    /// Writes `bytes` into reserved clusters, `at` bytes behind the start of the chain they will form. `at` is a multiple
-    /// of the sector size; the last sector is filled up with zeros.
+    /// Writes `bytes` into reserved clusters, `at` bytes behind the start of the chain they will form. `at` is a
+    /// multiple of the sector size; the last sector is filled up with zeros.
     ///
     /// # Errors
     /// What the medium reports; a caller's mistake in `at` or length.
@@ -122,8 +124,8 @@ impl Editor<'_> {
         self.write_table(&changed)
     }
 
-    /// Links the clusters that are free here as another table links them, in every live copy. What is in use here keeps its
-    /// chains.
+    /// Links the clusters that are free here as another table links them, in every live copy. What is in use here keeps
+    /// its chains.
     ///
     /// # Errors
     /// What the medium reports.

@@ -1,8 +1,8 @@
 //! Directory entries: creating, renaming, removing and exchanging them, each by writes of whole sectors.
 
-use super::super::dir::{Attributes, Directory, Entry, SLOT, Slot};
+use super::super::dir::{Attributes, Directory, Entry, Slot};
 use super::super::geometry::FatKind;
-use super::super::name::{alias, check_long_name, exact_short, long_slots};
+use super::super::name::{SLOT, alias, check_long_name, exact_short, long_slots};
 use super::super::table::{Link, Run};
 use super::{Content, Editor, Stamp};
 use crate::block::read_vec;
@@ -116,8 +116,8 @@ impl Editor<'_> {
         Ok(())
     }
 
-    /// As [`Self::remove`]; the deleted short entry keeps cluster and length and gets `mark` in the place of its name. A deleted
-    /// entry is nobody's, and any system may use its slot again.
+    /// As [`Self::remove`]; the deleted short entry keeps cluster and length and gets `mark` in the place of its name.
+    /// A deleted entry is nobody's, and any system may use its slot again.
     ///
     /// # Errors
     /// What the medium reports.
@@ -302,7 +302,8 @@ impl Editor<'_> {
         self.barrier()
     }
 
-    /// Adds an empty cluster to a directory: its content, then its own table entry, then the link from the last cluster.
+    /// Adds an empty cluster to a directory: its content, then its own table entry, then the link from the last
+    /// cluster.
     fn grow(&mut self, path: &str, directory: &Directory) -> Result<()> {
         let Some(tail) = directory.runs.last().map(|r| r.first + r.count - 1) else {
             let what = "the root directory is full, and on FAT12 and FAT16 it cannot grow";
@@ -370,8 +371,8 @@ impl Editor<'_> {
     }
 }
 
-/// The cluster that a directory grows by, before anything is in it: an end mark, and behind it, where nobody reads, words by
-/// which it is known should the power fail before the directory leads to it.
+/// The cluster that a directory grows by, before anything is in it: an end mark, and behind it, where nobody reads,
+/// words by which it is known should the power fail before the directory leads to it.
 #[must_use]
 pub fn grown_cluster(bytes: u32) -> Vec<u8> {
     let mut cluster = vec![0; bytes as usize];

@@ -9,6 +9,7 @@ use super::super::volume::Volume;
 use super::{Health, Problem, ProblemClass, ProblemKind, Remedy, WrongDot};
 use crate::Result;
 use crate::block::{ReadAt, read_vec};
+use crate::units;
 use std::fmt::Display;
 
 /// More problems than this are counted but not listed.
@@ -18,6 +19,8 @@ const MAX_DEPTH: usize = 64;
 
 pub(super) struct Checker<'v, S> {
     volume: &'v Volume<S>,
+    /// The file that is looked past, from the root.
+    without: Option<&'static str>,
     problems: Vec<Problem>,
     unlisted: usize,
     /// One bit per cluster: it belongs to a file or directory.
@@ -36,9 +39,11 @@ pub(super) struct Checker<'v, S> {
 }
 
 impl<'v, S: ReadAt> Checker<'v, S> {
-    pub(super) fn new(volume: &'v Volume<S>) -> Self {
+    /// `without`: as if there were no such file.
+    pub(super) fn new(volume: &'v Volume<S>, without: Option<&'static str>) -> Self {
         Self {
             volume,
+            without,
             problems: Vec::new(),
             unlisted: 0,
             owned: vec![0; volume.geometry().clusters as usize / 64 + 1],
@@ -129,8 +134,9 @@ impl<'v, S: ReadAt> Checker<'v, S> {
             self.damage(
                 ProblemKind::CutOff,
                 format_args!(
-                    "the file system is {} bytes long, and what it lies on ends {} bytes earlier",
-                    g.total_bytes, g.missing_bytes
+                    "the file system is {} long, and what it lies on ends {} earlier",
+                    units::size(g.total_bytes),
+                    units::size(g.missing_bytes)
                 ),
             );
         }
@@ -178,7 +184,9 @@ impl<'v, S: ReadAt> Checker<'v, S> {
             for entry in directory.entries.iter().filter(|e| !e.is_dot()) {
                 let path = format!("{path}/{}", entry.name);
                 if !entry.is_dir() {
-                    self.file(&path, entry);
+                    if self.without.is_none_or(|without| !path[1..].eq_ignore_ascii_case(without)) {
+                        self.file(&path, entry);
+                    }
                 } else if depth >= MAX_DEPTH {
                     self.damage(
                         ProblemKind::Directory,
@@ -229,8 +237,8 @@ impl<'v, S: ReadAt> Checker<'v, S> {
             );
         }
         for slot in (0..d.end()).map(|n| d.slot(n)) {
-            // Attribute and first cluster: a label has a name and nothing else. A file whose attribute byte was hit must
-            // not be taken for lost clusters, which `recover` frees.
+            // Attribute and first cluster: a label has a name and nothing else. A file whose attribute byte was hit
+            // must not be taken for lost clusters, which `recover` frees.
             let label = slot[0] != 0xE5 && slot[11] & 0x08 != 0 && slot[11] & 0x3F != 0x0F;
             if label && slot[20..22].iter().chain(&slot[26..32]).any(|b| *b != 0) {
                 let name = String::from_utf8_lossy(&slot[..11]).trim_end().to_owned();
@@ -271,8 +279,8 @@ impl<'v, S: ReadAt> Checker<'v, S> {
         }
     }
 
-    /// The entry `.` or `..` of a directory. One that leads to another directory may be right, and the entry that led here
-    /// wrong: that is damage. One that leads to the root, or nowhere, is what careless programs write.
+    /// The entry `.` or `..` of a directory. One that leads to another directory may be right, and the entry that led
+    /// here wrong: that is damage. One that leads to the root, or nowhere, is what careless programs write.
     fn dot(&mut self, path: &str, d: &Directory, slot: usize, name: [u8; 11], cluster: u32) {
         let root = match self.volume.geometry().root {
             Root::Chain(first) if slot == 1 => first,
@@ -306,7 +314,7 @@ impl<'v, S: ReadAt> Checker<'v, S> {
             if entry.bytes != 0 {
                 self.damage(
                     ProblemKind::Chain,
-                    format_args!("{path}: {} bytes long, but without a cluster", entry.bytes),
+                    format_args!("{path}: {} long, but without a cluster", units::exact(u64::from(entry.bytes))),
                 );
             }
             return;
@@ -330,7 +338,11 @@ impl<'v, S: ReadAt> Checker<'v, S> {
         if have != need {
             self.damage(
                 ProblemKind::Chain,
-                format_args!("{path}: {} bytes need {need} clusters, its chain has {have}", entry.bytes),
+                format_args!(
+                    "{path}: {} need {}, its chain has {have}",
+                    units::exact(u64::from(entry.bytes)),
+                    units::count(need, "cluster")
+                ),
             );
         }
         self.claim(&runs, path);
@@ -369,17 +381,18 @@ impl<'v, S: ReadAt> Checker<'v, S> {
         if count > 0 && !self.wrong_dots.is_empty() {
             self.damage(
                 ProblemKind::DotEntries,
-                "entries \".\" or \"..\" lead elsewhere while clusters are lost: a directory may stand in the place of another",
+                "entries \".\" or \"..\" lead elsewhere while clusters are lost: a directory may stand in the place \
+                 of another",
             );
         }
         if count > 0 {
             let bytes = count * u64::from(self.volume.geometry().cluster_bytes);
             self.found(
-                // Nothing depends on them. They may be the last copy of a file that lost its name: no reason to refuse anything,
-                // and nothing to take away unasked.
+                // Nothing depends on them. They may be the last copy of a file that lost its name: no reason to refuse
+                // anything, and nothing to take away unasked.
                 ProblemClass::Note,
                 ProblemKind::LostClusters,
-                format_args!("{count} clusters ({bytes} bytes) are allocated and belong to no file"),
+                format_args!("allocated, but in no file: {} ({})", units::count(count, "cluster"), units::size(bytes)),
             );
         }
         self.lost = lost;
@@ -405,7 +418,8 @@ impl<'v, S: ReadAt> Checker<'v, S> {
             self.damage(
                 ProblemKind::TableCopies,
                 format_args!(
-                    "the copies of the allocation table differ in {in_files} entries that files use, the first is {first}"
+                    "the copies of the allocation table differ in {} of files; the first is {first}",
+                    units::count(in_files, "entry")
                 ),
             );
         }
@@ -413,7 +427,10 @@ impl<'v, S: ReadAt> Checker<'v, S> {
             self.found(
                 ProblemClass::Leftover,
                 ProblemKind::TableCopies,
-                format_args!("the copies of the allocation table differ in {elsewhere} entries that no file uses"),
+                format_args!(
+                    "the copies of the allocation table differ in {} of no file",
+                    units::count(elsewhere, "entry")
+                ),
             );
         }
         Ok(())
@@ -431,19 +448,23 @@ impl<'v, S: ReadAt> Checker<'v, S> {
         let free = u32::from_le_bytes([raw[488], raw[489], raw[490], raw[491]]);
         if free != self.free_clusters {
             self.fsinfo_stale = true;
-            let said = if free == u32::MAX { "does not say".into() } else { format!("says {free}") };
+            let said = if free == u32::MAX {
+                "does not say how much is free".into()
+            } else {
+                format!("says that {free} clusters are free")
+            };
             let counted = self.free_clusters;
             self.found(
                 ProblemClass::Note,
                 ProblemKind::FsInfo,
-                format_args!("{counted} clusters are free, FSInfo {said}"),
+                format_args!("FSInfo {said}, and counted are {}", units::count(counted, "free cluster")),
             );
         }
         Ok(())
     }
 
-    /// Entry 0 holds the media byte, all other bits set. Where it does not, this is no allocation table: the boot sector
-    /// points elsewhere, or the table was overwritten.
+    /// Entry 0 holds the media byte, all other bits set. Where it does not, this is no allocation table: the boot
+    /// sector points elsewhere, or the table was overwritten.
     pub(super) fn media(&mut self) {
         let (entry, kind) = (self.volume.table().raw(0), self.volume.geometry().kind);
         let rest = kind.mask() & !0x0F;

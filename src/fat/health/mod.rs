@@ -9,6 +9,10 @@ use crate::block::ReadAt;
 use check::Checker;
 use serde::Serialize;
 
+/// The file that systemd-boot reads at every start and has the firmware write anew. Where it cannot, it goes on.
+/// Source: `src/boot/random-seed.c` of systemd.
+pub const RANDOM_SEED: &str = "loader/random-seed";
+
 /// What a problem means for surgery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -122,12 +126,15 @@ pub struct WrongDot {
 pub enum Remedy {
     /// `recover`: the boot sector or its backup is wrong, and the other one fits what is on the volume.
     Recover,
+    /// `recover`: nothing but `loader/random-seed` is damaged, and no start needs it.
+    DropSeed,
     /// `fsck.fat`.
     Fsck,
-    /// `fsck.fat -r`, which asks: the boot sector and its backup differ, and only a person can say which of them is right.
+    /// `fsck.fat -r`, which asks: the boot sector and its backup differ, and only a person can say which of them is
+    /// right.
     AskedFsck,
-    /// Nothing that writes to this volume: it is longer than what it lies on, its medium fails, or `fsck.fat` does not mend
-    /// what is wrong with it.
+    /// Nothing that writes to this volume: it is longer than what it lies on, its medium fails, or `fsck.fat` does not
+    /// mend what is wrong with it.
     Elsewhere,
 }
 
@@ -159,7 +166,16 @@ impl Health {
     /// # Errors
     /// What the source reports; [`crate::Kind::Rejected`] only when the root directory cannot be read at all.
     pub fn check<S: ReadAt>(volume: &Volume<S>) -> Result<Self> {
-        let mut check = Checker::new(volume);
+        let health = Self::walk(volume, None)?;
+        // Firmware that writes carelessly damages the file that it writes at every start.
+        if health.is_damaged() && !Self::walk(volume, Some(RANDOM_SEED))?.is_damaged() {
+            return Ok(Self { remedy: Remedy::DropSeed, ..health });
+        }
+        Ok(health)
+    }
+
+    fn walk<S: ReadAt>(volume: &Volume<S>, without: Option<&'static str>) -> Result<Self> {
+        let mut check = Checker::new(volume, without);
         check.boot_sectors()?;
         check.tree()?;
         check.shared_owners()?;

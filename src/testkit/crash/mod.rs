@@ -1,9 +1,10 @@
 //! Power cuts: any function over a block device, and every image that a cut can leave of its run.
 //!
 //! A [`Recorder`] is a medium in memory that remembers every sector write and every barrier. From its [`Recording`]
-//! [`enumerate`] builds the images, in the model of [`images`]: all prefixes; every subset of the metadata writes between two
-//! barriers where those are few enough, else a seeded sample; torn sectors where they are asked for. The caller judges them,
-//! best with a reader that shares no code with what wrote. A recorder may also fail at any access ([`IoFault`]).
+//! [`enumerate`] builds the images, in the model of [`images`]: all prefixes; every subset of the metadata writes
+//! between two barriers where those are few enough, else a seeded sample; torn sectors where they are asked for. The
+//! caller judges them, best with a reader that shares no code with what wrote. A recorder may also fail at any access
+//! ([`IoFault`]).
 //!
 //! | part | job |
 //! | --- | --- |

@@ -56,7 +56,7 @@ pub struct IoFault {
     pub how: How,
 }
 
-/// How often each kind of access was asked for.
+/// How often each kind of access was requested.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -74,7 +74,7 @@ pub struct Recording {
     pub frame: Frame,
     /// What reached it, in order.
     pub events: Vec<IoEvent>,
-    /// What was asked for.
+    /// What was requested.
     pub counts: Counts,
     /// A write that was not whole sectors inside the medium: a bug of the code under test, refused by the recorder.
     pub misuse: Option<String>,

@@ -269,20 +269,24 @@ fn read(file: &File, at: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Times of backups differ from run to run: seconds since 1970 have ten digits, RFC 3339 follows "since".
+/// Times of backups differ from run to run: seconds since 1970 have ten digits, RFC 3339 follows "since", on the next
+/// line where the page ends there.
 fn without_times(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     loop {
-        let found = [".bak.", ".disabled.", " since "].iter().filter_map(|m| Some((rest.find(m)?, *m))).min();
+        let found = [".bak.", ".disabled.", " since"].iter().filter_map(|m| Some((rest.find(m)?, *m))).min();
         let Some((at, mark)) = found else { break };
+        let is_since = mark == " since";
         let end = at + mark.len();
+        let blanks = if is_since { rest[end..].len() - rest[end..].trim_start().len() } else { 0 };
+        let end = end + blanks;
         out.push_str(&rest[..end]);
         rest = &rest[end..];
-        let time = |c: char| c.is_ascii_digit() || (mark == " since " && "-:TZ".contains(c));
+        let time = |c: char| c.is_ascii_digit() || (is_since && "-:TZ".contains(c));
         let len = rest.find(|c| !time(c)).unwrap_or(rest.len());
         if len >= 10 {
-            out.push_str(if mark == " since " { "TIME" } else { "0000000000" });
+            out.push_str(if is_since { "TIME" } else { "0000000000" });
             rest = &rest[len..];
         }
     }

@@ -1,4 +1,5 @@
-//! What lies beside an image for systemd's stub to add to it: listed, verified, part of the command line that is judged.
+//! What lies beside an image for systemd's stub to add to it: listed, verified, part of the command line that is
+//! judged.
 
 use super::uki::{check, debian_esp_of};
 use crate::cli::Ran;
@@ -83,7 +84,7 @@ fn place(path: &str) -> String {
 fn issue15_2_addons_are_listed_verified_and_part_of_the_command_line() {
     let Some(board) = Board::new() else { return };
     let none = check(&board.verify(&[]).code(0).json(), "addons");
-    assert_eq!((none.0.as_str(), none.1.contains("Nothing lies beside")), ("pass", true), "{none:?}");
+    assert_eq!((none.0.as_str(), none.1.contains("nothing beside the image")), ("pass", true), "{none:?}");
 
     board.put(&place("root.addon.efi"), &root());
     board.put("loader/addons/b.addon.efi", &signed(&addon("second")));
@@ -132,7 +133,8 @@ fn issue15_2_an_addon_that_nobody_stands_for_is_refused() {
         let (status, detail) = check(&board.verify(&["--allow-untrusted"]).code(0).json(), "addons");
         assert!(status == "warn" && detail.contains(why), "{status}: {detail}");
     }
-    // On a board that looks at no signature, the installed image starts with it as well; another image is still verified.
+    // On a board that looks at no signature, the installed image starts with it as well; another image is still
+    // verified.
     board.put("loader/addons/x.addon.efi", &addon("quiet").unsigned());
     let vars = board.lab.path("vars");
     std::fs::create_dir_all(&vars).unwrap();

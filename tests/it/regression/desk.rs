@@ -1,6 +1,6 @@
 //! The first steps at the desk: schematics and manifests.
 
-use crate::cli::{NOHALT, TAILSCALE};
+use crate::cli::{NOHALT, TAILSCALE, uki};
 use crate::support::Lab;
 use bootsurgeon::testkit::factory::LocalFactory;
 
@@ -57,5 +57,19 @@ fn issue16_11_an_address_is_no_nodes_name() {
             let ran = bootsurgeon!("pod", pod[0], pod[1], address, "--disk", "/dev/sda", "https://x.example/y.efi");
             ran.fails(2, &["is an address", "kubectl get nodes -o wide"]);
         }
+    }
+}
+
+/// Whoever rolls an image out needs to know what a node that runs it has to show: also where nothing had to be written.
+#[test]
+fn issue18_3_swap_says_what_the_image_holds_also_where_it_is_in_place() {
+    let lab = Lab::new();
+    let (image, disk) = (uki(&lab, "v1.12.4-arm64-installer"), lab.fixture("disk-512.img.zst"));
+    let verified = bootsurgeon!("verify", image, "--allow-untrusted", "--json").code(0).json()["image"].clone();
+    assert_eq!(verified["services"], serde_json::json!(["tailscale"]), "{verified:#}");
+    for (how, in_place) in [("--dry-run", false), ("--yes", false), ("--dry-run", true), ("--yes", true)] {
+        let report = bootsurgeon!("swap", disk, image, how, "--json").code(0).json();
+        assert_eq!((&report["image"], &report["already_in_place"]), (&verified, &in_place.into()), "{report:#}");
+        assert_eq!(report["waiting_services"], verified["waiting_services"], "{report:#}");
     }
 }

@@ -108,7 +108,7 @@ fn issue11_what_is_no_regular_file_is_never_replaced() {
             }
             let before = state(&out);
             for more in [&["--json"][..], &["--json", "--force"]] {
-                let ran = write(&writer, &out, more).fails(4, &["no regular file"]);
+                let ran = write(&writer, &out, more).fails(4, &["not a regular file"]);
                 assert_eq!(ran.json()["error"]["code"], "exists", "{} {kind}", writer.name);
                 assert_eq!(state(&out), before, "{} {kind}", writer.name);
                 assert_eq!(std::fs::read(&target).unwrap(), PRECIOUS, "{} {kind}", writer.name);
@@ -218,7 +218,7 @@ fn issue11_manual_pages_replace_nothing_unasked_and_follow_no_link() {
     std::fs::remove_file(&page).unwrap();
     std::fs::write(&target, PRECIOUS).unwrap();
     symlink(&target, &page).unwrap();
-    bootsurgeon!("man", dir, "--force").fails(4, &["no regular file"]);
+    bootsurgeon!("man", dir, "--force").fails(4, &["not a regular file"]);
     assert_eq!(std::fs::read(&target).unwrap(), PRECIOUS);
 }
 
@@ -261,7 +261,7 @@ fn issue11_the_cache_follows_no_link_when_it_writes() {
                 "uki",
                 "--allow-untrusted"
             );
-            let _ = ran.fails(4, &["no regular file"]);
+            let _ = ran.fails(4, &["not a regular file"]);
             assert_eq!(std::fs::read(&target).unwrap(), PRECIOUS, "{name} {kind}");
             for file in std::fs::read_dir(&folder).unwrap().flatten() {
                 std::fs::remove_file(file.path()).unwrap();

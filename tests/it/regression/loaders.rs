@@ -77,7 +77,7 @@ fn rsbctl_479_a_boot_loader_that_the_firmware_refuses_is_named() {
     install(&systemd_boot());
     objected(&board, &disk, "it is not signed");
     install(&sign_pe(systemd_boot(), &other).unwrap());
-    objected(&board, &disk, "nothing in the firmware's db stands for it");
+    objected(&board, &disk, "no certificate or hash in the firmware's db covers it");
     let mut changed = good.clone();
     let at = changed.windows(4).position(|w| w == b"257.").unwrap();
     changed[at] = b'9';
@@ -148,7 +148,7 @@ fn rtalos_10205_another_signer_changes_pcr_7() {
     let other_key = bootsurgeon::trust::parse_certificates(&pem).unwrap().remove(0);
     board.variable("db", SECURITY, 0x27, &[&db[4..], &list(other_key.der())].concat());
     let (status, detail, _) = check(&other, &["--efivars", "vars"]);
-    assert!(status == "warn" && detail.contains("The firmware's db stands for the image by"), "{detail}");
+    assert!(status == "warn" && detail.contains("The firmware's db covers the image by"), "{detail}");
     let report = board.json(&["diff", &same, &other, "--json"]);
     assert!(report["changes"].to_string().contains("PCR 7"), "{report}");
 }

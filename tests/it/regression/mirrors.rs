@@ -184,7 +184,7 @@ fn issue14_2_what_is_no_mirror_is_refused() {
     swap(format!("{a},{a}"), 2, &["one and the same"]);
     swap(format!("{a},{}", link.display()), 2, &["one and the same"]);
     swap(format!("{a},{}", copy(&legs.a, &lab.path("twin.img")).display()), 2, &["two copies of one member"]);
-    swap(format!("{a},{}", lab.path("single.img").display()), 2, &["no member of an md array"]);
+    swap(format!("{a},{}", lab.path("single.img").display()), 2, &["not a member of an md array"]);
     swap(format!("{a},{}", lab.path("none.img").display()), 1, &["No such file"]);
 
     let length = legs.a.metadata().unwrap().len();
@@ -194,7 +194,7 @@ fn issue14_2_what_is_no_mirror_is_refused() {
     // As many as the superblocks say, each with its own number.
     let third = copy(&legs.b, &lab.path("third.img"));
     md_member(&third, Extent { offset: 0, bytes: length }, "1.0", "boot", 2);
-    swap(format!("{a},{b},{}", third.display()), 2, &["2 members in use, and 3 were named"]);
+    swap(format!("{a},{b},{}", third.display()), 2, &["2 members in use, and --all-members names 3"]);
     let longer = copy(&legs.b, &lab.path("longer.img"));
     patch(&longer, (length / 512 - 16) / 8 * 8 * 512, &[0; 4096]);
     truncate(&longer, length + (1 << 20));
@@ -212,7 +212,7 @@ fn issue14_2_what_is_no_mirror_is_refused() {
     bootsurgeon!("swap", "--all-members", both).fails(2, &["no IMAGE"]);
     bootsurgeon!("prune", a, "--all-members", both).fails(2, &["one argument too many"]);
     bootsurgeon!("swap", a, image, "--all-members", both).fails(2, &["one argument too many"]);
-    bootsurgeon!("recover", "--all-members", both, "--truth", image).fails(2, &["none of the members"]);
+    bootsurgeon!("recover", "--all-members", both, "--truth", image).fails(2, &["not one of the members"]);
     assert_eq!(legs.esps(), before);
 }
 
@@ -235,8 +235,8 @@ fn issue14_2_members_that_differ_are_refused_with_the_place_and_the_way() {
             bootsurgeon!("swap", "--all-members", legs.both(), image, how).fails(4, &words);
             bootsurgeon!("prune", "--all-members", legs.both(), how).fails(4, &words);
         }
-        says(&bootsurgeon!("recover", "--all-members", legs.both(), "--dry-run").code(0), &["would be done: made"]);
-        says(&bootsurgeon!("recover", "--all-members", legs.both(), "--yes").code(0), &["done: made"]);
+        says(&bootsurgeon!("recover", "--all-members", legs.both(), "--dry-run").code(0), &["would make"]);
+        says(&bootsurgeon!("recover", "--all-members", legs.both(), "--yes").code(0), &["made"]);
         legs.are_equal();
         bootsurgeon!("swap", "--all-members", legs.both(), image, "--yes").code(0);
         legs.are_equal();

@@ -103,8 +103,8 @@ fn layers(uki: &[u8], arch: &str, zstd: bool) -> Vec<(&'static str, Vec<u8>, Vec
     vec![("tar+gzip", gzip(&base), base), (middle_packed.0, middle_packed.1, middle), ("tar", top.clone(), top)]
 }
 
-/// An image of one layer as Talos' imager writes it to a file: `manifest.json` of `docker save`, the configuration named by its
-/// whole digest, layers packed.
+/// An image of one layer as Talos' imager writes it to a file: `manifest.json` of `docker save`, the configuration
+/// named by its whole digest, layers packed.
 pub(super) fn imager_archive(path: &str, uki: &[u8]) -> Vec<u8> {
     let unpacked = layer(&[(path, uki)]);
     let packed = gzip(&unpacked);
@@ -141,7 +141,7 @@ fn rimage_factory_596_the_uki_of_an_installer_image_is_taken_by_its_digest() {
     verify(&lab, with_digest(&image, &other))
         .fails(3, &["nothing in it has the digest sha256:777", "it holds sha256:"]);
     let plain = lab.path("new.efi");
-    verify(&lab, with_digest(&plain, &other)).fails(2, &["it is no OCI image"]);
+    verify(&lab, with_digest(&plain, &other)).fails(2, &["it is not an OCI image"]);
 
     // An archive of it is the same, and what skopeo makes of it, too.
     let archive = lab.path("installer.tar");
@@ -244,18 +244,18 @@ fn rimage_factory_596_a_name_without_end_is_refused() {
         let archive = lab.path("bomb.tar");
         std::fs::write(&archive, header.as_bytes()).unwrap();
         crate::cli::truncate(&archive, (1 << 30) + 2048);
-        let _ = verify(&lab, &archive).fails(3, &["a name of 1073741824 bytes"]);
+        let _ = verify(&lab, &archive).fails(3, &["a name of 1.0 GiB"]);
         let layer = [header.as_bytes().as_slice(), &[b'a'; 4096]].concat();
         let layout = Layout::new(lab.path("layout"));
         let image = layout.image("arm64", &[("tar", layer.clone(), layer)]);
         layout.index(&[image]);
-        let _ = verify(&lab, &layout.0).fails(3, &["a name of 1073741824 bytes"]);
+        let _ = verify(&lab, &layout.0).fails(3, &["a name of 1.0 GiB"]);
         std::fs::remove_dir_all(&layout.0).unwrap();
     }
 }
 
-/// Drawn images of a few layers, in which files, folders and whiteouts lie over each other, held against what comes of unpacking
-/// the layers into a folder one after the other, as a container's file system is made.
+/// Drawn images of a few layers, in which files, folders and whiteouts lie over each other, held against what comes of
+/// unpacking the layers into a folder one after the other, as a container's file system is made.
 #[test]
 fn rimage_factory_596_layers_hide_what_a_container_does_not_see() {
     let lab = Lab::new();

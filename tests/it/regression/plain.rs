@@ -81,7 +81,7 @@ impl Board {
         crate::cli::run(&[&args[..], &more].concat())
     }
 
-    /// The last asset that was asked for.
+    /// The last asset that was requested.
     fn asked(&self) -> String {
         let all = self.factory.requests();
         let is_asset = |target: &str| target.contains("/image/") && !target.contains(".sha");
@@ -91,7 +91,7 @@ impl Board {
 }
 
 #[test]
-fn issue15_3_the_factorys_plain_image_is_asked_for_where_the_board_has_one() {
+fn rcluster_template_1634_the_factorys_plain_image_is_asked_for_where_the_board_has_one() {
     let board = Board::new();
     let (signed, plain) = ("metal-amd64-secureboot-uki.efi", "metal-amd64-uki.efi");
     let Some(esp) = board.esp(&board.installed(true)) else { return };
@@ -160,6 +160,6 @@ fn issue15_3_the_installers_image_is_an_asset_as_well() {
     // What is no archive gets no name.
     board.factory.serve(ID, "v1.12.4", "installer-amd64-secureboot.tar", vec![7; 4096], Behaviour::default());
     std::fs::remove_file(&to).unwrap();
-    fetch("installer").fails(1, &["an installer's image was asked for, and something else came"]);
+    fetch("installer").fails(1, &["an installer's image was requested, and something else came"]);
     assert!(!to.exists());
 }

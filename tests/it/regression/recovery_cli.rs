@@ -1,9 +1,11 @@
-//! What has the record's name and is none, records of other versions, lost clusters, boot sectors that differ in nothing that
-//! matters: as the commands treat them.
+//! What has the record's name and is none, records of other versions, lost clusters, boot sectors that differ in
+//! nothing that matters: as the commands treat them.
 
+use super::recovery::{Overlay, formatted, prune, with_files};
 use crate::cli::{ESP, Ran, files, put, uki};
 use crate::support::{self, Lab, fsck_clean, sha256, tools};
-use bootsurgeon::fat::Volume;
+use bootsurgeon::fat::{Editor, Stamp, Volume};
+use bootsurgeon::surgery::FileStep;
 use std::path::{Path, PathBuf};
 
 const RECORD: &str = "BOOTSURG.TXN";
@@ -219,4 +221,32 @@ fn issue11_a_backup_boot_sector_that_differs_in_nothing_that_matters_does_not_re
     for ran in writing(&disk, &image) {
         let _ = ran.fails(4, &["boot sector and its backup differ at byte"]);
     }
+}
+
+/// A deletion on a volume without room for a record, cut after every write: what a dry run says is said as yet to come,
+/// to the last verb of it.
+#[test]
+fn issue16_a_dry_run_of_recover_says_nothing_as_if_it_were_done() {
+    let lab = Lab::new();
+    let volume = with_files(&formatted(fatfs::FatType::Fat12, 1 << 20));
+    let full = Overlay::new(&volume);
+    let mut editor = Editor::open(&full).unwrap();
+    let free = editor.table().free_clusters() as usize;
+    editor.make_file("", "FILLER.BIN", &vec![1; free * 512], Stamp(1_771_000_000)).unwrap();
+    editor.write_fsinfo().unwrap();
+    let full = full.to_bytes();
+    let image = lab.path("full.img");
+    let mut deletions = 0;
+    for writes in 0..30 {
+        let medium = Overlay::cut_after(&full, writes);
+        let _ = prune(&medium, vec![FileStep::Remove("Old image.efi".into())]);
+        std::fs::write(&image, medium.to_bytes()).unwrap();
+        let ran = bootsurgeon!("recover", image, "--dry-run").code(0);
+        for line in ran.out.lines().filter(|line| line.starts_with("would ")) {
+            let done = ["freed", "finished", "removed", "deleted", "updated", "cleared", "left", "made"];
+            assert!(!line.split(' ').any(|word| done.contains(&word)), "after {writes} writes: {line}");
+            deletions += usize::from(line.starts_with("would finish an interrupted deletion: free "));
+        }
+    }
+    assert!(deletions > 0, "no state with a deletion that was cut");
 }

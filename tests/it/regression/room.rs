@@ -89,10 +89,39 @@ fn rwendyos_builder_227_what_fills_the_esp_is_named_and_no_command_is_recommende
         assert_eq!(error["error"]["code"], "no-room", "{error:#}");
         let advice = error["error"]["advice"].as_str().unwrap();
         assert!(advice.contains("/EFI/UpdateCapsule 2.0 MiB (3 files)"), "{advice}");
-        assert!(advice.contains("/FILL.BIN") && advice.contains("/backup 880.0 KiB (1 file)"), "{advice}");
+        assert!(advice.contains("/FILL.BIN") && advice.contains("/backup 880 KiB (1 file)"), "{advice}");
     }
     let finding = finding(&disk);
     assert!(finding["what"].as_str().unwrap().contains("/EFI/UpdateCapsule 2.0 MiB (3 files)"), "{finding:#}");
+}
+
+/// dakota#1273: what fills the ESP is a folder that nobody here knows.
+#[test]
+fn rdakota_1273_a_folder_that_fills_the_esp_is_named_and_left_alone() {
+    if !tools(&["mmd", "mcopy"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let disk = full(&lab, &[Folder]);
+    let error = bootsurgeon!("swap", disk, uki(&lab, NEW), "--dry-run", "--json").code(4).json();
+    let advice = error["error"]["advice"].as_str().unwrap();
+    assert!(advice.contains("/backup 880 KiB (1 file)") && !advice.contains('`'), "{advice}");
+    assert!(!finding(&disk)["action"].as_str().unwrap().contains("bootsurgeon prune"), "{advice}");
+}
+
+/// olafkfreund/nixos_config#1300: it is full of backups, and the command that is recommended makes room.
+#[test]
+fn rnixos_config_1300_backups_that_fill_the_esp_go_by_the_command_that_is_recommended() {
+    if !tools(&["mmd", "mcopy"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let disk = full(&lab, &[Backups]);
+    let error = bootsurgeon!("swap", disk, uki(&lab, NEW), "--dry-run", "--json").code(4).json();
+    let advice = error["error"]["advice"].as_str().unwrap();
+    assert!(advice.contains("--keep-backups"), "{advice}");
+    run_recommended(advice).unwrap().code(0);
+    bootsurgeon!("swap", disk, uki(&lab, NEW), "--dry-run").code(0);
 }
 
 #[test]
@@ -107,7 +136,7 @@ fn issue14_8_what_is_recommended_for_room_makes_it() {
         (&[Backups, Disabled], true, "--delete`"),
         (&[Lost], true, "recover"),
         (&[Lost, Folder, Duplicates], true, "recover"),
-        (&[Duplicates], true, "Talos-v1.12.4~3.efi would start and goes for good"),
+        (&[Duplicates], true, "Talos-v1.12.4~3.efi would start, and is deleted for good"),
         (&[Folder], false, ""),
         (&[Capsules, Folder], false, ""),
     ];

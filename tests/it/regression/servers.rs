@@ -158,10 +158,35 @@ fn answers(head: &str, body: &[u8]) -> String {
     url
 }
 
+/// siderolabs/image-factory#285: a token that is wrong, wherever one is sent.
+#[test]
+fn rimage_factory_285_a_wrong_token_is_refused_and_not_missing() {
+    let lab = Lab::new();
+    let yaml = lab.path("s.yaml");
+    std::fs::write(&yaml, "customization: {}\n").unwrap();
+    let disk = lab.fixture("disk-512.img.zst");
+    for (status, refusal) in [("401 Unauthorized", "unauthorized"), ("403 Forbidden", "forbidden")] {
+        let url = answers(status, refusal.as_bytes());
+        let which = args!["--schematic", NOHALT, "--talos", "v1.12.4", "--arch", "arm64", "--factory", url];
+        for args in [
+            args!["schematic", "create", yaml, "--factory", url].to_vec(),
+            args!["schematic", "show", NOHALT, "--factory", url].to_vec(),
+            [&args!["swap", disk, "--dry-run"][..], &which].concat(),
+            [&args!["fetch", "--kind", "iso", "--out", lab.path("o")][..], &which].concat(),
+        ] {
+            let mut wrong = command(&args);
+            wrong.env("BOOTSURGEON_FACTORY_TOKEN", "wr0ng");
+            let ran = finish(wrong).fails(1, &["the token", "was refused"]);
+            assert!(!ran.err.contains("set BOOTSURGEON") && !ran.err.contains("wr0ng"), "{args:?}: {}", ran.err);
+        }
+    }
+}
+
 #[test]
 fn rimage_factory_400_the_factorys_text_is_shown_whole() {
     let lab = Lab::new();
-    let text = "schematic is invalid:\n  * line 3: unknown extension \"siderolabs/nvidia\"\n\n  * line 4: did you mean i915?\n";
+    let text = "schematic is invalid:\n  * line 3: unknown extension \"siderolabs/nvidia\"\n\n  * line 4: did you \
+                mean i915?\n";
     let ran = fetch(&lab, &answers("400 Bad Request", text.as_bytes()), "uki", &[]);
     ran.fails(1, &["schematic is invalid:", "unknown extension \"siderolabs/nvidia\"", "did you mean i915?"]);
     // Within bounds, and of a page only that it is one.
@@ -213,13 +238,13 @@ fn rtalos_1452_a_page_in_the_place_of_an_image_is_no_image() {
     // An image of the other kind, and something else altogether.
     let factory = LocalFactory::start().unwrap();
     factory.serve(NOHALT, "v1.12.4", ISO, uki_bytes(&lab, "v1.12.4-arm64-uki"), Behaviour::default());
-    fetch(&lab, &factory.url(), "iso", &[]).fails(1, &["an ISO was asked for", "EFI program"]);
+    fetch(&lab, &factory.url(), "iso", &[]).fails(1, &["an ISO was requested", "EFI program"]);
     let iso = std::fs::read(lab.fixture("secureboot-arm64.iso.zst")).unwrap();
     factory.serve(NOHALT, "v1.12.4", UKI, iso.clone(), Behaviour::default());
-    fetch(&lab, &factory.url(), "uki", &[]).fails(1, &["a UKI was asked for", "an ISO"]);
+    fetch(&lab, &factory.url(), "uki", &[]).fails(1, &["a UKI was requested", "an ISO"]);
     for other in [&b""[..], b"MZ", b"x", &[0; 100_000]] {
         factory.serve(NOHALT, "v1.12.4", UKI, other.to_vec(), Behaviour::default());
-        fetch(&lab, &factory.url(), "uki", &[]).fails(1, &["a UKI was asked for"]);
+        fetch(&lab, &factory.url(), "uki", &[]).fails(1, &["a UKI was requested"]);
     }
     factory.serve(NOHALT, "v1.12.4", ISO, iso, Behaviour::default());
     fetch(&lab, &factory.url(), "iso", &[]).code(0);

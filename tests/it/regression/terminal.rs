@@ -115,8 +115,8 @@ fn image(foreign: &mut Foreign) -> Vec<u8> {
         .build()
 }
 
-/// Puts a file on the ESP under a name that no ordinary system would write: the long name of a placeholder is overwritten where
-/// it stands in its directory.
+/// Puts a file on the ESP under a name that no ordinary system would write: the long name of a placeholder is
+/// overwritten where it stands in its directory.
 fn put_as(board: &Board, disk: &str, dir: &str, name: &str, content: &[u8]) {
     let wanted: Vec<u16> = name.encode_utf16().collect();
     let stand_in = format!("Q{}", "q".repeat(wanted.len() - 1));

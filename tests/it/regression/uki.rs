@@ -63,7 +63,8 @@ fn issue15_1_a_policy_that_depends_on_the_board_is_skipped_with_the_reason() {
     expect(&lab, &one, "pcr-signature", "pass", "where the board takes the device tree");
 }
 
-/// systemd-measure 257, with which Debian 13's ukify signs, exchanges the two sections that it does not measure everywhere.
+/// systemd-measure 257, with which Debian 13's ukify signs, exchanges the two sections that it does not measure
+/// everywhere.
 #[test]
 fn issue15_1_a_policy_that_systemd_measure_257_got_wrong_is_told_from_a_changed_image() {
     let lab = Lab::new();
@@ -123,7 +124,7 @@ fn issue15_1_a_pcr_key_without_signatures_is_a_warning_unless_they_are_needed() 
 }
 
 #[test]
-fn issue15_2_every_compression_of_the_kernel_is_read() {
+fn issue17_an_initrd_that_the_kernel_cannot_unpack_is_refused_and_every_other_is_read() {
     let lab = Lab::new();
     let archive = cpio(&[("init", b"#!/bin/sh\n"), ("etc/os-release", b"ID=debian\n")]).unwrap();
     let plain = lab.path("initrd");
@@ -144,7 +145,7 @@ fn issue15_2_every_compression_of_the_kernel_is_read() {
         &["zstd", "-q", "-19", "-c"],
     ] {
         if tool(command[0]) {
-            expect(&lab, &debian.clone().instead(".initrd", pack(command)), "initrd", "pass", "1 archives, 2 entries");
+            expect(&lab, &debian.clone().instead(".initrd", pack(command)), "initrd", "pass", "1 archive, 2 entries");
         }
     }
     // What the kernel's own xz does not take.
@@ -195,12 +196,12 @@ fn issue15_3_a_squashfs_that_linux_would_not_mount_is_refused() {
     };
     let used = u64::from_le_bytes(*good[40..].first_chunk().unwrap());
     for (what, bad) in [
-        ("is cut", good[..used as usize - 1].to_vec()),
-        ("is cut", good[..100].to_vec()),
+        ("is truncated", good[..used as usize - 1].to_vec()),
+        ("is truncated", good[..100].to_vec()),
         ("too short", good[..50].to_vec()),
         ("too short", Vec::new()),
-        ("no squashfs image", vec![7; 4096]),
-        ("is cut", with(40, 1 << 40)),
+        ("not a squashfs image", vec![7; 4096]),
+        ("is truncated", with(40, 1 << 40)),
         ("table of inodes lies outside", with(64, 1 << 40)),
         ("table of owners lies outside", with(48, used)),
         ("root directory lies outside", with(32, 1 << 40)),

@@ -33,7 +33,7 @@ pub(super) fn text(text: &str) -> Vec<u8> {
 
 /// Crash records that nobody takes away fill NVRAM, and then no variable can be set.
 #[test]
-fn issue15_5_crash_records_are_counted() {
+fn redk2_cix_5_crash_records_are_counted_and_named_as_a_cause() {
     let board = Board::new();
     let disk = board.disk("nvme0n1", ESP_A);
     board.text("LoaderInfo", 6, "systemd-boot 257.9-talos");
@@ -49,11 +49,27 @@ fn issue15_5_crash_records_are_counted() {
     };
     record(1);
     let one = found(&board).unwrap();
-    assert!(one["severity"] == "note" && one["what"].as_str().unwrap().starts_with("1 crash records"), "{one:#}");
+    assert!(one["severity"] == "note" && one["what"].as_str().unwrap().starts_with("1 crash record of"), "{one:#}");
     (2..=40).for_each(record);
     let many = found(&board).unwrap();
     assert_eq!(many["severity"], "warning", "{many:#}");
-    assert!(many["what"].as_str().unwrap().contains("40 crash records (dump-type0-…) of the kernel take 40000 bytes"));
+    assert!(
+        many["what"]
+            .as_str()
+            .unwrap()
+            .contains("40 crash records of the kernel (dump-type0-…) in the variable store: 39.1 KiB")
+    );
+}
+
+/// fwupd/fwupd#4374: what somebody sees is that no variable can be set; the line that they paste leads to the records.
+#[test]
+fn rfwupd_4374_a_full_variable_store_is_explained_by_its_crash_records() {
+    let board = Board::new();
+    let disk = board.disk("nvme0n1", ESP_A);
+    for n in 1..=40 {
+        let name = format!("dump-type0-{n}-1-1700000000-C");
+        board.variable(&name, "cfc8fc79-be2e-4ddc-97f0-9f98bfe298a0", 7, &[b'x'; 1000]);
+    }
     // The line that somebody pastes finds it, and with the variables at hand they are counted, too.
     let line = "write /sys/firmware/efi/efivars/LoaderEntryDefault-4a67: no space left on device";
     let report = board.json(&["doctor", &disk, "--efivars", "vars", "--error", line, "--json"]);
@@ -74,7 +90,8 @@ fn selected(board: &Board, args: &[&str]) -> (String, String, serde_json::Value)
     (text(&report["boot"]["selected"]), text(&report["variables"]["kind"]), report)
 }
 
-/// ARM-software/ebbr#143, rhboot/efivar#267: what the running system sees is in memory; the next start goes by the file.
+/// ARM-software/ebbr#143, rhboot/efivar#267: what the running system sees is in memory; the next start goes by the
+/// file.
 #[test]
 fn rebbr_143_the_next_start_goes_by_the_file_and_not_by_memory() {
     let board = Board::new();
@@ -125,8 +142,8 @@ fn refivar_282_a_file_of_variables_is_read_from_the_image_and_as_a_file() {
     assert_eq!(selected(&board, &[&disk, "--efivars", "none"]).0, "Talos-v1.12.4.efi");
 }
 
-/// Found with real U-Boot: it keeps the variables on the first ESP of a disk, for all of them; a file on the second counts
-/// for nothing.
+/// Found with real U-Boot: it keeps the variables on the first ESP of a disk, for all of them; a file on the second
+/// counts for nothing.
 #[test]
 fn issue13_uboot_keeps_its_variables_on_the_first_esp_for_every_other() {
     let lab = Lab::new();

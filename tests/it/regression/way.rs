@@ -103,7 +103,8 @@ fn romni_1192_shim_and_what_it_starts() {
     assert_eq!(board.json(&swap)["plan"]["boot_after"], "Talos-v1.12.4.efi");
 }
 
-/// cozystack/boot-to-talos#16 and siderolabs/talos#12505: nothing in EFI/BOOT, and no boot option that leads to a loader.
+/// cozystack/boot-to-talos#16 and siderolabs/talos#12505: nothing in EFI/BOOT, and no boot option that leads to a
+/// loader.
 #[test]
 fn rboot_to_talos_16_without_a_boot_loader_nothing_starts() {
     let board = Board::new();
@@ -114,10 +115,11 @@ fn rboot_to_talos_16_without_a_boot_loader_nothing_starts() {
     refused(&board, &disk, "EFI/BOOT/BOOTAA64.EFI");
     board.global("BootOrder", 7, &[1, 0]);
     board.global("Boot0001", 7, &boot_option("Talos", ESP_A, "\\EFI\\BOOT\\BOOTAA64.EFI"));
-    refused(&board, &disk, "no boot option leads to a file");
+    refused(&board, &disk, "no boot option leads to a program");
 }
 
-/// NixOS/nixpkgs#341357: the boot option starts a systemd-boot elsewhere, and it has other rules than the one in EFI/BOOT.
+/// NixOS/nixpkgs#341357: the boot option starts a systemd-boot elsewhere, and it has other rules than the one in
+/// EFI/BOOT.
 #[test]
 fn rnixpkgs_341357_the_boot_option_decides_which_systemd_boot_runs() {
     let board = Board::new();
@@ -140,7 +142,10 @@ fn rnixpkgs_341357_the_boot_option_decides_which_systemd_boot_runs() {
     board.global("Boot0002", 7, &boot_option("old", ESP_A, ""));
     let report = status(&board, &disk);
     assert_eq!(report["boot"]["selected"], "Talos-v1.12.4.efi");
-    assert!(report["way_notes"].to_string().contains("after the next one: EFI/Linux/Talos-v1.12.4~1.efi"), "{report}");
+    assert!(
+        report["way_notes"].to_string().contains("at the starts after the next one: EFI/Linux/Talos-v1.12.4~1.efi"),
+        "{report}"
+    );
 }
 
 /// ostreedev/ostree#2753: a boot option starts a UKI itself; what systemd-boot would do is of no interest then.
@@ -367,7 +372,8 @@ fn rbootc_1802_an_ignored_uki_key_is_explained() {
     assert_eq!(report["boot"]["selected"], "EFI/Linux/bootc/a.efi", "{report}");
 }
 
-/// bootc-dev/bootc#2228: what cannot start is not kept because it "starts next", and the last image that can is not deleted.
+/// bootc-dev/bootc#2228: what cannot start is not kept because it "starts next", and the last image that can is not
+/// deleted.
 #[test]
 fn rbootc_2228_prune_keeps_the_sound_image_and_no_dead_one() {
     let choices = [&["--delete", "--no-fallback"][..], &["--no-fallback"], &[]];
@@ -404,7 +410,8 @@ fn issue13_prune_does_not_delete_the_only_image_that_the_firmware_takes() {
     assert_eq!(report["plan"]["delete"], serde_json::json!(["Talos-v1.12.4.efi"]), "{report}");
     assert_eq!(report["plan"]["boot"], "Talos-v1.12.3.efi", "{report}");
 
-    // Variables that refuse every image are another machine's, a workstation's that the disk is attached to: nothing goes for that.
+    // Variables that refuse every image are another machine's, a workstation's that the disk is attached to: nothing
+    // goes for that.
     board.replace(&disk, "EFI/Linux", "Talos-v1.12.3.efi", &uki(&board.lab, "talos-v1.12.4-arm64-other-signer"));
     for options in [&["--no-fallback", "--delete"][..], &[]] {
         let prune = ["prune", &disk, "--efivars", "vars", "--yes", "--json"];

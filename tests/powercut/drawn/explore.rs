@@ -36,8 +36,8 @@ pub struct Exploration<'a> {
     pub asked: Option<usize>,
     /// Sectors of the data area that the run writes.
     pub data: Vec<u64>,
-    /// The worlds that moved in a state from which a recovery was judged. States that differ in the bytes of free clusters
-    /// alone are one.
+    /// The worlds that moved in a state from which a recovery was judged. States that differ in the bytes of free
+    /// clusters alone are one.
     pub known: HashMap<u128, Moved>,
     pub kinds: HashSet<u64>,
     /// States of the operation so far.
@@ -115,7 +115,7 @@ impl Exploration<'_> {
             found.push(violation("recover failed", e.to_string()));
         } else {
             let report = self.checker.check(&recording.frame);
-            let told = result.map(|done| done.actions.join("; ")).unwrap_or_default();
+            let told = result.map(|done| format!("{:?}", done.actions)).unwrap_or_default();
             let judged = self.promise.judge_recovered(&recording.frame, &report, moved);
             found.extend(judged.into_iter().map(|v| violation(v.kind, format!("{} [{told}]", v.detail))));
             let again = Recorder::new(recording.frame);

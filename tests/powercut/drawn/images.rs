@@ -4,7 +4,8 @@ use crate::crash::Random;
 use bootsurgeon::pe::Arch;
 use bootsurgeon::testkit::uki::Builder;
 
-/// Versions that images say they are, in no order. Pairs that systemd-boot sorts otherwise than letters do are among them.
+/// Versions that images say they are, in no order. Pairs that systemd-boot sorts otherwise than letters do are among
+/// them.
 pub const VERSIONS: [&str; 8] =
     ["v1.11.0", "v1.12.3", "v1.12.4", "v1.12.4", "v1.12.10", "v1.13.0", "v1.13.0-beta.1", "v1.14.0"];
 

@@ -1,5 +1,5 @@
-//! What is promised of every state of a drawn operation. It is derived from the volume before, the volume after and what
-//! the board starts on each: nothing here knows by which steps an operation goes.
+//! What is promised of every state of a drawn operation. It is derived from the volume before, the volume after and
+//! what the board starts on each: nothing here knows by which steps an operation goes.
 
 use super::starts::{Oracle, Start};
 use crate::checker::{Content, Entry, Problem, Report};
@@ -63,8 +63,8 @@ pub fn lost(report: &Report, frame: &Frame, geometry: &Geometry) -> Vec<(u32, u3
 }
 
 impl<'a> Promise<'a> {
-    /// From the reports before and after. `foreign`: lost clusters that are a stranger's, with what the table says of them.
-    /// A recovery has nothing to go back to: `may_undo` is false.
+    /// From the reports before and after. `foreign`: lost clusters that are a stranger's, with what the table says of
+    /// them. A recovery has nothing to go back to: `may_undo` is false.
     pub fn new(
         oracle: &'a Oracle<'a>,
         geometry: &'a Geometry,

@@ -24,8 +24,8 @@ enum Wanted {
     InPlace(Content),
     /// What it started before.
     Same,
-    /// What it started before, or what an interrupted operation had it start before or afterwards. A board that was down
-    /// may come up with what somebody else has put there since.
+    /// What it started before, or what an interrupted operation had it start before or afterwards. A board that was
+    /// down may come up with what somebody else has put there since.
     OneOf([Vec<Start>; 2], Vec<Content>),
 }
 
@@ -37,12 +37,14 @@ struct Interrupted {
     names: Vec<String>,
     /// What somebody else has put there since: names that keep their contents.
     others: Vec<(String, Content)>,
+    /// Every content that came with that, under a new name or in the place of another file.
+    written: Vec<Content>,
     /// Whether it keeps no record: see [`Promise::piecemeal`].
     piecemeal: bool,
 }
 
-/// Of so many operations in a hundred one state is given to readers by other hands. Sorts of volumes and operations that are
-/// drawn seldom are asked about more often, so that a run of 300,000 states has each of them.
+/// Of so many operations in a hundred one state is given to readers by other hands. Sorts of volumes and operations
+/// that are drawn seldom are asked about more often, so that a run of 300,000 states has each of them.
 fn readers(board: &Board, step: &Step) -> usize {
     let seldom = [board.shape.sector == 4096, board.shape.active.is_some(), !matches!(step, Step::Swap { .. })];
     seldom.iter().fold(8, |percent, seldom| if *seldom { percent * 4 } else { percent }).min(100)
@@ -173,8 +175,8 @@ impl<'c> Scenario<'c> {
         }
         let mut may_go = self.may_go(&before, &done, cut);
         if matches!(step, Step::Recover) && cut.is_some_and(|cut| cut.piecemeal && !cut.others.is_empty()) {
-            // The mark of a deletion without a record lies in a free slot. Where somebody else's name took it, nothing says whose the
-            // clusters are, and they stay.
+            // The mark of a deletion without a record lies in a free slot. Where somebody else's name took it, nothing
+            // says whose the clusters are, and they stay.
             let (was, is) = (lost_clusters(&before), lost(&after, &recording.frame, &board.geometry));
             self.foreign = is.into_iter().filter(|(cluster, _)| was.contains(cluster)).collect();
         }
@@ -188,9 +190,7 @@ impl<'c> Scenario<'c> {
         let wanted = match (step, cut) {
             (Step::Swap { .. } | Step::Restore { .. }, _) if let Some(content) = placed => Wanted::InPlace(content),
             (Step::Swap { image, .. }, _) => Wanted::Image(Content::of(&image.bytes, board.shape.sector as usize)),
-            (Step::Recover, Some(cut)) => {
-                Wanted::OneOf(cut.starts.clone(), cut.others.iter().map(|(_, content)| *content).collect())
-            }
+            (Step::Recover, Some(cut)) => Wanted::OneOf(cut.starts.clone(), cut.written.clone()),
             (Step::Restore { .. }, _) => Wanted::Image(restored(&promise, &after)),
             _ => Wanted::Same,
         };
@@ -217,15 +217,15 @@ impl<'c> Scenario<'c> {
         }
         if good && cut.is_none() && may_undo && self.random.chance(35) {
             let (names, piecemeal) = (done.names.unwrap_or_default(), keeps_no_record);
-            let interrupted = Interrupted { starts, may_go, names, others: Vec::new(), piecemeal };
+            let interrupted = Interrupted { starts, may_go, names, others: Vec::new(), written: Vec::new(), piecemeal };
             return self.interrupt(board, frame, &events, interrupted);
         }
         crash::redo(&mut frame, &events);
         frame
     }
 
-    /// What has to be refused is refused before anything but free clusters is written. Where it is not, every cut of the
-    /// attempt and its undoing leads back.
+    /// What has to be refused is refused before anything but free clusters is written. Where it is not, every cut of
+    /// the attempt and its undoing leads back.
     fn refused_late(&mut self, board: &Board, frame: &mut Frame, events: &[IoEvent], before: Report, step: &Step) {
         let is_data = data_sectors(board, &before, frame);
         let begun = |e: &IoEvent| match (e, step) {
@@ -319,6 +319,8 @@ impl<'c> Scenario<'c> {
                     frame = medium.into_recording().frame;
                     let is = self.checker.check(&frame);
                     let new = is.entries.iter().filter(|e| was.find(&e.path).is_none());
+                    let changed = is.entries.iter().filter(|e| was.content(&e.path) != e.content);
+                    cut.written = changed.filter_map(|e| e.content).collect();
                     cut.others = new.filter_map(|e| Some((e.path.clone(), e.content?))).collect();
                     told += &format!(", then {}", other.describe());
                 }

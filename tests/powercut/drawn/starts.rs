@@ -55,7 +55,8 @@ impl Images {
     }
 }
 
-/// The paths in the directories of images, their contents (`None`: broken, or a directory) and attributes, in the order of the directory.
+/// The paths in the directories of images, their contents (`None`: broken, or a directory) and attributes, in the order
+/// of the directory.
 type Listing = Vec<(String, Option<Content>, u8)>;
 
 const READ_ONLY: u8 = 0x01;
@@ -91,7 +92,8 @@ impl<'b> Oracle<'b> {
         self.board.is_inside(path)
     }
 
-    /// What starts: with the variables as they are, with none, and where one is for one boot only, at the boot after that.
+    /// What starts: with the variables as they are, with none, and where one is for one boot only, at the boot after
+    /// that.
     pub fn starts(&self, report: &Report) -> Vec<Start> {
         let listing = self.listing(report);
         if let Some(known) = self.known.borrow().get(&listing) {

@@ -1,0 +1,2 @@
+/* See efi.h. */
+#include "efi.h"
