@@ -16,6 +16,7 @@ mod config;
 mod entry;
 pub mod glob;
 mod image;
+pub mod loader_conf;
 mod predict;
 mod probe;
 mod roles;

@@ -65,7 +65,7 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-fn trim(mut line: &[u8]) -> &[u8] {
+pub(super) fn trim(mut line: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = line {
         line = rest;
     }

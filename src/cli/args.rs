@@ -77,6 +77,8 @@ pub(super) enum Command {
     Prune(PruneArgs),
     /// Put a backup back in place
     Restore(RestoreArgs),
+    /// Choose the entry of the boot menu that starts, in loader.conf: no EFI variable is needed
+    Pin(PinArgs),
     /// Finish or undo what was interrupted
     Recover(RecoverArgs),
     /// On several nodes, one after the other: swap, restart, validate, up to the first that is not as it should be
@@ -542,6 +544,25 @@ pub(super) struct RestoreArgs {
     pub(super) change: ChangeArgs,
     #[command(flatten)]
     pub(super) node: NodeArgs,
+}
+
+/// `pin`
+#[derive(Debug, Args)]
+pub(super) struct PinArgs {
+    #[command(flatten)]
+    pub(super) disk: WrittenDiskArgs,
+    /// The entry: its id or its file, as `status` shows them, or a pattern for ids (*, ?, [a-z])
+    #[arg(required_unless_present_any = ["clear", "all_members"])]
+    pub(super) entry: Option<String>,
+    /// Take the line out of loader.conf: the menu's order decides again
+    #[arg(long)]
+    pub(super) clear: bool,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+    /// Directory or file with EFI variables, "esp" for the file in which the firmware keeps them on the ESP, or "none"
+    /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
+    #[arg(long, value_name = "DIR|FILE")]
+    pub(super) efivars: Option<PathBuf>,
 }
 
 /// `recover`

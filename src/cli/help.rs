@@ -42,7 +42,7 @@ const fn entry(path: &'static str, ends: Ends, examples: &'static [(&'static str
     Entry { path, ends, usage: &[], examples }
 }
 
-const TABLE: [Entry; 23] = [
+const TABLE: [Entry; 24] = [
     entry(
         "",
         Ends::Writes,
@@ -196,6 +196,22 @@ const TABLE: [Entry; 23] = [
                 ("restore node.img --list", "the backups, the newest first"),
                 ("restore node.img --dry-run", "what would happen with the newest"),
                 ("restore node.img --yes", "put it back; the present image becomes a backup"),
+            ],
+        )
+    },
+    Entry {
+        usage: &[
+            "pin [OPTIONS] <DISK> <ENTRY>",
+            "pin [OPTIONS] <DISK> --clear",
+            "pin [OPTIONS] --all-members <A,B> <ENTRY>",
+        ],
+        ..entry(
+            "pin",
+            Ends::Writes,
+            &[
+                ("pin node.img Talos-v1.12.4.efi --dry-run", "would this entry start, with EFI variables and without?"),
+                ("pin node.img 'talos-v1.12.*' --yes", "whichever comes first in the menu"),
+                ("pin node.img --clear --yes", "the menu's order decides again"),
             ],
         )
     },
@@ -375,7 +391,9 @@ fn dress(command: Command, path: &str) -> Command {
 fn heading(id: &str) -> Option<&'static str> {
     Some(match id {
         "partition" | "all_members" | "efivars" | "target" | "keep_duplicates" | "keep_backups" | "delete"
-        | "no_fallback" | "list" | "salvage" | "free_lost" | "set_aside" | "truth" | "root" | "from" => "Disk",
+        | "no_fallback" | "clear" | "list" | "salvage" | "free_lost" | "set_aside" | "truth" | "root" | "from" => {
+            "Disk"
+        }
         "uki" | "bytes" | "sha256" | "kind" | "asset" | "via" | "add_extension" | "remove_extension"
         | "extra_kernel_arg" | "remove_kernel_arg" => "Image",
         "cert"

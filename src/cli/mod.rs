@@ -245,6 +245,15 @@ fn dispatch(command: Command, global: &Global, ui: &Terminal, out: &Output) -> R
                 out.show_change(&report, report.committed && report.out.is_none())?;
             }
         }
+        Command::Pin(a) => {
+            let (disk, entry) = written_disk(a.disk, a.efivars, Some(a.entry))?;
+            if a.clear == entry.is_some() {
+                let what = if a.clear { "--clear goes with no ENTRY" } else { "there is no ENTRY, and no --clear" };
+                return Err(Error::usage(what).advise("see --help"));
+            }
+            let report = command::Pin { disk, change: change(&a.change), entry }.run(ui)?;
+            out.show_change(&report, report.committed && report.out.is_none())?;
+        }
         Command::Recover(a) => {
             let lost = match (a.salvage, a.free_lost) {
                 (true, _) => LostFiles::Salvage,

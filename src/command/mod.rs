@@ -24,6 +24,7 @@ mod members;
 mod next;
 #[cfg(feature = "cli")]
 mod on_node;
+mod pin;
 #[cfg(feature = "cli")]
 mod pod;
 mod programs;
@@ -61,6 +62,7 @@ pub use on_node::{
     Cluster, DeskImage, Expected, ExpectedExtension, NodeReport, Outcome, PodEnd, PodRun, Printed, PushSelf, Rollout,
     RolloutReport, Step, SwapInPods, Way,
 };
+pub use pin::{Pin, PinReport};
 #[cfg(feature = "cli")]
 pub use pod::{Nodes, PodReport, PodRequest};
 pub use prune::{Prune, PruneReport};

@@ -17,7 +17,7 @@ pub(crate) const OPTIONS: &str = "BOOTSURGEON_POD_OPTIONS";
 pub(crate) const PUSH_SELF: &str = "--push-self";
 
 /// The commands that run in a pod.
-const TASKS: [&str; 6] = ["swap", "status", "doctor", "recover", "restore", "prune"];
+const TASKS: [&str; 7] = ["swap", "status", "doctor", "recover", "restore", "prune", "pin"];
 
 /// A pod of this program's own making.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -185,7 +185,7 @@ fn outcome<S: ReadAt>(volume: &Volume<S>, starts: &str) -> String {
     match recovery.finished {
         Some(true) => format!("it is past its commit, and {starts}; `recover` will finish it; {waits}"),
         Some(false) => format!("it is not committed, and {starts}; `recover` will roll it back; {waits}"),
-        None => format!("its image was replaced since, and {starts}; `recover` will leave that alone; {waits}"),
+        None => format!("what it was about was replaced since, and {starts}; `recover` will leave that alone; {waits}"),
     }
 }
 
@@ -499,7 +499,18 @@ fn wipes(entry: &MenuEntry) -> String {
 
 /// With NVRAM reset something else would start.
 fn depends_on_variables<S: ReadAt>(view: &EspView<'_, S>) -> impl Iterator<Item = Finding> {
-    let Predictions { next: now, reset, .. } = &view.esp.predictions;
+    let Predictions { next: now, reset, later, .. } = &view.esp.predictions;
+    let is_sound = |e: &&MenuEntry| match e.file.as_deref().filter(|_| !e.xbootldr).and_then(|f| view.esp.file(f)) {
+        Some(file) => file.kind == FileKind::Uki,
+        None => matches!(e.kind, EntryKind::Uki | EntryKind::Type1),
+    };
+    // Where a line in loader.conf can do it.
+    let may_be_pinned = later.is_none() && !reset.reason.starts_with("loader.conf preferred");
+    let pinned = now.selected_entry().filter(|e| may_be_pinned && e.profile == 0 && e.tries_left.is_none());
+    let command = match pinned.filter(is_sound) {
+        Some(entry) => view.words.command("pin", &quoted(&entry.id)),
+        None => now.selected_file().map_or_else(String::new, |file| view.words.swap_from_itself(file)),
+    };
     let id = |p: &crate::boot::Prediction| p.selected_entry().map(|e| e.id.clone());
     let finding = (id(now) != id(reset) && !now.enrolls_keys && now.selected.is_some()).then(|| {
         Finding::new(
@@ -512,10 +523,7 @@ fn depends_on_variables<S: ReadAt>(view: &EspView<'_, S>) -> impl Iterator<Item 
             ),
             "a firmware update, an empty battery or a cleared NVRAM changes what the board starts",
         )
-        .then(format!(
-            "to make it start in any case: {}",
-            now.selected_file().map_or_else(String::new, |file| view.words.swap_from_itself(file))
-        ))
+        .then(format!("to make it start in any case: {command}"))
     });
     finding.into_iter()
 }

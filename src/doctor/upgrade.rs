@@ -9,6 +9,7 @@ use super::{Finding, Severity};
 use crate::block::ReadAt;
 use crate::boot::{LoaderVersion, glob, lenient_string, near_miss, variable_string};
 use crate::esp::{EspFile, FileKind};
+use crate::harmless::quoted;
 use crate::verify::{ExtensionLoss, ImageExtensions};
 
 pub(super) fn findings<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
@@ -101,7 +102,7 @@ fn not_the_default<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
         .then(format!(
             "to finish the upgrade: {}; to stay with the old one in any case: {}",
             swap_to(view, starts, newer),
-            view.words.swap_from_itself(starts.name()),
+            view.words.command("pin", &quoted(starts.name())),
         )),
     )
 }

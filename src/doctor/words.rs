@@ -168,7 +168,7 @@ impl DiskWords {
     #[must_use]
     pub fn name_disk(&self, advice: &str) -> String {
         let mut named = advice.to_owned();
-        for command in ["doctor", "prune", "recover", "restore", "status", "swap"] {
+        for command in ["doctor", "pin", "prune", "recover", "restore", "status", "swap"] {
             if let Some(begin) = self.in_pod(command) {
                 named = named.replace(&format!("bootsurgeon {command} DISK"), &shell_line(&begin));
             }

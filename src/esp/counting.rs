@@ -28,8 +28,11 @@ impl<S: ReadAt> Inventory<S> {
     /// further one would be like the last, at most 32.
     #[must_use]
     pub fn starts(&self, first: BootScenario, linux: &[UkiFile]) -> Vec<FutureStart> {
-        let mut scene = Scene::of(self, linux);
-        let names: Vec<String> = linux.iter().map(|f| f.name.clone()).collect();
+        self.starts_from(first, Scene::of(self, linux))
+    }
+
+    pub(super) fn starts_from(&self, first: BootScenario, mut scene: Scene) -> Vec<FutureStart> {
+        let names: Vec<String> = scene.linux.iter().map(|f| f.name.clone()).collect();
         let mut all = Vec::new();
         while all.len() < MAX_STARTS {
             let scenario = if first == BootScenario::Next && !all.is_empty() { BootScenario::Later } else { first };

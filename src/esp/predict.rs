@@ -4,7 +4,7 @@
 use super::context::{OtherVolume, View};
 use super::loader::LoaderRules;
 use super::read::{EntryTargets, find_targets};
-use super::{Inventory, Surroundings, type1_files};
+use super::{FutureStart, Inventory, Surroundings, type1_files};
 use crate::block::ReadAt;
 use crate::boot::{self, Esp, LoaderVersion, Prediction, Skip, Targets, Type1File, UkiFile, Variables, Xbootldr};
 use crate::bootpath::{BootScenario, End, Way};
@@ -140,6 +140,8 @@ pub(super) struct Scene {
     /// What the entries of this volume name.
     pub(super) found: EntryTargets,
     companion: XbootldrContents,
+    /// `loader/loader.conf`.
+    pub(super) loader_conf: Option<Vec<u8>>,
     /// `LoaderEntryLastBooted`, where a start has changed it.
     pub(super) last_booted: Option<Vec<u8>>,
 }
@@ -151,6 +153,7 @@ impl Scene {
             type1: inventory.surroundings.type1.clone(),
             found: inventory.surroundings.found.clone(),
             companion: inventory.companion.clone().unwrap_or_default(),
+            loader_conf: inventory.surroundings.loader_conf.clone(),
             last_booted: None,
         }
     }
@@ -232,9 +235,21 @@ impl<S: ReadAt> Inventory<S> {
         self.predict_scene(scenario, &Scene::of(self, linux))
     }
 
+    /// What stands in `loader/loader.conf`, if it is there.
+    #[must_use]
+    pub fn loader_conf(&self) -> Option<&[u8]> {
+        self.surroundings.loader_conf.as_deref()
+    }
+
+    /// The starts from a state with this `loader/loader.conf`, as [`Self::starts`]; there is always one.
+    #[must_use]
+    pub fn starts_with(&self, first: BootScenario, loader_conf: &[u8]) -> Vec<FutureStart> {
+        self.starts_from(first, Scene { loader_conf: Some(loader_conf.to_vec()), ..Scene::of(self, self.as_seen()) })
+    }
+
     /// The same, of everything that the menu is made from.
     pub(super) fn predict_scene(&self, scenario: BootScenario, scene: &Scene) -> Prediction {
-        let Scene { linux, type1, found, companion, last_booted } = scene;
+        let Scene { linux, type1, found, companion, loader_conf, last_booted } = scene;
         // A Type #1 entry may name a file of the directory that is looked at as it would be.
         let held = |name: &str| linux.iter().any(|f| same_name(&f.name, name));
         let here = |(path, found): &(&String, &Option<String>)| match (linux_file(path), found) {
@@ -258,7 +273,7 @@ impl<S: ReadAt> Inventory<S> {
             loader_path: rules.path.clone(),
             linux: linux.clone(),
             type1: type1.clone(),
-            loader_conf: s.loader_conf.clone(),
+            loader_conf: loader_conf.clone(),
             key_dirs: s.key_dirs.clone(),
             others: s.others,
             targets: Targets::these(found.iter().filter(here).map(|(path, _)| path.clone())),

@@ -146,7 +146,7 @@ impl<S: ReadAt> Inventory<S> {
     }
 
     /// The volume that an entry's file is on.
-    pub(super) fn volume_of(&self, entry: &MenuEntry) -> usize {
+    pub(crate) fn volume_of(&self, entry: &MenuEntry) -> usize {
         let xbootldr = if entry.xbootldr { self.context.xbootldr_place() } else { None };
         xbootldr.unwrap_or(self.context.this())
     }
@@ -212,7 +212,7 @@ impl<S: ReadAt> Inventory<S> {
     }
 
     /// The program at a place of one of the volumes.
-    pub(super) fn program_there(&self, at: &Located) -> Result<Option<Program>, String> {
+    pub(crate) fn program_there(&self, at: &Located) -> Result<Option<Program>, String> {
         self.on(at, |own| program(own, &at.path), |other| program(other, &at.path)).unwrap_or(Ok(None))
     }
 

@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// The scenarios that a plan has to hold in.
-const SCENARIOS: [(BootScenario, &str); 3] = [
+pub(super) const SCENARIOS: [(BootScenario, &str); 3] = [
     (BootScenario::Next, "at the next start"),
     (BootScenario::Later, "at the starts after the next one"),
     (BootScenario::Reset, "without EFI variables"),

@@ -7,6 +7,7 @@
 //! A plan reads an inventory and asks [`crate::boot`]; [`crate::surgery`] carries out the operation it gives.
 
 mod in_place;
+mod pin;
 mod prune;
 mod reach;
 mod room;
@@ -14,6 +15,7 @@ mod states;
 mod swap;
 
 pub use in_place::place_of;
+pub use pin::PinPlan;
 pub use prune::{PruneOptions, PrunePlan};
 pub use reach::refuse_unreached;
 pub use room::{beside, room, room_for_one_more, room_in_place};

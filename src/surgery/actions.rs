@@ -205,7 +205,7 @@ impl Action {
             Self::LeaveOut { why } => write!(f, "{leave} out: {why}"),
             Self::LeaveAlone { target } => write!(
                 f,
-                "{leave} {target} and its backup alone: it holds neither the old image nor the new one: somebody else \
+                "{leave} {target} and its backup alone: it holds neither the old content nor the new one: somebody else \
                  wrote it since, or the medium has changed it"
             ),
             Self::LeaveOutRest => {

@@ -235,15 +235,19 @@ fn held(editor: &Editor<'_>, operation: &Operation) -> Result<BTreeMap<String, H
         }
     }
     for (n, step) in operation.after.iter().enumerate() {
-        if let (FileStep::Remove(_), NamedContent::File(name)) = (step, origin(operation, n, step.name()))
-            && let (Some(held), Some(entry)) = (files.get_mut(name), directory.find(name))
-        {
-            let bytes = volume.file(entry)?;
-            held.sha256 = Some(hex::encode(sha256_of(&bytes, bytes.size())?));
-            if entry.first_cluster != 0 {
-                held.clusters = Clusters::of(volume.table().chain(entry.first_cluster)?);
-            }
-        }
+        let FileStep::Remove(gone) = step else { continue };
+        // The name now of what goes then, and under which name the record has it.
+        let (now, name) = match origin(operation, n, gone) {
+            NamedContent::File(name) => (name, name),
+            NamedContent::Old(install) => (install.target.as_str(), gone.as_str()),
+            NamedContent::New(_) => continue,
+        };
+        let Some(entry) = directory.find(now) else { continue };
+        let bytes = volume.file(entry)?;
+        let sha256 = Some(hex::encode(sha256_of(&bytes, bytes.size())?));
+        let chain = if entry.first_cluster == 0 { Vec::new() } else { volume.table().chain(entry.first_cluster)? };
+        let clusters = Clusters::of(chain);
+        files.insert(name.to_owned(), Held { cluster: entry.first_cluster, bytes: entry.bytes, sha256, clusters });
     }
     Ok(files)
 }

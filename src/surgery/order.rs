@@ -5,6 +5,7 @@
 //! whole is the [`Operation`] that the intent record holds.
 
 use super::is_linux_dir;
+use crate::block::{ReadAt, sha256_of};
 use crate::fat::{Editor, same_name};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -43,7 +44,7 @@ impl FileStep {
 /// the one who carries it out knows ([`super::Staged::commit`], [`Order::restore`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// `swap` or `restore`.
+    /// `swap`, `restore` or `pin`.
     pub command: String,
     /// When it begins, in seconds since 1970 UTC.
     pub time: u64,
@@ -76,7 +77,7 @@ pub struct Tidying {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Operation {
-    /// `swap`, `prune` or `restore`.
+    /// `swap`, `prune`, `restore` or `pin`.
     pub command: String,
     /// When it began, in seconds since 1970 UTC.
     pub time: u64,
@@ -188,7 +189,17 @@ impl Order {
                 return Err(Error::refused(what).advise("run it again"));
             }
         };
-        let old = old.map(|e| ContentRef { cluster: e.first_cluster, bytes: e.bytes, sha256: None });
+        // What goes in the end has to be known by its content: recovery deletes nothing else.
+        let goes = |name: &String| self.after.iter().any(|s| matches!(s, FileStep::Remove(gone) if gone == name));
+        let sha256 = match old.filter(|_| backup.as_ref().is_some_and(goes)) {
+            None => None,
+            Some(entry) => {
+                let volume = editor.volume()?;
+                let bytes = volume.file(entry)?;
+                Some(hex::encode(sha256_of(&bytes, bytes.size())?))
+            }
+        };
+        let old = old.map(|e| ContentRef { cluster: e.first_cluster, bytes: e.bytes, sha256 });
         Ok(Operation {
             command: self.command.clone(),
             time: self.time,

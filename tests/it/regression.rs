@@ -16,6 +16,7 @@ mod oci;
 mod order;
 mod output;
 mod paths;
+mod pin;
 mod place;
 mod plain;
 mod readme;

@@ -305,6 +305,8 @@ fn subjects() -> Vec<(Job, Shape)> {
         (Job::Swap, placed(End::Entry, Room::Ample, true)),
         (Job::Restore, placed(End::Entry, Room::Ample, true)),
         (Job::Swap, placed(End::Entry, Room::SectorFull, false)),
+        (Job::Pin, placed(End::Settings, Room::Ample, false)),
+        (Job::Pin, placed(End::Settings, Room::SectorFull, false)),
     ]
 }
 
@@ -459,7 +461,7 @@ fn every_mistake_in_the_operations_is_caught() {
         println!("{}: {}", subject(job, &shape), labels.join(" | "));
         work.extend(mistakes(labels.len()).into_iter().map(|m| (job, shape, labels.clone(), m, false)));
         // In `recover` as well: of the first operations, and of one at each place.
-        if n < 2 || shape.end != End::Menu && job == Job::Restore {
+        if n < 2 || shape.end != End::Menu && matches!(job, Job::Restore | Job::Pin) {
             // The longest recovery has fewer barriers than this.
             work.extend(mistakes(12).into_iter().map(|m| (job, shape, labels.clone(), m, true)));
         }

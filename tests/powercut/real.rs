@@ -51,6 +51,8 @@ pub enum Job {
     PruneDelete,
     /// One leaves the menu, and an old backup is deleted.
     PruneTwo,
+    /// As a swap, and what the target held goes in the end.
+    Pin,
 }
 
 /// What is done, by plan.
@@ -134,7 +136,7 @@ impl Job {
     fn suits(self, shape: &Shape) -> bool {
         let both = shape.old.is_some() && shape.backup_exists;
         match self {
-            Self::Swap | Self::PruneDelete => true,
+            Self::Swap | Self::PruneDelete | Self::Pin => true,
             Self::SwapAndDisable | Self::SwapToNewName | Self::Prune => shape.old.is_some(),
             // The record of so much is longer, and a volume without room for it is refused.
             Self::PruneTwo => both,
@@ -175,6 +177,10 @@ impl Job {
             Self::Prune => prune(vec![rename(victim)]),
             Self::PruneDelete => prune(vec![remove(victim)]),
             Self::PruneTwo => prune(vec![rename(victim), remove(present)]),
+            Self::Pin => {
+                let forget = shape.old.map(|_| remove(backup));
+                Surgery::Swap(order("pin", own, forget.into_iter().collect()))
+            }
         }
     }
 
@@ -191,7 +197,7 @@ impl Job {
         };
         let expectation = match volume.shape.end {
             End::Menu => expect(report, &surgery, new, exchange, newest),
-            End::Removable | End::Entry => expect(report, &surgery, new, exchange, in_place),
+            End::Removable | End::Entry | End::Settings => expect(report, &surgery, new, exchange, in_place),
         };
         let real =
             Real { new: volume.new.clone(), steps: Steps::Given(surgery), exchange, recoveries: AtomicUsize::new(0) };
@@ -227,6 +233,8 @@ fn expect(
         if let (Some(backup), Some(old)) = (&order.backup, holds(&order.target)) {
             changes.push((full(backup), Some(old)));
             passing.push((full(backup), content));
+            // For as long as it is there.
+            passing.push((full(backup), old));
             if !exchange {
                 sharing.push((full(backup), full(&order.target)));
             }
@@ -452,6 +460,8 @@ pub fn everything() -> Vec<Maker> {
         let suiting = shapes.into_iter().filter(|s| job.suits(s));
         makers.extend(scenarios(job.name(), suiting, move |v, r| job.on(v, r)));
     }
+    let settings = matrix::shapes().into_iter().map(|s| Shape { end: End::Settings, ..s });
+    makers.extend(scenarios(Job::Pin.name(), settings, |v, r| Job::Pin.on(v, r)));
     makers.extend(planned());
     makers.extend(scenarios("swap", Some(matrix::full_size()), |v, r| Job::Swap.on(v, r)));
     makers
@@ -491,6 +501,7 @@ impl Job {
             Self::Prune => "prune",
             Self::PruneDelete => "prune, deleting",
             Self::PruneTwo => "prune two files",
+            Self::Pin => "pin",
         }
     }
 }

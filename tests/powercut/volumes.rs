@@ -26,6 +26,8 @@ pub enum End {
     Removable,
     /// In a directory of its own, where a boot option or a Type #1 entry names it.
     Entry,
+    /// The settings of systemd-boot: no image.
+    Settings,
 }
 
 impl End {
@@ -35,6 +37,7 @@ impl End {
             Self::Menu => TARGET,
             Self::Removable => "EFI/BOOT/BOOTX64.EFI",
             Self::Entry => "EFI/kairos/active.efi",
+            Self::Settings => "loader/loader.conf",
         }
     }
 
@@ -44,6 +47,7 @@ impl End {
             Self::Menu => [BACKUP, NEXT_BACKUP],
             Self::Removable => ["EFI/BOOT/BOOTX64.EFI.bak.1700000000", "EFI/BOOT/BOOTX64.EFI.bak.1700000001"],
             Self::Entry => ["EFI/kairos/active.efi.bak.1700000000", "EFI/kairos/active.efi.bak.1700000001"],
+            Self::Settings => ["loader/loader.conf.bak.1700000000", "loader/loader.conf.bak.1700000001"],
         }
     }
 
@@ -162,6 +166,7 @@ impl Shape {
         add(self.copies == 1, ", a single FAT");
         add(self.end == End::Removable, ", the removable loader");
         add(self.end == End::Entry, ", in a directory of its own");
+        add(self.end == End::Settings, ", loader.conf");
         add(self.backup_exists, ", backup exists");
         add(self.old.is_none(), ", no target");
         text
@@ -202,7 +207,9 @@ impl Volume {
         } else if shape.end != End::Removable {
             b.file("EFI/BOOT/BOOTX64.EFI", random.bytes(5000));
         }
-        b.file("loader/loader.conf", b"timeout 10\n".to_vec());
+        if shape.end != End::Settings {
+            b.file("loader/loader.conf", b"timeout 10\n".to_vec());
+        }
         b.file("loader/keys/db.auth", random.bytes(700));
         b.file("EFI/BOOT/empty", Vec::new());
         b.file(OTHER, image(&mut random, "v1.11.0", shape.cluster.min(4096) + 1));

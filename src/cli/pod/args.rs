@@ -175,6 +175,8 @@ pub(in crate::cli) enum Task {
     Restore,
     /// Take duplicates and stale versions out of the boot menu
     Prune,
+    /// Choose the entry of the boot menu that starts, in loader.conf
+    Pin,
 }
 
 impl Task {

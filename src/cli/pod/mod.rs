@@ -205,6 +205,7 @@ impl Needs {
                 Self { confirmation: !a.list && unconfirmed(&a.change), efivars: trust(&a.trust, files)? }
             }
             Command::Prune(a) => Self { confirmation: unconfirmed(&a.change), efivars: efivars(a.efivars.as_deref())? },
+            Command::Pin(a) => Self { confirmation: unconfirmed(&a.change), efivars: efivars(a.efivars.as_deref())? },
             Command::Recover(a) => Self { confirmation: unconfirmed(&a.change), efivars: false },
             Command::Status(a) => Self { confirmation: false, efivars: efivars(a.efivars.as_deref())? },
             Command::Doctor(a) => {

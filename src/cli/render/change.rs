@@ -2,7 +2,9 @@
 
 use super::page::shown_width;
 use super::{Page, Paint, Render};
-use crate::command::{BackupList, NextStep, Proposal, PruneReport, RecoverReport, RestoreReport, SwapReport};
+use crate::command::{
+    BackupList, NextStep, PinReport, Proposal, PruneReport, RecoverReport, RestoreReport, SwapReport,
+};
 use crate::config::service_document;
 use crate::plan::SwapPlan;
 use crate::units::{count, size};
@@ -41,6 +43,41 @@ impl Render for PruneReport {
     }
 }
 
+impl Render for PinReport {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
+        let plan = &self.plan;
+        let line = plan.default.as_ref().map_or("no line `default`".to_owned(), |value| format!("default {value}"));
+        match (self.already_in_place, self.committed) {
+            (true, _) => writeln!(f, "{}: {} has this already: {line}", p.good("Nothing to do"), plan.file)?,
+            (false, true) => writeln!(f, "{} {}: {}", p.strong("Written:"), plan.file, p.good(&line))?,
+            (false, false) => {
+                writeln!(f, "{} {}: {}", p.strong("Plan (nothing written):"), plan.file, p.good(&line))?;
+            }
+        }
+        if !self.already_in_place && !plan.default_before.is_empty() {
+            writeln!(f, "  before: default {}", plan.default_before.join(", "))?;
+        }
+        members(f, &self.members)?;
+        warnings(f, p, &self.warnings)?;
+        let name = |x: &Option<String>| x.clone().unwrap_or_else(|| "nothing".into());
+        let starts = if self.committed || self.already_in_place { "starts" } else { "would start" };
+        let as_before = if plan.boot_before == plan.boot_after {
+            ", as before".to_owned()
+        } else {
+            format!("; before: {}", name(&plan.boot_before))
+        };
+        f.wrapped(
+            format_args!("The board {starts} "),
+            &format!("{}{as_before} ({})", p.good(name(&plan.boot_after)), plan.reason),
+        )?;
+        if plan.boot_after_without_variables != plan.boot_after {
+            let without = name(&plan.boot_after_without_variables);
+            writeln!(f, "Without EFI variables (NVRAM reset) it {starts} {}", p.warn(without))?;
+        }
+        copy(f, p, self.out.as_deref())
+    }
+}
+
 impl Render for RecoverReport {
     fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         let r = &self.recovery;
@@ -50,7 +87,7 @@ impl Render for RecoverReport {
                 Some(true) => "after the commit; will be finished",
                 Some(false) if self.committed => "before the commit; rolled back",
                 Some(false) => "before the commit; will be rolled back",
-                None => "its image was replaced since; left alone",
+                None => "what it was about was replaced since; left alone",
             };
             writeln!(f, "{what}: {end}")?;
         }
