@@ -2,7 +2,7 @@
 
 use crate::crash::{Frame, Random};
 use crate::geometry::Width;
-use crate::volumes::Shape;
+use crate::volumes::{End, Shape};
 use std::collections::BTreeMap;
 
 /// Where the chain of a short entry begins.
@@ -271,8 +271,10 @@ impl Formatter {
             let at = self.place(*cluster);
             self.image[at..at + part.len()].copy_from_slice(part);
         }
-        self.enter("loader/FILLER.BIN", 0x20, first, bytes.len() as u32);
-        self.files.insert("loader/FILLER.BIN".into(), bytes);
+        // Not into the directory whose room is the scenario's.
+        let path = if self.shape.end == End::Settings { "EFI/FILLER.BIN" } else { "loader/FILLER.BIN" };
+        self.enter(path, 0x20, first, bytes.len() as u32);
+        self.files.insert(path.into(), bytes);
     }
 
     /// Fills the free clusters that are used first with what a deleted directory leaves: names that must not come back.
