@@ -16,6 +16,7 @@
 //! | [`fat`] | the file system of the ESP | reads; ordered sector writes for surgery |
 //! | [`boot`] | which file systemd-boot starts, and why | nothing: pure |
 //! | [`bootpath`] | the way of the boot from the firmware to that file | nothing: pure |
+//! | [`board`] | a board's files beside its images: device trees, firmware, settings; two volumes compared | reads |
 //! | [`config`] | whether a node's configuration fits an image | nothing: pure |
 //! | [`plan`] | what a swap, restore or prune will do, held against the prediction | nothing: pure |
 //! | [`doctor`] | what is wrong with firmware, variables and ESPs, what it means, the next command | reads |
@@ -46,6 +47,7 @@
 
 pub mod authenticode;
 pub mod block;
+pub mod board;
 pub mod boot;
 pub mod bootpath;
 #[cfg(feature = "cli")]

@@ -73,7 +73,7 @@ pub(crate) fn same_name(a: &str, b: &str) -> bool {
 }
 
 /// The name by which FAT tells names apart: equal for [`same_name`] names.
-pub(super) fn folded(name: &str) -> String {
+pub(crate) fn folded(name: &str) -> String {
     name.chars().map(upper).collect()
 }
 

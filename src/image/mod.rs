@@ -12,7 +12,7 @@ pub use twins::{TwinVerdict, compare_twins};
 
 use crate::block::{Extent, Pieces, ReadAt, Window, read_vec};
 use crate::fat::Volume;
-use crate::iso::{EfiImageOrigin, Iso};
+use crate::iso::{EfiImage, EfiImageOrigin, Iso};
 use crate::oci::OciUki;
 use crate::uki::{Companion, CompanionKind, Companions};
 use crate::units::size;
@@ -172,8 +172,7 @@ fn locate_in(source: &SharedSource, twins: bool) -> Result<ImageContents> {
     let candidates = match kind {
         ImageKind::Uki => vec![candidate(source, None, "the image itself", vec![all])?],
         ImageKind::Iso => in_iso(source, twins)?,
-        ImageKind::Disk => in_disk(source)?,
-        ImageKind::Fat => in_fat(source, all, "the FAT image")?,
+        ImageKind::Disk | ImageKind::Fat => in_volumes(source, volumes(source, kind)?)?,
         // Not found out from a source of bytes.
         ImageKind::Oci => Vec::new(),
     };
@@ -257,14 +256,7 @@ fn in_iso(source: &SharedSource, twins: bool) -> Result<Vec<Candidate>> {
     if !twins && !found.is_empty() {
         return Ok(found);
     }
-    for image in iso.efi_images()? {
-        let place = match image.origin {
-            EfiImageOrigin::ElTorito => "the ISO's El Torito FAT image".to_owned(),
-            EfiImageOrigin::AppendedPartition => "the ISO's appended EFI partition".to_owned(),
-            EfiImageOrigin::TreeFile(name) => format!("the FAT image {name} in the ISO's tree"),
-        };
-        found.extend(in_fat(source, image.extent, &place)?);
-    }
+    found.extend(in_volumes(source, iso_volumes(&mut iso)?)?);
     // Firmware boots the copy in the FAT image, which cannot be compressed.
     packed.retain(|p| {
         !found.iter().any(|f| same_name(f.name.as_deref().unwrap_or_default(), p.name.as_deref().unwrap_or_default()))
@@ -273,14 +265,58 @@ fn in_iso(source: &SharedSource, twins: bool) -> Result<Vec<Candidate>> {
     same_under_other_names(pair(found))
 }
 
-fn in_disk(source: &SharedSource) -> Result<Vec<Candidate>> {
+fn in_volumes(source: &SharedSource, volumes: Vec<ImageVolume>) -> Result<Vec<Candidate>> {
     let mut found = Vec::new();
-    for volume in crate::disk::boot_volumes(source)?.unwrap_or_default() {
-        let what = if volume.is_xbootldr() { "XBOOTLDR partition" } else { "EFI System Partition" };
-        let place = format!("the {what} at byte {}", volume.extent.offset);
-        found.extend(in_fat(source, volume.extent, &place)?);
+    for volume in volumes {
+        found.extend(in_fat(source, volume.extent, &volume.place)?);
     }
     Ok(found)
+}
+
+/// A FAT volume in an image that boot loaders read images from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImageVolume {
+    /// Where it lies in the source.
+    pub extent: Extent,
+    /// The same in words.
+    pub place: String,
+    /// Whether it is an Extended Boot Loader Partition beside an ESP.
+    pub is_xbootldr: bool,
+}
+
+/// The FAT volumes of a source of this kind, the one that firmware boots from first.
+///
+/// # Errors
+/// [`crate::Kind::Rejected`] when it is malformed or truncated; what the source reports.
+pub fn volumes(source: &SharedSource, kind: ImageKind) -> Result<Vec<ImageVolume>> {
+    let whole = Extent { offset: 0, bytes: source.size() };
+    match kind {
+        ImageKind::Uki | ImageKind::Oci => Ok(Vec::new()),
+        ImageKind::Fat => Ok(vec![ImageVolume { extent: whole, place: "the FAT image".into(), is_xbootldr: false }]),
+        ImageKind::Iso => iso_volumes(&mut Iso::open(Arc::clone(source))?),
+        ImageKind::Disk => {
+            let partitions = crate::disk::boot_volumes(source)?.unwrap_or_default().into_iter();
+            let volume = |partition: crate::disk::Partition| {
+                let (extent, is_xbootldr) = (partition.extent, partition.is_xbootldr());
+                let what = if is_xbootldr { "XBOOTLDR partition" } else { "EFI System Partition" };
+                ImageVolume { extent, place: format!("the {what} at byte {}", extent.offset), is_xbootldr }
+            };
+            Ok(partitions.map(volume).collect())
+        }
+    }
+}
+
+fn iso_volumes(iso: &mut Iso<SharedSource>) -> Result<Vec<ImageVolume>> {
+    let volume = |image: EfiImage| {
+        let place = match image.origin {
+            EfiImageOrigin::ElTorito => "the ISO's El Torito FAT image".to_owned(),
+            EfiImageOrigin::AppendedPartition => "the ISO's appended EFI partition".to_owned(),
+            EfiImageOrigin::TreeFile(name) => format!("the FAT image {name} in the ISO's tree"),
+        };
+        ImageVolume { extent: image.extent, place, is_xbootldr: false }
+    };
+    Ok(iso.efi_images()?.into_iter().map(volume).collect())
 }
 
 /// The UKIs of a FAT volume that lies at `extent` of the source.
