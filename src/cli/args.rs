@@ -579,6 +579,12 @@ pub(super) struct RecoverArgs {
     /// Rename what has the name of this program's record and is none
     #[arg(long)]
     pub(super) set_aside: bool,
+    /// Carry the interrupted operation to its end, also where it was cut before its commit
+    #[arg(long, conflicts_with = "back")]
+    pub(super) forward: bool,
+    /// Take the interrupted operation back, also where it was cut behind its commit
+    #[arg(long)]
+    pub(super) back: bool,
     /// With --all-members: the one that the others are made equal to [default: what is found on them decides]
     #[arg(long, value_name = "MEMBER", requires = "all_members")]
     pub(super) truth: Option<PathBuf>,

@@ -391,9 +391,8 @@ fn dress(command: Command, path: &str) -> Command {
 fn heading(id: &str) -> Option<&'static str> {
     Some(match id {
         "partition" | "all_members" | "efivars" | "target" | "keep_duplicates" | "keep_backups" | "delete"
-        | "no_fallback" | "clear" | "list" | "salvage" | "free_lost" | "set_aside" | "truth" | "root" | "from" => {
-            "Disk"
-        }
+        | "no_fallback" | "clear" | "list" | "salvage" | "free_lost" | "set_aside" | "forward" | "back" | "truth"
+        | "root" | "from" => "Disk",
         "uki" | "bytes" | "sha256" | "kind" | "asset" | "via" | "add_extension" | "remove_extension"
         | "extra_kernel_arg" | "remove_kernel_arg" => "Image",
         "cert"

@@ -20,7 +20,7 @@ use crate::config::Fit;
 use crate::doctor::Severity;
 use crate::factory::{Asset, Auth, Cache, Options, PUBLIC_FACTORY, is_url, show_urls_in};
 use crate::harmless::harmless;
-use crate::surgery::LostFiles;
+use crate::surgery::{Direction, LostFiles};
 use crate::verify::Verdict;
 use crate::{Context, Error, Kind, Result};
 use args::{
@@ -261,7 +261,13 @@ fn dispatch(command: Command, global: &Global, ui: &Terminal, out: &Output) -> R
                 _ => LostFiles::Keep,
             };
             let (disk, change) = (written_disk(a.disk, None, None)?.0, change(&a.change));
-            let report = command::Recover { disk, change, lost, set_aside: a.set_aside, truth: a.truth }.run(ui)?;
+            let direction = match (a.forward, a.back) {
+                (true, _) => Some(Direction::Forward),
+                (_, true) => Some(Direction::Back),
+                _ => None,
+            };
+            let (set_aside, truth) = (a.set_aside, a.truth);
+            let report = command::Recover { disk, change, lost, set_aside, direction, truth }.run(ui)?;
             out.show_change(&report, report.committed && report.out.is_none())?;
         }
         Command::Pod(c) => return pod::run(c, global, ui, out),

@@ -3,7 +3,9 @@
 use super::change::Change;
 use super::{DiskRequest, Ui, now};
 use crate::disk::Target;
-use crate::surgery::{Action, LostFiles, Recovery, RecoveryOptions, interrupted, recover_with, rehearse_with};
+use crate::surgery::{
+    Action, Direction, LostFiles, Recovery, RecoveryOptions, interrupted, recover_with, rehearse_with,
+};
 use crate::{Result, fat};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -19,6 +21,8 @@ pub struct Recover {
     pub lost: LostFiles,
     /// Give another name to what has the record's name and is none.
     pub set_aside: bool,
+    /// Where an interrupted operation is to end; if not named, its commit decides.
+    pub direction: Option<Direction>,
     /// Of the members of a mirror, the one that the others are made equal to; if none is named, what is found on them
     /// decides.
     pub truth: Option<PathBuf>,
@@ -134,7 +138,7 @@ impl Recover {
     }
 
     pub(super) fn options(&self) -> RecoveryOptions {
-        RecoveryOptions { lost: self.lost, set_aside: self.set_aside, time: now() }
+        RecoveryOptions { lost: self.lost, set_aside: self.set_aside, direction: self.direction, time: now() }
     }
 
     pub(super) fn report(&self, recovery: Recovery, committed: bool) -> RecoverReport {

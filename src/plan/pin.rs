@@ -162,6 +162,7 @@ impl PinPlan {
             target,
             backup: (!creates).then(|| backup.clone()),
             // Its only news is the line, which the report has.
+            set: Vec::new(),
             after: if creates { Vec::new() } else { vec![FileStep::Remove(backup)] },
         };
         Ok(Self {

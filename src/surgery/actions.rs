@@ -66,6 +66,16 @@ pub enum Action {
         /// The file that has its content now.
         target: String,
     },
+    /// A file gets its old content back.
+    PutBack {
+        /// Its path.
+        name: String,
+    },
+    /// What was left of the operation is done.
+    Complete {
+        /// How many files have their new content then.
+        files: usize,
+    },
     /// A file is deleted.
     Delete(String),
     /// A file gets another name.
@@ -196,6 +206,10 @@ impl Action {
             Self::RemovePreparedName(name) => write!(f, "{remove} the prepared backup name {name}"),
             Self::RemoveSourceName { name, target } => {
                 write!(f, "{remove} the name {name}: {target} has its content")
+            }
+            Self::PutBack { name } => write!(f, "{} the old content of {name} back", verb("put", "put")),
+            Self::Complete { files } => {
+                write!(f, "{} the operation: {} with new content", verb("complete", "completed"), count(*files, "file"))
             }
             Self::Delete(name) => write!(f, "{} {name}", verb("delete", "deleted")),
             Self::Rename { from, to } => write!(f, "{rename} {from} to {to}"),

@@ -5,7 +5,7 @@
 //! no power cut leaves a part of it under its name. Whatever else has that name is somebody else's, or damaged by
 //! something that this program knows nothing of, and is left alone.
 
-use super::order::{ContentSource, FileStep, Install, Operation};
+use super::order::{FileStep, Install, Operation};
 use super::record::{Clusters, FORMAT, Held, MAX_BYTES, Record, Trouble};
 use super::{LINUX_DIR, is_linux_dir};
 use crate::block::{ReadAt, read_vec, sha256_of};
@@ -156,14 +156,14 @@ fn begin_of<S: ReadAt>(volume: &Volume<S>, entry: &Entry) -> Result<Result<Recor
 }
 
 /// Writes the record: its data, its chain, and last its entry, with a barrier behind each. `staged` are the clusters of
-/// the new image.
-pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<()> {
+/// everything that was staged.
+pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &[Vec<Run>]) -> Result<()> {
     // No menu lists the files of another directory by their names.
     let menu = is_linux_dir(&operation.directory).then(|| others_in_menu(&editor.volume()?, operation)).transpose()?;
     let record = Record {
         operation: operation.clone(),
         files: held(editor, operation)?,
-        staged: Clusters::of(staged.iter().copied()),
+        staged: Clusters::of(staged.iter().flatten().copied()),
         menu,
         truth: None,
     };
@@ -174,7 +174,8 @@ pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &[Ru
 /// this one. It takes the place of the record that is there, in one write.
 pub(super) fn mark(editor: &mut Editor<'_>, truth: &str, time: u64) -> Result<()> {
     let (command, directory) = ("recover".to_owned(), LINUX_DIR.to_owned());
-    let operation = Operation { command, time, directory, before: Vec::new(), install: None, after: Vec::new() };
+    let operation =
+        Operation { command, time, directory, set: Vec::new(), before: Vec::new(), install: None, after: Vec::new() };
     let (files, staged) = (BTreeMap::new(), Clusters::default());
     put(editor, &Record { operation, files, staged, menu: None, truth: Some(truth.to_owned()) })
 }
@@ -296,14 +297,6 @@ impl Record {
         };
         let clusters = Clusters::default();
         Some(Held { cluster: content.cluster, bytes: content.bytes, sha256: content.sha256.clone(), clusters })
-    }
-
-    /// The file whose name goes when the target has its content.
-    pub(super) fn source_file(&self) -> Option<(&Install, &str)> {
-        match self.operation.install.as_ref()? {
-            install @ Install { source: ContentSource::File(name), .. } => Some((install, name)),
-            _ => None,
-        }
     }
 }
 

@@ -103,6 +103,7 @@ fn says_it_is_ours<S: ReadAt>(volume: &Volume<S>, cluster: u32, grown: &[u8]) ->
 /// Whether the chain is the new image of the interrupted operation, byte for byte. Records of format 1 do not list its
 /// clusters.
 fn is_staged_image<S: ReadAt>(volume: &Volume<S>, chain: &Chain, record: Option<&Record>) -> Result<bool> {
+    // Only the formats without sets do without the list.
     let Some(install) = record.and_then(|r| r.operation.install.as_ref()) else { return Ok(false) };
     let length = u64::from(install.new.bytes);
     let begins = chain.clusters.first() == Some(&install.new.cluster);

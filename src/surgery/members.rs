@@ -293,8 +293,9 @@ fn explain(
 /// Whether a path is one that an operation changes.
 fn is_of(operations: &[&Operation], path: &str) -> bool {
     let path = path.trim_start_matches('/');
-    let Some((directory, name)) = path.rsplit_once('/') else { return path.eq_ignore_ascii_case(INTENT_NAME) };
-    operations.iter().any(|operation| operation.directory.eq_ignore_ascii_case(directory) && operation.uses(name))
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    directory.is_empty() && name.eq_ignore_ascii_case(INTENT_NAME)
+        || operations.iter().any(|operation| operation.changes(directory, name))
 }
 
 /// A lost cluster of the second volume that the first one does not have as well.

@@ -34,8 +34,12 @@ pub use intent::{INTENT_NAME, Interrupted, RecordState, interrupted};
 pub use lost::{LostChain, LostClusters, LostFiles};
 pub use members::{Member, MembersRecovery, recover_members, rehearse_members};
 pub use operation::Outcome;
-pub use order::{ContentRef, ContentSource, FileStep, Install, Operation, Order, Rename, Tidying};
-pub use recover::{Recovery, RecoveryOptions, recover, recover_with, rehearse as rehearse_recovery, rehearse_with};
+pub use order::{
+    ContentRef, ContentSource, FileStep, Install, Operation, Order, Rename, SetContent, SetFile, SetInstall, Tidying,
+};
+pub use recover::{
+    Direction, Recovery, RecoveryOptions, recover, recover_with, rehearse as rehearse_recovery, rehearse_with,
+};
 pub(crate) use seed::unusable_seed;
 pub use staging::{Staged, Staging, room_for};
 

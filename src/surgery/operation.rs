@@ -25,14 +25,17 @@ impl Staged<'_> {
     /// [`Code::Unsafe`] when the target exists and the order has no name for its old content; what the medium reports.
     /// The volume is then in a state that [`super::recover`] understands.
     pub fn commit(self, order: &Order) -> Result<Outcome> {
-        let new = ContentRef {
-            cluster: self.runs.first().map_or(0, |r| r.first),
-            bytes: self.bytes,
-            sha256: Some(hex::encode(self.sha256)),
+        let content = |runs: &[Run], bytes, sha256: [u8; 32]| ContentRef {
+            cluster: runs.first().map_or(0, |r| r.first),
+            bytes,
+            sha256: Some(hex::encode(sha256)),
         };
+        let new = content(&self.runs, self.bytes, self.sha256);
+        let set: Vec<ContentRef> = self.set.iter().map(|f| content(&f.runs, f.bytes, f.sha256)).collect();
         let mut editor = self.editor;
-        let operation = order.with_content(&editor, new, ContentSource::Staged)?;
-        execute(&mut editor, operation, &self.runs)
+        let operation = order.with_content(&editor, new, ContentSource::Staged, &set)?;
+        let chains: Vec<Vec<Run>> = self.set.into_iter().map(|f| f.runs).chain([self.runs]).collect();
+        execute(&mut editor, operation, &chains)
     }
 }
 
@@ -47,7 +50,7 @@ impl Order {
         if (entry.first_cluster, entry.bytes) != (verified.cluster, verified.bytes) {
             return Err(Error::refused(format!("{from} is another file since it was verified")).advise("run it again"));
         }
-        let operation = self.with_content(&editor, verified, ContentSource::File(entry.name))?;
+        let operation = self.with_content(&editor, verified, ContentSource::File(entry.name), &[])?;
         execute(&mut editor, operation, &[])
     }
 }
@@ -63,7 +66,7 @@ impl Tidying {
 }
 
 /// Carries out an operation, if it can be carried out to its end, and says in what state a failure leaves the ESP.
-fn execute(editor: &mut Editor<'_>, operation: Operation, staged: &[Run]) -> Result<Outcome> {
+fn execute(editor: &mut Editor<'_>, operation: Operation, staged: &[Vec<Run>]) -> Result<Outcome> {
     rehearse(editor, &operation, staged)?;
     let e = match carry_out(editor, &operation, staged) {
         Ok(exchanged) => return Ok(Outcome { operation, exchanged }),

@@ -6,8 +6,9 @@
 
 use super::is_linux_dir;
 use crate::block::{ReadAt, sha256_of};
-use crate::fat::{Editor, same_name};
-use crate::{Error, Result};
+use crate::fat::{Editor, Entry, same_name};
+use crate::units::count;
+use crate::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// A file gets another name.
@@ -40,6 +41,31 @@ impl FileStep {
     }
 }
 
+/// One file of a set: what changes together with the target of an [`Order`], in whatever directory it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetFile {
+    /// Its directory, from the root of the volume; the empty text is the root itself.
+    pub directory: String,
+    /// Its name. It may not exist yet.
+    pub target: String,
+    /// The name under which its old content stays reachable; needed if it exists.
+    pub backup: Option<String>,
+    /// What it gets.
+    pub content: SetContent,
+}
+
+/// What a file of a set gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetContent {
+    /// It is staged ([`super::Staged::stage_set`]), and so many bytes long.
+    Staged {
+        /// The length.
+        bytes: u32,
+    },
+    /// It is a file of the same directory already, which goes when the target has it.
+    File(String),
+}
+
 /// A swap or a restore as a plan gives it: which names change, in which order. A file gets a new content; what that is,
 /// the one who carries it out knows ([`super::Staged::commit`], [`Order::restore`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +82,9 @@ pub struct Order {
     pub target: String,
     /// The name under which its old content stays reachable; needed if the target exists.
     pub backup: Option<String>,
+    /// Files that get their new content before all this, one after the other; what is cut before the commit gives them
+    /// their old one back.
+    pub set: Vec<SetFile>,
     /// What follows the commit.
     pub after: Vec<FileStep>,
 }
@@ -85,6 +114,9 @@ pub struct Operation {
     /// alone.
     #[serde(default = "linux_dir")]
     pub directory: String,
+    /// Files of any directory that change first, in order: a set. Formats 1 to 3 of the record know none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<SetInstall>,
     /// Renames before the commit, in order. What is cut before the commit undoes them in the reverse order.
     #[serde(default)]
     pub before: Vec<Rename>,
@@ -93,6 +125,16 @@ pub struct Operation {
     /// What happens to other files once the new image is in place, in order. Format 1 of the record called it `tidy`.
     #[serde(alias = "tidy")]
     pub after: Vec<FileStep>,
+}
+
+/// A file of a set, with what the volume holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetInstall {
+    /// Its directory, from the root of the volume.
+    pub directory: String,
+    /// What it gets.
+    #[serde(flatten)]
+    pub install: Install,
 }
 
 /// A file gets a new content, and the old content another name.
@@ -131,6 +173,13 @@ pub struct ContentRef {
     pub sha256: Option<String>,
 }
 
+impl ContentRef {
+    /// Whether an entry leads to it, by first cluster and length.
+    pub(super) fn is_of(&self, entry: &Entry) -> bool {
+        !entry.is_dir() && (entry.first_cluster, entry.bytes) == (self.cluster, self.bytes)
+    }
+}
+
 /// The directory of the operations of formats 1 and 2.
 fn linux_dir() -> String {
     super::LINUX_DIR.to_owned()
@@ -140,11 +189,30 @@ impl Operation {
     /// The operation in a few words: `swap of Talos-v1.12.4.efi`.
     #[must_use]
     pub fn title(&self) -> String {
-        match &self.install {
+        let of = match &self.install {
             Some(install) if is_linux_dir(&self.directory) => format!("{} of {}", self.command, install.target),
-            Some(install) => format!("{} of {}/{}", self.command, self.directory, install.target),
+            Some(install) => format!("{} of {}", self.command, join(&self.directory, &install.target)),
             None => self.command.clone(),
+        };
+        match self.set.len() {
+            0 => of,
+            more => format!("{of} with {}", count(more, "more file")),
         }
+    }
+
+    /// Every file that gets a new content, with its directory, in the order in which they get it.
+    pub(super) fn installs(&self) -> impl DoubleEndedIterator<Item = (&str, &Install)> {
+        let set = self.set.iter().map(|file| (file.directory.as_str(), &file.install));
+        set.chain(self.install.iter().map(|install| (self.directory.as_str(), install)))
+    }
+
+    /// Whether it changes, or may leave behind, a file of this path.
+    pub(super) fn changes(&self, directory: &str, name: &str) -> bool {
+        self.directory.eq_ignore_ascii_case(directory) && self.uses(name)
+            || self
+                .set
+                .iter()
+                .any(|file| file.directory.eq_ignore_ascii_case(directory) && uses_name(&file.install, name))
     }
 
     /// The names, before the operation, of the files beside the target that it touches.
@@ -159,53 +227,99 @@ impl Operation {
             FileStep::Remove(_) => None,
         };
         let given = self.before.iter().map(|r| r.to.clone()).chain(self.after.iter().filter_map(new_name));
-        let installed = self.install.iter().flat_map(|install| {
-            let source = match &install.source {
-                ContentSource::File(name) => Some(name.clone()),
-                ContentSource::Staged => None,
-            };
-            [Some(install.target.clone()), install.backup.clone(), source].into_iter().flatten()
-        });
         self.touched().any(|known| same_name(known, name))
-            || given.chain(installed).any(|known| same_name(&known, name))
+            || { given }.any(|known| same_name(&known, name))
+            || self.install.iter().any(|install| uses_name(install, name))
     }
 }
 
+/// Whether a name is the file's own, its backup's or its source's.
+fn uses_name(install: &Install, name: &str) -> bool {
+    let source = match &install.source {
+        ContentSource::File(name) => Some(name),
+        ContentSource::Staged => None,
+    };
+    [Some(&install.target), install.backup.as_ref(), source].into_iter().flatten().any(|known| same_name(known, name))
+}
+
+/// A path from the root of the volume.
+pub(super) fn join(directory: &str, name: &str) -> String {
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
+}
+
+/// Where a file is to get this content: what is there now, and what its old content is to be called.
+fn install(
+    editor: &Editor<'_>,
+    [directory, target]: [&str; 2],
+    backup: Option<&String>,
+    new: ContentRef,
+    source: ContentSource,
+) -> Result<Install> {
+    let directory = editor.directory(directory)?;
+    let old = directory.find(target);
+    let backup = match (old, backup) {
+        (None, _) => None,
+        (Some(_), Some(backup)) => Some(backup.clone()),
+        (Some(_), None) => {
+            let what = format!("{target} exists, and the plan has no name for its old content");
+            return Err(Error::refused(what).advise("run it again"));
+        }
+    };
+    let old = old.map(|e| ContentRef { cluster: e.first_cluster, bytes: e.bytes, sha256: None });
+    Ok(Install { target: target.to_owned(), backup, old, new, source })
+}
+
 impl Order {
-    /// The operation, with what the volume holds.
+    /// The operation, with what the volume holds. `set` are the contents that were staged for the set's files, in
+    /// their order.
     pub(super) fn with_content(
         &self,
         editor: &Editor<'_>,
         new: ContentRef,
         source: ContentSource,
+        set: &[ContentRef],
     ) -> Result<Operation> {
-        let directory = editor.directory(&self.directory)?;
-        let old = directory.find(&self.target);
-        let backup = match (old, &self.backup) {
-            (None, _) => None,
-            (Some(_), Some(backup)) => Some(backup.clone()),
-            (Some(_), None) => {
-                let what = format!("{} exists, and the plan has no name for its old content", self.target);
-                return Err(Error::refused(what).advise("run it again"));
-            }
+        let mut staged = set.iter();
+        let of_set = |file: &SetFile| -> Result<SetInstall> {
+            let (new, source) = match &file.content {
+                SetContent::Staged { .. } => {
+                    let missing = || Error::new(Code::Bug, format!("{} was not staged", file.target));
+                    (staged.next().cloned().ok_or_else(missing)?, ContentSource::Staged)
+                }
+                SetContent::File(name) => {
+                    let entry = super::steps::file(editor, &file.directory, name)?;
+                    let new = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: None };
+                    (new, ContentSource::File(entry.name))
+                }
+            };
+            let place = [file.directory.as_str(), &file.target];
+            Ok(SetInstall {
+                directory: file.directory.clone(),
+                install: install(editor, place, file.backup.as_ref(), new, source)?,
+            })
         };
+        let set = self.set.iter().map(of_set).collect::<Result<Vec<_>>>()?;
+        if staged.next().is_some() {
+            return Err(Error::new(Code::Bug, "more was staged than the set has files"));
+        }
+        let place = [self.directory.as_str(), &self.target];
+        let mut install = install(editor, place, self.backup.as_ref(), new, source)?;
         // What goes in the end has to be known by its content: recovery deletes nothing else.
         let goes = |name: &String| self.after.iter().any(|s| matches!(s, FileStep::Remove(gone) if gone == name));
-        let sha256 = match old.filter(|_| backup.as_ref().is_some_and(goes)) {
-            None => None,
-            Some(entry) => {
-                let volume = editor.volume()?;
-                let bytes = volume.file(entry)?;
-                Some(hex::encode(sha256_of(&bytes, bytes.size())?))
-            }
-        };
-        let old = old.map(|e| ContentRef { cluster: e.first_cluster, bytes: e.bytes, sha256 });
+        if install.backup.as_ref().is_some_and(goes)
+            && let Some(old) = &mut install.old
+        {
+            let volume = editor.volume()?;
+            let bytes = volume.file(&super::steps::file(editor, &self.directory, &self.target)?)?;
+            old.sha256 = Some(hex::encode(sha256_of(&bytes, bytes.size())?));
+        }
         Ok(Operation {
             command: self.command.clone(),
             time: self.time,
             directory: self.directory.clone(),
+            set,
             before: self.before.clone(),
-            install: Some(Install { target: self.target.clone(), backup, old, new, source }),
+            install: Some(install),
             after: self.after.clone(),
         })
     }
@@ -217,6 +331,7 @@ impl Tidying {
             command: self.command.clone(),
             time: self.time,
             directory: self.directory.clone(),
+            set: Vec::new(),
             before: Vec::new(),
             install: None,
             after: self.steps.clone(),

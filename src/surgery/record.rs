@@ -7,8 +7,9 @@
 //! cut off, and a person with any FAT reader can read what is in it: the parts together are JSON. Every later format
 //! keeps the line's begin.
 //!
-//! Format 2 is the same without the operation's directory, which was always `EFI/Linux`. Format 1, which the first
-//! release wrote, was JSON alone: `{"bootsurgeon": 1, …}`. Both are read.
+//! Format 4 is for operations with a set of files; one without is written in format 3, which is the same but for that.
+//! Format 2 knew no directory of the operation: it was always `EFI/Linux`. Format 1, which the first release wrote, was
+//! JSON alone: `{"bootsurgeon": 1, …}`. All of them are read.
 
 use super::order::Operation;
 use crate::fat::Run;
@@ -17,8 +18,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// The format that is written.
-pub(super) const FORMAT: u32 = 3;
+/// The newest format. A record without a set is written in the one before it, which older versions of this program know.
+pub(super) const FORMAT: u32 = 4;
+const WITHOUT_SETS: u32 = 3;
 /// The oldest format that comes in parts.
 const FIRST_IN_PARTS: u64 = 2;
 /// A record larger than this was not written by this program.
@@ -85,11 +87,13 @@ impl Record {
     /// The file's content for clusters of this size.
     pub(super) fn encode(&self, cluster_bytes: u32) -> Result<Vec<u8>> {
         let body = serde_json::to_vec(self).map_err(|e| Error::new(Code::Bug, e.to_string()))?;
-        let room = cluster_bytes as usize - line(0, 0, &[]).len();
+        let format = if self.operation.set.is_empty() { WITHOUT_SETS } else { FORMAT };
+        let room = cluster_bytes as usize - line(format, 0, 0, &[]).len();
         let of = body.len().div_ceil(room);
         let parts = body.chunks(room).enumerate();
-        let bytes: Vec<u8> =
-            parts.flat_map(|(i, payload)| [line(i + 1, of, payload).into_bytes(), payload.to_vec()].concat()).collect();
+        let bytes: Vec<u8> = parts
+            .flat_map(|(i, payload)| [line(format, i + 1, of, payload).into_bytes(), payload.to_vec()].concat())
+            .collect();
         if of > 9999 || bytes.len() > MAX_BYTES as usize {
             return Err(Error::refused("the operation touches more files than an intent record can name")
                 .advise("do it in several steps"));
@@ -144,8 +148,8 @@ pub(super) fn is_part(cluster: &[u8]) -> bool {
 }
 
 /// The line before a part's bytes. Its length depends on the program's version alone.
-fn line(number: usize, of: usize, payload: &[u8]) -> String {
-    let begin = format!("{MAGIC}{FORMAT} {VERSION} part {number:04} of {of:04} bytes {:06} sum ", payload.len());
+fn line(format: u32, number: usize, of: usize, payload: &[u8]) -> String {
+    let begin = format!("{MAGIC}{format} {VERSION} part {number:04} of {of:04} bytes {:06} sum ", payload.len());
     let sum = sum(begin.as_bytes(), payload);
     format!("{begin}{sum}\n")
 }
@@ -182,7 +186,7 @@ impl<'a> Part<'a> {
         let number = |at: usize| words.get(at).and_then(|w| w.parse::<usize>().ok()).unwrap_or(0);
         let length = number(9);
         Some(Self {
-            // A line that cannot be read is a damaged one of this format.
+            // A line that cannot be read is a damaged one of a format that is known.
             format: words.get(2).and_then(|w| w.parse().ok()).unwrap_or(u64::from(FORMAT)),
             program: words.get(3).map(|w| (*w).to_owned()),
             number: number(5),
@@ -330,7 +334,7 @@ mod tests {
     fn other_formats_are_named() {
         let version =
             |format, program: Option<&str>| Err(Trouble::Version { format, program: program.map(str::to_owned) });
-        assert_eq!(Record::decode(b"BOOTSURGEON RECORD 4 1.7.0 something else\n", 512), version(4, Some("1.7.0")));
+        assert_eq!(Record::decode(b"BOOTSURGEON RECORD 5 1.7.0 something else\n", 512), version(5, Some("1.7.0")));
         assert_eq!(Record::decode(br#"{"bootsurgeon": 2, "plan": []}"#, 512), version(2, None));
         for foreign in [&b""[..], b"{}", b"no record", b"[1]", br#"{"bootsurgeon": "1"}"#, &[0; 600]] {
             assert_eq!(Record::decode(foreign, 512), Err(Trouble::Foreign));

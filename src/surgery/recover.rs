@@ -8,14 +8,14 @@
 use super::copies::{choose_table, equalise_copies};
 use super::intent::{self, Interrupted, RecordState, interrupted};
 use super::lost::{self, Lost, LostChain, LostFiles};
-use super::order::{ContentRef, ContentSource, FileStep, Install, Operation, Rename};
-use super::record::{Held, Record};
+use super::order::{ContentRef, ContentSource, FileStep, Install, Operation, Rename, SetInstall, join};
+use super::record::{Clusters, Held, Record};
 use super::shadow::Shadow;
-use super::steps::take;
+use super::steps::{self, take};
 use super::{Action, INTENT_NAME, beyond_recovery, discard, seed};
-use crate::block::{ReadAt, WriteAt, sha256_of};
+use crate::block::{Pieces, ReadAt, WriteAt, sha256_of};
 use crate::fat::{
-    AllocationTable, BootSectorCopy, BootSectorRepair, Editor, Entry, Geometry, Health, ProblemClass, ProblemKind,
+    AllocationTable, BootSectorCopy, BootSectorRepair, Editor, Entry, Geometry, Health, ProblemClass, ProblemKind, Run,
     Volume, boot_sector_repair, contradiction,
 };
 use crate::{Code, Error, Result};
@@ -45,8 +45,19 @@ pub struct RecoveryOptions {
     pub lost: LostFiles,
     /// Give another name to what has the record's name and is none.
     pub set_aside: bool,
+    /// Where an interrupted operation is to end; if not named, its commit decides.
+    pub direction: Option<Direction>,
     /// Now, in seconds since 1970 UTC.
     pub time: u64,
+}
+
+/// The two ends of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To its end, also where it was cut before its commit.
+    Forward,
+    /// To its beginning, also where it was cut behind its commit.
+    Back,
 }
 
 /// What [`recover`] would do.
@@ -135,18 +146,24 @@ fn run(medium: &dyn WriteAt, options: &RecoveryOptions, truth: Option<&str>) -> 
         set_aside(&mut editor, &mut done)?;
     }
     let record = found.as_ref().and_then(|f| f.record.as_ref());
+    let course = match record {
+        Some(record) => Settling { editor: &mut editor, record, done: &mut done }.course(options.direction)?,
+        None => Course::Leave,
+    };
     // Finishing may take a cluster, and on a full volume the last one may be lost to a recovery that was cut. Of a
     // damaged tree nobody can say what is lost.
     let health = Health::check(&editor.volume()?)?;
     if !health.is_damaged() {
         done.actions.extend(discard::finish(&mut editor, &health.lost)?);
-        free_ours(&mut editor, record, &mut done)?;
+        if course != Course::Complete {
+            free_ours(&mut editor, record, &mut done)?;
+        }
         // A name that was being written when an earlier recovery was cut takes the room that the same name needs now.
         clear_orphans(&editor, &health, &mut done)?;
     }
     if let Some(record) = record {
         done.interrupted = found.as_ref().map(ToString::to_string);
-        Settling { editor: &mut editor, record, done: &mut done }.settle()?;
+        Settling { editor: &mut editor, record, done: &mut done }.settle(course)?;
     }
     clean(&mut editor, record, &mut done)?;
     match truth {
@@ -195,6 +212,21 @@ struct Settling<'a, 'm> {
     done: &'a mut Recovery,
 }
 
+/// How an interrupted operation is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// It was cut before its commit and is undone.
+    Undo,
+    /// It was cut before its commit and is carried out to its end.
+    Complete,
+    /// It was cut behind its commit and is finished.
+    Finish,
+    /// It was cut behind its commit and is taken back.
+    TakeBack,
+    /// Somebody else has changed what it was about.
+    Leave,
+}
+
 /// What a name leads to, next to what the record says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fit {
@@ -207,28 +239,79 @@ enum Fit {
 }
 
 impl Settling<'_, '_> {
-    fn settle(&mut self) -> Result<()> {
+    /// How the operation is to be ended. Nothing is written.
+    ///
+    /// # Errors
+    /// [`Code::Unsafe`] when it cannot end where the user wants it to, with what can be done instead.
+    fn course(&self, direction: Option<Direction>) -> Result<Course> {
         let operation = &self.record.operation;
-        if let Some(install) = &operation.install {
-            // Somebody else's file of the same length may lie in the very clusters that were staged.
-            let committed = self.holds_new(install)?;
-            let as_before = match &install.old {
-                None => self.entry(&install.target)?.is_none(),
-                Some(old) => self.fits(&install.target, old)? == Fit::Same,
-            };
-            if !committed && !as_before {
-                // The board may have run since and replaced it. The names of this operation then lead to images that
-                // somebody may need: none of them is touched.
-                self.done.actions.push(Action::LeaveAlone { target: install.target.clone() });
-                return Ok(());
+        let committed = match &operation.install {
+            Some(install) => {
+                let dir = &operation.directory;
+                // Somebody else's file of the same length may lie in the very clusters that were staged.
+                let committed = self.holds_new(dir, install)?;
+                if !committed && !self.holds_old(dir, install)? {
+                    // The board may have run since and replaced it. The names of this operation then lead to images
+                    // that somebody may need: none of them is touched.
+                    return Ok(Course::Leave);
+                }
+                committed
             }
-            self.done.finished = Some(committed);
-            if !committed {
-                return self.undo(operation);
+            None => true,
+        };
+        match (committed, direction) {
+            (false, None | Some(Direction::Back)) => Ok(Course::Undo),
+            (true, None | Some(Direction::Forward)) => Ok(Course::Finish),
+            (false, Some(Direction::Forward)) => {
+                self.refuse_incomplete()?;
+                Ok(Course::Complete)
+            }
+            (true, Some(Direction::Back)) => {
+                self.refuse_irreversible()?;
+                Ok(Course::TakeBack)
             }
         }
-        self.done.finished = Some(true);
-        self.remove_source_name()?;
+    }
+
+    fn settle(&mut self, course: Course) -> Result<()> {
+        let operation = &self.record.operation;
+        self.done.finished = match course {
+            Course::Undo | Course::TakeBack => Some(false),
+            Course::Complete | Course::Finish => Some(true),
+            Course::Leave => None,
+        };
+        match course {
+            Course::Undo => self.undo(operation),
+            Course::Complete => {
+                steps::change(self.editor, operation, &[])?;
+                self.done.actions.push(Action::Complete { files: operation.installs().count() });
+                Ok(())
+            }
+            Course::Finish => self.finish(operation),
+            Course::TakeBack => {
+                for (n, step) in operation.after.iter().enumerate().rev() {
+                    let FileStep::Rename(Rename { from, to }) = step else { continue };
+                    let back = FileStep::Rename(Rename { from: to.clone(), to: from.clone() });
+                    let meant = self.record.meant(n);
+                    if !self.step(&back, meant.as_ref())? {
+                        return Ok(());
+                    }
+                }
+                self.undo(operation)
+            }
+            Course::Leave => {
+                let installs = operation.installs().map(|(_, install)| install.target.clone());
+                self.done.actions.extend(installs.map(|target| Action::LeaveAlone { target }));
+                Ok(())
+            }
+        }
+    }
+
+    /// Behind the commit: what is left to do.
+    fn finish(&mut self, operation: &Operation) -> Result<()> {
+        for (dir, install) in operation.installs() {
+            self.remove_source_name(dir, install)?;
+        }
         let leaves_menu = operation.after.iter().any(|step| intent::is_entry(step.name()));
         if leaves_menu && (self.menu_is_another()? || self.entries_are_others()?) {
             // The order of the renames was found for the menu as it was: with other entries in it, taking one away may
@@ -246,6 +329,90 @@ impl Settling<'_, '_> {
         Ok(())
     }
 
+    /// Refuses to carry an operation to its end of which something is not on the medium, or around which the volume is
+    /// another one by now.
+    fn refuse_incomplete(&self) -> Result<()> {
+        let impossible = |why: String| {
+            Err(Error::refused(format!("the operation cannot be carried to its end: {why}"))
+                .advise("run `recover` without --forward: it is undone, and can be begun anew"))
+        };
+        let operation = &self.record.operation;
+        if self.menu_is_another()? {
+            return impossible(format!("{} has other entries than when it began", operation.directory));
+        }
+        let volume = self.editor.volume()?;
+        let lost = Clusters::of(Health::check(&volume)?.lost.iter().copied());
+        for (dir, install) in operation.installs() {
+            let target = &install.target;
+            if self.holds_new(dir, install)? {
+                continue;
+            }
+            if !self.holds_old(dir, install)? {
+                return impossible(format!("{target} is another file since"));
+            }
+            if let ContentSource::File(name) = &install.source {
+                if self.fits(dir, name, &install.new)? != Fit::Same {
+                    return impossible(format!("{name} is another file since"));
+                }
+                continue;
+            }
+            let new = &install.new;
+            let named = match &install.backup {
+                Some(backup) => self.fits(dir, backup, new)? == Fit::Same,
+                None => false,
+            };
+            let chain = match new.cluster {
+                0 => Vec::new(),
+                first => volume.table().chain(first).unwrap_or_default(),
+            };
+            let mut clusters = chain.iter().flat_map(|run| run.clusters());
+            let is_whole = chain.iter().map(|run| u64::from(run.count)).sum::<u64>()
+                == volume.geometry().clusters_for(u64::from(new.bytes))
+                && (named || clusters.all(|c| lost.contains(c)))
+                && self.holds_bytes(&chain, new)?;
+            if !is_whole {
+                return impossible(format!("what {target} is to hold is not whole on the medium"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to take an operation back behind its commit where something is gone for good, or the volume is another
+    /// one by now.
+    fn refuse_irreversible(&self) -> Result<()> {
+        let impossible = |why: String| {
+            Err(Error::refused(format!("the operation cannot be taken back: {why}"))
+                .advise("run `recover` without --back: it is finished; `restore` puts a backup back then"))
+        };
+        let operation = &self.record.operation;
+        if operation.install.is_none() {
+            return impossible("it gives no file a new content".into());
+        }
+        if self.menu_is_another()? || self.entries_are_others()? {
+            return impossible(format!("{} has other entries than when it began", operation.directory));
+        }
+        for step in &operation.after {
+            if let FileStep::Remove(name) = step
+                && self.entry(&operation.directory, name)?.is_none()
+            {
+                return impossible(format!("{name} was deleted already"));
+            }
+        }
+        for (dir, install) in operation.installs() {
+            if let ContentSource::File(name) = &install.source {
+                return impossible(format!("it took the content of {name}"));
+            }
+            let kept = match (&install.backup, &install.old) {
+                (Some(backup), Some(old)) => self.fits(dir, backup, old)? == Fit::Same,
+                _ => true,
+            };
+            if !self.holds_new(dir, install)? || !kept {
+                return impossible(format!("{} or its backup is another file since", install.target));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether somebody else has added entries to the menu since, or taken some away.
     fn menu_is_another(&self) -> Result<bool> {
         let Some(menu) = &self.record.menu else { return Ok(false) };
@@ -253,13 +420,21 @@ impl Settling<'_, '_> {
     }
 
     /// Whether the target leads to the new content.
-    fn holds_new(&self, install: &Install) -> Result<bool> {
-        Ok(match self.entry(&install.target)? {
-            Some(entry) if self.fits(&install.target, &install.new)? == Fit::Same => {
+    fn holds_new(&self, dir: &str, install: &Install) -> Result<bool> {
+        Ok(match self.entry(dir, &install.target)? {
+            Some(entry) if install.new.is_of(&entry) => {
                 let known = install.new.sha256.as_deref();
                 known.is_none() || self.holds_sha256(&entry, known)?
             }
             _ => false,
+        })
+    }
+
+    /// Whether the target is as it was before the operation.
+    fn holds_old(&self, dir: &str, install: &Install) -> Result<bool> {
+        Ok(match &install.old {
+            None => self.entry(dir, &install.target)?.is_none(),
+            Some(old) => self.fits(dir, &install.target, old)? == Fit::Same,
         })
     }
 
@@ -270,11 +445,12 @@ impl Settling<'_, '_> {
         for (n, step) in after.iter().enumerate().filter(|(_, step)| intent::is_entry(step.name())) {
             let Some(meant) = self.record.meant(n) else { continue };
             let is_meant = |entry: &Entry| (entry.first_cluster, entry.bytes) == (meant.cluster, meant.bytes);
-            match (self.entry(step.name())?, step) {
+            match (self.entry(&self.record.operation.directory, step.name())?, step) {
                 (Some(entry), _) if !is_meant(&entry) => return Ok(true),
                 (None, FileStep::Rename(Rename { to, .. })) => {
                     let removed = after[n + 1..].iter().any(|s| matches!(s, FileStep::Remove(name) if name == to));
-                    if !removed && !self.entry(to)?.is_some_and(|entry| is_meant(&entry)) {
+                    let directory = &self.record.operation.directory;
+                    if !removed && !self.entry(directory, to)?.is_some_and(|entry| is_meant(&entry)) {
                         return Ok(true);
                     }
                 }
@@ -284,38 +460,69 @@ impl Settling<'_, '_> {
         Ok(false)
     }
 
-    /// Before the commit: the name that was prepared for the old content goes, then the renames are taken back through
-    /// the states that they came through.
+    /// Every file gets its old content back, and its old name, through the states through which they came.
     fn undo(&mut self, operation: &Operation) -> Result<()> {
-        self.remove_prepared_name()?;
+        if let Some(install) = &operation.install {
+            self.undo_install(&operation.directory, install)?;
+        }
         for rename in operation.before.iter().rev() {
             let back = FileStep::Rename(Rename { from: rename.to.clone(), to: rename.from.clone() });
             if !self.step(&back, self.record.files.get(&rename.from))? {
                 break;
             }
         }
+        for SetInstall { directory, install } in operation.set.iter().rev() {
+            self.undo_install(directory, install)?;
+        }
         Ok(())
+    }
+
+    /// A file gets its old content back, where it has the new one; then the name goes that was prepared for the old one.
+    fn undo_install(&mut self, dir: &str, install: &Install) -> Result<()> {
+        let target = &install.target;
+        if self.holds_new(dir, install)?
+            && let Some(entry) = self.entry(dir, target)?
+        {
+            match (&install.old, &install.backup) {
+                (Some(old), Some(name)) => match self.entry(dir, name)? {
+                    Some(backup) if old.is_of(&backup) => {
+                        steps::put_back(self.editor, dir, &entry, &backup)?;
+                        self.done.actions.push(Action::PutBack { name: join(dir, target) });
+                    }
+                    _ => {
+                        self.leave(format!("{target} keeps its new content: {name} is another file since"));
+                        return Ok(());
+                    }
+                },
+                // It did not exist. What was staged loses its only name here, and that it is this was just read.
+                _ if install.source == ContentSource::Staged && install.new.sha256.is_some() => {
+                    self.editor.remove(dir, &entry)?;
+                    self.done.actions.push(Action::Delete(join(dir, target)));
+                }
+                _ => {}
+            }
+        } else if !self.holds_old(dir, install)? {
+            self.leave(format!("{target} is another file since"));
+            return Ok(());
+        }
+        self.remove_prepared_name(dir, install)
     }
 
     /// The backup's name is this operation's where it leads to the old content, which the target still has, or to the
     /// new one. A file that had the name before has a chain of its own.
-    fn remove_prepared_name(&mut self) -> Result<()> {
-        let Some(install) = &self.record.operation.install else { return Ok(()) };
+    fn remove_prepared_name(&mut self, dir: &str, install: &Install) -> Result<()> {
         let Some(name) = &install.backup else { return Ok(()) };
-        let Some(entry) = self.entry(name)? else { return Ok(()) };
-        let shares_old = match &install.old {
-            Some(old) => self.fits(name, old)? == Fit::Same,
-            None => false,
-        };
+        let Some(entry) = self.entry(dir, name)? else { return Ok(()) };
+        let shares_old = install.old.as_ref().is_some_and(|old| old.is_of(&entry));
         let loses_nothing = shares_old
-            || self.fits(name, &install.new)? == Fit::Same
+            || install.new.is_of(&entry)
                 && match &install.source {
-                    ContentSource::File(from) => self.fits(from, &install.new)? == Fit::Same,
+                    ContentSource::File(from) => self.fits(dir, from, &install.new)? == Fit::Same,
                     // The staged image loses its only name here.
                     ContentSource::Staged => self.holds_sha256(&entry, install.new.sha256.as_deref())?,
                 };
         if loses_nothing {
-            self.editor.remove(&self.record.operation.directory, &entry)?;
+            self.editor.remove(dir, &entry)?;
             self.done.actions.push(Action::RemovePreparedName(entry.name));
         } else {
             self.leave(format!("{} is another file than the one that was prepared", entry.name));
@@ -324,14 +531,14 @@ impl Settling<'_, '_> {
     }
 
     /// Directly behind the commit: the target has the content of another file, whose name goes.
-    fn remove_source_name(&mut self) -> Result<()> {
-        let Some((install, name)) = self.record.source_file() else { return Ok(()) };
-        match self.fits(name, &install.new)? {
+    fn remove_source_name(&mut self, dir: &str, install: &Install) -> Result<()> {
+        let ContentSource::File(name) = &install.source else { return Ok(()) };
+        match self.fits(dir, name, &install.new)? {
             Fit::Absent => {}
             // The target leads to the same clusters: only a name is lost.
             Fit::Same => {
-                if let Some(entry) = self.entry(name)? {
-                    self.editor.remove(&self.record.operation.directory, &entry)?;
+                if let Some(entry) = self.entry(dir, name)? {
+                    self.editor.remove(dir, &entry)?;
                     let target = install.target.clone();
                     self.done.actions.push(Action::RemoveSourceName { name: name.to_owned(), target });
                 }
@@ -366,7 +573,7 @@ impl Settling<'_, '_> {
     }
 
     fn why_not(&self, step: &FileStep, meant: Option<&Held>) -> Result<Option<String>> {
-        let Some(entry) = self.entry(step.name())? else { return Ok(None) };
+        let Some(entry) = self.entry(&self.record.operation.directory, step.name())? else { return Ok(None) };
         let name = &entry.name;
         let Some(meant) = meant.filter(|m| (m.cluster, m.bytes) == (entry.first_cluster, entry.bytes)) else {
             return Ok(Some(format!("{name} is another file since")));
@@ -395,19 +602,26 @@ impl Settling<'_, '_> {
         self.done.actions.push(Action::LeaveOut { why });
     }
 
-    fn entry(&self, name: &str) -> Result<Option<Entry>> {
+    fn entry(&self, dir: &str, name: &str) -> Result<Option<Entry>> {
         // Whoever took the directory away took the files with it.
-        let directory = self.editor.volume()?.find_directory(&self.record.operation.directory)?;
+        let directory = self.editor.volume()?.find_directory(dir)?;
         Ok(directory.and_then(|d| d.find(name).cloned()))
     }
 
     /// Whether a name leads to a content, by first cluster and length.
-    fn fits(&self, name: &str, content: &ContentRef) -> Result<Fit> {
-        Ok(match self.entry(name)? {
+    fn fits(&self, dir: &str, name: &str, content: &ContentRef) -> Result<Fit> {
+        Ok(match self.entry(dir, name)? {
             None => Fit::Absent,
-            Some(e) if !e.is_dir() && (e.first_cluster, e.bytes) == (content.cluster, content.bytes) => Fit::Same,
+            Some(e) if content.is_of(&e) => Fit::Same,
             Some(_) => Fit::Other,
         })
+    }
+
+    /// Whether a chain holds a content, by its SHA-256.
+    fn holds_bytes(&self, chain: &[Run], content: &ContentRef) -> Result<bool> {
+        let volume = self.editor.volume()?;
+        let bytes = Pieces::new(volume.source(), volume.extents_of(chain))?;
+        Ok(content.sha256.as_deref() == Some(&hex::encode(sha256_of(&bytes, u64::from(content.bytes))?)))
     }
 
     /// Whether a file holds these bytes. What nobody knows the hash of, it does not hold.

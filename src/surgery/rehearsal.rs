@@ -2,13 +2,13 @@
 //! cannot grow, a full volume, a name that fits into no sector) stops it here, before anything is written: the same
 //! code runs on the same volume, so what has room here has room there.
 
-use super::order::{ContentRef, ContentSource, Operation, Order, Tidying};
+use super::order::{ContentRef, ContentSource, Operation, Order, SetContent, Tidying};
 use super::shadow::Shadow;
 use super::staging::{no_room, room_for};
 use super::steps::{carry_out, file};
 use crate::block::ReadAt;
 use crate::fat::{Editor, Geometry, Run};
-use crate::units::size;
+use crate::units::{count, size};
 use crate::{Code, Error, Result};
 
 impl Order {
@@ -25,8 +25,21 @@ impl Order {
         let cluster = runs.first().map_or(0, |r| r.first);
         // As long a record as the real one.
         let new = ContentRef { cluster, bytes: bytes as u32, sha256: Some("0".repeat(64)) };
-        let operation = self.with_content(&editor, new, ContentSource::Staged)?;
-        go_through(&mut editor, &operation, &runs)
+        let lengths = self.set.iter().filter_map(|file| match file.content {
+            SetContent::Staged { bytes } => Some(bytes),
+            SetContent::File(_) => None,
+        });
+        let lengths: Vec<u32> = lengths.collect();
+        room_for_set(&editor, u64::from(clusters), &lengths)?;
+        let (mut set, mut chains) = (Vec::new(), Vec::new());
+        for bytes in lengths {
+            let runs = editor.reserve(editor.geometry().clusters_for(u64::from(bytes)) as u32)?;
+            set.push(ContentRef { cluster: runs.first().map_or(0, |r| r.first), bytes, ..new.clone() });
+            chains.push(runs);
+        }
+        chains.push(runs);
+        let operation = self.with_content(&editor, new, ContentSource::Staged, &set)?;
+        go_through(&mut editor, &operation, &chains)
     }
 
     /// Whether the restore of a file has room on this volume, to its end. Nothing is written.
@@ -38,7 +51,7 @@ impl Order {
         let mut editor = Editor::open(&shadow)?;
         let from = file(&editor, &self.directory, from)?;
         let new = ContentRef { cluster: from.first_cluster, bytes: from.bytes, sha256: None };
-        let operation = self.with_content(&editor, new, ContentSource::File(from.name))?;
+        let operation = self.with_content(&editor, new, ContentSource::File(from.name), &[])?;
         go_through(&mut editor, &operation, &[])
     }
 }
@@ -56,13 +69,13 @@ impl Tidying {
 }
 
 /// Goes through an operation as the editor would, with the clusters that it has reserved.
-pub(super) fn rehearse(editor: &Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<()> {
+pub(super) fn rehearse(editor: &Editor<'_>, operation: &Operation, staged: &[Vec<Run>]) -> Result<()> {
     let shadow = Shadow::new(editor.medium(), editor.medium().sector_size());
     go_through(&mut editor.on(&shadow), operation, staged)
 }
 
 /// The same on an editor whose writes stay in memory.
-fn go_through(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<()> {
+fn go_through(editor: &mut Editor<'_>, operation: &Operation, staged: &[Vec<Run>]) -> Result<()> {
     let free = editor.table().free_clusters();
     let Err(e) = carry_out(editor, operation, staged) else { return Ok(()) };
     let e = if e.code() == Code::NoRoom && editor.available_clusters() == 0 {
@@ -76,16 +89,34 @@ fn go_through(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) ->
     Err(e.with_esp_changed(false))
 }
 
+/// Makes sure that a set's files have room beside the image.
+fn room_for_set(editor: &Editor<'_>, image: u64, lengths: &[u32]) -> Result<()> {
+    let g = editor.geometry();
+    let set: u64 = lengths.iter().map(|bytes| g.clusters_for(u64::from(*bytes))).sum();
+    if set <= editor.available_clusters() {
+        return Ok(());
+    }
+    let bytes = |clusters: u64| size(clusters * u64::from(g.cluster_bytes));
+    Err(no_room(&format!(
+        "no room on the ESP: the image needs {} and the {} of its set {}; {} are free",
+        bytes(image),
+        count(lengths.len(), "file"),
+        bytes(set),
+        bytes(u64::from(editor.table().free_clusters()))
+    )))
+}
+
 /// The clusters are too few: of all that an operation needs only the image's size can be told in advance.
-fn full(geometry: &Geometry, free: u32, staged: &[Run]) -> Error {
+fn full(geometry: &Geometry, free: u32, staged: &[Vec<Run>]) -> Error {
     let bytes = |clusters: u64| size(clusters * u64::from(geometry.cluster_bytes));
-    let (image, free) = (staged.iter().map(|r| u64::from(r.count)).sum(), u64::from(free));
+    let (image, free) = (staged.iter().flatten().map(|r| u64::from(r.count)).sum(), u64::from(free));
     let rest = "the record of the operation and its new names in the directory";
     let what = match image {
         0 => format!("{rest} need more than the {} that are free", bytes(free)),
         _ => format!(
-            "of {} that are free the image takes {}, and {rest} need more than the rest",
+            "of {} that are free {} takes {}, and {rest} need more than the rest",
             bytes(free),
+            if staged.len() > 1 { "the image with its set of files" } else { "the image" },
             bytes(image)
         ),
     };

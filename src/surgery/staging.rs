@@ -1,13 +1,16 @@
 //! Step one of every swap: the new image in free clusters, read back from the medium. Nothing refers to it yet.
 
-use crate::block::{Load, Pieces, Sink, WriteAt, sha256_of};
+use crate::block::{Load, Pieces, ReadAt, Sink, WriteAt, sha256_of};
 use crate::fat::{Editor, Geometry, Run, Volume};
 use crate::units::{exact, size};
 use crate::{Code, Error, Result};
+use sha2::{Digest, Sha256};
 
 /// Clusters that every operation needs beside the image: the intent record. What its names need in the directory, only
 /// the plan tells; a rehearsal counts all of it.
 const RECORD_CLUSTERS: u64 = 1;
+/// So much of a set's file is read and written at once, in bytes: a multiple of every sector size.
+const COPIED_AT_ONCE: usize = 1 << 20;
 
 /// Free clusters that are being filled. Dropping it leaves the volume exactly as it was.
 #[must_use = "nothing is staged before `seal`"]
@@ -22,6 +25,16 @@ pub struct Staging<'m> {
 #[must_use = "a staged image is nothing until it is committed"]
 pub struct Staged<'m> {
     pub(super) editor: Editor<'m>,
+    pub(super) runs: Vec<Run>,
+    pub(super) bytes: u32,
+    pub(super) sha256: [u8; 32],
+    /// The files of a set, staged beside it.
+    pub(super) set: Vec<StagedFile>,
+}
+
+/// A file of a set in free clusters.
+#[derive(Debug)]
+pub(super) struct StagedFile {
     pub(super) runs: Vec<Run>,
     pub(super) bytes: u32,
     pub(super) sha256: [u8; 32],
@@ -74,21 +87,61 @@ impl<'m> Staging<'m> {
         self.editor.barrier()?;
         self.editor.forget()?;
         let volume: Volume<&dyn WriteAt> = self.editor.volume()?;
-        let on_medium = Pieces::new(self.editor.medium(), volume.extents_of(&self.runs))?;
-        let sha256 = sha256_of(&on_medium, self.bytes)?;
-        if sha256 != expected {
-            return Err(Error::io(format!(
-                "the medium does not give back what was written: SHA-256 {} instead of {}",
-                hex::encode(sha256),
-                hex::encode(expected)
-            ))
-            .advise("the board still boots its old image; do not trust this medium: replace it"));
-        }
-        Ok(Staged { editor: self.editor, runs: self.runs, bytes: self.bytes as u32, sha256 })
+        compare_read_back(&volume, &self.runs, self.bytes, expected)?;
+        Ok(Staged { editor: self.editor, runs: self.runs, bytes: self.bytes as u32, sha256: expected, set: Vec::new() })
     }
 }
 
+/// Makes sure that the medium gives back what was written.
+fn compare_read_back<S: ReadAt>(volume: &Volume<S>, runs: &[Run], bytes: u64, expected: [u8; 32]) -> Result<()> {
+    let sha256 = sha256_of(&Pieces::new(volume.source(), volume.extents_of(runs))?, bytes)?;
+    if sha256 == expected {
+        return Ok(());
+    }
+    Err(Error::io(format!(
+        "the medium does not give back what was written: SHA-256 {} instead of {}",
+        hex::encode(sha256),
+        hex::encode(expected)
+    ))
+    .advise("the board still boots its old image; do not trust this medium: replace it"))
+}
+
 impl<'m> Staged<'m> {
+    /// Stages the contents of a set's files beside the image, in the order of [`super::Order::set`], and reads them
+    /// back. `seen` is told how many bytes each write had.
+    ///
+    /// # Errors
+    /// [`Code::NoRoom`]; [`crate::Kind::Rejected`] for what is too long for FAT; what sources and medium report.
+    pub fn stage_set(&mut self, contents: &[&dyn ReadAt], seen: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+        let mut set = Vec::with_capacity(contents.len());
+        let mut buf = vec![0; COPIED_AT_ONCE];
+        for content in contents {
+            let length = content.size();
+            let Ok(bytes) = u32::try_from(length) else {
+                return Err(Error::rejected(format!("{} cannot be a file on FAT", size(length))));
+            };
+            let runs = self.editor.reserve(self.editor.geometry().clusters_for(length) as u32)?;
+            let (mut hash, mut at) = (Sha256::new(), 0);
+            while at < length {
+                let part = &mut buf[..(length - at).min(COPIED_AT_ONCE as u64) as usize];
+                content.read_exact_at(part, at)?;
+                hash.update(&*part);
+                self.editor.write_data(&runs, at, part)?;
+                at += part.len() as u64;
+                seen(part.len() as u64)?;
+            }
+            set.push(StagedFile { runs, bytes, sha256: hash.finalize().into() });
+        }
+        self.editor.barrier()?;
+        self.editor.forget()?;
+        let volume = self.editor.volume()?;
+        for file in &set {
+            compare_read_back(&volume, &file.runs, u64::from(file.bytes), file.sha256)?;
+        }
+        self.set = set;
+        Ok(())
+    }
+
     /// Length in bytes.
     #[must_use]
     pub fn bytes(&self) -> u32 {
@@ -109,6 +162,12 @@ impl<'m> Staged<'m> {
         }
         if sha256_of(&self.image()?, u64::from(self.bytes))? != self.sha256 {
             return changed("the free space that holds the new image");
+        }
+        let volume = self.editor.volume()?;
+        for file in &self.set {
+            if compare_read_back(&volume, &file.runs, u64::from(file.bytes), file.sha256).is_err() {
+                return changed("the free space that holds the new files");
+            }
         }
         Ok(())
     }

@@ -1,18 +1,20 @@
 //! The steps of an operation, taken: from the intent record to the commit, and what follows it.
 
 use super::discard::discard;
-use super::order::{ContentSource, FileStep, Install, Operation, Rename};
+use super::order::{ContentSource, FileStep, Install, Operation, Rename, SetInstall};
 use super::{Action, intent};
 use crate::fat::{Attributes, Content, Editor, Entry, Run, Stamp};
 use crate::{Code, Error, Result};
 
-/// Carries out an operation. Says whether its commit was an exchange.
-pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: &[Run]) -> Result<bool> {
+/// Carries out an operation. `chains` are the clusters of what was staged, of each content by itself. Says whether its
+/// commit was an exchange.
+pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, chains: &[Vec<Run>]) -> Result<bool> {
     let dir = operation.directory.as_str();
     // A full volume has no room for a record, and the way out of that is to delete. Every deletion is safe by itself,
     // and what is cut in it marks itself: see `discard`.
-    let only_deletes = operation.install.is_none() && operation.after.iter().all(|s| matches!(s, FileStep::Remove(_)));
-    match intent::write(editor, operation, staged) {
+    let only_deletes =
+        operation.installs().next().is_none() && operation.after.iter().all(|s| matches!(s, FileStep::Remove(_)));
+    match intent::write(editor, operation, chains) {
         Err(e) if only_deletes && matches!(e.code(), Code::NoRoom | Code::Unsafe) => {
             for step in &operation.after {
                 if let Some(entry) = editor.directory(dir)?.find(step.name()).cloned() {
@@ -25,30 +27,52 @@ pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, staged: 
         }
         written => written?,
     }
-    for rename in &operation.before {
-        rename_file(editor, dir, rename)?;
+    let mut unlinked = chains.last().map_or(&[][..], Vec::as_slice);
+    if !operation.set.is_empty() {
+        // All at once: whoever goes on from here (`recover --forward`) finds every content by its chain.
+        editor.link_all(chains.iter().map(Vec::as_slice))?;
+        editor.barrier()?;
+        unlinked = &[];
     }
-    let exchanged = match &operation.install {
-        Some(install) => put_in_place(editor, operation, install, staged)?,
-        None => false,
-    };
-    finish(editor, operation)?;
-    for step in &operation.after {
-        take(editor, dir, step)?;
-    }
+    let exchanged = change(editor, operation, unlinked)?;
     intent::clear(editor)?;
     Ok(exchanged)
 }
 
-/// Links the chain and commits. Says whether the commit was an exchange.
-fn put_in_place(editor: &mut Editor<'_>, operation: &Operation, install: &Install, staged: &[Run]) -> Result<bool> {
+/// From the record to the last step. What was done already, up to a cut before the commit, is not done again. `unlinked`
+/// is the chain of the new image where it is not linked yet. Says whether the commit was an exchange.
+pub(super) fn change(editor: &mut Editor<'_>, operation: &Operation, unlinked: &[Run]) -> Result<bool> {
     let dir = operation.directory.as_str();
-    let content = match &install.source {
-        ContentSource::Staged => {
-            editor.link(staged)?;
-            editor.barrier()?;
-            Content::new(install.new.cluster, install.new.bytes, Stamp(operation.time))
+    for SetInstall { directory, install } in &operation.set {
+        put_in_place(editor, operation.time, directory, install)?;
+    }
+    for rename in &operation.before {
+        rename_file(editor, dir, rename)?;
+    }
+    let exchanged = match &operation.install {
+        Some(install) => {
+            if !unlinked.is_empty() {
+                editor.link(unlinked)?;
+                editor.barrier()?;
+            }
+            put_in_place(editor, operation.time, dir, install)? // the commit
         }
+        None => false,
+    };
+    for (directory, install) in operation.installs() {
+        drop_source(editor, directory, install)?;
+    }
+    for step in &operation.after {
+        take(editor, dir, step)?;
+    }
+    Ok(exchanged)
+}
+
+/// Gives a file its new content, whose chain is linked. What an earlier attempt has done of it is not done again. Says
+/// whether it was an exchange.
+fn put_in_place(editor: &mut Editor<'_>, time: u64, dir: &str, install: &Install) -> Result<bool> {
+    let content = match &install.source {
+        ContentSource::Staged => Content::new(install.new.cluster, install.new.bytes, Stamp(time)),
         ContentSource::File(name) => Content::of(&file(editor, dir, name)?),
     };
     let directory = editor.directory(dir)?;
@@ -58,32 +82,60 @@ fn put_in_place(editor: &mut Editor<'_>, operation: &Operation, install: &Instal
         editor.barrier()?;
         return Ok(false);
     };
+    if install.new.is_of(&target) {
+        return Ok(false);
+    }
     let Some(backup) = &install.backup else {
         return Err(Error::new(Code::Bug, format!("no name for the old content of {}", install.target)));
     };
+    let prepared = directory.find(backup).cloned();
     let beside = Some(target.short_slot());
-    if editor.create(dir, backup, target.attributes, content, beside)? {
+    let exchange = match &prepared {
+        Some(there) => {
+            install.new.is_of(there) && editor.same_sector(&directory, target.short_slot(), there.short_slot())
+        }
+        None => editor.create(dir, backup, target.attributes, content, beside)?,
+    };
+    if exchange {
         editor.barrier()?;
         let backup = file(editor, dir, backup)?;
-        editor.exchange(dir, &target, &backup)?; // the commit
+        editor.exchange(dir, &target, &backup)?;
         editor.barrier()?;
         return Ok(true);
     }
-    // No room in the target's sector. The backup shares the old chain until the target is rewritten alone.
-    editor.create(dir, backup, target.attributes, Content::of(&target), None)?;
-    editor.barrier()?;
-    editor.retarget(dir, &target, content)?; // the commit
+    match prepared {
+        None => {
+            // No room in the target's sector. The backup shares the old chain until the target is rewritten alone.
+            editor.create(dir, backup, target.attributes, Content::of(&target), None)?;
+            editor.barrier()?;
+        }
+        Some(there) if install.old.as_ref().is_some_and(|old| old.is_of(&there)) => {}
+        Some(_) => return Err(Error::refused(format!("{backup} exists, with another content"))),
+    }
+    editor.retarget(dir, &target, content)?;
     editor.barrier()?;
     Ok(false)
 }
 
-/// What comes directly behind the commit.
-fn finish(editor: &mut Editor<'_>, operation: &Operation) -> Result<()> {
-    if let Some(Install { source: ContentSource::File(name), .. }) = &operation.install
-        && let Some(entry) = editor.directory(&operation.directory)?.find(name).cloned()
+/// Gives a file its old content back, which its backup's name leads to; that name then leads to the new content, or to
+/// the old one as well. The other way round of [`put_in_place`].
+pub(super) fn put_back(editor: &Editor<'_>, dir: &str, target: &Entry, backup: &Entry) -> Result<()> {
+    let directory = editor.directory(dir)?;
+    if editor.same_sector(&directory, target.short_slot(), backup.short_slot()) {
+        editor.exchange(dir, target, backup)?;
+    } else {
+        editor.retarget(dir, target, Content::of(backup))?;
+    }
+    editor.barrier()
+}
+
+/// What comes behind the commit: the file that the content came from has it no longer, for it is the target's now.
+fn drop_source(editor: &mut Editor<'_>, dir: &str, install: &Install) -> Result<()> {
+    if let ContentSource::File(name) = &install.source
+        && let Some(entry) = editor.directory(dir)?.find(name).cloned()
     {
-        // Its chain belongs to the target now; only the name goes.
-        editor.remove(&operation.directory, &entry)?;
+        // Its chain belongs to the target; only the name goes.
+        editor.remove(dir, &entry)?;
     }
     Ok(())
 }

@@ -71,6 +71,7 @@ fn order(command: &str, target: &str, after: Vec<FileStep>) -> Order {
         before: Vec::new(),
         target: target.into(),
         backup,
+        set: Vec::new(),
         after,
     }
 }

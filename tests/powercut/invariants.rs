@@ -53,6 +53,8 @@ pub struct Expectation {
     scratch: Vec<String>,
     /// Pairs of names that may share a chain on the way.
     sharing: Vec<(String, String)>,
+    /// What was committed may be taken back: the user asks for that.
+    reversible: bool,
     dirty: bool,
 }
 
@@ -78,7 +80,8 @@ impl Expectation {
         assert_ne!(mark.before, mark.after, "the mark does not change: {}", mark.path);
         let (passing, scratch, sharing) = (Vec::new(), Vec::new(), Vec::new());
         let selects = Box::new(selects);
-        Self { before, after, bystanders, mark, selects, passing, scratch, sharing, dirty: report.dirty }
+        let reversible = false;
+        Self { before, after, bystanders, mark, selects, passing, scratch, sharing, reversible, dirty: report.dirty }
     }
 
     /// Also allows `path` to hold `content` on the way.
@@ -97,6 +100,16 @@ impl Expectation {
     pub fn sharing(mut self, a: &str, b: &str) -> Self {
         self.sharing.push((a.into(), b.into()));
         self
+    }
+
+    /// Also allows a recovery to take back what was committed.
+    pub fn reversible(self) -> Self {
+        Self { reversible: true, ..self }
+    }
+
+    /// Whether a recovery may take back what was committed.
+    pub fn is_reversible(&self) -> bool {
+        self.reversible
     }
 
     /// Which image starts is decided by the change of another file than the first that counts.
@@ -168,7 +181,7 @@ impl Expectation {
             found.push(violation("neither undone nor finished", format!("{names:?}")));
             return (None, found);
         };
-        if phase < at_least {
+        if phase < at_least && !self.reversible {
             found.push(violation("committed and undone", self.mark.path.clone()));
         }
         self.judge_boot(report, phase, &mut found);

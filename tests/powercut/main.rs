@@ -23,6 +23,7 @@ mod real;
 mod reference;
 #[cfg(test)]
 mod selftest;
+mod sets;
 mod tally;
 mod traced;
 mod volumes;

@@ -9,6 +9,7 @@ use crate::invariants::Expectation;
 use crate::operations::{Maker, Operation, Scenario, in_parallel, record_events, scenarios, search};
 use crate::real::Job;
 use crate::recorder::IoEvent;
+use crate::sets::{Ask, Files, WithSet};
 use crate::tally::Tally;
 use crate::volumes::{End, Room, Shape, Volume};
 use bootsurgeon::block::{ReadAt, WriteAt, read_vec};
@@ -287,8 +288,38 @@ fn placed(end: End, room: Room, backup_exists: bool) -> Shape {
     Shape { end, ..tiny(room, backup_exists) }
 }
 
+/// What is mutated.
+#[derive(Debug, Clone, Copy)]
+enum Subject {
+    Job(Job),
+    /// A swap with a set of three files.
+    Set,
+}
+
+impl Subject {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Job(job) => job.name(),
+            Self::Set => "swap with a set",
+        }
+    }
+
+    fn on(self, volume: &Volume, report: &Report) -> (Expectation, Box<dyn Operation>) {
+        match self {
+            Self::Job(job) => job.on(volume, report),
+            Self::Set => WithSet::on(Files::Three, Ask::Nothing, volume, report),
+        }
+    }
+}
+
 /// Which operations are mutated. The first ones are what a quick run looks at.
-fn subjects() -> Vec<(Job, Shape)> {
+fn subjects() -> Vec<(Subject, Shape)> {
+    let jobs = jobs().into_iter().map(|(job, shape)| (Subject::Job(job), shape));
+    let sets = [Room::Ample, Room::SectorFull].map(|room| (Subject::Set, tiny(room, false)));
+    jobs.chain(sets).collect()
+}
+
+fn jobs() -> Vec<(Job, Shape)> {
     vec![
         (Job::Swap, tiny(Room::Ample, false)),
         (Job::SwapToNewNameAndTidy, tiny(Room::Ample, true)),
@@ -341,7 +372,7 @@ struct Verdict {
 }
 
 fn plan(
-    job: Job,
+    job: Subject,
     mistake: Mistake,
     in_recovery: bool,
     (applied, around): (&Arc<AtomicBool>, &Arc<Mutex<BTreeSet<String>>>),
@@ -365,12 +396,12 @@ fn mistakes(phases: usize) -> Vec<Mistake> {
     all
 }
 
-fn subject(job: Job, shape: &Shape) -> String {
+fn subject(job: Subject, shape: &Shape) -> String {
     let directory = if shape.end == End::Menu { String::new() } else { format!(" in {}", shape.end.directory()) };
     format!("{}{directory}, {:?}", job.name(), shape.room)
 }
 
-fn judge(job: Job, shape: Shape, labels: &[String], mistake: Mistake, in_recovery: bool) -> Verdict {
+fn judge(job: Subject, shape: Shape, labels: &[String], mistake: Mistake, in_recovery: bool) -> Verdict {
     let (applied, seen) = (Arc::new(AtomicBool::new(false)), Arc::default());
     let volume = Volume::build(shape);
     let report = Checker::default().check(&volume.frame);
@@ -453,7 +484,7 @@ fn every_mistake_in_the_operations_is_caught() {
     if !thorough {
         subjects.truncate(1);
     }
-    let mut work: Vec<(Job, Shape, Vec<String>, Mistake, bool)> = Vec::new();
+    let mut work: Vec<(Subject, Shape, Vec<String>, Mistake, bool)> = Vec::new();
     for (n, (job, shape)) in subjects.into_iter().enumerate() {
         let makers: Vec<Maker> = scenarios(job.name(), Some(shape), move |v, r| job.on(v, r));
         let scenario = makers[0](shape.seed);
@@ -461,9 +492,11 @@ fn every_mistake_in_the_operations_is_caught() {
         println!("{}: {}", subject(job, &shape), labels.join(" | "));
         work.extend(mistakes(labels.len()).into_iter().map(|m| (job, shape, labels.clone(), m, false)));
         // In `recover` as well: of the first operations, and of one at each place.
-        if n < 2 || shape.end != End::Menu && matches!(job, Job::Restore | Job::Pin) {
+        let is_short = matches!(job, Subject::Job(Job::Restore | Job::Pin));
+        if n < 2 || shape.end != End::Menu && is_short || matches!(job, Subject::Set) {
             // The longest recovery has fewer barriers than this.
-            work.extend(mistakes(12).into_iter().map(|m| (job, shape, labels.clone(), m, true)));
+            let phases = if matches!(job, Subject::Set) { 30 } else { 12 };
+            work.extend(mistakes(phases).into_iter().map(|m| (job, shape, labels.clone(), m, true)));
         }
     }
     let verdicts = in_parallel(&work, |(job, shape, labels, mistake, in_recovery)| {

@@ -455,7 +455,7 @@ impl<'a> Run<'a> {
             self.tally.nested += 1;
             let report = self.checker.check(frame);
             let (now, mut found) = self.scenario.expectation.judge_cut(&report);
-            if now < phase {
+            if now < phase && !self.scenario.expectation.is_reversible() {
                 found.push(Violation {
                     kind: "recovery takes the commit back",
                     detail: format!("{phase:?} to {now:?}"),

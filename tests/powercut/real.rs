@@ -155,6 +155,7 @@ impl Job {
             before: Vec::new(),
             target: file_name(target),
             backup: (target == own && shape.old.is_some()).then(|| file_name(backup)),
+            set: Vec::new(),
             after,
         };
         let swap = |target: &str, after| Surgery::Swap(order("swap", target, after));

@@ -104,14 +104,24 @@ impl Editor<'_> {
     /// # Errors
     /// What the medium reports.
     pub fn link(&mut self, runs: &[Run]) -> Result<()> {
-        let clusters: Vec<u32> = runs.iter().flat_map(|r| r.clusters()).collect();
-        let mut changed = Vec::with_capacity(clusters.len());
-        for (i, c) in clusters.iter().enumerate() {
-            let link = clusters.get(i + 1).map_or(Link::End, |next| Link::Next(*next));
-            changed.push(self.table.set(*c, link));
-            self.reserved.remove(c);
+        self.link_all([runs])
+    }
+
+    /// As [`Self::link`], for several chains: each sector of the table is written once.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    pub fn link_all<'r>(&mut self, chains: impl IntoIterator<Item = &'r [Run]>) -> Result<()> {
+        let mut changed = Vec::new();
+        for runs in chains {
+            let clusters: Vec<u32> = runs.iter().flat_map(|r| r.clusters()).collect();
+            for (i, c) in clusters.iter().enumerate() {
+                let link = clusters.get(i + 1).map_or(Link::End, |next| Link::Next(*next));
+                changed.push(self.table.set(*c, link));
+                self.reserved.remove(c);
+            }
+            self.last_linked = clusters.last().copied().or(self.last_linked);
         }
-        self.last_linked = clusters.last().copied().or(self.last_linked);
         self.write_table(&changed)
     }
 

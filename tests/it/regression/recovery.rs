@@ -351,6 +351,7 @@ fn order(command: &str, after: Vec<FileStep>) -> Order {
         before,
         target: TARGET.into(),
         backup,
+        set: Vec::new(),
         after,
     }
 }
