@@ -37,8 +37,8 @@
 //! | `net` | the Image Factory and remote images: HTTP and TLS | 103 |
 //! | `testkit` | test keys, images made on the spot, a local Image Factory | 100 |
 //! | `demo` | the demonstration; with `net` and `testkit` | 113 |
-//! | `cli` | the program; with `net` | 134 |
-//! | all, the default | | 143 |
+//! | `cli` | the program; with `net` | 131 |
+//! | all, the default | | 140 |
 //!
 //! # Limitations
 //! A logical sector is assumed to be written whole or not at all.
@@ -75,6 +75,7 @@ pub mod pe;
 pub mod plan;
 #[cfg(feature = "cli")]
 pub mod pod;
+mod sorting;
 pub mod surgery;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;

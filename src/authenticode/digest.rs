@@ -9,6 +9,7 @@
 use super::hash::{Hash, Hasher};
 use crate::block::{Extent, Sink};
 use crate::pe::Head;
+use crate::sorting::Sort as _;
 use crate::{Code, Error, Result};
 use std::ops::Range;
 
@@ -90,7 +91,7 @@ impl DigestSink {
         ranges.push(from..headers);
 
         let mut sections: Vec<_> = head.sections.iter().filter(|s| s.raw.bytes > 0).collect();
-        sections.sort_by_key(|s| s.raw.offset);
+        sections.put_in_order_by(|s| s.raw.offset);
         let (mut end, mut hashed) = (headers, headers);
         for section in sections {
             if section.raw.offset < end {

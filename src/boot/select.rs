@@ -4,6 +4,7 @@ use super::config::EntryPattern;
 use super::entry::{Criterion, EntryKind, MenuEntry, first_difference};
 use super::glob;
 use super::version::LoaderVersion;
+use crate::sorting::Sort as _;
 
 /// The outcome of the search for an entry.
 #[derive(Debug, Clone)]
@@ -116,7 +117,7 @@ fn order_reason(menu: &[MenuEntry], candidates: &[usize], loader: &LoaderVersion
     let owner = |e: &MenuEntry| (e.xbootldr, e.path.clone().unwrap_or_else(|| e.id.clone()));
     let mut owners: Vec<_> = candidates.iter().map(|i| owner(&menu[*i])).collect();
     let rival = candidates.iter().map(|i| &menu[*i]).find(|e| owner(e) != owner(winner));
-    owners.sort();
+    owners.put_in_order(Ord::cmp);
     owners.dedup();
     let n = owners.len();
     let Some(rival) = rival else { return "only entry".to_owned() };

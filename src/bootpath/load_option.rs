@@ -7,6 +7,7 @@ use super::BootScenario;
 use crate::disk::PartUuid;
 use crate::efivars::{EfiVars, GLOBAL};
 use crate::harmless::harmless;
+use crate::sorting::Sort as _;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -167,11 +168,11 @@ impl BootOptions {
         for option in &mut all.options {
             option.place = order.iter().position(|n| *n == option.number);
         }
-        all.options.sort_by_key(|o| (o.place.unwrap_or(usize::MAX), o.number));
+        all.options.put_in_order_by(|o| (o.place.unwrap_or(usize::MAX), o.number));
         let known = |n: &u16| all.options.iter().any(|o| o.number == *n);
         let broken = |n: &u16| all.broken.iter().any(|b| b.starts_with(&format!("Boot{n:04X}:")));
         let mut missing: Vec<u16> = order.into_iter().filter(|n| !known(n) && !broken(n)).collect();
-        missing.sort_unstable();
+        missing.put_in_order(Ord::cmp);
         missing.dedup();
         all.broken.extend(missing.iter().map(|n| format!("BootOrder names Boot{n:04X}, which does not exist")));
         all

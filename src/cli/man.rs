@@ -4,6 +4,7 @@ use super::help::{command, sections};
 use crate::Context;
 use crate::Result;
 use crate::block::{check_free, write_whole};
+use crate::sorting::Sort as _;
 use clap::{Arg, ArgAction, Command};
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 use std::path::Path;
@@ -94,7 +95,7 @@ fn synopsis(command: &Command) -> Roff {
     let mut line = vec![bold(bin)];
     let mut options: Vec<&Arg> = command.get_opts().filter(|a| !a.is_hide_set()).collect();
     options.extend(command.get_arguments().filter(|a| is_flag(a) && !a.is_hide_set()));
-    options.sort_by_key(|arg| (!arg.is_required_set(), arg.is_global_set()));
+    options.put_in_order_by(|arg| (!arg.is_required_set(), arg.is_global_set()));
     for arg in options {
         let Some(long) = arg.get_long() else { continue };
         let (before, after) = if arg.is_required_set() { (" ", "") } else { (" [", "]") };

@@ -5,12 +5,13 @@ use crate::authenticode::{DigestSink, Hash, Signature, parse_table};
 use crate::block::{Light, ReadAt, Sink, fan_out};
 use crate::pcr::{self, Bank, BankHashes, Measured, SectionHashes};
 use crate::pe::Head;
+use crate::sorting::set;
 use crate::trust::Sbat;
 use crate::uki::{self, Analyser, Family, Uki, check_layout};
 use crate::units::{count, size};
 use crate::verify::{ExtensionFacts, ImageFacts, InitrdFacts, PointedFile, ProfileFacts, ProfilePcr, SchematicFacts};
 use crate::{Context, Error, Kind, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 /// What is said where nobody has looked beside the image.
@@ -115,8 +116,7 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
 /// The image's digest by the hashes that signatures state beside SHA-256; of a remote image none, because its bytes
 /// have gone by.
 fn other_digests(source: &dyn ReadAt, head: &Head, signatures: &[Signature]) -> Vec<(Hash, Vec<u8>)> {
-    let stated: BTreeSet<Hash> =
-        signatures.iter().filter_map(|s| s.digest_hash).filter(|h| *h != Hash::Sha256).collect();
+    let stated = set(signatures.iter().filter_map(|s| s.digest_hash).filter(|h| *h != Hash::Sha256));
     let stated = stated.into_iter().filter(|_| !source.is_remote());
     let digest = |hash| {
         let mut sink = DigestSink::with(head, hash).ok()?;
@@ -246,8 +246,8 @@ fn policy(
 /// Where no policy is signed for a bank that was hashed on the way, one more look at the image for those that are. Of a
 /// remote image nothing is added: its policies count as not checked.
 fn hash_signed_banks(uki: &Uki, source: &dyn ReadAt, banks: &[Bank], hashes: &mut BTreeMap<usize, BankHashes>) {
-    let signed: BTreeSet<Bank> =
-        uki.facts.profiles.iter().filter_map(|p| p.pcrsig.as_ref()).flat_map(|j| pcr::banks_of(j.as_bytes())).collect();
+    let policies = uki.facts.profiles.iter().filter_map(|p| p.pcrsig.as_ref());
+    let signed = set(policies.flat_map(|json| pcr::banks_of(json.as_bytes())));
     if signed.is_empty() || source.is_remote() || signed.iter().any(|bank| banks.contains(bank)) {
         return;
     }

@@ -12,12 +12,12 @@ use crate::iso::Iso;
 use crate::packed::{Packing, Unpacked};
 use crate::pcr::{Bank, PcrSignature, key_fingerprint};
 use crate::pe::Arch;
+use crate::sorting::set;
 use crate::uki::{CompanionKind, Family, Uki, additions, cmdline, kernel_version};
 use crate::verify::{
     CompanionFacts, ExtensionFacts, ExtensionLoss, ImageExtensions, ImageFacts, InitrdFacts, ProfilePcr,
 };
 use serde::Serialize;
-use std::collections::BTreeSet;
 
 /// What `inspect` is asked for.
 #[derive(Debug)]
@@ -458,7 +458,7 @@ fn changes(old: &UkiReport, new: &UkiReport) -> Vec<FieldDifference> {
     compare("stub".into(), old.stub.clone(), new.stub.clone());
     compare("schematic".into(), old.schematic.clone(), new.schematic.clone());
     let names = old.extensions.iter().chain(&new.extensions).map(|e| &e.name);
-    for name in names.collect::<BTreeSet<_>>() {
+    for name in set(names) {
         let version = |r: &UkiReport| r.extensions.iter().find(|e| e.name == *name).map(|e| e.version.clone());
         compare(format!("extension {name}"), version(old), version(new));
     }
@@ -467,8 +467,7 @@ fn changes(old: &UkiReport, new: &UkiReport) -> Vec<FieldDifference> {
     let (old_beside, new_beside) = (beside(old), beside(new));
     let paths = old_beside.iter().chain(&new_beside).map(|c| (&c.path, c.kind));
     // Where one image is by itself, what lies beside the other is no difference of the images.
-    for (path, kind) in paths.filter(|_| old.companions.is_some() && new.companions.is_some()).collect::<BTreeSet<_>>()
-    {
+    for (path, kind) in set(paths.filter(|_| old.companions.is_some() && new.companions.is_some())) {
         let says = |all: &[CompanionReport]| {
             let found = all.iter().find(|c| c.path == *path)?;
             Some(found.cmdline.clone().unwrap_or_else(|| format!("{} bytes", found.bytes)))
@@ -484,7 +483,7 @@ fn changes(old: &UkiReport, new: &UkiReport) -> Vec<FieldDifference> {
     compare("PCR key".into(), old.pcr_key.clone(), new.pcr_key.clone());
     let key = |p: &ProfileReport| p.id.clone().unwrap_or_else(|| p.index.to_string());
     let ids = old.profiles.iter().chain(&new.profiles).map(key);
-    for id in ids.collect::<BTreeSet<_>>() {
+    for id in set(ids) {
         let find = |r: &UkiReport| r.profiles.iter().find(|p| key(p) == id).cloned();
         let (a, b) = (find(old), find(new));
         let line = |p: &Option<ProfileReport>| p.as_ref().map(|p| p.cmdline.clone().unwrap_or_default());

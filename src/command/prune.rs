@@ -10,10 +10,10 @@ use crate::bootpath::BootScenario;
 use crate::disk::Target;
 use crate::esp::{FileKind, Inventory, Place};
 use crate::plan::{PruneOptions, PrunePlan, place_of, refuse_unreached};
+use crate::sorting::set;
 use crate::surgery::{Tidying, open_healthy};
 use crate::{Code, Error, Result};
 use serde::Serialize;
-use std::collections::BTreeSet;
 
 /// What `prune` is asked for.
 #[derive(Debug)]
@@ -148,7 +148,7 @@ fn question<S: ReadAt>(plan: &PrunePlan, esp: &Inventory<S>, place: Option<&Plac
     let renamed = plan.renames.iter().map(|r| r.from.as_str()).collect::<Vec<_>>().join(", ");
     let in_menu = esp.files.iter().filter(|f| f.kind == FileKind::Backup).map(|f| f.name().to_owned());
     let beside = place.into_iter().flat_map(|p| p.backups().into_iter().map(|(file, _)| p.path(file.name())));
-    let backups: BTreeSet<String> = in_menu.chain(beside).collect();
+    let backups = set(in_menu.chain(beside));
     let is_backup = |name: &String| backups.contains(name);
     let deleted =
         plan.delete.iter().map(|name| if is_backup(name) { format!("{name} (a backup)") } else { name.clone() });

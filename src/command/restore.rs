@@ -18,6 +18,7 @@ use crate::esp::{BackupName, EspFile, FileKind, Inventory, Place, linux_file};
 use crate::pcr::Bank;
 use crate::pe::Arch;
 use crate::plan::{NewImage, SwapOptions, SwapPlan, backups, latest_backup, place_of, refuse_unreached, started_last};
+use crate::sorting::Sort as _;
 use crate::surgery::{ContentRef, open_healthy};
 use crate::verify::{Check, ExtensionFacts, ImageChange, ImageExtensions, installer_image, verify};
 use crate::{Error, Result, uki};
@@ -200,7 +201,7 @@ fn disabled<S: ReadAt>(esp: &Inventory<S>) -> Vec<(String, BackupName)> {
     let named =
         esp.files.iter().filter(is_image).filter_map(|f| Some((f.name().to_owned(), BackupName::parse(f.name())?)));
     let mut all: Vec<_> = named.collect();
-    all.sort_by_key(|(_, b)| std::cmp::Reverse(b.time));
+    all.put_in_order_by(|(_, b)| std::cmp::Reverse(b.time));
     all
 }
 

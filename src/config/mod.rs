@@ -13,6 +13,7 @@ mod talhelper;
 
 pub use services::service_document;
 
+use crate::sorting::Sort as _;
 use crate::yaml::{self, Fields, Invalid, Merge, Node, Place, Value};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -125,7 +126,7 @@ pub fn check(files: &[ConfigFile], image: Option<&ImageNeeds>) -> ConfigReport {
     }
     checker.services_without_a_document();
     let Seen { documents, services, mut findings, not_checked, .. } = checker.seen;
-    findings.sort_by(|a, b| (a.severity, &a.file, a.line).cmp(&(b.severity, &b.file, b.line)));
+    findings.put_in_order(|a, b| (a.severity, &a.file, a.line).cmp(&(b.severity, &b.file, b.line)));
     let problem = findings.iter().any(|f| f.severity == Severity::Problem);
     ConfigReport {
         verdict: if problem { Fit::DoesNotFit } else { Fit::Fits },

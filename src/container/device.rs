@@ -3,6 +3,7 @@
 
 use super::this_pod::is_device;
 use super::{NODE, Place, beginning};
+use crate::sorting::Sort as _;
 use rustix::io::Errno;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
@@ -163,7 +164,7 @@ fn disks(path: &str) -> Vec<String> {
     let dir = if path.starts_with("/host/") { "/host/dev" } else { "/dev" };
     let entries = std::fs::read_dir("/sys/block").into_iter().flatten().flatten().take(1024);
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.sort();
+    names.put_in_order(Ord::cmp);
     let is_disk = |name: &String| !["loop", "ram", "zram", "sr", "fd", "dm-"].iter().any(|kind| name.starts_with(kind));
     let nodes = names.iter().filter(|name| is_disk(name)).map(|name| format!("{dir}/{}", name.replace('!', "/")));
     nodes.filter(|node| Path::new(node).exists()).take(MAX_DISKS).collect()

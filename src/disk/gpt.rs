@@ -9,6 +9,7 @@
 use super::table::{PartUuid, Partition, PartitionType};
 use crate::Result;
 use crate::block::{Extent, ReadAt, read_vec};
+use crate::sorting::set;
 use uuid::Uuid;
 
 /// No disk has more; the specification asks for room for 128.
@@ -69,7 +70,7 @@ impl Copy {
     /// In which entries this copy and another one differ, by number.
     pub(super) fn differences(&self, other: &Self) -> Vec<u32> {
         let numbers = self.partitions.iter().chain(&other.partitions).map(|p| p.number);
-        let numbers: std::collections::BTreeSet<u32> = numbers.collect();
+        let numbers = set(numbers);
         let entry = |copy: &Self, n| copy.partitions.iter().find(|p| p.number == n).cloned();
         numbers.into_iter().filter(|n| entry(self, *n) != entry(other, *n)).collect()
     }

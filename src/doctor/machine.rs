@@ -3,6 +3,7 @@
 //!
 //! Everything is looked for below a root, which is `/`, or `/host` where a debug container has the node's own tree.
 
+use crate::sorting::Sort as _;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -79,7 +80,7 @@ impl Machine {
         let (mut found, mut missing) = (Vec::new(), Vec::new());
         let entries = std::fs::read_dir(self.root.join("sys/block")).into_iter().flatten().flatten().take(MAX_DISKS);
         let mut names: Vec<String> = entries.filter_map(|e| e.file_name().into_string().ok()).collect();
-        names.sort();
+        names.put_in_order(Ord::cmp);
         for name in names.iter().filter(|n| is_disk(n)) {
             // sysfs writes `!` for the `/` in names such as cciss/c0d0.
             let node = name.replace('!', "/");

@@ -36,6 +36,7 @@ pub use view::EspView;
 pub use words::{DiskWords, plain};
 
 pub use crate::harmless::quoted;
+use crate::sorting::Sort as _;
 use serde::Serialize;
 
 /// How bad a finding is.
@@ -95,5 +96,5 @@ impl Finding {
 
 /// The worst first; among equals as they were found.
 pub fn sort(findings: &mut [Finding]) {
-    findings.sort_by_key(|f| f.severity);
+    findings.put_in_order_by(|f| f.severity);
 }

@@ -22,6 +22,7 @@ pub use store::{Store, StoreFormat};
 
 use crate::block::FileSource;
 use crate::container::Place;
+use crate::sorting::Sort as _;
 use crate::{Context, Error, Result};
 use serde::Serialize;
 use std::fs::File;
@@ -303,7 +304,7 @@ impl EfiVars {
             Source::Kept(dir, store) => {
                 let mut all = list_files(dir)?;
                 all.extend(store.list());
-                all.sort();
+                all.put_in_order(Ord::cmp);
                 all.dedup();
                 Ok(all)
             }
@@ -352,7 +353,7 @@ fn list_files(dir: &Path) -> Result<Vec<(String, Uuid)>> {
         for entry in std::fs::read_dir(dir)?.take(MAX_FILES) {
             all.extend(entry?.file_name().to_str().and_then(parse_name));
         }
-        all.sort();
+        all.put_in_order(Ord::cmp);
         Ok(all)
     };
     list().while_doing(|| format!("listing the EFI variables in {}", dir.display()))

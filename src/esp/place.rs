@@ -9,6 +9,7 @@ use crate::boot::{EntryKind, Prediction};
 use crate::bootpath::{BootScenario, Located, Program, ProgramKind};
 use crate::fat::{Entry, Volume, same_name};
 use crate::pe::Arch;
+use crate::sorting::Sort as _;
 use crate::surgery::is_linux_dir;
 use crate::uki::{self, Companions};
 use crate::{Error, Result};
@@ -132,7 +133,7 @@ impl Place {
     pub fn backups(&self) -> Vec<(&EspFile, BackupName)> {
         let backups = self.aside.iter().filter(|f| f.kind == FileKind::Backup && self.is_of_image(f));
         let mut all: Vec<_> = backups.filter_map(|f| Some((f, BackupName::parse(f.name())?))).collect();
-        all.sort_by_key(|(_, b)| std::cmp::Reverse((b.time < END_OF_TIME, b.time)));
+        all.put_in_order_by(|(_, b)| std::cmp::Reverse((b.time < END_OF_TIME, b.time)));
         all
     }
 

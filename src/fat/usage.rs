@@ -3,6 +3,7 @@
 use super::Volume;
 use crate::Result;
 use crate::block::ReadAt;
+use crate::sorting::Sort as _;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 
@@ -78,6 +79,6 @@ fn is_at_or_above(path: &str, directory: &str) -> bool {
 
 fn sorted(all: BTreeMap<String, Usage>) -> Vec<Usage> {
     let mut all: Vec<Usage> = all.into_values().collect();
-    all.sort_by_key(|item| std::cmp::Reverse(item.bytes));
+    all.put_in_order_by(|item| std::cmp::Reverse(item.bytes));
     all
 }

@@ -5,6 +5,7 @@ use super::layout::{ImageLayout, Names, check};
 use super::{Layer, Verified};
 use crate::block::{FileSource, ReadAt};
 use crate::pe::Head;
+use crate::sorting::Sort as _;
 use crate::{Code, Context, Error, Result};
 use sha2::{Digest, Sha256};
 use std::cell::{Cell, RefCell};
@@ -43,7 +44,7 @@ pub(super) fn ukis(layout: &ImageLayout, layers: &[Layer], room: &mut Room, canc
     for layer in layers {
         found = look(layout, layer, found, room, cancel).while_doing(|| format!("the layer {}", layer.name))?;
     }
-    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    found.put_in_order(|(a, _), (b, _)| a.cmp(b));
     room.ukis -= found.len();
     room.bytes -= bytes(&found);
     Ok(found)

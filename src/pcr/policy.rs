@@ -6,6 +6,7 @@
 use super::phases::{known_paths, walk};
 use super::{Bank, TALOS_PHASES, path};
 use crate::authenticode::rsa_bits;
+use crate::sorting::set;
 use crate::{Error, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +15,7 @@ use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use spki::SubjectPublicKeyInfoRef;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// `TPM2_CC_PolicyPCR`.
 const POLICY_PCR: u32 = 0x17F;
@@ -284,7 +285,7 @@ pub fn verify_pcrsig(json: &[u8], pem: &[u8], measured: &[Measured]) -> Result<P
     let key = PublicKey::parse(pem)?;
     let banks = parse(json)?;
     let named = banks.values().flatten().filter_map(|e| e.phase.clone());
-    let paths: BTreeSet<String> = known_paths().chain(named).collect();
+    let paths = set(known_paths().chain(named));
     let mut expected = BTreeMap::new();
     for Measured { bank, alternative, value } in measured {
         for path in &paths {

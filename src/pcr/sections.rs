@@ -4,6 +4,7 @@ use super::{Bank, BankHashes};
 use crate::authenticode::Hasher;
 use crate::block::Sink;
 use crate::pe::{Head, Profiles, Section};
+use crate::sorting::Sort as _;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -60,7 +61,7 @@ impl MeasuredProfile {
             .map(|chosen| {
                 let mut all: Vec<_> =
                     self.measured.iter().chain(chosen.into_iter().flatten()).map(|s| (rank(&s.0), s.clone())).collect();
-                all.sort_by_key(|(rank, _)| *rank);
+                all.put_in_order_by(|(rank, _)| *rank);
                 all.into_iter().map(|(_, section)| section).collect()
             })
             .collect()
@@ -77,7 +78,7 @@ pub fn exchanged(alternative: &[(String, usize)]) -> Option<Vec<(String, usize)>
         .iter()
         .map(|(name, index)| (other(name).map_or_else(|| name.clone(), |n| (*n).to_owned()), *index))
         .collect();
-    all.sort_by_key(|(name, _)| rank(name));
+    all.put_in_order_by(|(name, _)| rank(name));
     (all != alternative).then_some(all)
 }
 

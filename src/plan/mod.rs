@@ -25,6 +25,7 @@ use crate::block::ReadAt;
 use crate::boot::roles;
 use crate::esp::{BackupName, FileKind, Inventory};
 use crate::fat::{check_long_name, same_name, slots_of};
+use crate::sorting::Sort as _;
 use crate::surgery::FileStep;
 pub use crate::surgery::Rename;
 use crate::{Error, Result};
@@ -91,6 +92,6 @@ pub fn backups<S: ReadAt>(esp: &Inventory<S>) -> Vec<(String, BackupName)> {
         .filter_map(|f| Some((f.name().to_owned(), BackupName::parse(f.name())?)))
         .collect();
     // A number that no swap gives is somebody's own, and older than all that they give.
-    all.sort_by_key(|(_, b)| std::cmp::Reverse((b.time < crate::esp::END_OF_TIME, b.time)));
+    all.put_in_order_by(|(_, b)| std::cmp::Reverse((b.time < crate::esp::END_OF_TIME, b.time)));
     all
 }

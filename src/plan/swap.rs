@@ -7,6 +7,7 @@ use crate::boot::{Prediction, Skip, UkiFile, roles};
 use crate::bootpath::BootScenario;
 use crate::esp::{BackupName, EspFile, FileKind, Inventory, backup_of, disabled_of, linux_file, without_counter};
 use crate::fat::same_name;
+use crate::sorting::Sort as _;
 use crate::surgery::{LINUX_DIR, Order};
 use crate::uki::Facts;
 use crate::uki::cmdline::{WIPE, parameters, wipes};
@@ -272,7 +273,7 @@ fn names_outside_the_menu<S: ReadAt>(
     let sound = |name: &str| esp.file(name).is_some_and(|f| f.kind == FileKind::Uki);
     let is_backup = |name: &str| sound(name) && (Some(name) == target || rank(name) > 0);
     let mut backups: Vec<&str> = files.iter().copied().filter(|name| is_backup(name)).collect();
-    backups.sort_by_key(|name| rank(name));
+    backups.put_in_order_by(|name| rank(name));
     let mut names: Vec<String> = Vec::new();
     for name in files {
         let taken = |name: &str| esp.file(name).is_some() || names.iter().any(|used| used == name);

@@ -18,18 +18,10 @@
 //! refuses to work on the wrong one of them.
 
 use super::spec::{self, Role};
-use super::{Manifest, Object, Setting, Work, names, request_hash, rollout};
+use super::{Manifest, Setting, Work, names, object::tidy, request_hash, rollout};
 use crate::{Error, Result};
-use k8s_openapi::api::batch::v1::{
-    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
-    PodFailurePolicyRule,
-};
-use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
-    PodAffinity, PodAffinityTerm, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, SecurityContext,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use std::collections::{BTreeMap, BTreeSet};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// The label and annotation of a job's pods with their index.
 const INDEX_LABEL: &str = "batch.kubernetes.io/job-completion-index";
@@ -44,7 +36,7 @@ const MAX_NAME: usize = 52;
 /// its work even where it cannot be pulled, because being bound to a node is all it is for.
 const ANCHOR_IMAGE: &str = "registry.k8s.io/pause:3.10";
 /// `nobody`.
-const NOBODY: i64 = 65_534;
+const NOBODY: u32 = 65_534;
 
 /// A job that does the work on these nodes in this order, and the pods that tie it to them.
 ///
@@ -68,8 +60,8 @@ pub fn job(nodes: &[String], work: &Work, setting: &Setting) -> Result<Manifest>
         }
     };
     let rollout = Rollout { name, nodes, nodes_hash: names::hash(all), work, setting };
-    let anchors = nodes.iter().enumerate().map(|(i, node)| Object::Pod(Box::new(rollout.anchor(i, node))));
-    Ok(Manifest(anchors.chain([Object::Job(Box::new(rollout.job()))]).collect()))
+    let anchors = nodes.iter().enumerate().map(|(i, node)| rollout.anchor(i, node));
+    Ok(Manifest(anchors.chain([rollout.job()]).map(tidy).collect()))
 }
 
 fn check_nodes(nodes: &[String]) -> Result<()> {
@@ -95,146 +87,102 @@ struct Rollout<'a> {
 }
 
 impl Rollout<'_> {
-    fn labels(&self, role: Role) -> BTreeMap<String, String> {
+    fn labels(&self, role: Role) -> Value {
         let mut labels = spec::labels(&self.name, role);
-        labels.insert(NODES_LABEL.into(), self.nodes_hash.clone());
+        labels[NODES_LABEL] = self.nodes_hash.as_str().into();
         labels
     }
 
     /// The pod that marks the node of an index. It runs until it is deleted, and does nothing: it has no right that the
     /// strictest of the Pod Security Standards, `restricted`, takes away.
-    fn anchor(&self, index: usize, node: &str) -> Pod {
+    fn anchor(&self, index: usize, node: &str) -> Value {
         let mut labels = self.labels(Role::Anchor);
-        labels.insert(INDEX_LABEL.into(), index.to_string());
+        labels[INDEX_LABEL] = index.to_string().into();
+        let name = format!("{}-anchor-{index}", self.name);
         let what = format!("marks node {node} as number {index} of job {}; delete it with the job", self.name);
-        let container = Container {
-            name: "anchor".into(),
-            image: Some(self.setting.anchor_image.clone().unwrap_or_else(|| ANCHOR_IMAGE.into())),
-            image_pull_policy: Some("IfNotPresent".into()),
-            resources: Some(ResourceRequirements {
-                requests: spec::quantities([("cpu", "1m"), ("memory", "16Mi")]),
-                limits: spec::quantities([("cpu", "50m"), ("memory", "64Mi")]),
-                ..ResourceRequirements::default()
-            }),
-            security_context: Some(SecurityContext {
-                allow_privilege_escalation: Some(false),
-                capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Capabilities::default() }),
-                read_only_root_filesystem: Some(true),
-                run_as_group: Some(NOBODY),
-                run_as_non_root: Some(true),
-                run_as_user: Some(NOBODY),
-                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
-                ..SecurityContext::default()
-            }),
-            ..Container::default()
-        };
-        let spec = PodSpec {
-            containers: vec![container],
-            node_name: Some(node.to_owned()),
-            tolerations: spec::tolerate_everything(),
-            priority_class_name: spec::priority(self.setting),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
-            termination_grace_period_seconds: Some(0),
-            ..PodSpec::default()
-        };
-        let metadata = ObjectMeta {
-            name: Some(format!("{}-anchor-{index}", self.name)),
-            namespace: Some(self.setting.namespace().to_owned()),
-            labels: Some(labels),
-            annotations: Some(spec::description(what)),
-            ..ObjectMeta::default()
-        };
-        Pod { metadata, spec: Some(spec), status: None }
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": spec::metadata(&name, self.setting, labels, &what),
+            "spec": {
+                "containers": [{
+                    "name": "anchor",
+                    "image": self.setting.anchor_image.as_deref().unwrap_or(ANCHOR_IMAGE),
+                    "imagePullPolicy": "IfNotPresent",
+                    "resources": {
+                        "requests": {"cpu": "1m", "memory": "16Mi"},
+                        "limits": {"cpu": "50m", "memory": "64Mi"},
+                    },
+                    "securityContext": {
+                        "allowPrivilegeEscalation": false,
+                        "capabilities": {"drop": ["ALL"]},
+                        "readOnlyRootFilesystem": true,
+                        "runAsGroup": NOBODY,
+                        "runAsNonRoot": true,
+                        "runAsUser": NOBODY,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                }],
+                "nodeName": node,
+                "tolerations": spec::tolerate_everything(),
+                "priorityClassName": spec::priority(self.setting),
+                "automountServiceAccountToken": false,
+                "enableServiceLinks": false,
+                "terminationGracePeriodSeconds": 0,
+            },
+        })
     }
 
-    fn job(&self) -> Job {
-        let mut pod =
-            spec::privileged(self.work, self.setting, vec![spec::variable(rollout::NODES, &self.nodes.join(","))]);
-        pod.affinity = Some(self.affinity());
+    fn job(&self) -> Value {
+        let nodes = spec::variable(rollout::NODES, &self.nodes.join(","));
+        let mut pod = spec::privileged(self.work, self.setting, vec![nodes]);
+        pod["affinity"] = self.affinity();
         let what = format!(
             "bootsurgeon {} on {}, one after the other, up to the first failure",
             self.work.command,
             self.nodes.join(", ")
         );
-        let template = PodTemplateSpec {
-            metadata: Some(ObjectMeta { labels: Some(self.labels(Role::Surgeon)), ..ObjectMeta::default() }),
-            spec: Some(pod),
-        };
-        let count = i32::try_from(self.nodes.len()).ok();
-        let spec = JobSpec {
-            completion_mode: Some("Indexed".into()),
-            completions: count,
-            parallelism: Some(1),
-            // No second try on a board in an unknown state.
-            backoff_limit: Some(0),
-            pod_failure_policy: Some(stop_at_any_failure()),
-            // A pod on its way out may still hold the disk.
-            pod_replacement_policy: Some("Failed".into()),
-            template,
-            ..JobSpec::default()
-        };
-        let metadata = ObjectMeta {
-            name: Some(self.name.clone()),
-            namespace: Some(self.setting.namespace().to_owned()),
-            labels: Some(self.labels(Role::Surgeon)),
-            annotations: Some(spec::description(what)),
-            ..ObjectMeta::default()
-        };
-        Job { metadata, spec: Some(spec), status: None }
+        let labels = self.labels(Role::Surgeon);
+        json!({
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": spec::metadata(&self.name, self.setting, labels.clone(), &what),
+            "spec": {
+                "completionMode": "Indexed",
+                "completions": self.nodes.len(),
+                "parallelism": 1,
+                // No second try on a board in an unknown state.
+                "backoffLimit": 0,
+                "podFailurePolicy": stop_at_any_failure(),
+                // A pod on its way out may still hold the disk.
+                "podReplacementPolicy": "Failed",
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        })
     }
 
     /// To the node of the anchor with this pod's index, and to no node that is not in the list.
-    fn affinity(&self) -> Affinity {
-        let anchors = LabelSelector { match_labels: Some(self.labels(Role::Anchor)), ..LabelSelector::default() };
-        let term = PodAffinityTerm {
-            label_selector: Some(anchors),
-            match_label_keys: Some(vec![INDEX_LABEL.into()]),
-            topology_key: "kubernetes.io/hostname".into(),
-            ..PodAffinityTerm::default()
-        };
+    fn affinity(&self) -> Value {
         // By the node's name and not by its label, which may be another. A term takes one name; one term is enough.
-        let named = |node: &String| NodeSelectorTerm {
-            match_fields: Some(vec![NodeSelectorRequirement {
-                key: "metadata.name".into(),
-                operator: "In".into(),
-                values: Some(vec![node.clone()]),
-            }]),
-            ..NodeSelectorTerm::default()
-        };
-        let listed = NodeSelector { node_selector_terms: self.nodes.iter().map(named).collect() };
-        Affinity {
-            node_affinity: Some(NodeAffinity {
-                required_during_scheduling_ignored_during_execution: Some(listed),
-                ..NodeAffinity::default()
-            }),
-            pod_affinity: Some(PodAffinity {
-                required_during_scheduling_ignored_during_execution: Some(vec![term]),
-                ..PodAffinity::default()
-            }),
-            ..Affinity::default()
-        }
+        let named =
+            |node: &String| json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]});
+        let listed: Vec<Value> = self.nodes.iter().map(named).collect();
+        json!({
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": listed}},
+            "podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+                "labelSelector": {"matchLabels": self.labels(Role::Anchor)},
+                "matchLabelKeys": [INDEX_LABEL],
+                "topologyKey": "kubernetes.io/hostname",
+            }]},
+        })
     }
 }
 
 /// A pod that was drained away, preempted or evicted fails the job as one that exited with an error does; and the job's
 /// condition then names the reason or the exit code, which a plain backoff limit does not.
-fn stop_at_any_failure() -> PodFailurePolicy {
-    let disrupted = PodFailurePolicyOnPodConditionsPattern { type_: "DisruptionTarget".into(), status: "True".into() };
-    let exit_code = PodFailurePolicyOnExitCodesRequirement {
-        container_name: Some(spec::CONTAINER.into()),
-        operator: "NotIn".into(),
-        values: vec![0],
-    };
-    let fail = || "FailJob".to_owned();
-    PodFailurePolicy {
-        rules: vec![
-            PodFailurePolicyRule {
-                action: fail(),
-                on_pod_conditions: Some(vec![disrupted]),
-                ..PodFailurePolicyRule::default()
-            },
-            PodFailurePolicyRule { action: fail(), on_exit_codes: Some(exit_code), ..PodFailurePolicyRule::default() },
-        ],
-    }
+fn stop_at_any_failure() -> Value {
+    json!({"rules": [
+        {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": {"containerName": spec::CONTAINER, "operator": "NotIn", "values": [0]}},
+    ]})
 }

@@ -1,9 +1,10 @@
 //! Kubernetes manifests: a pod that runs this program on one node, and a job that runs it on many, one node after the
 //! other.
 //!
-//! The objects are values of the types that `k8s-openapi` generates from the published schema, so that a field which
-//! does not exist is a compile error; nothing here is a text template. The module touches nothing: a request goes in,
-//! objects come out. What the arguments of the program mean is the command line's business ([`crate::cli`] parses them
+//! The objects are JSON values; nothing here is a text template. That each field exists, in its place and of its type, the
+//! tests hold against the types that `k8s-openapi` generates from the published schema, and against the schemas of several
+//! versions: those types would be a twentieth of the program. The module touches nothing: a request goes in, objects come
+//! out. What the arguments of the program mean is the command line's business ([`crate::cli`] parses them
 //! before they get here); that they arrive in the container unchanged is this module's.
 //!
 //! The one part that is no manifest is [`rollout`]: inside a pod of such a job it makes sure that the pod runs on the
@@ -19,12 +20,11 @@ mod spec;
 pub use desk::Desk;
 pub(crate) use desk::{BLOCK, DeskEvent, listening};
 pub use job::job;
-pub use object::{Manifest, Object};
+pub use object::Manifest;
 
 use crate::container::{NODE_ADDRESS, OPTIONS};
 use crate::{Error, Result};
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::json;
 use spec::Role;
 
 pub(crate) use spec::CONTAINER;
@@ -252,16 +252,11 @@ pub fn pod(node: &str, work: &Work, setting: &Setting) -> Result<Manifest> {
     };
     let mut spec = spec::privileged(work, setting, Vec::new());
     // The scheduler is passed by: a cordoned node, or one whose taints keep everything off, is a node that needs this.
-    spec.node_name = Some(node.to_owned());
-    let metadata = ObjectMeta {
-        name: Some(name.clone()),
-        namespace: Some(setting.namespace().to_owned()),
-        labels: Some(spec::labels(&name, Role::Surgeon)),
-        annotations: Some(spec::description(format!("bootsurgeon {} on node {node}", work.command))),
-        ..ObjectMeta::default()
-    };
-    let pod = Pod { metadata, spec: Some(spec), status: None };
-    Ok(Manifest(vec![Object::Pod(Box::new(pod))]))
+    spec["nodeName"] = node.into();
+    let what = format!("bootsurgeon {} on node {node}", work.command);
+    let metadata = spec::metadata(&name, setting, spec::labels(&name, Role::Surgeon), &what);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
+    Ok(Manifest(vec![object::tidy(pod)]))
 }
 
 /// A name for a pod that is made for one run: no other run has it.

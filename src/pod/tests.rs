@@ -1,7 +1,10 @@
 use super::*;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Container, PodSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 fn work(args: &[&str]) -> Work {
@@ -17,22 +20,22 @@ fn swap() -> Work {
     work(&["swap", "/dev/nvme0n1", "https://example.com/uki.efi", "--yes", "--json"])
 }
 
+/// An object as the type of the published schema. A field that the type does not know would be lost on the way.
+fn typed<T: DeserializeOwned + Serialize>(object: &Value) -> T {
+    let typed: T = serde_json::from_value(object.clone()).unwrap();
+    assert_eq!(&serde_json::to_value(&typed).unwrap(), object, "a field that does not exist, or a value that is none");
+    typed
+}
+
 fn one(node: &str, work: &Work, setting: &Setting) -> Pod {
-    match pod(node, work, setting).unwrap().0.remove(0) {
-        Object::Pod(pod) => *pod,
-        Object::Job(job) => panic!("{job:?}"),
-    }
+    typed(&pod(node, work, setting).unwrap().0[0])
 }
 
 fn many(nodes: &[&str], setting: &Setting) -> (Vec<Pod>, Job) {
     let nodes: Vec<String> = nodes.iter().map(|n| (*n).to_owned()).collect();
-    let mut objects = job(&nodes, &swap(), setting).unwrap().0;
-    let Some(Object::Job(job)) = objects.pop() else { panic!("no job at the end") };
-    let anchors = objects.into_iter().map(|o| match o {
-        Object::Pod(pod) => *pod,
-        Object::Job(job) => panic!("{job:?}"),
-    });
-    (anchors.collect(), *job)
+    let objects = job(&nodes, &swap(), setting).unwrap().0;
+    let (job, anchors) = objects.split_last().unwrap();
+    (anchors.iter().map(typed).collect(), typed(job))
 }
 
 fn container(spec: &PodSpec) -> &Container {
@@ -409,17 +412,40 @@ fn an_anchor_of_another_list_is_no_anchor() {
 
 #[test]
 fn text_reads_back_as_the_same_objects() {
-    let (anchors, job) = many(&["no", "0x1f", "1.5", "null", "12"], &Setting::default());
+    let nodes = ["no", "0x1f", "1.5", "null", "12"].map(str::to_owned);
     let work = work(&["swap", "a: b", "- x", "#", "yes", "'\"\\", " lead", "ä", "{}", "&a", "*a", "!x", "%", "@", "`"]);
-    let mut pods = anchors;
-    pods.push(one("true", &work, &Setting::default()));
-    for pod in pods {
-        let manifest = Manifest(vec![Object::Pod(Box::new(pod.clone()))]);
-        assert_eq!(serde_saphyr::from_str::<Pod>(&manifest.to_yaml().unwrap()).unwrap(), pod);
-        assert_eq!(serde_json::from_value::<Pod>(serde_json::to_value(&manifest).unwrap()).unwrap(), pod);
+    let mut objects = job(&nodes, &swap(), &Setting::default()).unwrap().0;
+    objects.extend(pod("true", &work, &Setting::default()).unwrap().0);
+    for object in objects {
+        let manifest = Manifest(vec![object.clone()]);
+        assert_eq!(serde_saphyr::from_str::<Value>(&manifest.to_yaml().unwrap()).unwrap(), object);
+        assert_eq!(serde_json::to_value(&manifest).unwrap(), object);
     }
-    let manifest = Manifest(vec![Object::Job(Box::new(job.clone()))]);
-    assert_eq!(serde_saphyr::from_str::<Job>(&manifest.to_yaml().unwrap()).unwrap(), job);
+}
+
+/// Everything that can be asked for at once: the types of the published schema know every field of it.
+#[test]
+fn every_field_is_one_of_the_published_schema() {
+    let name = |name: &str| Some(name.to_owned());
+    let desk = Desk { stdin: true, asks: true, carried_blocks: Some(7) };
+    let all = Setting {
+        namespace: name("surgery"),
+        name: name("mine"),
+        image: name("r.example/x@sha256:00"),
+        anchor_image: name("r.example/pause:3"),
+        pull_secret: name("pull"),
+        auth_secret: name("factory"),
+        files: name("trust"),
+        env: vec![("X".into(), "y".into())],
+        desk: Some(desk),
+        again: vec!["--context".into()],
+        ..Setting::default()
+    };
+    for setting in [&Setting::default(), &all, &Setting { pod_network: true, ..all.clone() }] {
+        let spec = one("n", &swap(), setting).spec.unwrap();
+        assert_eq!(container(&spec).stdin, setting.desk.map(|_| true));
+        many(&["a", "b"], setting);
+    }
 }
 
 #[test]

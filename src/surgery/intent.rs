@@ -11,6 +11,7 @@ use super::{LINUX_DIR, is_linux_dir};
 use crate::block::{ReadAt, read_vec, sha256_of};
 use crate::counter::without_counter;
 use crate::fat::{Attributes, Content, Editor, Entry, Run, Stamp, Volume};
+use crate::sorting::Sort as _;
 use crate::{Code, Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -213,7 +214,7 @@ pub(super) fn others_in_menu<S: ReadAt>(volume: &Volume<S>, operation: &Operatio
     let names = entries.iter().map(|e| &e.name).filter(|name| is_entry(name) && !operation.uses(name));
     let names = names.map(|name| name.to_lowercase());
     let mut names: Vec<String> = names.map(|name| without_counter(&name).unwrap_or(name)).collect();
-    names.sort_unstable();
+    names.put_in_order(Ord::cmp);
     Ok(hex::encode(&Sha256::digest(names.join("/"))[..8]))
 }
 

@@ -11,6 +11,7 @@ use super::record::{Clusters, Record, is_part};
 use super::{Action, Interrupted, LINUX_DIR, discard};
 use crate::block::{Pieces, ReadAt, read_vec, sha256_of};
 use crate::fat::{AllocationTable, Attributes, Content, Editor, Link, Run, Stamp, Volume, grown_cluster};
+use crate::sorting::Sort as _;
 use crate::units::{count, size};
 use crate::{Error, Result, uki};
 use serde::Serialize;
@@ -148,7 +149,7 @@ pub(super) fn chains(table: &AllocationTable, lost: &[Run]) -> Vec<Chain> {
 
 /// What chains look like, the longest first, and how many are not listed.
 pub(super) fn describe<S: ReadAt>(volume: &Volume<S>, mut chains: Vec<Chain>) -> Result<(Vec<LostChain>, usize)> {
-    chains.sort_by_key(|c| std::cmp::Reverse(c.clusters.len()));
+    chains.put_in_order_by(|c| std::cmp::Reverse(c.clusters.len()));
     let more = chains.len().saturating_sub(MAX_DESCRIBED);
     let listed = chains.iter().take(MAX_DESCRIBED).map(|chain| {
         let clusters = chain.clusters.len() as u32;

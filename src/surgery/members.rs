@@ -30,9 +30,9 @@ use super::recover::{Recovery, RecoveryOptions, recover_and_mark, recover_with};
 use super::shadow::Shadow;
 use crate::block::{Extent, Mirror, ReadAt, WriteAt, copy_differences, first_difference, read_vec};
 use crate::fat::{Editor, Geometry, Health, Link, Run, Volume};
+use crate::sorting::set;
 use crate::{Code, Error, Result};
 use serde::Serialize;
-use std::collections::BTreeSet;
 
 /// A member of a mirror.
 #[derive(Debug, Clone)]
@@ -264,7 +264,7 @@ fn explain(
     let [Some(here), Some(there)] = [every_file(&volumes[0])?, every_file(&volumes[1])?] else {
         return Err(differ("the directories of one of them cannot be read"));
     };
-    let paths: BTreeSet<&String> = here.keys().chain(there.keys()).collect();
+    let paths = set(here.keys().chain(there.keys()));
     let mut unexplained = Vec::new();
     for path in paths {
         let same = match (here.get(path), there.get(path)) {
@@ -302,7 +302,7 @@ fn is_of(operations: &[&Operation], path: &str) -> bool {
 fn same_lost_clusters(volumes: &[Volume<&dyn WriteAt>; 2]) -> Result<Option<u32>> {
     let [here, there] = [Health::check(&volumes[0])?, Health::check(&volumes[1])?];
     let geometry = volumes[1].geometry();
-    let kept: BTreeSet<u32> = here.lost.iter().flat_map(|run| run.clusters()).collect();
+    let kept = set(here.lost.iter().flat_map(|run| run.clusters()));
     for chain in lost::Lost::sort(&volumes[1], &there.lost, None)?.others {
         for cluster in chain.clusters {
             let bytes = |v: &Volume<&dyn WriteAt>| {

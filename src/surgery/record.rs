@@ -13,6 +13,7 @@
 
 use super::order::Operation;
 use crate::fat::Run;
+use crate::sorting::Sort as _;
 use crate::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -213,7 +214,7 @@ impl Clusters {
     /// From runs in any order.
     pub(super) fn of(runs: impl IntoIterator<Item = Run>) -> Self {
         let mut runs: Vec<Run> = runs.into_iter().filter(|r| r.count > 0).collect();
-        runs.sort_unstable_by_key(|r| r.first);
+        runs.put_in_order_by(|r| r.first);
         let mut merged: Vec<Run> = Vec::with_capacity(runs.len());
         for run in runs {
             match merged.last_mut() {

@@ -8,6 +8,7 @@ use super::texts::TextSink;
 use crate::block::{ReadAt, Sink, fan_out};
 use crate::pe::Head;
 use crate::pe::Profiles;
+use crate::sorting::Sort as _;
 use crate::{Context, Error, Result};
 
 /// A UKI that was read from end to end.
@@ -66,7 +67,7 @@ impl Uki {
                 unread.extend(services.unread.iter().map(|why| (extension.name.clone(), why.clone())));
             }
         }
-        waiting.sort();
+        waiting.put_in_order(Ord::cmp);
         waiting.dedup();
         (waiting, unread)
     }
@@ -83,7 +84,7 @@ impl Uki {
             }
             all.extend(services.all.iter().cloned());
         }
-        all.sort();
+        all.put_in_order(Ord::cmp);
         all.dedup();
         Some(all)
     }

@@ -12,6 +12,7 @@ use crate::Result;
 use crate::block::ReadAt;
 use crate::counter::without_counter;
 use crate::fat::{Entry, Volume, same_name};
+use crate::sorting::Sort as _;
 use serde::Serialize;
 use std::fmt;
 
@@ -167,7 +168,7 @@ fn taken<'a>(
         Some(Companion { path: format!("{path}/{}", entry.name), kind, entry, directory: directory.map(str::to_owned) })
     };
     let mut found: Vec<_> = files.into_iter().filter_map(companion).take(MAX).collect();
-    found.sort_by(|a, b| a.name().encode_utf16().cmp(b.name().encode_utf16()));
+    found.put_in_order(|a, b| a.name().encode_utf16().cmp(b.name().encode_utf16()));
     found.into_iter()
 }
 

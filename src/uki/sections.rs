@@ -2,6 +2,7 @@
 
 use crate::block::Extent;
 use crate::pe::{Head, MAX_PROFILES, Profiles, Section};
+use crate::sorting::Sort as _;
 use std::fmt;
 
 /// The sections that the stub acts on. Only of these a second one in the same range is worth a word.
@@ -108,7 +109,7 @@ fn is(section: Option<&Section>, name: &str) -> bool {
 /// The first two of `ranges` that share a byte.
 fn overlap(mut ranges: Vec<(&str, Extent)>) -> Option<(&str, &str)> {
     ranges.retain(|(_, e)| e.bytes > 0);
-    ranges.sort_by_key(|(_, e)| e.offset);
+    ranges.put_in_order_by(|(_, e)| e.offset);
     ranges.windows(2).find(|w| w[0].1.offset + w[0].1.bytes > w[1].1.offset).map(|w| (w[0].0, w[1].0))
 }
 

@@ -4,8 +4,8 @@ use super::addons::Added;
 use super::change::{ExtensionLoss, is_lower};
 use super::{Check, CheckId, CheckStatus, ImageFacts, InitrdFacts, Policy, ProfilePcr};
 use crate::pcr::{PcrSignature, key_fingerprint};
+use crate::sorting::set;
 use crate::uki::Family;
-use std::collections::BTreeSet;
 
 const HALT: &str = "talos.halt_if_installed";
 const WIPE: &str = "talos.experimental.wipe";
@@ -164,7 +164,7 @@ fn default_profile(facts: &ImageFacts, profile: &super::ProfileFacts, policy: &P
     if let Some(why) = signature.unjudged() {
         return (CheckStatus::Skip, format!("The signed PCR 11 policy cannot be judged from the image: {why}."));
     }
-    let alternatives: BTreeSet<usize> = signature.verified().map(|(_, _, alternative)| alternative).collect();
+    let alternatives = set(signature.verified().map(|(_, _, alternative)| alternative));
     let fits = format!(
         "The signed PCR 11 policy fits the measured sections ({n} of {n} profiles; phases: {}).",
         phases(signature)
@@ -191,7 +191,7 @@ fn default_profile(facts: &ImageFacts, profile: &super::ProfileFacts, policy: &P
 
 /// The phase paths of the policies that fit.
 fn phases(signature: &PcrSignature) -> String {
-    let paths: BTreeSet<&str> = signature.verified().map(|(_, phases, _)| phases).collect();
+    let paths = set(signature.verified().map(|(_, phases, _)| phases));
     let show = |path: &&str| if path.is_empty() { "before the first one".to_owned() } else { (*path).to_owned() };
     paths.iter().map(show).collect::<Vec<_>>().join(", ")
 }
@@ -295,7 +295,7 @@ pub(super) fn schematic(facts: &ImageFacts, policy: &Policy) -> Check {
 pub(super) fn extensions(facts: &ImageFacts, policy: &Policy, loss: Option<&ExtensionLoss>) -> Check {
     let id = CheckId::Extensions;
     let plain = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
-    let there: BTreeSet<_> = facts.extensions.iter().map(|e| plain(&e.name)).collect();
+    let there = set(facts.extensions.iter().map(|e| plain(&e.name)));
     let missing: Vec<_> = policy.required_extensions.iter().filter(|e| !there.contains(&plain(e))).cloned().collect();
     let list = facts.extensions.iter().map(|e| format!("{} {}", e.name, e.version)).collect::<Vec<_>>().join(", ");
     let list = if list.is_empty() { "none".to_owned() } else { list };

@@ -6,7 +6,8 @@ use crate::pe::Arch;
 use crate::pod::BLOCK;
 use crate::uki::Sha256Sink;
 use crate::{Context, Error, Result};
-use goblin::elf::{Elf, header, program_header};
+use goblin::container::Ctx;
+use goblin::elf::{Elf, ProgramHeader, header, program_header};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -119,8 +120,9 @@ impl Carried {
     }
 
     fn check(bytes: &[u8], arch: &str) -> std::result::Result<(), String> {
-        let elf = Elf::parse(bytes).map_err(|e| format!("is no program for Linux: {e}"))?;
-        let is = match elf.header.e_machine {
+        let unlike = |e: goblin::error::Error| format!("is no program for Linux: {e}");
+        let header = Elf::parse_header(bytes).map_err(unlike)?;
+        let is = match header.e_machine {
             header::EM_AARCH64 => Arch::Arm64.name(),
             header::EM_X86_64 => Arch::Amd64.name(),
             _ => "another architecture",
@@ -128,7 +130,10 @@ impl Carried {
         if is != arch {
             return Err(format!("is for {is}, and the node is {arch}"));
         }
-        if elf.program_headers.iter().any(|h| h.p_type == program_header::PT_INTERP) {
+        let context = Ctx::new(header.container().map_err(unlike)?, header.endianness().map_err(unlike)?);
+        let (at, count) = (usize::try_from(header.e_phoff).unwrap_or(usize::MAX), usize::from(header.e_phnum));
+        let segments = ProgramHeader::parse(bytes, at, count, context).map_err(unlike)?;
+        if segments.iter().any(|h| h.p_type == program_header::PT_INTERP) {
             return Err("needs the libraries of this machine, which the container does not have".into());
         }
         Ok(())

@@ -5,6 +5,7 @@ use super::super::geometry::{FSINFO_LEAD, FSINFO_STRUCT};
 use super::super::table::{AllocationTable, Link, Run};
 use super::Editor;
 use crate::block::read_vec;
+use crate::sorting::Sort as _;
 use crate::units::size;
 use crate::{Code, Context, Error, Result};
 use std::ops::Range;
@@ -39,7 +40,7 @@ impl Editor<'_> {
             // The smallest run that holds all of it keeps the large ones whole.
             Some(fit) => vec![Run { first: fit.first, count }],
             None => {
-                runs.sort_by_key(|r| std::cmp::Reverse(r.count));
+                runs.put_in_order_by(|r| std::cmp::Reverse(r.count));
                 let mut left = count;
                 let mut chosen: Vec<Run> = Vec::new();
                 for run in runs {
@@ -50,7 +51,7 @@ impl Editor<'_> {
                         break;
                     }
                 }
-                chosen.sort_by_key(|r| r.first);
+                chosen.put_in_order_by(|r| r.first);
                 chosen
             }
         };
@@ -152,7 +153,7 @@ impl Editor<'_> {
         let unit = self.unit as usize;
         let mut sectors: Vec<usize> =
             changed.iter().flat_map(|r| r.start / unit..=r.end.saturating_sub(1).max(r.start) / unit).collect();
-        sectors.sort_unstable();
+        sectors.put_in_order(Ord::cmp);
         sectors.dedup();
         for copy in self.geometry.live_copies() {
             let at = self.geometry.fat_copy_offset(copy);

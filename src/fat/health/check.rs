@@ -9,6 +9,7 @@ use super::super::volume::Volume;
 use super::{Health, Problem, ProblemClass, ProblemKind, Remedy, WrongDot};
 use crate::Result;
 use crate::block::{ReadAt, read_vec};
+use crate::sorting::Sort as _;
 use crate::units;
 use std::fmt::Display;
 
@@ -493,7 +494,7 @@ impl<'v, S: ReadAt> Checker<'v, S> {
     }
 
     pub(super) fn finish(mut self) -> Health {
-        self.problems.sort_by_key(|p| match p.class {
+        self.problems.put_in_order_by(|p| match p.class {
             ProblemClass::Damage => 0,
             ProblemClass::Leftover => 1,
             ProblemClass::Note => 2,
