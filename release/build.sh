@@ -109,8 +109,13 @@ fi
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 cat >"$work/rustc" <<END
 #!/bin/sh
-exec "$RUSTC" $sysroot "\$@" --remap-path-prefix "$source=/source" --remap-path-prefix "$work=/build" \\
+set -- "\$@" --remap-path-prefix "$source=/source" --remap-path-prefix "$work=/build" \\
     --remap-path-prefix "$cargo_home=/cargo" --remap-path-prefix "$("$RUSTC" --print sysroot)=/toolchain"
+# A crate's name and version say where a panic was; which registry it came from is 50 bytes for each of its files.
+for registry in "$cargo_home"/registry/src/*; do
+    set -- "\$@" --remap-path-prefix "\$registry=/crates"
+done
+exec "$RUSTC" $sysroot "\$@"
 END
 chmod +x "$work/rustc"
 
@@ -142,7 +147,9 @@ folding() { # TARGET
     fi
     rm -f "$work"/empty*
 }
-export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$static -C relocation-model=static$(folding x86_64)" CFLAGS_x86_64_unknown_linux_gnu="$prefixes$without $small"
+# Sequences of instructions that occur more than once become functions: LLVM's machine outliner, which arm64 has anyhow.
+outlining=" -C llvm-args=-enable-machine-outliner=always"
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$static -C relocation-model=static$(folding x86_64)$outlining" CFLAGS_x86_64_unknown_linux_gnu="$prefixes$without $small"
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$static" CFLAGS_aarch64_unknown_linux_gnu="$prefixes$without"
 cc_aarch64=gcc cc_x86_64=gcc
 case $(uname -m),$targets in
