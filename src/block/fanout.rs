@@ -268,12 +268,28 @@ impl Drop for Watch<'_, '_> {
 /// # Errors
 /// What the source reports.
 pub fn sha256_of(source: &dyn ReadAt, bytes: u64) -> Result<[u8; 32]> {
+    sha256_watched(source, bytes, &mut |_, _| Ok(()))
+}
+
+/// Is told how many bytes are done, of so many; its failure ends the pass.
+pub type Watching<'a> = dyn FnMut(u64, u64) -> Result<()> + Send + 'a;
+
+/// As [`sha256_of`], with somebody who watches.
+///
+/// # Errors
+/// What the source reports, or who watches.
+pub fn sha256_watched(source: &dyn ReadAt, bytes: u64, watching: &mut Watching<'_>) -> Result<[u8; 32]> {
     let mut hash = Sha256::new();
+    let mut done = 0;
+    let mut watch = Light(|chunk: &[u8]| {
+        done += chunk.len() as u64;
+        watching(done, bytes)
+    });
     let mut sink = |chunk: &[u8]| -> Result<()> {
         hash.update(chunk);
         Ok(())
     };
-    fan_out(source, 0, bytes, &mut [&mut sink])?;
+    fan_out(source, 0, bytes, &mut [&mut watch, &mut sink])?;
     Ok(hash.finalize().into())
 }
 

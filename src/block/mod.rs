@@ -15,7 +15,7 @@ mod newfile;
 mod pieces;
 mod stream;
 
-pub use fanout::{Chunk, Light, Load, Sink, fan_out, sha256_of};
+pub use fanout::{Chunk, Light, Load, Sink, Watching, fan_out, sha256_of, sha256_watched};
 pub use file::{FileSource, SurgeryFile};
 #[cfg(feature = "net")]
 pub(crate) use forward::{Kept, fill};

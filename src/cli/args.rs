@@ -23,7 +23,7 @@ pub(super) struct Global {
     /// Print one JSON document on stdout and nothing else there
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// No progress bars
+    /// No progress bars, and in a log no line every ten seconds about how far it has come
     #[arg(long, global = true)]
     pub(super) no_progress: bool,
     /// When to use colours (NO_COLOR is respected)

@@ -6,6 +6,7 @@ mod config;
 mod help;
 mod man;
 mod pod;
+mod progress;
 mod render;
 mod schematic;
 mod stream;

@@ -1,14 +1,14 @@
 //! The terminal: events, progress, the question before a change, and Ctrl-C.
 
 use super::args::Global;
+use super::progress::{EVERY, Phase, Show};
 use super::render::{Paint, on_stderr, proposal_text, to_desk};
 use crate::command::{Event, Proposal, Ui};
 use crate::harmless::harmless;
 use crate::pod::{DeskEvent, listening};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{BufRead, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How soon a question ends when the user stops the program.
@@ -16,6 +16,9 @@ const LOOK_FOR_STOP: Duration = Duration::from_millis(50);
 
 /// How often a desk that listens is told of progress: its log is no place for more.
 const TELL_DESK: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether a line about progress is due.
+const LOOK_FOR_LINE: Duration = Duration::from_millis(500);
 
 /// Tells on stderr, asks on stdin.
 pub(super) struct Terminal {
@@ -28,8 +31,8 @@ pub(super) struct Terminal {
 struct Lines {
     quiet: bool,
     verbose: bool,
-    bar: Mutex<Option<ProgressBar>>,
-    draw: bool,
+    phase: Mutex<Option<Phase>>,
+    show: Show,
     /// When a desk that listens was told of progress.
     told: Mutex<Option<Instant>>,
 }
@@ -42,13 +45,21 @@ impl Terminal {
             let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&cancelled));
             let _ = signal_hook::flag::register(signal, Arc::clone(&cancelled));
         }
-        let draw = !global.no_progress && !global.quiet && std::io::stderr().is_terminal();
+        let show = match std::io::stderr().is_terminal() {
+            _ if global.no_progress || global.quiet || listening().is_some() => Show::Nothing,
+            true => Show::Bar,
+            false => Show::Lines,
+        };
         let (quiet, verbose) = (global.quiet, global.verbose > 0);
-        let lines = Lines { quiet, verbose, bar: Mutex::new(None), draw, told: Mutex::new(None) };
-        Self { lines: Arc::new(lines), cancelled, paint: Paint::choose(global.color).1 }
+        let lines = Arc::new(Lines { quiet, verbose, phase: Mutex::new(None), show, told: Mutex::new(None) });
+        if show == Show::Lines {
+            let lines = Arc::downgrade(&lines);
+            std::thread::spawn(move || Lines::keep_telling(&lines));
+        }
+        Self { lines, cancelled, paint: Paint::choose(global.color).1 }
     }
 
-    /// Takes the progress bar away.
+    /// The phase is over; takes the progress bar away.
     pub(super) fn finish(&self) {
         self.lines.finish();
     }
@@ -56,19 +67,40 @@ impl Terminal {
 
 impl Lines {
     fn finish(&self) {
-        if let Some(bar) = self.bar().take() {
-            bar.finish_and_clear();
+        if let Some(phase) = self.phase().take() {
+            phase.finish();
         }
     }
 
-    fn bar(&self) -> MutexGuard<'_, Option<ProgressBar>> {
-        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
+    fn phase(&self) -> MutexGuard<'_, Option<Phase>> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells every ten seconds how far the phase has come, for as long as there is somebody who tells. Somebody beside
+    /// the command has to do it, who does not hang where a medium does.
+    fn keep_telling(lines: &Weak<Self>) {
+        while let Some(lines) = lines.upgrade() {
+            if let Some(line) = lines.phase().as_mut().and_then(|phase| phase.line_after(EVERY)) {
+                on_stderr(&format!("{}\n", harmless(&line)));
+            }
+            drop(lines);
+            std::thread::sleep(LOOK_FOR_LINE);
+        }
+    }
+
+    /// Another phase begins.
+    fn begin(&self, of: String) {
+        self.finish();
+        if listening().is_some() && !self.quiet {
+            to_desk(&DeskEvent::Phase { text: of.clone() });
+        }
+        *self.phase() = Some(Phase::new(of));
     }
 
     /// A line on stderr. Texts hold names and answers of servers.
     fn line(&self, text: &str) {
         let line = format!("{}\n", harmless(text));
-        match self.bar().as_ref() {
+        match self.phase().as_ref().and_then(Phase::bar) {
             Some(bar) => bar.suspend(|| on_stderr(&line)),
             None => on_stderr(&line),
         }
@@ -79,11 +111,14 @@ impl Lines {
             Event::Warning(text) if !self.quiet => self.line(&format!("warning: {text}")),
             Event::Note(text) if !self.quiet => self.line(&text),
             Event::Detail(text) if self.verbose => self.line(&text),
-            Event::Step(text) if self.verbose => {
+            Event::Step(text) => {
                 self.finish();
-                self.line(&text);
+                if self.verbose {
+                    self.line(&text);
+                }
+                self.begin(text);
             }
-            Event::Step(_) => self.finish(),
+            Event::Phase(text) => self.begin(text),
             Event::Progress { done, total } if listening().is_some() && !self.quiet => {
                 let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
                 if told.is_none_or(|told| told.elapsed() >= TELL_DESK) || total == Some(done) {
@@ -91,19 +126,14 @@ impl Lines {
                     to_desk(&DeskEvent::Progress { done, total });
                 }
             }
-            Event::Progress { done, total } if self.draw && !self.quiet => {
-                let mut bar = self.bar();
-                let bar = bar.get_or_insert_with(|| {
-                    let style = match total {
-                        Some(_) => "{bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-                        None => "{spinner} {bytes} {bytes_per_sec}",
-                    };
-                    let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-                    ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr()).with_style(style)
-                });
-                bar.set_position(done);
+            Event::Progress { done, total } if self.show != Show::Nothing => {
+                let mut phase = self.phase();
+                phase.get_or_insert_with(|| Phase::new("working".into())).reached(done, total, self.show);
             }
             Event::Waiting { seconds } if self.verbose || (!self.quiet && seconds % 10 == 0 && seconds > 0) => {
+                if let Some(phase) = self.phase().as_mut() {
+                    phase.heard();
+                }
                 self.line(&format!(
                     "waiting for the server, {seconds} s (a new image is built on demand: minutes can pass)"
                 ));

@@ -14,7 +14,7 @@ use super::room::advise_room;
 use super::source::ImageSource;
 use super::trust::{TrustRequest, add_contents, add_disk};
 use super::verify::{accepted, without_halt};
-use super::{DiskRequest, Event, ImageRequest, Proposal, Ui, boot_variables, check_cancelled, now};
+use super::{DiskRequest, Event, ImageRequest, Proposal, Ui, boot_variables, check_cancelled, now, ui::watching};
 use crate::block::{ReadAt, Sink, StreamSource, WriteAt, check_free, check_not_itself, sha256_of};
 use crate::disk::Target;
 use crate::efivars::EfiVars;
@@ -385,7 +385,7 @@ impl<S: ReadAt> Job<'_, S> {
         self.ui.event(Event::Step("writing the image into free space and verifying it".into()));
         let (judged, sha256) = self.judge(&mut [&mut staging], target)?;
         self.ui.event(Event::Step("reading it back from the medium".into()));
-        Ok((judged, staging.seal(sha256)?))
+        Ok((judged, staging.seal_watched(sha256, &mut watching(self.ui))?))
     }
 
     /// Shows plan and checks, and asks. Whatever somebody else did meanwhile ends it.
@@ -405,7 +405,7 @@ impl<S: ReadAt> Job<'_, S> {
         self.ui.event(Event::Step("reading it back once more".into()));
         medium.drop_caches()?;
         refuse_changed(self.esp, self.place, &open_healthy(medium)?.volume()?, self.vars)?;
-        staged.refuse_changed()
+        staged.refuse_changed_watched(&mut watching(self.ui))
     }
 
     fn commit(self, plan: SwapPlan, judged: Report, staged: Staged<'_>, medium: &dyn WriteAt) -> Result<SwapReport> {

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub enum Event {
     /// A step begins: `verifying and writing the image`.
     Step(String),
+    /// What the progress that follows is of, where no step is told of: a pod has told of its own.
+    Phase(String),
     /// How far the step has come, in bytes.
     Progress {
         /// So many are done.
@@ -170,6 +172,14 @@ pub(crate) fn check_cancelled(ui: &dyn Ui) -> Result<()> {
         return Err(Error::new(Kind::Cancelled, "stopped on request"));
     }
     Ok(())
+}
+
+/// Tells how far a reading has come, and ends it if the user wants to stop.
+pub(crate) fn watching(ui: &dyn Ui) -> impl FnMut(u64, u64) -> Result<()> + Send {
+    |done, total| {
+        ui.event(Event::Progress { done, total: Some(total) });
+        check_cancelled(ui)
+    }
 }
 
 /// Tells what a transfer does.

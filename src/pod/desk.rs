@@ -45,7 +45,12 @@ pub(crate) enum DeskEvent {
         /// One line with its end.
         text: String,
     },
-    /// A progress bar.
+    /// What the progress that follows is of.
+    Phase {
+        /// In words.
+        text: String,
+    },
+    /// How far it has come.
     Progress {
         /// Bytes that are done.
         done: u64,
@@ -85,6 +90,7 @@ mod tests {
     fn events_come_back_as_they_were_and_other_lines_are_none() {
         for event in [
             DeskEvent::Text { text: "warning: a\nb \u{202e}\n".into() },
+            DeskEvent::Phase { text: "committing".into() },
             DeskEvent::Progress { done: 1, total: None },
             DeskEvent::Progress { done: 1, total: Some(2) },
             DeskEvent::Question { text: "Commit?".into() },

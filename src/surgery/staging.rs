@@ -1,6 +1,6 @@
 //! Step one of every swap: the new image in free clusters, read back from the medium. Nothing refers to it yet.
 
-use crate::block::{Load, Pieces, ReadAt, Sink, WriteAt, sha256_of};
+use crate::block::{Load, Pieces, ReadAt, Sink, Watching, WriteAt, sha256_watched};
 use crate::fat::{Editor, Geometry, Run, Volume};
 use crate::units::{exact, size};
 use crate::{Code, Error, Result};
@@ -81,20 +81,34 @@ impl<'m> Staging<'m> {
     /// # Errors
     /// [`crate::Kind::Io`] when the stream was short or the medium gives back other bytes.
     pub fn seal(self, expected: [u8; 32]) -> Result<Staged<'m>> {
+        self.seal_watched(expected, &mut nobody)
+    }
+
+    /// As [`Self::seal`], with somebody who watches the reading, and may end it.
+    ///
+    /// # Errors
+    /// As [`Self::seal`], and what who watches reports.
+    pub fn seal_watched(self, expected: [u8; 32], watching: &mut Watching<'_>) -> Result<Staged<'m>> {
         if self.written != self.bytes {
             return Err(Error::io(format!("the image ended after {} of {}", exact(self.written), exact(self.bytes))));
         }
         self.editor.barrier()?;
         self.editor.forget()?;
         let volume: Volume<&dyn WriteAt> = self.editor.volume()?;
-        compare_read_back(&volume, &self.runs, self.bytes, expected)?;
+        compare_read_back(&volume, &self.runs, self.bytes, expected, watching)?;
         Ok(Staged { editor: self.editor, runs: self.runs, bytes: self.bytes as u32, sha256: expected, set: Vec::new() })
     }
 }
 
 /// Makes sure that the medium gives back what was written.
-fn compare_read_back<S: ReadAt>(volume: &Volume<S>, runs: &[Run], bytes: u64, expected: [u8; 32]) -> Result<()> {
-    let sha256 = sha256_of(&Pieces::new(volume.source(), volume.extents_of(runs))?, bytes)?;
+fn compare_read_back<S: ReadAt>(
+    volume: &Volume<S>,
+    runs: &[Run],
+    bytes: u64,
+    expected: [u8; 32],
+    watching: &mut Watching<'_>,
+) -> Result<()> {
+    let sha256 = sha256_watched(&Pieces::new(volume.source(), volume.extents_of(runs))?, bytes, watching)?;
     if sha256 == expected {
         return Ok(());
     }
@@ -104,6 +118,11 @@ fn compare_read_back<S: ReadAt>(volume: &Volume<S>, runs: &[Run], bytes: u64, ex
         hex::encode(expected)
     ))
     .advise("the board still boots its old image; do not trust this medium: replace it"))
+}
+
+/// Nobody watches: a board's own files are short.
+fn nobody(_: u64, _: u64) -> Result<()> {
+    Ok(())
 }
 
 impl<'m> Staged<'m> {
@@ -136,7 +155,7 @@ impl<'m> Staged<'m> {
         self.editor.forget()?;
         let volume = self.editor.volume()?;
         for file in &set {
-            compare_read_back(&volume, &file.runs, u64::from(file.bytes), file.sha256)?;
+            compare_read_back(&volume, &file.runs, u64::from(file.bytes), file.sha256, &mut nobody)?;
         }
         self.set = set;
         Ok(())
@@ -154,18 +173,26 @@ impl<'m> Staged<'m> {
     /// # Errors
     /// [`crate::Kind::Unsafe`] when something has changed; what the medium reports.
     pub fn refuse_changed(&self) -> Result<()> {
+        self.refuse_changed_watched(&mut nobody)
+    }
+
+    /// As [`Self::refuse_changed`], with somebody who watches the reading, and may end it.
+    ///
+    /// # Errors
+    /// As [`Self::refuse_changed`], and what who watches reports.
+    pub fn refuse_changed_watched(&self, watching: &mut Watching<'_>) -> Result<()> {
         self.editor.forget()?;
         let changed =
             |what| Err(Error::refused(format!("{what} has changed since the plan was made")).advise("run it again"));
         if self.editor.volume()?.table() != self.editor.table() {
             return changed("the allocation of the volume");
         }
-        if sha256_of(&self.image()?, u64::from(self.bytes))? != self.sha256 {
+        if sha256_watched(&self.image()?, u64::from(self.bytes), watching)? != self.sha256 {
             return changed("the free space that holds the new image");
         }
         let volume = self.editor.volume()?;
         for file in &self.set {
-            if compare_read_back(&volume, &file.runs, u64::from(file.bytes), file.sha256).is_err() {
+            if compare_read_back(&volume, &file.runs, u64::from(file.bytes), file.sha256, &mut nobody).is_err() {
                 return changed("the free space that holds the new files");
             }
         }

@@ -19,6 +19,7 @@ mod paths;
 mod pin;
 mod place;
 mod plain;
+mod progress;
 mod readme;
 mod recovery;
 mod recovery_cli;

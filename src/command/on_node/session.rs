@@ -337,6 +337,7 @@ impl<'a> Session<'a> {
         match DeskEvent::read(line) {
             None => print(Printed::Report(line)),
             Some(DeskEvent::Text { text }) => print(Printed::Said(&text)),
+            Some(DeskEvent::Phase { text }) => self.ui.event(Event::Phase(text)),
             Some(DeskEvent::Progress { done, total }) => self.ui.event(Event::Progress { done, total }),
             Some(DeskEvent::Question { .. }) if p.stopping.is_some() || p.ended.is_some() => {}
             Some(DeskEvent::Question { .. }) if p.input_ended.is_some() => {
