@@ -63,6 +63,8 @@ pub enum Code {
     WouldNotBoot,
     /// The new image lacks system extensions that the installed one has.
     ExtensionLoss,
+    /// Files that have to fit each other would change one after the other.
+    Mixture,
     /// Nobody confirmed.
     Unconfirmed,
     /// A file exists, and replacing it was not asked for.
@@ -104,6 +106,7 @@ impl Code {
         Self::MembersDiffer,
         Self::WouldNotBoot,
         Self::ExtensionLoss,
+        Self::Mixture,
         Self::Unconfirmed,
         Self::Exists,
         Self::ForeignRecord,
@@ -140,6 +143,7 @@ impl Code {
             Self::MembersDiffer => "members-differ",
             Self::WouldNotBoot => "would-not-boot",
             Self::ExtensionLoss => "extension-loss",
+            Self::Mixture => "mixture",
             Self::Unconfirmed => "unconfirmed",
             Self::Exists => "exists",
             Self::ForeignRecord => "foreign-record",
@@ -190,6 +194,7 @@ impl Code {
             | Self::MembersDiffer
             | Self::WouldNotBoot
             | Self::ExtensionLoss
+            | Self::Mixture
             | Self::Unconfirmed
             | Self::Exists
             | Self::ForeignRecord => Kind::Unsafe,

@@ -478,6 +478,20 @@ pub(super) struct SwapArgs {
     /// Accept an image without system extensions that the installed one has
     #[arg(long)]
     pub(super) allow_extension_loss: bool,
+    /// Change the board's own files, too, as one set with the image: device trees, overlays, firmware, as IMAGE (a disk
+    /// image or an ISO) has them; with a pattern those alone whose path fits
+    #[arg(long, value_name = "GLOB", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
+    pub(super) with_board_files: Option<String>,
+    /// Of the board's files: take the new one of PATH, although it would stay because it holds settings or was changed
+    #[arg(long, value_name = "PATH", requires = "with_board_files")]
+    pub(super) overwrite: Vec<String>,
+    /// Change files one after the other that have to fit each other: a power cut between two may keep the board from
+    /// starting until `recover` has run
+    #[arg(long, requires = "with_board_files")]
+    pub(super) accept_mixture: bool,
+    /// The image that the board was installed from: its files that somebody has changed since then stay
+    #[arg(long, value_name = "IMAGE", requires = "with_board_files")]
+    pub(super) installed_from: Option<String>,
     /// With --schematic: which asset to ask the factory for
     #[arg(long, value_enum, default_value_t = Via::Auto)]
     pub(super) via: Via,

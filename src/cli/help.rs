@@ -393,8 +393,9 @@ fn heading(id: &str) -> Option<&'static str> {
         "partition" | "all_members" | "efivars" | "target" | "keep_duplicates" | "keep_backups" | "delete"
         | "no_fallback" | "clear" | "list" | "salvage" | "free_lost" | "set_aside" | "forward" | "back" | "truth"
         | "root" | "from" => "Disk",
-        "uki" | "bytes" | "sha256" | "kind" | "asset" | "via" | "add_extension" | "remove_extension"
-        | "extra_kernel_arg" | "remove_kernel_arg" => "Image",
+        "uki" | "with_board_files" | "overwrite" | "accept_mixture" | "installed_from" | "bytes" | "sha256"
+        | "kind" | "asset" | "via" | "add_extension" | "remove_extension" | "extra_kernel_arg"
+        | "remove_kernel_arg" => "Image",
         "cert"
         | "schematic"
         | "talos"

@@ -21,6 +21,7 @@ use crate::config::Fit;
 use crate::doctor::Severity;
 use crate::factory::{Asset, Auth, Cache, Options, PUBLIC_FACTORY, is_url, show_urls_in};
 use crate::harmless::harmless;
+use crate::plan::BoardSetOptions;
 use crate::surgery::{Direction, LostFiles};
 use crate::verify::Verdict;
 use crate::{Context, Error, Kind, Result};
@@ -358,6 +359,15 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
             ImageSource::Factory(FactoryImage { url, assets, flavour, network, cache, uki: a.uki })
         }
     };
+    let board_files = a.with_board_files.map(|pattern| command::BoardSetRequest {
+        options: BoardSetOptions {
+            only: (pattern != "*").then_some(pattern),
+            overwrite: a.overwrite,
+            accept_mixture: a.accept_mixture,
+            time: 0,
+        },
+        installed_from: a.installed_from.map(command::ImageRequest::new),
+    });
     Ok(command::Swap {
         disk,
         image,
@@ -370,6 +380,7 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
         force: a.change.force,
         allow_halt_if_installed: a.allow_halt_if_installed,
         allow_extension_loss: a.allow_extension_loss,
+        board_files,
         node: a.node.for_talosctl(),
     })
 }

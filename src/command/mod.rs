@@ -2,6 +2,7 @@
 //! to report to, and returns a report that serialises to the JSON of the contract.
 
 mod beside;
+mod board_set;
 mod change;
 #[cfg(feature = "cli")]
 pub(crate) mod completion;
@@ -43,6 +44,7 @@ mod ui;
 mod variables;
 mod verify;
 
+pub use board_set::BoardSetRequest;
 pub use change::Change;
 pub use config::{CheckConfig, ConfigCheckReport};
 pub use copy::CopyOut;

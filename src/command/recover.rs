@@ -33,6 +33,7 @@ fn add(all: &mut Recovery, on: &str, other: &Recovery) {
     let named = |text: &String| format!("{on}: {text}");
     all.interrupted = all.interrupted.take().or_else(|| other.interrupted.as_ref().map(named));
     all.finished = all.finished.or(other.finished);
+    all.cut_behind_commit = all.cut_behind_commit.or(other.cut_behind_commit);
     let there = |action: &Action| Action::Elsewhere { partition: on.to_owned(), action: Box::new(action.clone()) };
     all.actions.extend(other.actions.iter().map(there));
 }

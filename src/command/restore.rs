@@ -321,6 +321,7 @@ impl Restore {
                 plan: &plan,
                 checks: &report.checks,
                 change: &report.change,
+                board_files: None,
                 members: self.disk.member_names(),
                 warnings: warnings.clone(),
             });

@@ -1,6 +1,7 @@
 //! `swap`: the whole job. Plan, write into free clusters while verifying, read back, ask, commit, tidy.
 
 use super::beside::{beside, beside_place, pointed};
+use super::board_set::{BoardSetRequest, PreparedSet, confirm_set, refuse_source};
 use super::change::{Change, confirm_on_medium, refuse_changed, unconfirmed};
 use super::examine::{Examined, examine};
 use super::image::OpenImage;
@@ -23,9 +24,10 @@ use crate::factory::is_url;
 use crate::image::Candidate;
 use crate::pcr::Bank;
 use crate::pe::Arch;
-use crate::plan::{NewImage, SwapOptions, SwapPlan, place_of, refuse_unreached};
-use crate::surgery::{Staged, Staging, open_healthy};
+use crate::plan::{BoardSetPlan, NewImage, SwapOptions, SwapPlan, place_of, refuse_unreached};
+use crate::surgery::{Order, Staged, Staging, open_healthy};
 use crate::uki::Family;
+use crate::units::count;
 use crate::verify::{
     Check, CheckId, CheckStatus, ExtensionLoss, ImageChange, ImageFacts, ImageSummary, Policy, Report, installer_image,
     verify,
@@ -59,6 +61,8 @@ pub struct Swap {
     pub allow_halt_if_installed: bool,
     /// `--allow-extension-loss`.
     pub allow_extension_loss: bool,
+    /// `--with-board-files`.
+    pub board_files: Option<BoardSetRequest>,
     /// The node's name, for what is said to do next.
     pub node: Option<String>,
 }
@@ -84,6 +88,8 @@ pub struct SwapReport {
     pub image: Option<ImageSummary>,
     /// Whether the very same bytes were in place already.
     pub already_in_place: bool,
+    /// The board's own files that changed with the image, and those that stayed; `null` where nobody asked for that.
+    pub board_files: Option<BoardSetPlan>,
     /// Bytes that came over the network, for a remote image.
     pub wire_bytes: Option<u64>,
     /// The file of `--out`, which holds the changed image now (an unchanged one where there was nothing to do); `null`
@@ -116,6 +122,7 @@ impl Swap {
             force: false,
             allow_halt_if_installed: false,
             allow_extension_loss: false,
+            board_files: None,
             node: None,
         }
     }
@@ -127,6 +134,9 @@ impl Swap {
     /// is busy, full or damaged; what disk and network report.
     pub fn run(&self, ui: &dyn Ui) -> Result<SwapReport> {
         self.check_backup_to().map_err(|e| e.with_esp_changed(false))?;
+        if self.board_files.is_some() {
+            refuse_source(&self.image).map_err(|e| e.with_esp_changed(false))?;
+        }
         let done = self.change.on(&self.disk, ui, |target| self.swap(target, ui));
         let report = done.map_err(|e| e.with_esp_changed(false))?;
         Ok(SwapReport { out: self.change.written(), members: self.disk.member_names(), ..report })
@@ -184,6 +194,13 @@ impl Swap {
         };
         let candidate = opened.uki()?;
         let candidate_bytes = candidate.bytes.size();
+        let time = place.as_ref().map_or_else(|| esp.stamp(now()), |place| place.stamp(now()));
+        let set = match &self.board_files {
+            Some(request) => {
+                Some(PreparedSet::prepare(request, (&opened, candidate), (&esp, place.as_ref()), time, ui)?)
+            }
+            None => None,
+        };
         let job = Job {
             swap: self,
             target,
@@ -195,7 +212,8 @@ impl Swap {
             candidate,
             stream: opened.stream.as_deref(),
             facts: None,
-            time: place.as_ref().map_or_else(|| esp.stamp(now()), |place| place.stamp(now())),
+            time,
+            set: set.as_ref(),
             warnings: &warnings,
             ui,
         };
@@ -208,6 +226,7 @@ impl Swap {
             report.image = summary_of(&esp, place.as_ref(), &report.plan.target, ui)?;
             report.waiting_services = report.image.iter().flat_map(|i| i.waiting_services.clone()).collect();
         }
+        report.board_files = set.map(|set| set.plan);
         report.wire_bytes = opened.remote.as_ref().map(Remote::wire_bytes);
         warnings.extend(report.plan.warnings.iter().cloned());
         report.warnings = warnings;
@@ -255,6 +274,8 @@ struct Job<'a, S> {
     /// What was read of the image, once it was.
     facts: Option<ImageFacts>,
     time: u64,
+    /// What changes with the image.
+    set: Option<&'a PreparedSet>,
     /// What is known before there is a plan.
     warnings: &'a [String],
     ui: &'a dyn Ui,
@@ -282,10 +303,19 @@ impl<S: ReadAt> Job<'_, S> {
             without_halt(&mut self.policy, whole.as_ref());
             return Err(halts(&facts, &self.policy));
         }
+        let changing = self.set.filter(|set| !set.plan.change.is_empty());
         if let Some(sha256) = self.in_place(&plan, remote)? {
-            return Ok(report(plan, None, false, sha256, true));
+            return match changing {
+                Some(set) => self.change_set_alone(plan, set, sha256),
+                None => Ok(report(plan, None, false, sha256, true)),
+            };
         }
-        let order = plan.order("swap", self.time);
+        if let (Some(_), Some(place)) = (changing, self.place.filter(|place| place.partition.is_some())) {
+            let what = format!("the image lies on another partition ({}) than the board's files", place.words());
+            return Err(Error::new(Code::Unsupported, what)
+                .advise("swap the image first, without --with-board-files; then run it again with it"));
+        }
+        let order = self.order(&plan);
         order.rehearse(&*self.medium.open()?, self.medium.sector_size, self.candidate.bytes.size())?;
         if self.swap.change.dry_run {
             let (judged, sha256) = self.judge(&mut [], Some(&plan.target))?;
@@ -295,13 +325,62 @@ impl<S: ReadAt> Job<'_, S> {
             return Err(unconfirmed());
         }
         let opened = self.medium.open_surgery()?;
-        let (judged, staged) = self.stage(opened.medium(), Some(&plan.target))?;
+        let (judged, mut staged) = self.stage(opened.medium(), Some(&plan.target))?;
+        if let Some(set) = changing {
+            set.stage(&mut staged, self.ui)?;
+        }
         let image = staged.image()?;
         if self.plan(&image, &uki::probe(&image)?)? != plan {
             return Err(Error::refused("the image is not the one that was planned for: it changed while it was read")
                 .advise("run it again, when nobody writes to the image"));
         }
         self.commit(plan, judged, staged, opened.medium())
+    }
+
+    fn order(&self, plan: &SwapPlan) -> Order {
+        let set = self.set.map_or_else(Vec::new, |set| set.plan.set());
+        Order { set, ..plan.order("swap", self.time) }
+    }
+
+    /// The image is in place; the board's files are not yet.
+    fn change_set_alone(self, plan: SwapPlan, set: &PreparedSet, sha256: String) -> Result<SwapReport> {
+        let order = set.order_alone(self.time)?;
+        let last = set.plan.change.last().map_or(0, |file| u64::from(file.bytes));
+        order.rehearse(&*self.target.open()?, self.target.sector_size, last)?;
+        let plan = SwapPlan { bytes_to_write: 0, ..plan };
+        if self.swap.change.dry_run {
+            return Ok(report(plan, None, false, sha256, true));
+        }
+        if self.swap.change.cannot_be_confirmed(self.ui) {
+            return Err(unconfirmed());
+        }
+        let opened = self.target.open_surgery()?;
+        let medium = opened.medium();
+        let editor = open_healthy(medium)?;
+        self.esp.refuse_changed(&editor.volume()?)?;
+        let staged = set.stage_alone(editor, self.ui)?;
+        if !self.swap.change.yes {
+            self.ui.show(&Proposal {
+                restored: None,
+                plan: &plan,
+                checks: &[],
+                change: &ImageChange::default(),
+                board_files: Some(&set.plan),
+                members: self.swap.disk.member_names(),
+                warnings: self.warnings.to_vec(),
+            });
+            let files = count(set.plan.change.len(), "file");
+            let on = self.target.in_words();
+            self.swap.change.confirm(self.ui, &format!("{files} of the board on {on}, and no image. Commit?"))?;
+            medium.drop_caches()?;
+            self.esp.refuse_changed(&open_healthy(medium)?.volume()?)?;
+            staged.refuse_changed()?;
+        }
+        check_cancelled(self.ui)?;
+        self.ui.event(Event::Step("committing".into()));
+        let done = staged.commit(&order)?;
+        confirm_set(medium, &done.operation)?;
+        Ok(report(plan, None, true, sha256, true))
     }
 
     /// For an image that can be read only once: it goes into free clusters first, and the plan comes from there.
@@ -398,10 +477,12 @@ impl<S: ReadAt> Job<'_, S> {
             plan,
             checks: &judged.checks,
             change: &judged.change,
+            board_files: self.set.map(|set| &set.plan),
             members: self.swap.disk.member_names(),
             warnings: self.warnings.iter().chain(&plan.warnings).cloned().collect(),
         });
-        self.swap.change.confirm(self.ui, &question(plan, &judged.change, self.target))?;
+        let files = self.set.map_or(0, |set| set.plan.change.len());
+        self.swap.change.confirm(self.ui, &question(plan, &judged.change, files, self.target))?;
         self.ui.event(Event::Step("reading it back once more".into()));
         medium.drop_caches()?;
         refuse_changed(self.esp, self.place, &open_healthy(medium)?.volume()?, self.vars)?;
@@ -415,7 +496,10 @@ impl<S: ReadAt> Job<'_, S> {
         }
         check_cancelled(self.ui)?;
         self.ui.event(Event::Step("committing".into()));
-        let done = staged.commit(&plan.order("swap", self.time))?;
+        let done = staged.commit(&self.order(&plan))?;
+        if !done.operation.set.is_empty() {
+            confirm_set(medium, &done.operation)?;
+        }
         match self.place {
             Some(place) => {
                 let (disk, arch) = (&self.swap.disk, self.swap.trust.arch);
@@ -521,6 +605,7 @@ fn report(plan: SwapPlan, judged: Option<Report>, committed: bool, sha256: Strin
         waiting_services: image.as_ref().map(|image| image.waiting_services.clone()).unwrap_or_default(),
         image,
         already_in_place: in_place,
+        board_files: None,
         wire_bytes: None,
         out: None,
         members: Vec::new(),
@@ -530,8 +615,11 @@ fn report(plan: SwapPlan, judged: Option<Report>, committed: bool, sha256: Strin
 }
 
 /// What changes for the user, what becomes of the old image, in one line.
-pub(super) fn question(plan: &SwapPlan, change: &ImageChange, target: &Target) -> String {
+pub(super) fn question(plan: &SwapPlan, change: &ImageChange, files: usize, target: &Target) -> String {
     let mut parts = vec![format!("{} on {}: {change}", plan.target, target.in_words())];
+    if files > 0 {
+        parts.push(format!("with it {} of the board", count(files, "file")));
+    }
     parts.extend(plan.backup.as_ref().map(|backup| format!("old image kept as {backup}")));
     if !plan.disable.is_empty() {
         parts.push(format!("disable {}", plan.disable.join(", ")));

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "net")]
 use crate::factory;
-use crate::plan::SwapPlan;
+use crate::plan::{BoardSetPlan, SwapPlan};
 use crate::verify::{Check, ImageChange};
 use crate::{Error, Kind, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,6 +48,8 @@ pub struct Proposal<'a> {
     pub checks: &'a [Check],
     /// What is another for the user.
     pub change: &'a ImageChange,
+    /// The board's own files that change with the image, and those that stay; `None` where nobody asked for that.
+    pub board_files: Option<&'a BoardSetPlan>,
     /// All members of the mirror; empty for a disk by itself.
     pub members: Vec<String>,
     /// What somebody should know.

@@ -6,6 +6,7 @@
 //!
 //! A plan reads an inventory and asks [`crate::boot`]; [`crate::surgery`] carries out the operation it gives.
 
+mod board_set;
 mod in_place;
 mod pin;
 mod prune;
@@ -14,6 +15,7 @@ mod room;
 mod states;
 mod swap;
 
+pub use board_set::{BoardChange, BoardKept, BoardSetOptions, BoardSetPlan};
 pub use in_place::place_of;
 pub use pin::PinPlan;
 pub use prune::{PruneOptions, PrunePlan};

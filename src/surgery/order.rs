@@ -201,7 +201,7 @@ impl Operation {
     }
 
     /// Every file that gets a new content, with its directory, in the order in which they get it.
-    pub(super) fn installs(&self) -> impl DoubleEndedIterator<Item = (&str, &Install)> {
+    pub fn installs(&self) -> impl DoubleEndedIterator<Item = (&str, &Install)> {
         let set = self.set.iter().map(|file| (file.directory.as_str(), &file.install));
         set.chain(self.install.iter().map(|install| (self.directory.as_str(), install)))
     }

@@ -29,6 +29,8 @@ pub struct Recovery {
     pub interrupted: Option<String>,
     /// Whether it was finished (`true`) or undone (`false`).
     pub finished: Option<bool>,
+    /// Whether it had been cut behind its commit.
+    pub cut_behind_commit: Option<bool>,
     /// Everything that was done (or would be, in a dry run), in order.
     pub actions: Vec<Action>,
     /// Chains of clusters that belong to no file and that this program did not leave, where they were kept; the longest
@@ -275,6 +277,11 @@ impl Settling<'_, '_> {
 
     fn settle(&mut self, course: Course) -> Result<()> {
         let operation = &self.record.operation;
+        self.done.cut_behind_commit = match course {
+            Course::Undo | Course::Complete => Some(false),
+            Course::Finish | Course::TakeBack => Some(true),
+            Course::Leave => None,
+        };
         self.done.finished = match course {
             Course::Undo | Course::TakeBack => Some(false),
             Course::Complete | Course::Finish => Some(true),

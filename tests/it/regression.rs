@@ -3,6 +3,7 @@
 //! describes it.
 
 mod addons;
+mod board_set;
 mod completion;
 mod config;
 mod day;

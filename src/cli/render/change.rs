@@ -1,5 +1,6 @@
 //! What commands that write say afterwards.
 
+use super::board_set::board_set;
 use super::page::shown_width;
 use super::{Page, Paint, Render};
 use crate::command::{
@@ -82,14 +83,19 @@ impl Render for RecoverReport {
     fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         let r = &self.recovery;
         if let Some(what) = &r.interrupted {
-            let end = match r.finished {
-                Some(true) if self.committed => "after the commit; finished",
-                Some(true) => "after the commit; will be finished",
-                Some(false) if self.committed => "before the commit; rolled back",
-                Some(false) => "before the commit; will be rolled back",
-                None => "what it was about was replaced since; left alone",
+            let end = match (r.finished, self.committed) {
+                (Some(true), true) => "finished",
+                (Some(true), false) => "will be finished",
+                (Some(false), true) => "rolled back",
+                (Some(false), false) => "will be rolled back",
+                (None, _) => "left alone",
             };
-            writeln!(f, "{what}: {end}")?;
+            let cut = match r.cut_behind_commit {
+                Some(true) => "after the commit",
+                Some(false) => "before the commit",
+                None => "what it was about was replaced since",
+            };
+            writeln!(f, "{what}: {cut}; {end}")?;
         }
         if r.actions.is_empty() {
             let state = match (r.lost.is_empty(), self.members.is_empty()) {
@@ -122,8 +128,20 @@ impl Render for RecoverReport {
 
 impl Render for SwapReport {
     fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
+        let changing = self.board_files.as_ref().filter(|set| !set.change.is_empty());
+        if let Some(set) = changing.filter(|_| self.already_in_place) {
+            let title = if self.committed { "Changed" } else { "Plan (nothing written)" };
+            writeln!(f, "{}: the board's files; {} already holds the image", p.strong(title), self.plan.target)?;
+            board_set(f, p, set, self.committed)?;
+            members(f, &self.members)?;
+            warnings(f, p, &self.warnings)?;
+            return copy(f, p, self.out.as_deref());
+        }
         if self.already_in_place {
             writeln!(f, "{}: {} already holds these very bytes", p.good("Nothing to do"), self.plan.target)?;
+            if let Some(set) = &self.board_files {
+                board_set(f, p, set, false)?;
+            }
             copy(f, p, self.out.as_deref())?;
             return warnings(f, p, &self.warnings);
         }
@@ -131,6 +149,9 @@ impl Render for SwapReport {
         let title = if self.committed { "Swapped" } else { "Plan (nothing written)" };
         headline(f, p, title, &self.plan, None)?;
         plan(f, &self.plan, self.change.as_ref(), self.committed)?;
+        if let Some(set) = &self.board_files {
+            board_set(f, p, set, self.committed)?;
+        }
         members(f, &self.members)?;
         if let Some(bytes) = self.wire_bytes {
             writeln!(f, "  over the wire  {}", size(bytes))?;
@@ -165,6 +186,7 @@ pub(in crate::cli) fn proposal_text(proposal: &Proposal<'_>, p: Paint, verbose: 
     let shown = checks_in_short(f, p, proposal.checks)
         .and_then(|()| headline(f, p, title, proposal.plan, proposal.restored))
         .and_then(|()| plan(f, proposal.plan, Some(proposal.change), false))
+        .and_then(|()| proposal.board_files.map_or(Ok(()), |set| board_set(f, p, set, false)))
         .and_then(|()| members(f, &proposal.members))
         .and_then(|()| warnings(f, p, &proposal.warnings));
     match shown {

@@ -1,0 +1,255 @@
+//! Which of the board's own files change with an image, and which stay as they are: for `swap --with-board-files`.
+
+use crate::block::ReadAt;
+use crate::board::{Compared, Relation, Sort};
+use crate::boot::glob;
+use crate::esp::backup_of;
+use crate::fat::{Volume, folded};
+use crate::surgery::{SetContent, SetFile};
+use crate::units::count;
+use crate::{Code, Error, Result};
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// The set of files that change together with an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BoardSetPlan {
+    /// The files that get a new content, in the order in which they do.
+    pub change: Vec<BoardChange>,
+    /// Files of the source that are another on the ESP, or not there, and that stay as they are.
+    pub keep: Vec<BoardKept>,
+    /// How many files hold the same bytes already; nothing of them is written.
+    pub same: usize,
+    /// Bytes of these files that go to the medium.
+    pub bytes_to_write: u64,
+    /// What the board may make of it when only some of the files are new, where that is more than a chance.
+    pub mixture: Option<String>,
+}
+
+/// A file that gets a new content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BoardChange {
+    /// From the root of the ESP.
+    pub path: String,
+    /// What sort of file it is.
+    pub sort: Sort,
+    /// Its new length in bytes.
+    pub bytes: u32,
+    /// Where its old content stays, from the root of the ESP; `null` for a file that is new.
+    pub backup: Option<String>,
+}
+
+/// A file that stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BoardKept {
+    /// From the root of the ESP.
+    pub path: String,
+    /// What sort of file it is.
+    pub sort: Sort,
+    /// Why it stays.
+    pub why: String,
+}
+
+/// What the user asked of a set.
+#[derive(Debug, Clone, Default)]
+pub struct BoardSetOptions {
+    /// `--with-board-files=GLOB`: only files whose path fits.
+    pub only: Option<String>,
+    /// `--overwrite`: files that get the source's content although they would stay.
+    pub overwrite: Vec<String>,
+    /// `--accept-mixture`.
+    pub accept_mixture: bool,
+    /// Now, in seconds since 1970 UTC.
+    pub time: u64,
+}
+
+impl BoardSetPlan {
+    /// Plans a set. `compared` is the new source beside the ESP, `installed` the image beside the ESP from which its
+    /// files came, where the user named one.
+    ///
+    /// # Errors
+    /// [`Code::Usage`] when a name or a pattern of the user's means no file of the source; [`Code::Mixture`] where files
+    /// change that have to fit each other, and nobody accepted that; [`crate::Kind::Rejected`] when a directory cannot
+    /// be read.
+    pub fn make<S: ReadAt>(
+        esp: &Volume<S>,
+        compared: &[Compared],
+        installed: Option<&[Compared]>,
+        options: &BoardSetOptions,
+    ) -> Result<Self> {
+        let in_source = || compared.iter().filter(|file| file.source_bytes.is_some());
+        let fits = |pattern: &str, file: &Compared| glob::matches(&folded(pattern), &folded(&file.path));
+        if let Some(pattern) = &options.only
+            && !in_source().any(|file| fits(pattern, file))
+        {
+            return Err(Error::usage(format!("no file of the source fits --with-board-files={pattern}"))
+                .advise("`diff` and a dry run without a pattern list the files; * stands for any text, / included"));
+        }
+        for path in &options.overwrite {
+            if !in_source().any(|file| folded(&file.path) == folded(path)) {
+                return Err(Error::usage(format!("--overwrite {path}: the source has no such file")));
+            }
+        }
+        let changed: Option<HashMap<String, Relation>> =
+            installed.map(|all| all.iter().map(|file| (folded(&file.path), file.relation)).collect());
+        let mut plan = Self::default();
+        let mut directories: HashMap<String, Option<Vec<String>>> = HashMap::new();
+        for file in in_source() {
+            if options.only.as_ref().is_some_and(|pattern| !fits(pattern, file)) {
+                continue;
+            }
+            if file.relation == Relation::Same {
+                plan.same += 1;
+                continue;
+            }
+            let wanted = options.overwrite.iter().any(|path| folded(path) == folded(&file.path));
+            let why = match why_kept(file, options.only.is_some(), wanted, changed.as_ref()) {
+                Some(why) => Some(why),
+                None => {
+                    let names = names_in(esp, &mut directories, split(&file.path).0)?;
+                    plan.add(file, names, options.time).err()
+                }
+            };
+            if let Some(why) = why {
+                plan.keep.push(BoardKept { path: file.path.clone(), sort: file.sort, why });
+            }
+        }
+        // What a board needs first changes last, one beside the other. An empty file cannot be the one that decides.
+        plan.change.sort_by_key(|file| match file.sort {
+            _ if file.bytes == 0 => 0,
+            Sort::Overlay => 1,
+            Sort::DeviceTree => 2,
+            Sort::Firmware => 4,
+            _ => 3,
+        });
+        plan.mixture = plan.mixture();
+        match &plan.mixture {
+            Some(why) if !options.accept_mixture => Err(Error::new(Code::Mixture, why.clone()).advise(
+                "run it with --accept-mixture where you can get at the medium, should it come to that; or take a part \
+                 of the files, with a pattern: --with-board-files=GLOB",
+            )),
+            _ => Ok(plan),
+        }
+    }
+
+    /// The files as the surgery takes them.
+    #[must_use]
+    pub fn set(&self) -> Vec<SetFile> {
+        self.change.iter().map(BoardChange::as_set_file).collect()
+    }
+
+    /// Takes a file of the source in; the error says why it stays out. `names` are those of its directory.
+    fn add(&mut self, file: &Compared, names: Option<&[String]>, time: u64) -> Result<(), String> {
+        let (directory, name) = split(&file.path);
+        let Some(names) = names else {
+            return Err(format!("the ESP has no directory {directory}, and this program makes none"));
+        };
+        let Some(bytes) = file.source_bytes.and_then(|bytes| u32::try_from(bytes).ok()) else {
+            return Err("it is too long for FAT".to_owned());
+        };
+        let taken = |name: &str| names.iter().any(|known| *known == folded(name));
+        let backup = file.esp_bytes.map(|_| backup_of(name, time, taken));
+        let backup = backup.map(|name| if directory.is_empty() { name } else { format!("{directory}/{name}") });
+        self.bytes_to_write += u64::from(bytes);
+        self.change.push(BoardChange { path: file.path.clone(), sort: file.sort, bytes, backup });
+        Ok(())
+    }
+
+    /// What a board may make of new files beside old ones.
+    fn mixture(&self) -> Option<String> {
+        let replaced = || self.change.iter().filter(|file| file.backup.is_some());
+        let named = |begin: &'static str, end: &'static str| {
+            replaced().filter(move |file| {
+                let name = split(&file.path).1.to_ascii_lowercase();
+                name.starts_with(begin) && name.ends_with(end)
+            })
+        };
+        let of = |sort: Sort| replaced().filter(|file| file.sort == sort).count();
+        let start = named("start", ".elf").chain(named("fixup", ".dat")).count();
+        let (trees, overlays) = (of(Sort::DeviceTree), of(Sort::Overlay));
+        let what = match () {
+            () if start > 1 => format!(
+                "{} of the Raspberry Pi's firmware (start*.elf, fixup*.dat) have to be of one version",
+                count(start, "file")
+            ),
+            () if trees > 0 && overlays > 0 => {
+                format!("{} and {} have to fit each other", count(trees, "device tree"), count(overlays, "overlay"))
+            }
+            () => return None,
+        };
+        Some(format!(
+            "{what}, and each file changes in a write of its own: after a power cut between two of them the board may \
+             not start until `recover` has run on the medium in another machine"
+        ))
+    }
+}
+
+impl BoardChange {
+    /// As the surgery takes it.
+    #[must_use]
+    pub fn as_set_file(&self) -> SetFile {
+        let (directory, name) = split(&self.path);
+        SetFile {
+            directory: directory.to_owned(),
+            target: name.to_owned(),
+            backup: self.backup.as_deref().map(|path| split(path).1.to_owned()),
+            content: SetContent::Staged { bytes: self.bytes },
+        }
+    }
+}
+
+/// Why a file that is another in the source stays as it is on the ESP.
+fn why_kept(
+    file: &Compared,
+    is_named: bool,
+    wanted: bool,
+    installed: Option<&HashMap<String, Relation>>,
+) -> Option<String> {
+    let is_program = file.path.rsplit('.').next().is_some_and(|end| end.eq_ignore_ascii_case("efi"));
+    match file.sort {
+        Sort::Loader => {
+            return Some("`bootsurgeon loader` replaces the boot loader, and predicts what it starts".into());
+        }
+        Sort::LoaderConfiguration => return Some("it decides what the boot loader starts: `pin` changes it".into()),
+        Sort::Other if is_program => return Some("it is a program that firmware may start".into()),
+        Sort::Other if !is_named && !wanted => return Some("what it is for is not known".into()),
+        _ => {}
+    }
+    if file.relation == Relation::NotCompared {
+        let why = file.why.as_deref().unwrap_or("it could not be read");
+        return Some(format!("it was not compared: {why}"));
+    }
+    if wanted || file.relation == Relation::OnlyInSource {
+        return None;
+    }
+    if file.sort == Sort::Configuration {
+        return Some("it holds settings, which somebody may have changed: --overwrite takes the new ones".into());
+    }
+    match installed?.get(&folded(&file.path)) {
+        Some(Relation::Same) => None,
+        Some(Relation::Differs) => Some("somebody has changed it: --overwrite takes the new one".into()),
+        _ => Some("the image that was named as installed does not have it: --overwrite takes the new one".into()),
+    }
+}
+
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// The names in a directory of the ESP, as FAT tells them apart; `None` where there is no such directory.
+fn names_in<'n, S: ReadAt>(
+    esp: &Volume<S>,
+    known: &'n mut HashMap<String, Option<Vec<String>>>,
+    directory: &str,
+) -> Result<Option<&'n [String]>> {
+    let key = folded(directory);
+    if !known.contains_key(&key) {
+        let entries = if directory.is_empty() { Some(esp.root()?.entries) } else { esp.list(directory)? };
+        let names = entries.map(|entries| entries.iter().map(|entry| folded(&entry.name)).collect());
+        known.insert(key.clone(), names);
+    }
+    Ok(known.get(&key).and_then(Option::as_deref))
+}

@@ -1,0 +1,267 @@
+//! A swap that brings the board's own files with it (issue 19, point 3), as the command does it.
+
+use super::recovery::Overlay;
+use crate::cli::{ESP, copy, files, put, uki};
+use crate::support::{self, Lab, fsck_clean, sha256, tools};
+use bootsurgeon::block::{ReadAt, Sink};
+use bootsurgeon::surgery::{LINUX_DIR, Order, SetContent, SetFile, Staging, open_healthy};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What the board was installed with, and what the source has: path, old bytes, new bytes.
+const FILES: [(&str, Option<&str>, Option<&str>); 9] = [
+    ("start4.elf", Some("old start4"), Some("the new start4")),
+    ("fixup4.dat", Some("old fixup4"), Some("the new fixup4")),
+    ("config.txt", Some("dtparam=audio=on\n"), Some("dtparam=audio=off\n")),
+    ("u-boot.bin", Some("the same U-Boot"), Some("the same U-Boot")),
+    ("bcm2711-rpi-4-b.dtb", Some("old tree"), Some("the new tree")),
+    ("bcm2712-rpi-5-b.dtb", None, Some("a tree that is new")),
+    ("overlays/vc4-kms-v3d.dtbo", Some("old overlay"), Some("the new overlay")),
+    ("dtb/rk3588.dtb", None, Some("in a directory that the ESP has not")),
+    ("uboot.env", Some("the board's own"), None),
+];
+
+fn directory(disk: &Path, name: &str) {
+    support::run_ok("mmd", &["-i", &format!("{}@@{ESP}", disk.display()), &format!("::/{name}")]);
+}
+
+/// A board of an older version, and a packed disk image of a newer one.
+fn board(lab: &Lab) -> (PathBuf, PathBuf) {
+    let disk = lab.fixture("disk-512.img.zst");
+    let source = copy(&disk, &lab.path("source.raw"));
+    directory(&disk, "overlays");
+    directory(&source, "overlays");
+    directory(&source, "dtb");
+    for (path, old, new) in FILES {
+        for (image, content) in [(&disk, old), (&source, new)] {
+            if let Some(content) = content {
+                put(image, ESP, path, content.as_bytes());
+            }
+        }
+    }
+    let _ = bootsurgeon!("swap", source, uki(lab, "v1.12.4-arm64-installer"), "--yes").code(0);
+    support::run_ok("xz", &["-T0", "-0", &source.display().to_string()]);
+    (disk, lab.path("source.raw.xz"))
+}
+
+fn paths(report: &Value, list: &str) -> Vec<String> {
+    let list = report["board_files"][list].as_array().unwrap_or_else(|| panic!("{report:#}"));
+    list.iter().map(|file| file["path"].as_str().unwrap().to_owned()).collect()
+}
+
+fn text<'f>(files: &'f BTreeMap<String, Vec<u8>>, path: &str) -> &'f str {
+    files.get(path).map_or("(none)", |bytes| std::str::from_utf8(bytes).unwrap())
+}
+
+#[test]
+fn issue19_3_the_boards_files_come_with_the_image() {
+    if !tools(&["mcopy", "mmd", "xz"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let (disk, source) = board(&lab);
+    let (untouched, before) = (sha256(&disk), files(&disk, ESP));
+    for how in ["--dry-run", "--yes"] {
+        let _ =
+            bootsurgeon!("swap", disk, source, "--with-board-files", how).fails(4, &["start*.elf", "--accept-mixture"]);
+        assert_eq!(sha256(&disk), untouched);
+    }
+    let swap = |how: &str| bootsurgeon!("swap", disk, source, "--with-board-files", "--accept-mixture", how, "--json");
+    let planned = swap("--dry-run").code(0).json();
+    assert_eq!(sha256(&disk), untouched);
+    let done = swap("--yes").code(0).json();
+    for list in ["change", "keep"] {
+        assert_eq!(paths(&planned, list), paths(&done, list));
+    }
+    assert_eq!(
+        paths(&done, "change"),
+        ["overlays/vc4-kms-v3d.dtbo", "bcm2711-rpi-4-b.dtb", "bcm2712-rpi-5-b.dtb", "fixup4.dat", "start4.elf",]
+    );
+    assert_eq!((&done["committed"], &done["board_files"]["same"]), (&true.into(), &1.into()), "{done:#}");
+    let kept = paths(&done, "keep");
+    assert!(kept.contains(&"config.txt".into()) && kept.contains(&"dtb/rk3588.dtb".into()), "{kept:?}");
+
+    let after = files(&disk, ESP);
+    for (path, old, new) in FILES {
+        let stays = ["config.txt", "dtb/rk3588.dtb", "uboot.env"].contains(&path);
+        let expected = if stays { old } else { new }.unwrap_or("(none)");
+        assert_eq!(text(&after, path), expected, "{path}");
+    }
+    // Every old content is there under another name, and nothing else has changed.
+    for (path, bytes) in &before {
+        assert!(after.values().any(|content| content == bytes), "{path}");
+    }
+    assert!(fsck_clean(&disk, ESP));
+    assert!(bootsurgeon!("status", disk, "--json").code(0).json()["interrupted"].is_null());
+
+    let now = sha256(&disk);
+    let again = swap("--yes").code(0).json();
+    assert_eq!((&again["committed"], &again["already_in_place"]), (&false.into(), &true.into()), "{again:#}");
+    assert_eq!(sha256(&disk), now);
+}
+
+#[test]
+fn issue19_3_the_image_is_in_place_and_the_files_are_not() {
+    if !tools(&["mcopy", "mmd", "xz"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let (disk, source) = board(&lab);
+    let installed = copy(&disk, &lab.path("installed.raw"));
+    let _ = bootsurgeon!("swap", disk, uki(&lab, "v1.12.4-arm64-installer"), "--yes").code(0);
+    let changed = "somebody's own tree";
+    put(&disk, ESP, "bcm2711-rpi-4-b.dtb", changed.as_bytes());
+    let before = sha256(&disk);
+    let trees = |how: &str| {
+        let only = "--with-board-files=*.DTB";
+        bootsurgeon!("swap", disk, source, only, "--installed-from", installed, how, "--json").code(0).json()
+    };
+    let planned = trees("--dry-run");
+    assert_eq!(sha256(&disk), before);
+    assert_eq!(paths(&planned, "change"), ["bcm2712-rpi-5-b.dtb"]);
+    let done = trees("--yes");
+    assert_eq!((&done["committed"], &done["already_in_place"]), (&true.into(), &true.into()), "{done:#}");
+    assert_eq!(paths(&done, "change"), ["bcm2712-rpi-5-b.dtb"]);
+    let after = files(&disk, ESP);
+    assert_eq!(text(&after, "bcm2711-rpi-4-b.dtb"), changed);
+    assert_eq!(text(&after, "bcm2712-rpi-5-b.dtb"), "a tree that is new");
+    assert_eq!(text(&after, "start4.elf"), "old start4");
+
+    // What the user asks for by name is taken.
+    let overwrite = ["--overwrite", "BCM2711-rpi-4-b.dtb", "--overwrite", "config.txt"];
+    let [a, b, c, d] = overwrite;
+    let all = "--with-board-files";
+    let done = bootsurgeon!(
+        "swap",
+        disk,
+        source,
+        all,
+        "--installed-from",
+        installed,
+        a,
+        b,
+        c,
+        d,
+        "--accept-mixture",
+        "--yes",
+        "--json"
+    );
+    let done = done.code(0).json();
+    assert_eq!(done["committed"], true, "{done:#}");
+    let after = files(&disk, ESP);
+    assert_eq!(text(&after, "bcm2711-rpi-4-b.dtb"), "the new tree");
+    assert_eq!(text(&after, "config.txt"), "dtparam=audio=off\n");
+    assert!(after.values().any(|content| content == changed.as_bytes()));
+    assert!(fsck_clean(&disk, ESP));
+}
+
+#[test]
+fn issue19_3_what_has_no_board_files_is_refused_in_the_same_way_by_a_dry_run() {
+    if !tools(&["mcopy", "mmd", "xz"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let (disk, source) = board(&lab);
+    let image = uki(&lab, "v1.12.4-arm64-installer");
+    let untouched = sha256(&disk);
+    for how in ["--dry-run", "--yes"] {
+        let _ = bootsurgeon!("swap", disk, image, "--with-board-files", how).fails(3, &["holds no file system"]);
+        let url = "http://127.0.0.1:9/metal.raw";
+        let _ = bootsurgeon!("swap", disk, url, "--with-board-files", how).fails(3, &["lies on a server"]);
+        let _ = bootsurgeon!("swap", disk, source, "--with-board-files=*.nothing", how)
+            .fails(2, &["no file of the source"]);
+        let _ = bootsurgeon!("swap", disk, source, "--with-board-files", "--overwrite", "x.dtb", how)
+            .fails(2, &["--overwrite x.dtb"]);
+        let _ = bootsurgeon!("swap", disk, source, "--overwrite", "config.txt", how).fails(2, &["--with-board-files"]);
+    }
+    assert_eq!(sha256(&disk), untouched);
+}
+
+/// What a swap with a set leaves that is cut after so many writes behind the staging; `None` when it came to its end.
+fn cut_set(disk: &Path, image: &[u8], writes: usize) -> Option<Vec<u8>> {
+    let whole = std::fs::read(disk).unwrap();
+    let medium = Overlay::cut_after(&whole[ESP as usize..], writes);
+    let name = |name: &str| SetFile {
+        directory: String::new(),
+        target: name.to_owned(),
+        backup: Some(format!("{name}.bak.1771000000")),
+        content: SetContent::Staged { bytes: 8 },
+    };
+    let order = Order {
+        command: "swap".to_owned(),
+        time: 1_771_000_000,
+        directory: LINUX_DIR.to_owned(),
+        before: Vec::new(),
+        target: "Talos-v1.12.4.efi".to_owned(),
+        backup: Some("Talos-v1.12.4.efi.bak.1771000000".to_owned()),
+        set: vec![name("fixup4.dat"), name("start4.elf")],
+        after: Vec::new(),
+    };
+    let run = || -> bootsurgeon::Result<()> {
+        let mut staging = Staging::begin(open_healthy(&medium)?, image.len() as u64)?;
+        image.chunks(1 << 16).try_for_each(|chunk| staging.chunk(chunk))?;
+        let mut staged = staging.seal(Sha256::digest(image).into())?;
+        let contents: [Vec<u8>; 2] = [b"new fix.".to_vec(), b"new str.".to_vec()];
+        staged.stage_set(&contents.each_ref().map(|c| c as &dyn ReadAt), &mut |_| Ok(()))?;
+        staged.commit(&order).map(drop)
+    };
+    let done = run().is_ok();
+    let left = [&whole[..ESP as usize], &medium.to_bytes()].concat();
+    (!done).then_some(left)
+}
+
+/// `recover` by itself, with `--forward` and with `--back`, wherever a set was cut: each says first what it then does.
+#[test]
+fn issue19_3_recover_goes_the_way_that_it_is_asked_to() {
+    if !tools(&["mcopy", "mmd", "xz"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let (disk, _) = board(&lab);
+    let image = std::fs::read(uki(&lab, "v1.12.4-arm64-installer")).unwrap();
+    let old = files(&disk, ESP);
+    let cut = lab.path("cut.img");
+    let sectors = image.len().div_ceil(512) + 2;
+    let (mut forward, mut back, mut refused) = (0, 0, 0);
+    for writes in sectors.. {
+        let Some(left) = cut_set(&disk, &image, writes) else { break };
+        for way in ["--forward", "--back", "--no-progress"] {
+            std::fs::write(&cut, &left).unwrap();
+            let says = bootsurgeon!("recover", cut, way, "--dry-run", "--json");
+            let did = bootsurgeon!("recover", cut, way, "--yes", "--json");
+            assert_eq!(says.code, did.code, "{writes} {way}");
+            if did.code == 4 {
+                assert!(did.err.contains("without --forward"), "{writes} {way}: {}", did.err);
+                refused += 1;
+                continue;
+            }
+            let (says, did) = (says.code(0).json(), did.code(0).json());
+            assert_eq!(says["actions"], did["actions"], "{writes} {way}");
+            if did["interrupted"].is_null() {
+                continue;
+            }
+            let now = files(&cut, ESP);
+            let is_new = |path: &str, new: &[u8]| now[path] == new;
+            let new = [
+                is_new("start4.elf", b"new str."),
+                is_new("fixup4.dat", b"new fix."),
+                is_new("EFI/Linux/Talos-v1.12.4.efi", &image),
+            ];
+            match way {
+                "--forward" => {
+                    assert_eq!(new, [true; 3], "{writes}");
+                    forward += 1;
+                }
+                "--back" => {
+                    assert!(now == old, "{writes}: {:?}", now.keys());
+                    back += 1;
+                }
+                _ => assert!(new == [true; 3] || now == old, "{writes}"),
+            }
+            assert!(fsck_clean(&cut, ESP), "{writes} {way}");
+        }
+    }
+    assert!(forward > 5 && back > 5 && refused > 0, "{forward} {back} {refused}");
+}
