@@ -552,6 +552,13 @@ pub(super) struct RestoreArgs {
     /// List what can be restored (version, schematic, extensions, time) and do nothing
     #[arg(long, conflicts_with = "out")]
     pub(super) list: bool,
+    /// The board's own files that were replaced together with the image go back with it; what was added then stays
+    #[arg(long)]
+    pub(super) with_board_files: bool,
+    /// Change files one after the other that have to fit each other: a power cut between two may keep the board from
+    /// starting until `recover` has run
+    #[arg(long, requires = "with_board_files")]
+    pub(super) accept_mixture: bool,
     #[command(flatten)]
     pub(super) trust: TrustArgs,
     #[command(flatten)]

@@ -242,7 +242,10 @@ fn dispatch(command: Command, global: &Global, ui: &Terminal, out: &Output) -> R
             } else {
                 let trust = trust(a.trust, false, None);
                 let change = change(&a.change);
-                let request = command::Restore { disk, backup, trust, change, node: a.node.for_talosctl() };
+                let set = BoardSetOptions { accept_mixture: a.accept_mixture, ..BoardSetOptions::default() };
+                let board_files = a.with_board_files.then_some(set);
+                let node = a.node.for_talosctl();
+                let request = command::Restore { disk, backup, trust, change, board_files, node };
                 let report = request.run(ui)?;
                 out.show_change(&report, report.committed && report.out.is_none())?;
             }

@@ -55,6 +55,8 @@ pub(super) struct After<'a> {
     pub(super) waiting: &'a [String],
     /// The installer's image that holds the same.
     pub(super) installer: Option<&'a str>,
+    /// Whether files of the board changed with the image, and have to fit each other.
+    pub(super) set: Option<bool>,
 }
 
 impl After<'_> {
@@ -76,7 +78,12 @@ impl After<'_> {
             steps.push(NextStep::new(words(&["uname", "-r"]), "the kernel that runs then"));
         }
         if !self.on_a_copy {
-            steps.push(NextStep::new(self.words.arguments("restore"), "the way back"));
+            let mut way_back = self.words.arguments("restore");
+            if let Some(is_mixture) = self.set {
+                way_back.push("--with-board-files".to_owned());
+                way_back.extend(is_mixture.then(|| "--accept-mixture".to_owned()));
+            }
+            steps.push(NextStep::new(way_back, "the way back"));
         }
         steps
     }
@@ -168,6 +175,7 @@ mod tests {
         let extensions = [ExtensionFacts { name: "tailscale".into(), version: "1.90.6".into() }];
         let words = DiskWords::new(&path, &path, None, None);
         let after = After {
+            set: None,
             target: &target,
             words: &words,
             on_a_copy: false,

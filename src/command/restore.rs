@@ -1,6 +1,7 @@
 //! `restore`: a backup back in place, the present image becoming a backup. No image byte is copied.
 
 use super::beside::{beside, beside_place, pointed};
+use super::board_set::confirm_set;
 use super::change::{Change, confirm_on_medium, refuse_changed};
 use super::examine::examine;
 use super::medium::{Again, Side};
@@ -17,11 +18,15 @@ use crate::doctor::DiskWords;
 use crate::esp::{BackupName, EspFile, FileKind, Inventory, Place, linux_file};
 use crate::pcr::Bank;
 use crate::pe::Arch;
-use crate::plan::{NewImage, SwapOptions, SwapPlan, backups, latest_backup, place_of, refuse_unreached, started_last};
+use crate::plan::{
+    BoardSetOptions, BoardSetPlan, NewImage, SwapOptions, SwapPlan, backups, latest_backup, place_of, refuse_unreached,
+    started_last,
+};
 use crate::sorting::Sort as _;
-use crate::surgery::{ContentRef, open_healthy};
+use crate::surgery::{ContentRef, Order, open_healthy};
+use crate::units::count;
 use crate::verify::{Check, ExtensionFacts, ImageChange, ImageExtensions, installer_image, verify};
-use crate::{Error, Result, uki};
+use crate::{Code, Error, Result, uki};
 use serde::Serialize;
 
 /// What `restore` is asked for.
@@ -35,6 +40,8 @@ pub struct Restore {
     pub trust: TrustRequest,
     /// How.
     pub change: Change,
+    /// `--with-board-files`: what changed together with the image goes back with it; and what is accepted for that.
+    pub board_files: Option<BoardSetOptions>,
     /// The node's name, for what is said to do next.
     pub node: Option<String>,
 }
@@ -55,6 +62,8 @@ pub struct RestoreReport {
     pub committed: bool,
     /// SHA-256 of the image.
     pub sha256: String,
+    /// The board's own files that went back with the image; `null` where nobody asked for that.
+    pub board_files: Option<BoardSetPlan>,
     /// The file of `--out`, which holds the changed image now (an unchanged one where there was nothing to do); `null`
     /// when none was written.
     pub out: Option<String>,
@@ -294,6 +303,7 @@ impl Restore {
             return Err(rejected(&report));
         }
         warnings.extend(plan.warnings.iter().cloned());
+        let set = self.board_set(&esp, &name, place, time, &mut warnings)?;
         let sha256 = report.image.sha256.clone();
         let done = |plan, committed| RestoreReport {
             restored: shown.clone(),
@@ -302,12 +312,14 @@ impl Restore {
             change: report.change.clone(),
             committed,
             sha256: sha256.clone(),
+            board_files: set.clone(),
             out: self.change.written(),
             members: self.disk.member_names(),
             warnings: warnings.clone(),
             next: Vec::new(),
         };
-        let order = plan.order("restore", time);
+        let files = set.as_ref().map_or_else(Vec::new, BoardSetPlan::set);
+        let order = Order { set: files, ..plan.order("restore", time) };
         let elsewhere = place.zip(sibling.as_ref());
         order
             .rehearse_restore(&*medium.open()?, medium.sector_size, &name)
@@ -321,13 +333,15 @@ impl Restore {
                 plan: &plan,
                 checks: &report.checks,
                 change: &report.change,
-                board_files: None,
+                board_files: set.as_ref(),
                 members: self.disk.member_names(),
                 warnings: warnings.clone(),
             });
         }
         let kept = plan.backup.as_ref().map_or_else(String::new, |b| format!("; present image kept as {b}"));
-        let what = format!("{shown} back as {} on {}: {}{kept}", plan.target, target.in_words(), report.change);
+        let files = order.set.len();
+        let files = if files > 0 { format!("; with it {} of the board", count(files, "file")) } else { String::new() };
+        let what = format!("{shown} back as {} on {}: {}{files}{kept}", plan.target, target.in_words(), report.change);
         self.change.confirm(ui, &format!("{what}. Commit?"))?;
         let opened = medium.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
@@ -335,6 +349,9 @@ impl Restore {
         let entry = &file.entry;
         let verified = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
         let outcome = order.restore(editor, &name, verified)?;
+        if !outcome.operation.set.is_empty() {
+            confirm_set(opened.medium(), &outcome.operation)?;
+        }
         match place {
             Some(place) => {
                 let again = Again { disk: &self.disk, esp: target, vars: &vars, arch: self.trust.arch };
@@ -354,8 +371,40 @@ impl Restore {
             extensions: &report.image.extensions,
             waiting: &report.image.waiting_services,
             installer: installer.as_deref(),
+            set: set.as_ref().filter(|set| set.replaces()).map(|set| set.mixture.is_some()),
         };
         Ok(RestoreReport { next: after.steps(), ..done(plan, true) })
+    }
+
+    /// The board's files that changed together with the image that is replaced: as a plan where the user wants them
+    /// back, as a warning where nobody said so.
+    fn board_set<S: ReadAt>(
+        &self,
+        esp: &Inventory<S>,
+        backup: &str,
+        place: Option<&Place>,
+        time: u64,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<BoardSetPlan>> {
+        let Some(made) = BackupName::parse(backup).map(|backup| backup.time) else { return Ok(None) };
+        if let Some(options) = &self.board_files {
+            let set = BoardSetPlan::restoring(&esp.volume, made, &BoardSetOptions { time, ..options.clone() })?;
+            return match place.filter(|place| place.partition.is_some() && !set.change.is_empty()) {
+                Some(place) => Err(Error::new(
+                    Code::Unsupported,
+                    format!("the image lies on another partition ({}) than the board's files", place.words()),
+                )),
+                None => Ok(Some(set)),
+            };
+        }
+        let all = BoardSetOptions { accept_mixture: true, time, ..BoardSetOptions::default() };
+        // A directory that cannot be read is no reason not to restore an image.
+        let changed = BoardSetPlan::restoring(&esp.volume, made, &all).map_or(0, |set| set.change.len());
+        if changed > 0 {
+            let files = count(changed, "file");
+            warnings.push(format!("{files} of the board changed with this image and stay new: --with-board-files"));
+        }
+        Ok(None)
     }
 
     /// The backup, the name it goes back to, and the place of the image that it replaces, where that has one of its

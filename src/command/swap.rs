@@ -19,7 +19,7 @@ use super::{DiskRequest, Event, ImageRequest, Proposal, Ui, boot_variables, chec
 use crate::block::{ReadAt, Sink, StreamSource, WriteAt, check_free, check_not_itself, sha256_of};
 use crate::disk::Target;
 use crate::efivars::EfiVars;
-use crate::esp::{Inventory, Place};
+use crate::esp::{BackupName, Inventory, Place};
 use crate::factory::is_url;
 use crate::image::Candidate;
 use crate::pcr::Bank;
@@ -213,7 +213,7 @@ impl Swap {
             stream: opened.stream.as_deref(),
             facts: None,
             time,
-            set: set.as_ref(),
+            set,
             warnings: &warnings,
             ui,
         };
@@ -226,7 +226,6 @@ impl Swap {
             report.image = summary_of(&esp, place.as_ref(), &report.plan.target, ui)?;
             report.waiting_services = report.image.iter().flat_map(|i| i.waiting_services.clone()).collect();
         }
-        report.board_files = set.map(|set| set.plan);
         report.wire_bytes = opened.remote.as_ref().map(Remote::wire_bytes);
         warnings.extend(report.plan.warnings.iter().cloned());
         report.warnings = warnings;
@@ -275,7 +274,7 @@ struct Job<'a, S> {
     facts: Option<ImageFacts>,
     time: u64,
     /// What changes with the image.
-    set: Option<&'a PreparedSet>,
+    set: Option<PreparedSet>,
     /// What is known before there is a plan.
     warnings: &'a [String],
     ui: &'a dyn Ui,
@@ -303,14 +302,17 @@ impl<S: ReadAt> Job<'_, S> {
             without_halt(&mut self.policy, whole.as_ref());
             return Err(halts(&facts, &self.policy));
         }
-        let changing = self.set.filter(|set| !set.plan.change.is_empty());
+        let is_changing = self.set.as_ref().is_some_and(|set| !set.plan.change.is_empty());
         if let Some(sha256) = self.in_place(&plan, remote)? {
-            return match changing {
-                Some(set) => self.change_set_alone(plan, set, sha256),
-                None => Ok(report(plan, None, false, sha256, true)),
+            return match self.set.take() {
+                Some(set) if is_changing => self.change_set_alone(plan, set, sha256),
+                set => Ok(with_set(report(plan, None, false, sha256, true), set)),
             };
         }
-        if let (Some(_), Some(place)) = (changing, self.place.filter(|place| place.partition.is_some())) {
+        if let (Some(set), Some(backup)) = (&mut self.set, plan.backup.as_deref().and_then(BackupName::parse)) {
+            set.plan.named_after(&self.esp.volume, backup.time)?;
+        }
+        if let (true, Some(place)) = (is_changing, self.place.filter(|place| place.partition.is_some())) {
             let what = format!("the image lies on another partition ({}) than the board's files", place.words());
             return Err(Error::new(Code::Unsupported, what)
                 .advise("swap the image first, without --with-board-files; then run it again with it"));
@@ -319,14 +321,14 @@ impl<S: ReadAt> Job<'_, S> {
         order.rehearse(&*self.medium.open()?, self.medium.sector_size, self.candidate.bytes.size())?;
         if self.swap.change.dry_run {
             let (judged, sha256) = self.judge(&mut [], Some(&plan.target))?;
-            return Ok(report(plan, Some(judged), false, hex::encode(sha256), false));
+            return Ok(with_set(report(plan, Some(judged), false, hex::encode(sha256), false), self.set));
         }
         if self.swap.change.cannot_be_confirmed(self.ui) {
             return Err(unconfirmed());
         }
         let opened = self.medium.open_surgery()?;
         let (judged, mut staged) = self.stage(opened.medium(), Some(&plan.target))?;
-        if let Some(set) = changing {
+        if let Some(set) = self.set.as_ref().filter(|_| is_changing) {
             set.stage(&mut staged, self.ui)?;
         }
         let image = staged.image()?;
@@ -338,18 +340,18 @@ impl<S: ReadAt> Job<'_, S> {
     }
 
     fn order(&self, plan: &SwapPlan) -> Order {
-        let set = self.set.map_or_else(Vec::new, |set| set.plan.set());
+        let set = self.set.as_ref().map_or_else(Vec::new, |set| set.plan.set());
         Order { set, ..plan.order("swap", self.time) }
     }
 
     /// The image is in place; the board's files are not yet.
-    fn change_set_alone(self, plan: SwapPlan, set: &PreparedSet, sha256: String) -> Result<SwapReport> {
+    fn change_set_alone(self, plan: SwapPlan, set: PreparedSet, sha256: String) -> Result<SwapReport> {
         let order = set.order_alone(self.time)?;
         let last = set.plan.change.last().map_or(0, |file| u64::from(file.bytes));
         order.rehearse(&*self.target.open()?, self.target.sector_size, last)?;
         let plan = SwapPlan { bytes_to_write: 0, ..plan };
         if self.swap.change.dry_run {
-            return Ok(report(plan, None, false, sha256, true));
+            return Ok(with_set(report(plan, None, false, sha256, true), Some(set)));
         }
         if self.swap.change.cannot_be_confirmed(self.ui) {
             return Err(unconfirmed());
@@ -380,7 +382,7 @@ impl<S: ReadAt> Job<'_, S> {
         self.ui.event(Event::Step("committing".into()));
         let done = staged.commit(&order)?;
         confirm_set(medium, &done.operation)?;
-        Ok(report(plan, None, true, sha256, true))
+        Ok(with_set(report(plan, None, true, sha256, true), Some(set)))
     }
 
     /// For an image that can be read only once: it goes into free clusters first, and the plan comes from there.
@@ -477,11 +479,11 @@ impl<S: ReadAt> Job<'_, S> {
             plan,
             checks: &judged.checks,
             change: &judged.change,
-            board_files: self.set.map(|set| &set.plan),
+            board_files: self.set.as_ref().map(|set| &set.plan),
             members: self.swap.disk.member_names(),
             warnings: self.warnings.iter().chain(&plan.warnings).cloned().collect(),
         });
-        let files = self.set.map_or(0, |set| set.plan.change.len());
+        let files = self.set.as_ref().map_or(0, |set| set.plan.change.len());
         self.swap.change.confirm(self.ui, &question(plan, &judged.change, files, self.target))?;
         self.ui.event(Event::Step("reading it back once more".into()));
         medium.drop_caches()?;
@@ -521,9 +523,10 @@ impl<S: ReadAt> Job<'_, S> {
             extensions: &judged.image.extensions,
             waiting: &judged.image.waiting_services,
             installer: installer.as_deref(),
+            set: self.set.as_ref().filter(|set| set.plan.replaces()).map(|set| set.plan.mixture.is_some()),
         };
         let next = after.steps();
-        Ok(SwapReport { next, ..report(plan, Some(judged), true, sha256, false) })
+        Ok(with_set(SwapReport { next, ..report(plan, Some(judged), true, sha256, false) }, self.set))
     }
 
     /// Reads and verifies the image in one pass, with `extra` sinks; as `target`, or as the file that boots now.
@@ -612,6 +615,10 @@ fn report(plan: SwapPlan, judged: Option<Report>, committed: bool, sha256: Strin
         warnings: Vec::new(),
         next: Vec::new(),
     }
+}
+
+fn with_set(report: SwapReport, set: Option<PreparedSet>) -> SwapReport {
+    SwapReport { board_files: set.map(|set| set.plan), ..report }
 }
 
 /// What changes for the user, what becomes of the old image, in one line.

@@ -453,8 +453,14 @@ impl<'a> Session<'a> {
         };
         let run = |w: &DemoFiles, ui: &dyn Ui| {
             let change = Change { yes: true, ..Change::default() };
-            let request =
-                Restore { disk: w.disk_request(), backup: None, trust: TrustRequest::default(), change, node: None };
+            let request = Restore {
+                disk: w.disk_request(),
+                backup: None,
+                trust: TrustRequest::default(),
+                change,
+                board_files: None,
+                node: None,
+            };
             request.run(ui).map(Answer::Restore)
         };
         self.step(plan, run, |s, outcome, proofs| {

@@ -4,12 +4,12 @@ use crate::block::ReadAt;
 use crate::board::{Compared, Relation, Sort};
 use crate::boot::glob;
 use crate::esp::backup_of;
-use crate::fat::{Volume, folded};
-use crate::surgery::{SetContent, SetFile};
+use crate::fat::{Volume, folded, same_name};
+use crate::surgery::{LINUX_DIR, SetContent, SetFile};
 use crate::units::count;
 use crate::{Code, Error, Result};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The set of files that change together with an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -39,6 +39,9 @@ pub struct BoardChange {
     pub bytes: u32,
     /// Where its old content stays, from the root of the ESP; `null` for a file that is new.
     pub backup: Option<String>,
+    /// The backup that it gets back, from the root of the ESP, for a restore.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<String>,
 }
 
 /// A file that stays as it is.
@@ -117,21 +120,51 @@ impl BoardSetPlan {
                 plan.keep.push(BoardKept { path: file.path.clone(), sort: file.sort, why });
             }
         }
-        // What a board needs first changes last, one beside the other. An empty file cannot be the one that decides.
-        plan.change.sort_by_key(|file| match file.sort {
-            _ if file.bytes == 0 => 0,
-            Sort::Overlay => 1,
-            Sort::DeviceTree => 2,
-            Sort::Firmware => 4,
-            _ => 3,
-        });
-        plan.mixture = plan.mixture();
-        match &plan.mixture {
+        plan.change.sort_by_key(BoardChange::rank);
+        plan.checked(options)
+    }
+
+    /// Plans the way back of a set: the backups that were made together with an image's, at `made`, outside of the
+    /// directory of the images. What was added then stays.
+    ///
+    /// # Errors
+    /// [`Code::Mixture`] as [`Self::make`]; [`crate::Kind::Rejected`] when a directory cannot be read.
+    pub fn restoring<S: ReadAt>(esp: &Volume<S>, made: u64, options: &BoardSetOptions) -> Result<Self> {
+        let mut plan = Self::default();
+        let mut left = vec![(String::new(), esp.root()?)];
+        let mut seen = HashSet::new();
+        while let Some((directory, listed)) = left.pop() {
+            let names: Vec<String> = listed.entries.iter().map(|entry| folded(&entry.name)).collect();
+            for entry in listed.entries.iter().filter(|entry| !entry.is_dot()) {
+                let path = join(&directory, &entry.name);
+                if entry.is_dir() {
+                    if !same_name(&path, LINUX_DIR) && seen.insert(entry.first_cluster) {
+                        left.push((path, esp.directory(entry)?));
+                    }
+                    continue;
+                }
+                let Some(name) = entry.name.strip_suffix(&format!(".bak.{made}")) else { continue };
+                let target = join(&directory, name);
+                let Some(sort) = Sort::of(&target).filter(|sort| *sort != Sort::Loader) else { continue };
+                let taken = |name: &str| names.iter().any(|known| *known == folded(name));
+                let is_there = names.iter().any(|known| *known == folded(name));
+                let backup = is_there.then(|| join(&directory, &backup_of(name, options.time, taken)));
+                plan.change.push(BoardChange { path: target, sort, bytes: entry.bytes, backup, restored: Some(path) });
+            }
+        }
+        plan.change.sort_by_key(BoardChange::rank);
+        plan.checked(options)
+    }
+
+    /// The plan, where it may be carried out.
+    fn checked(mut self, options: &BoardSetOptions) -> Result<Self> {
+        self.mixture = self.mixture();
+        match &self.mixture {
             Some(why) if !options.accept_mixture => Err(Error::new(Code::Mixture, why.clone()).advise(
                 "run it with --accept-mixture where you can get at the medium, should it come to that; or take a part \
                  of the files, with a pattern: --with-board-files=GLOB",
             )),
-            _ => Ok(plan),
+            _ => Ok(self),
         }
     }
 
@@ -139,6 +172,27 @@ impl BoardSetPlan {
     #[must_use]
     pub fn set(&self) -> Vec<SetFile> {
         self.change.iter().map(BoardChange::as_set_file).collect()
+    }
+
+    /// The same with the backups named after another time: that of the image's backup, by which a restore finds them.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Rejected`] when a directory cannot be read.
+    pub fn named_after<S: ReadAt>(&mut self, esp: &Volume<S>, time: u64) -> Result<()> {
+        let mut directories = HashMap::new();
+        for file in self.change.iter_mut().filter(|file| file.backup.is_some()) {
+            let (directory, name) = split(&file.path);
+            let names = names_in(esp, &mut directories, directory)?.unwrap_or_default();
+            let backup = backup_of(name, time, |name| names.iter().any(|known| *known == folded(name)));
+            file.backup = Some(join(directory, &backup));
+        }
+        Ok(())
+    }
+
+    /// Whether it replaces anything: then there is something to put back.
+    #[must_use]
+    pub fn replaces(&self) -> bool {
+        self.change.iter().any(|file| file.backup.is_some())
     }
 
     /// Takes a file of the source in; the error says why it stays out. `names` are those of its directory.
@@ -152,9 +206,10 @@ impl BoardSetPlan {
         };
         let taken = |name: &str| names.iter().any(|known| *known == folded(name));
         let backup = file.esp_bytes.map(|_| backup_of(name, time, taken));
-        let backup = backup.map(|name| if directory.is_empty() { name } else { format!("{directory}/{name}") });
+        let backup = backup.map(|name| join(directory, &name));
         self.bytes_to_write += u64::from(bytes);
-        self.change.push(BoardChange { path: file.path.clone(), sort: file.sort, bytes, backup });
+        let (path, sort) = (file.path.clone(), file.sort);
+        self.change.push(BoardChange { path, sort, bytes, backup, restored: None });
         Ok(())
     }
 
@@ -196,7 +251,21 @@ impl BoardChange {
             directory: directory.to_owned(),
             target: name.to_owned(),
             backup: self.backup.as_deref().map(|path| split(path).1.to_owned()),
-            content: SetContent::Staged { bytes: self.bytes },
+            content: match &self.restored {
+                None => SetContent::Staged { bytes: self.bytes },
+                Some(path) => SetContent::File(split(path).1.to_owned()),
+            },
+        }
+    }
+
+    /// What a board needs first changes last, one beside the other. An empty file cannot be the one that decides.
+    fn rank(&self) -> u8 {
+        match self.sort {
+            _ if self.bytes == 0 => 0,
+            Sort::Overlay => 1,
+            Sort::DeviceTree => 2,
+            Sort::Firmware => 4,
+            _ => 3,
         }
     }
 }
@@ -233,6 +302,10 @@ fn why_kept(
         Some(Relation::Differs) => Some("somebody has changed it: --overwrite takes the new one".into()),
         _ => Some("the image that was named as installed does not have it: --overwrite takes the new one".into()),
     }
+}
+
+fn join(directory: &str, name: &str) -> String {
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
 fn split(path: &str) -> (&str, &str) {

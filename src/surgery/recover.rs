@@ -501,12 +501,17 @@ impl Settling<'_, '_> {
                         return Ok(());
                     }
                 },
-                // It did not exist. What was staged loses its only name here, and that it is this was just read.
-                _ if install.source == ContentSource::Staged && install.new.sha256.is_some() => {
-                    self.editor.remove(dir, &entry)?;
-                    self.done.actions.push(Action::Delete(join(dir, target)));
+                _ => {
+                    let loses_nothing = match &install.source {
+                        ContentSource::File(from) => self.fits(dir, from, &install.new)? == Fit::Same,
+                        // What was staged loses its only name here, and that it is this was just read.
+                        ContentSource::Staged => install.new.sha256.is_some(),
+                    };
+                    if loses_nothing {
+                        self.editor.remove(dir, &entry)?;
+                        self.done.actions.push(Action::Delete(join(dir, target)));
+                    }
                 }
-                _ => {}
             }
         } else if !self.holds_old(dir, install)? {
             self.leave(format!("{target} is another file since"));

@@ -68,7 +68,9 @@ fn operate(
             let swap = Swap::new(disk, named(image), trust(), change);
             Swap { allow_extension_loss: true, ..swap }.run(&ui).map(drop)
         }
-        Operation::Restore => Restore { disk, backup: None, trust: trust(), change, node: None }.run(&ui).map(drop),
+        Operation::Restore => {
+            Restore { disk, backup: None, trust: trust(), change, board_files: None, node: None }.run(&ui).map(drop)
+        }
         Operation::Prune => {
             let prune = Prune { disk, change, delete: true, keep_backups: Some(0), no_fallback: true };
             prune.run(&ui).map(drop)

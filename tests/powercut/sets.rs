@@ -11,8 +11,8 @@ use crate::operations::{Budget, Maker, Operation, prove, scenarios};
 use crate::volumes::{OTHER, Room, Shape, Volume};
 use bootsurgeon::block::{ReadAt, Sink, WriteAt};
 use bootsurgeon::surgery::{
-    Direction, FileStep, Order, RecoveryOptions, Rename, SetContent, SetFile, Staging, open_healthy, recover,
-    recover_with, rehearse_with,
+    ContentRef, Direction, FileStep, Order, RecoveryOptions, Rename, SetContent, SetFile, Staging, open_healthy,
+    recover, recover_with, rehearse_with,
 };
 use bootsurgeon::{Error, Kind, Result};
 use sha2::{Digest, Sha256};
@@ -35,6 +35,8 @@ pub enum Ask {
     Forward,
     /// `--back`, and where that is refused without it.
     Back,
+    /// Nothing, of a restore: every file gets the content of its backup, whose name goes.
+    Restored,
 }
 
 /// A swap with a set.
@@ -44,6 +46,8 @@ pub struct WithSet {
     /// The contents of the set's files.
     contents: Vec<Vec<u8>>,
     ask: Ask,
+    /// The backup of the image, for a restore.
+    from: Option<String>,
 }
 
 /// A file of a set: its path, and its new content.
@@ -162,12 +166,79 @@ impl WithSet {
             expectation = expectation.reversible();
         }
         let contents = changes.into_iter().map(|change| change.content).collect();
-        (expectation, Box::new(Self { order, image: volume.new.clone(), contents, ask }))
+        (expectation, Box::new(Self { order, image: volume.new.clone(), contents, ask, from: None }))
+    }
+
+    /// A restore that takes two files with it: one is replaced, one comes back.
+    fn restored(volume: &Volume, report: &Report) -> (Expectation, Box<dyn Operation>) {
+        let [from, backup] = volume.shape.end.backups();
+        let target = volume.shape.end.target();
+        let file = |directory: &str, target: &str, backup: Option<&str>, from: &str| SetFile {
+            directory: directory.to_owned(),
+            target: target.to_owned(),
+            backup: backup.map(str::to_owned),
+            content: SetContent::File(from.to_owned()),
+        };
+        let order = Order {
+            command: "restore".into(),
+            time: TIME,
+            directory: split(target).0.to_owned(),
+            before: Vec::new(),
+            target: split(target).1.to_owned(),
+            backup: Some(split(backup).1.to_owned()),
+            set: vec![
+                file("EFI/BOOT", "BOOTX64.EFI", Some("BOOTX64.EFI.bak.1700000009"), "empty"),
+                file("loader/keys", "restored.auth", None, "db.auth"),
+            ],
+            after: Vec::new(),
+        };
+        let loader = ["EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/BOOTX64.EFI.bak.1700000009", "EFI/BOOT/empty"];
+        let holds = |path: &str| report.content(path);
+        let all = [
+            (target, holds(from)),
+            (backup, holds(target)),
+            (from, None),
+            (loader[0], holds(loader[2])),
+            (loader[1], holds(loader[0])),
+            (loader[2], None),
+            ("loader/keys/restored.auth", holds("loader/keys/db.auth")),
+            ("loader/keys/db.auth", None),
+        ];
+        let in_place = move |files: &[(&str, Content)]| {
+            files.iter().find(|(path, _)| *path == target).map(|(_, content)| *content)
+        };
+        let mut expectation = Expectation::new(report, &all, target, in_place).scratch("BOOTSURG.TXN");
+        for (path, source) in
+            [(backup, from), (loader[1], loader[2]), ("loader/keys/restored.auth", "loader/keys/db.auth")]
+        {
+            expectation = expectation.passing(path, holds(source).unwrap());
+        }
+        for (a, b) in [
+            (from, target),
+            (from, backup),
+            (target, backup),
+            (loader[0], loader[1]),
+            (loader[2], loader[0]),
+            (loader[2], loader[1]),
+            ("loader/keys/restored.auth", "loader/keys/db.auth"),
+        ] {
+            expectation = expectation.sharing(a, b);
+        }
+        let from = Some(split(from).1.to_owned());
+        let real = Self { order, image: Vec::new(), contents: Vec::new(), ask: Ask::Restored, from };
+        (expectation, Box::new(real))
     }
 }
 
 impl Operation for WithSet {
     fn run(&self, medium: &dyn WriteAt) -> Result<()> {
+        if let Some(from) = &self.from {
+            self.order.rehearse_restore(&medium, medium.sector_size(), from)?;
+            let entry = bootsurgeon::fat::Volume::open(medium)?.find(&format!("{}/{from}", self.order.directory))?;
+            let entry = entry.ok_or_else(|| Error::refused("no backup"))?;
+            let verified = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: None };
+            return self.order.restore(open_healthy(medium)?, from, verified).map(|_| ());
+        }
         self.order.rehearse(&medium, medium.sector_size(), self.image.len() as u64)?;
         let mut staging = Staging::begin(open_healthy(medium)?, self.image.len() as u64)?;
         for chunk in self.image.chunks(8192) {
@@ -182,7 +253,7 @@ impl Operation for WithSet {
 
     fn recover(&self, medium: &dyn WriteAt) -> Result<()> {
         let direction = match self.ask {
-            Ask::Nothing => None,
+            Ask::Nothing | Ask::Restored => None,
             Ask::Forward => Some(Direction::Forward),
             Ask::Back => Some(Direction::Back),
         };
@@ -215,6 +286,9 @@ fn everything(forty: bool) -> Vec<Maker> {
             makers.extend(scenarios(name, suiting, move |v, r| WithSet::on(files, ask, v, r)));
         }
     }
+    let with_backup = matrix::shapes().into_iter().map(|shape| Shape { backup_exists: true, ..shape });
+    let suiting = with_backup.filter(|shape| shape.old.is_some() && WithSet::suits(Files::One, shape));
+    makers.extend(scenarios("restore with two files", suiting, WithSet::restored));
     makers
 }
 

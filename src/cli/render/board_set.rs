@@ -35,7 +35,7 @@ pub(super) fn board_set(f: &mut Page, p: Paint, plan: &BoardSetPlan, is_done: bo
         line(f, verb("keep", "kept"), &format!("{}: {why}", names(f, &paths)))?;
     }
     if !plan.change.is_empty() && !is_done {
-        let note = "whether the board starts with the new files is not predicted: its firmware reads them, not the boot \
+        let note = "whether the board starts with these files is not predicted: its firmware reads them, not the boot \
                     loader";
         line(f, "note", &p.warn(note).to_string())?;
     }

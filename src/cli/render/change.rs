@@ -168,6 +168,9 @@ impl Render for RestoreReport {
         let title = if self.committed { "Restored" } else { "Plan to restore (nothing written)" };
         headline(f, p, title, &self.plan, Some(&self.restored))?;
         plan(f, &self.plan, Some(&self.change), self.committed)?;
+        if let Some(set) = &self.board_files {
+            board_set(f, p, set, self.committed)?;
+        }
         members(f, &self.members)?;
         warnings(f, p, &self.warnings)?;
         copy(f, p, self.out.as_deref())?;
