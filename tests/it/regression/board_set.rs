@@ -286,3 +286,42 @@ fn issue19_3_recover_goes_the_way_that_it_is_asked_to() {
     }
     assert!(forward > 5 && back > 5 && refused > 0, "{forward} {back} {refused}");
 }
+
+/// Somebody else wrote into the clusters of what was staged: it is not carried to its end, and going back is possible.
+#[test]
+fn issue19_3_what_is_not_whole_is_not_carried_to_its_end() {
+    if !tools(&["mcopy", "mmd", "xz"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let (disk, _) = board(&lab);
+    let image = std::fs::read(uki(&lab, "v1.12.4-arm64-installer")).unwrap();
+    let old = files(&disk, ESP);
+    let cut = lab.path("cut.img");
+    let sectors = image.len().div_ceil(512) + 2;
+    let mut spoilt = 0;
+    for writes in (sectors..).step_by(3) {
+        let Some(mut left) = cut_set(&disk, &image, writes) else { break };
+        let content = b"new str.";
+        let Some(at) = left.windows(content.len()).position(|bytes| bytes == content) else { continue };
+        std::fs::write(&cut, &left).unwrap();
+        let is_new = files(&cut, ESP)["start4.elf"] == content;
+        if is_new || bootsurgeon!("recover", cut, "--forward", "--dry-run").code != 0 {
+            continue;
+        }
+        left[at] ^= 1;
+        std::fs::write(&cut, &left).unwrap();
+        if bootsurgeon!("recover", cut, "--dry-run", "--json").code(0).json()["interrupted"].is_null() {
+            continue;
+        }
+        let _ = bootsurgeon!("recover", cut, "--forward", "--yes").fails(4, &["start4.elf", "without --forward"]);
+        let report = bootsurgeon!("recover", cut, "--yes", "--json").code(0).json();
+        assert_eq!(report["finished"], false, "{writes}: {report:#}");
+        let now = files(&cut, ESP);
+        for (path, content) in &old {
+            assert!(now[path] == *content, "{writes}: {path}");
+        }
+        spoilt += 1;
+    }
+    assert!(spoilt > 2, "{spoilt}");
+}
