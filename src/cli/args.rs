@@ -77,6 +77,8 @@ pub(super) enum Command {
     Prune(PruneArgs),
     /// Put a backup back in place
     Restore(RestoreArgs),
+    /// Put another systemd-boot in the place of the one that starts, safely
+    Loader(Box<LoaderArgs>),
     /// Choose the entry of the boot menu that starts, in loader.conf: no EFI variable is needed
     Pin(PinArgs),
     /// Finish or undo what was interrupted
@@ -565,6 +567,51 @@ pub(super) struct RestoreArgs {
     pub(super) change: ChangeArgs,
     #[command(flatten)]
     pub(super) node: NodeArgs,
+}
+
+/// `loader`
+#[derive(Debug, Args)]
+pub(super) struct LoaderArgs {
+    #[command(flatten)]
+    pub(super) disk: WrittenDiskArgs,
+    /// What holds the new one: systemd-boot itself (.efi), an ISO, a disk or FAT image, plain or packed with zstd or xz,
+    /// as a file or an http(s) URL
+    #[arg(required_unless_present_any = ["schematic", "all_members"])]
+    pub(super) image: Option<String>,
+    /// Trusted signer, PEM or DER (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(super) cert: Vec<PathBuf>,
+    /// Directory or file with EFI variables, "esp" for the file in which the firmware keeps them on the ESP, or "none"
+    /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
+    #[arg(long, value_name = "DIR|FILE")]
+    pub(super) efivars: Option<PathBuf>,
+    /// In place of IMAGE: the factory's ISO of this schematic, an ID or a YAML file
+    #[arg(long, value_name = "ID|FILE", requires = "talos", conflicts_with = "image")]
+    pub(super) schematic: Option<String>,
+    /// With --schematic: of this Talos version
+    #[arg(long, value_name = "VERSION")]
+    pub(super) talos: Option<String>,
+    /// The architecture of the board, where the ESP does not tell it
+    #[arg(long, value_name = "arm64|amd64", value_parser = arch(), hide_possible_values = true)]
+    pub(super) arch: Option<Arch>,
+    /// Signature problems become warnings
+    #[arg(long)]
+    pub(super) allow_untrusted: bool,
+    /// Accept an older systemd-boot than the installed one
+    #[arg(long)]
+    pub(super) allow_downgrade: bool,
+    /// Delete older backups of systemd-boot beyond this many
+    #[arg(long, value_name = "N")]
+    pub(super) keep_backups: Option<usize>,
+    /// With --schematic: of which image
+    #[arg(long, value_enum, default_value_t = SwapAsset::Auto)]
+    pub(super) asset: SwapAsset,
+    #[command(flatten)]
+    pub(super) cache: CacheArgs,
+    #[command(flatten)]
+    pub(super) factory: FactoryArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
 }
 
 /// `pin`

@@ -42,7 +42,7 @@ const fn entry(path: &'static str, ends: Ends, examples: &'static [(&'static str
     Entry { path, ends, usage: &[], examples }
 }
 
-const TABLE: [Entry; 24] = [
+const TABLE: [Entry; 25] = [
     entry(
         "",
         Ends::Writes,
@@ -196,6 +196,21 @@ const TABLE: [Entry; 24] = [
                 ("restore node.img --list", "the backups, the newest first"),
                 ("restore node.img --dry-run", "what would happen with the newest"),
                 ("restore node.img --yes", "put it back; the present image becomes a backup"),
+            ],
+        )
+    },
+    Entry {
+        usage: &[
+            "loader [OPTIONS] <DISK> <IMAGE>",
+            "loader [OPTIONS] <DISK> --schematic <ID|FILE> --talos <VERSION>",
+            "loader [OPTIONS] --all-members <A,B> <IMAGE>",
+        ],
+        ..entry(
+            "loader",
+            Ends::Writes,
+            &[
+                ("loader node.img metal-arm64-secureboot.iso --dry-run", "what the board would start with the ISO's"),
+                ("loader node.img systemd-bootaa64.efi --cert signer.pem --yes", "the file itself, of this signer"),
             ],
         )
     },
@@ -407,6 +422,7 @@ fn heading(id: &str) -> Option<&'static str> {
         | "sbat_level"
         | "machine_config"
         | "allow_halt_if_installed"
+        | "allow_downgrade"
         | "allow_extension_loss" => "Trust",
         "url" | "ca" | "auth_file" | "timeout" | "retry_for" | "cache" | "offline" => "Factory",
         "dry_run" | "yes" | "out" | "force" | "backup_to" | "node" | "svg" => "Change",

@@ -26,8 +26,8 @@ use crate::surgery::{Direction, LostFiles};
 use crate::verify::Verdict;
 use crate::{Context, Error, Kind, Result};
 use args::{
-    AssetKind, CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, FetchAsset, Global, ImageArgs, NetworkArgs,
-    SwapArgs, SwapAsset, TrustArgs, Via, WrittenDiskArgs,
+    AssetKind, CacheArgs, ChangeArgs, Cli, Command, DiskArgs, FactoryArgs, FetchAsset, Global, ImageArgs, LoaderArgs,
+    NetworkArgs, SwapArgs, SwapAsset, TrustArgs, Via, WrittenDiskArgs,
 };
 use clap::FromArgMatches;
 use render::Output;
@@ -250,6 +250,10 @@ fn dispatch(command: Command, global: &Global, ui: &Terminal, out: &Output) -> R
                 out.show_change(&report, report.committed && report.out.is_none())?;
             }
         }
+        Command::Loader(a) => {
+            let report = loader(*a)?.run(ui)?;
+            out.show_change(&report, report.committed && report.out.is_none())?;
+        }
         Command::Pin(a) => {
             let (disk, entry) = written_disk(a.disk, a.efivars, Some(a.entry))?;
             if a.clear == entry.is_some() {
@@ -351,15 +355,7 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
                 }
                 Via::Installer => vec![Asset::Installer],
             };
-            let FactoryRequest { url, network } = factory(&a.factory)?;
-            let CacheArgs { cache, offline } = a.cache;
-            let cache = cache.map(|dir| Cache::new(dir, offline));
-            let flavour = match a.asset {
-                SwapAsset::Auto => Flavour::Auto,
-                SwapAsset::Secureboot => Flavour::SecureBoot,
-                SwapAsset::Plain => Flavour::Plain,
-            };
-            ImageSource::Factory(FactoryImage { url, assets, flavour, network, cache, uki: a.uki })
+            ImageSource::Factory(FactoryImage { uki: a.uki, ..factory_image(&a.factory, a.cache, a.asset, assets)? })
         }
     };
     let board_files = a.with_board_files.map(|pattern| command::BoardSetRequest {
@@ -385,6 +381,56 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
         allow_extension_loss: a.allow_extension_loss,
         board_files,
         node: a.node.for_talosctl(),
+    })
+}
+
+/// What the factory is asked for.
+fn factory_image(args: &FactoryArgs, cache: CacheArgs, asset: SwapAsset, assets: Vec<Asset>) -> Result<FactoryImage> {
+    let FactoryRequest { url, network } = factory(args)?;
+    let cache = cache.cache.map(|dir| Cache::new(dir, cache.offline));
+    let flavour = match asset {
+        SwapAsset::Auto => Flavour::Auto,
+        SwapAsset::Secureboot => Flavour::SecureBoot,
+        SwapAsset::Plain => Flavour::Plain,
+    };
+    Ok(FactoryImage { url, assets, flavour, network, cache, uki: None })
+}
+
+fn loader(a: LoaderArgs) -> Result<command::ReplaceLoader> {
+    let (disk, named) = written_disk(a.disk, a.efivars, Some(a.image))?;
+    if a.talos.is_some() && a.schematic.is_none() {
+        return Err(Error::usage("--talos goes with --schematic: the factory is asked for both").advise("see --help"));
+    }
+    let image = match (named, &a.schematic) {
+        (Some(path), None) => {
+            let args = ImageArgs { image: path, uki: None, arrival: Default::default(), network: a.factory.network };
+            ImageSource::Named(ImageRequest { arrival: None, ..image(args, &a.factory.url)? })
+        }
+        (None, Some(_)) => ImageSource::Factory(factory_image(&a.factory, a.cache, a.asset, vec![Asset::Iso])?),
+        (None, None) => {
+            let what = "there is no IMAGE, and no --schematic to ask the factory for";
+            return Err(Error::usage(what).advise("see --help"));
+        }
+        (Some(image), Some(_)) => {
+            return Err(Error::usage(format!("{image}: with --schematic the factory is asked, and no IMAGE is named"))
+                .advise("see --help"));
+        }
+    };
+    let trust = TrustRequest {
+        cert: a.cert,
+        schematic: a.schematic,
+        talos: a.talos,
+        arch: a.arch,
+        allow_untrusted: a.allow_untrusted,
+        ..TrustRequest::default()
+    };
+    Ok(command::ReplaceLoader {
+        disk,
+        image,
+        trust,
+        change: change(&a.change),
+        allow_downgrade: a.allow_downgrade,
+        keep_backups: a.keep_backups,
     })
 }
 

@@ -19,6 +19,7 @@ mod from_factory;
 mod image;
 mod in_place;
 mod inspect;
+mod loader;
 mod loss;
 mod medium;
 mod members;
@@ -58,6 +59,7 @@ pub use fetch::{FactoryRequest, Fetch, FetchReport, create_schematic, show_schem
 pub use from_factory::{FactoryImage, Flavour};
 pub use image::{ImageRequest, OpenImage};
 pub use inspect::{CompanionReport, Diff, DiffReport, Inspect, InspectReport, ProfileReport, UkiReport};
+pub use loader::{ReplaceLoader, ReplaceLoaderReport};
 pub use next::NextStep;
 #[cfg(feature = "cli")]
 pub use on_node::{

@@ -27,7 +27,7 @@ pub struct NextStep {
 }
 
 impl NextStep {
-    fn new(run: Vec<String>, why: impl Into<String>) -> Self {
+    pub(super) fn new(run: Vec<String>, why: impl Into<String>) -> Self {
         Self { command: Some(shell_line(&run)), run: Some(run), ..Self::words(why) }
     }
 

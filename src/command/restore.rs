@@ -239,6 +239,9 @@ impl Restore {
         let esp = Inventory::read_in(target.open()?, variables, context)?;
         esp.refuse_unsafe()?;
         warnings.extend(esp.lost.warning());
+        if let Some(done) = super::loader::restore(self, target, &esp, &vars, &warnings, ui)? {
+            return Ok(done);
+        }
         let found = place_of(&esp, None)?;
         let has_place = found.is_some();
         if !has_place {

@@ -5,9 +5,11 @@
 //! a list of extents until somebody wants its bytes.
 
 mod extract;
+mod files;
 mod twins;
 
 pub use extract::extract;
+pub use files::{ImageFile, files_at};
 pub use twins::{TwinVerdict, compare_twins};
 
 use crate::block::{Extent, Pieces, ReadAt, Window, read_vec};

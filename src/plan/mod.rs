@@ -8,6 +8,7 @@
 
 mod board_set;
 mod in_place;
+mod loader;
 mod pin;
 mod prune;
 mod reach;
@@ -17,6 +18,10 @@ mod swap;
 
 pub use board_set::{BoardChange, BoardKept, BoardSetOptions, BoardSetPlan};
 pub use in_place::place_of;
+pub use loader::{
+    LoaderPlace, LoaderPlaces, LoaderPlan, LoaderStep, is_older, loader_places, refuse_another_start, starts_next,
+    usual_loader_paths,
+};
 pub use pin::PinPlan;
 pub use prune::{PruneOptions, PrunePlan};
 pub use reach::refuse_unreached;

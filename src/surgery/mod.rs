@@ -40,6 +40,7 @@ pub use order::{
 pub use recover::{
     Direction, Recovery, RecoveryOptions, recover, recover_with, rehearse as rehearse_recovery, rehearse_with,
 };
+pub use rehearsal::Preview;
 pub(crate) use seed::unusable_seed;
 pub use staging::{Staged, Staging, room_for};
 

@@ -3,15 +3,76 @@
 //! code runs on the same volume, so what has room here has room there.
 
 use super::order::{ContentRef, ContentSource, Operation, Order, SetContent, Tidying};
-use super::shadow::Shadow;
-use super::staging::{no_room, room_for};
+use super::shadow::{Shadow, overlay};
+use super::staging::{Staging, no_room, room_for};
 use super::steps::{carry_out, file};
-use crate::block::ReadAt;
+use super::{Outcome, open_healthy};
+use crate::block::{ReadAt, Sink};
 use crate::fat::{Editor, Geometry, Run};
 use crate::units::{count, size};
 use crate::{Code, Error, Result};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A volume as an operation would leave it: what that would write stays in memory.
+pub struct Preview {
+    below: Arc<dyn ReadAt>,
+    sector_size: u32,
+    written: BTreeMap<u64, Vec<u8>>,
+}
+
+impl ReadAt for Preview {
+    fn size(&self) -> u64 {
+        self.below.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.below.read_exact_at(buf, offset)?;
+        overlay(&self.written, self.sector_size, buf, offset);
+        Ok(())
+    }
+}
+
+/// Carries an operation out on a view of the volume.
+fn preview(
+    below: Arc<dyn ReadAt>,
+    sector_size: u32,
+    operation: impl FnOnce(&Shadow<'_>) -> Result<Outcome>,
+) -> Result<Preview> {
+    let shadow = Shadow::new(&*below, sector_size);
+    let _done = operation(&shadow).map_err(|e| e.with_esp_changed(false))?;
+    let written = shadow.into_written();
+    Ok(Preview { below, sector_size, written })
+}
 
 impl Order {
+    /// The volume with this content in the place of the target's. `sector_size` is what its medium writes at once, in
+    /// bytes.
+    ///
+    /// # Errors
+    /// As [`super::Staged::commit`] and [`open_healthy`].
+    pub fn preview(&self, below: Arc<dyn ReadAt>, sector_size: u32, content: &[u8]) -> Result<Preview> {
+        preview(below, sector_size, |shadow| {
+            let mut staging = Staging::begin(open_healthy(shadow)?, content.len() as u64)?;
+            staging.chunk(content)?;
+            staging.seal(Sha256::digest(content).into())?.commit(self)
+        })
+    }
+
+    /// The volume with the content of a file of the directory in the place of the target's.
+    ///
+    /// # Errors
+    /// As [`Self::restore`] and [`open_healthy`].
+    pub fn preview_restore(&self, below: Arc<dyn ReadAt>, sector_size: u32, from: &str) -> Result<Preview> {
+        preview(below, sector_size, |shadow| {
+            let editor = open_healthy(shadow)?;
+            let from = file(&editor, &self.directory, from)?;
+            let held = ContentRef { cluster: from.first_cluster, bytes: from.bytes, sha256: None };
+            self.restore(editor, &from.name, held)
+        })
+    }
+
     /// Whether a swap to an image of `bytes` bytes has room on this volume, to its end. Nothing is written.
     /// `sector_size` is what the volume's medium writes at once, in bytes.
     ///

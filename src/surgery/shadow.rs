@@ -30,6 +30,11 @@ impl<'m> Shadow<'m> {
         Self { below, sector_size, written: Mutex::default(), remembered: Mutex::default() }
     }
 
+    /// What was written, by offset.
+    pub(super) fn into_written(self) -> BTreeMap<u64, Vec<u8>> {
+        self.written.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn written(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<u8>>> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,16 +62,21 @@ impl ReadAt for Shadow<'_> {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.read_below(buf, offset)?;
-        let unit = u64::from(self.sector_size);
-        let end = offset + buf.len() as u64;
-        for (at, sector) in self.written().range(offset.saturating_sub(unit - 1)..end) {
-            let (from, to) = ((*at).max(offset), (at + unit).min(end));
-            if from < to {
-                let source = &sector[(from - at) as usize..(to - at) as usize];
-                buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(source);
-            }
-        }
+        overlay(&self.written(), self.sector_size, buf, offset);
         Ok(())
+    }
+}
+
+/// Puts what was written in the place of what was read.
+pub(super) fn overlay(written: &BTreeMap<u64, Vec<u8>>, sector_size: u32, buf: &mut [u8], offset: u64) {
+    let unit = u64::from(sector_size);
+    let end = offset + buf.len() as u64;
+    for (at, sector) in written.range(offset.saturating_sub(unit - 1)..end) {
+        let (from, to) = ((*at).max(offset), (at + unit).min(end));
+        if from < to {
+            let source = &sector[(from - at) as usize..(to - at) as usize];
+            buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(source);
+        }
     }
 }
 

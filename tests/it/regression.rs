@@ -11,6 +11,7 @@ mod desk;
 mod disks;
 mod files;
 mod house;
+mod loader;
 mod loaders;
 mod mirrors;
 mod oci;

@@ -4,7 +4,8 @@ use super::board_set::board_set;
 use super::page::shown_width;
 use super::{Page, Paint, Render};
 use crate::command::{
-    BackupList, NextStep, PinReport, Proposal, PruneReport, RecoverReport, RestoreReport, SwapReport,
+    BackupList, NextStep, PinReport, Proposal, PruneReport, RecoverReport, ReplaceLoaderReport, RestoreReport,
+    SwapReport,
 };
 use crate::config::service_document;
 use crate::plan::SwapPlan;
@@ -41,6 +42,43 @@ impl Render for PruneReport {
             None => writeln!(f, "{}", p.bad("The board starts nothing, as before.")),
         }?;
         copy(f, p, self.out.as_deref())
+    }
+}
+
+impl Render for ReplaceLoaderReport {
+    fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
+        let plan = &self.plan;
+        if self.already_in_place {
+            writeln!(f, "{}: these very bytes are at every place already", p.good("Nothing to do"))?;
+        } else {
+            checks_in_short(f, p, &self.checks)?;
+            writeln!(f)?;
+            let title = if self.committed { "Replaced" } else { "Plan (nothing written)" };
+            let what = p.good(format!("systemd-boot {}", plan.version));
+            writeln!(f, "{} {what}, {}", p.strong(format!("{title}:")), self.source)?;
+        }
+        for step in &plan.places {
+            let before = step.version_before.as_deref().unwrap_or("none that starts");
+            let what = if step.already_in_place { "has it already".to_owned() } else { format!("before: {before}") };
+            writeln!(f, "  {}  {what}", step.target)?;
+            if let Some(backup) = &step.backup {
+                writeln!(f, "    old one in   {backup}")?;
+            }
+            for name in &step.delete {
+                writeln!(f, "    {:11}  {name}", if self.committed { "deleted" } else { "delete" })?;
+            }
+        }
+        members(f, &self.members)?;
+        warnings(f, p, &self.warnings)?;
+        let name = |x: &Option<String>| x.clone().unwrap_or_else(|| "nothing".into());
+        let starts = if self.committed || self.already_in_place { "starts" } else { "would start" };
+        let before = match plan.boot_before == plan.boot_after {
+            true => ", as before".to_owned(),
+            false => format!("; before: {}", name(&plan.boot_before)),
+        };
+        writeln!(f, "The board {starts} {}{before}.", p.good(name(&plan.boot_after)))?;
+        copy(f, p, self.out.as_deref())?;
+        next(f, p, &self.next)
     }
 }
 

@@ -28,7 +28,7 @@ fn systemd_boot() -> Vec<u8> {
 }
 
 /// A board with Secure Boot on, whose db stands for the images and for this key.
-fn secured(key: &SigningKey) -> (Board, String) {
+pub(super) fn secured(key: &SigningKey) -> (Board, String) {
     let board = Board::new();
     let disk = board.disk("nvme0n1", ESP_A);
     let vars = crate::support::fixtures().join("efivars/secureboot-on");
