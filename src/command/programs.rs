@@ -52,7 +52,8 @@ fn objections_but<S: ReadAt>(
         let is_shim = *kind == ProgramKind::Shim;
         let is_image = image.as_ref() == Some(at);
         let objection = |judge, why: Option<String>| {
-            why.map(|why| Objection { place: esp.describe_place(at), judge, why, is_image })
+            let is_systemd_boot = matches!(kind, ProgramKind::SystemdBoot(_));
+            why.map(|why| Objection { place: esp.describe_place(at), judge, why, is_image, is_systemd_boot })
         };
         found.extend(if behind_shim {
             let why = below_level(&facts, &firmware).or_else(|| refused_by_shim(&facts, &firmware, vars));
@@ -89,9 +90,8 @@ pub(super) fn refuse_distrusted<S: ReadAt>(
         return Ok(vec![format!("if these are the variables of the board that starts from here: {refused}")]);
     }
     Err(Error::new(Code::WouldNotBoot, format!("the board never gets to its images: {refused}")).advise(
-        "replace that program by one that is signed for this board (systemd-boot is on the Secure Boot ISO that the \
-         image comes \
-         from), or enrol its key; `--efivars none` if the variables are those of another machine",
+        "replace that program by one that is signed for this board (`loader` does that for a systemd-boot: it is on \
+         the Secure Boot ISO that the image comes from), or enrol its key; `--efivars none` if the variables are those of another machine",
     ))
 }
 

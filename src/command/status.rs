@@ -13,7 +13,7 @@ use crate::esp::{EspFile, FileKind, Inventory, Predictions, Runs};
 use crate::fat::{FatKind, ProblemClass};
 use crate::packed::Packing;
 use crate::pe::Arch;
-use crate::plan::room_for_one_more;
+use crate::plan::{LoaderPlace, loader_places, room_for_one_more};
 use crate::surgery::LostChain;
 use crate::uki::{Companion, CompanionKind, Companions, Host};
 use serde::Serialize;
@@ -47,6 +47,8 @@ pub struct StatusReport {
     pub way_notes: Vec<String>,
     /// The boot loader.
     pub loader: Option<LoaderReport>,
+    /// Every place of the ESP with a systemd-boot, or with a file that should be one and is broken.
+    pub loaders: Vec<LoaderReport>,
     /// Where the EFI variables come from that the prediction goes by.
     pub variables: VariablesOrigin,
     /// What is noteworthy.
@@ -193,7 +195,7 @@ pub struct EntryReport {
     pub danger: Option<String>,
 }
 
-/// The boot loader in `EFI/BOOT`.
+/// A boot loader.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct LoaderReport {
@@ -271,8 +273,19 @@ pub(super) fn report<S: ReadAt>(
             path: path.clone(),
             systemd_boot: known.as_ref().map(|l| l.version.to_string()),
         }),
+        loaders: loaders(esp),
         warnings,
     }
+}
+
+fn loaders<S: ReadAt>(esp: &Inventory<S>) -> Vec<LoaderReport> {
+    let found = esp.arch().and_then(|arch| loader_places(esp, arch).ok()).unwrap_or_default();
+    let there = found.places.into_iter().filter(|place| place.exists);
+    let report = |place: LoaderPlace| LoaderReport {
+        path: place.path(),
+        systemd_boot: place.loader.map(|loader| loader.version.to_string()),
+    };
+    there.map(report).collect()
 }
 
 fn elsewhere<S: ReadAt>(esp: &Inventory<S>) -> Vec<FileReport> {

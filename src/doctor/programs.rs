@@ -27,6 +27,8 @@ pub struct Objection {
     pub why: String,
     /// Whether it is the image itself, which a swap replaces in its place.
     pub is_image: bool,
+    /// Whether it is a systemd-boot.
+    pub is_systemd_boot: bool,
 }
 
 impl fmt::Display for Objection {
@@ -45,12 +47,15 @@ impl fmt::Display for Objection {
 /// The findings about them.
 pub(super) fn findings(objections: &[Objection], words: &DiskWords) -> Vec<Finding> {
     let finding = |objection: &Objection| match objection.judge {
-        Judge::Nobody => Finding::new(
-            Severity::Note,
-            "loader-below-sbat-level",
-            objection.to_string(),
-            "anyone who can put an old boot loader there can exploit its known flaws",
-        ),
+        Judge::Nobody => {
+            let finding = Finding::new(
+                Severity::Note,
+                "loader-below-sbat-level",
+                objection.to_string(),
+                "anyone who can put an old boot loader there can exploit its known flaws",
+            );
+            if objection.is_systemd_boot { finding.then(words.command("loader", "IMAGE")) } else { finding }
+        }
         Judge::Firmware | Judge::Shim if objection.is_image => Finding::new(
             Severity::Problem,
             "loader-refused",
@@ -68,11 +73,15 @@ pub(super) fn findings(objections: &[Objection], words: &DiskWords) -> Vec<Findi
              is \
              refused as long as that is so",
         )
-        .then(
-            "replace it by one that is signed for this board (systemd-boot is on the Secure Boot ISO that the image \
-             comes from), or \
-             enrol its key",
-        ),
+        .then(if objection.is_systemd_boot {
+            format!(
+                "{} puts one that is signed for this board there (it is on the Secure Boot ISO that the image comes \
+                 from); or enrol its key",
+                words.command("loader", "IMAGE")
+            )
+        } else {
+            "replace it by one that is signed for this board, or enrol its key".to_owned()
+        }),
     };
     objections.iter().map(finding).collect()
 }

@@ -85,11 +85,16 @@ pub fn what_starts(way: &Way, options: &BootOptions, esps: &[EspPlace], unread: 
         };
         findings.push(
             Finding::new(severity, "no-boot-loader", format!("{wanted} is missing"), meaning)
-                .then(format!(
-                    "copy systemd-boot there: it is {wanted} of the Secure Boot ISO of the same Talos version \
-                     (`bootsurgeon fetch`; \
-                     mtools: `mcopy`). This program writes images and no loaders"
-                ))
+                .then(match by_option {
+                    None => "`bootsurgeon loader DISK ISO` puts systemd-boot there, from the Secure Boot ISO of the \
+                             same Talos version (`bootsurgeon fetch`)"
+                        .to_owned(),
+                    // What starts already is not invented at another place.
+                    Some(_) => format!(
+                        "copy the systemd-boot there that the option leads to, or {wanted} of the Secure Boot ISO of \
+                         the same Talos version (mtools: `mcopy`)"
+                    ),
+                })
                 .of(&esp.name),
         );
     }

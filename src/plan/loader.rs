@@ -67,8 +67,8 @@ pub fn usual_loader_paths(arch: Arch) -> [String; 2] {
     [format!("EFI/BOOT/{removable}"), format!("EFI/systemd/systemd-boot{suffix}")]
 }
 
-/// Where systemd-boot lies on an ESP: at its usual places, and wherever else the way of the boot comes by one. Where no
-/// such file exists at all, it is the removable-media path.
+/// Where systemd-boot lies on an ESP: at its usual places, and wherever else the way of the boot comes by one. Where the
+/// board starts none of them, the removable-media path as well, if nothing is there.
 ///
 /// # Errors
 /// What the source reports.
@@ -108,8 +108,11 @@ pub fn loader_places<S: ReadAt>(esp: &Inventory<S>, arch: Arch) -> Result<Loader
         }
     }
     found.sort_by_key(|(is_started, _)| *is_started);
+    let is_any_started = found.iter().any(|(is_started, _)| *is_started);
     let mut places: Vec<LoaderPlace> = found.into_iter().map(|(_, place)| place).collect();
-    if places.is_empty() && others.is_empty() {
+    // Where the board starts none of them, it is missing; else nobody misses it.
+    let is_there = esp.volume.find(&usual[0])?.is_some();
+    if !is_there && !is_any_started && others.is_empty() {
         places.push(LoaderPlace::empty("EFI/BOOT", arch.removable_loader()));
     }
     Ok(LoaderPlaces { places, others })

@@ -116,7 +116,8 @@ fn instead<S: ReadAt>(esp: &Inventory<S>, end: &End) -> (String, String) {
         End::Nothing(why) => (
             format!("nothing starts here: {why}"),
             format!(
-                "put systemd-boot at {loader}: it is there on the Secure Boot ISO of the same Talos version; {look}"
+                "put systemd-boot at {loader}: `loader` takes it from the Secure Boot ISO of the same Talos version; \
+                 {look}"
             ),
         ),
         End::Unknown(why) => (

@@ -327,9 +327,8 @@ pub(super) fn refuse_wiping_options(prediction: &Prediction) -> Result<()> {
         prediction.loader
     ))
     .advise(
-        "take an image without a wiping profile (the factory's …-secureboot-uki.efi), or first replace the boot loader \
-            in \
-         EFI/BOOT by the one of the new image's version (it is on the ISO)",
+        "take an image without a wiping profile (the factory's …-secureboot-uki.efi), or first replace the boot loader in EFI/BOOT \
+         by the one of the new image's version: `loader` takes it from the ISO",
     ))
 }
 

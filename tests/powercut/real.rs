@@ -463,6 +463,16 @@ pub fn everything() -> Vec<Maker> {
     }
     let settings = matrix::shapes().into_iter().map(|s| Shape { end: End::Settings, ..s });
     makers.extend(scenarios(Job::Pin.name(), settings, |v, r| Job::Pin.on(v, r)));
+    // systemd-boot at the removable-media path, and under a long name in a directory of its own.
+    for end in [End::Removable, End::Entry] {
+        let shapes = || matrix::shapes().into_iter().map(move |s| Shape { end, ..s });
+        let both = || shapes().filter(|s| s.old.is_some()).map(|s| Shape { backup_exists: true, ..s });
+        makers.extend(scenarios("loader", shapes(), |v, r| Job::Swap.on(v, r)));
+        let forget = both().filter(|s| Job::SwapAndForget.suits(s));
+        makers.extend(scenarios("loader, deleting a backup", forget, |v, r| Job::SwapAndForget.on(v, r)));
+        let restore = both().filter(|s| Job::Restore.suits(s));
+        makers.extend(scenarios("restore of a loader", restore, |v, r| Job::Restore.on(v, r)));
+    }
     makers.extend(planned());
     makers.extend(scenarios("swap", Some(matrix::full_size()), |v, r| Job::Swap.on(v, r)));
     makers

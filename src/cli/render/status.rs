@@ -5,7 +5,7 @@ use super::doctor::findings;
 use super::{Page, Paint, Render, way};
 use crate::boot::MenuMode;
 use crate::bootpath::{Certainty, StepKind, WayStep};
-use crate::command::{EntryReport, FileReport, StatusReport};
+use crate::command::{EntryReport, FileReport, LoaderReport, StatusReport};
 use crate::doctor::Severity;
 use crate::efivars::OriginKind;
 use crate::esp::{BackupName, FileKind};
@@ -37,6 +37,11 @@ impl Render for StatusReport {
         f.wrapped(format_args!("Boot  "), &self.way_in_short(p))?;
         if let (OriginKind::UBoot | OriginKind::Edk2, Some(place)) = (self.variables.kind, &self.variables.place) {
             f.wrapped(format_args!("Vars  "), &format!("{place}: {}", self.variables.why))?;
+        }
+        if self.loaders.iter().any(|one| self.loaders.first().is_some_and(|l| l.systemd_boot != one.systemd_boot)) {
+            let one = |l: &LoaderReport| format!("{} {}", l.path, l.systemd_boot.as_deref().unwrap_or("is broken"));
+            let all: Vec<String> = self.loaders.iter().map(one).collect();
+            f.wrapped(format_args!("      {} ", p.warn("boot loaders:")), &all.join(", "))?;
         }
         writeln!(f)?;
         writeln!(f, "{}", p.strong("EFI/Linux"))?;

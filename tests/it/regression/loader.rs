@@ -5,11 +5,19 @@ use super::place::{OLD, file, names};
 use super::way::{shim, status};
 use crate::board::{Board, ESP_A, boot_option, systemd_boot, uki};
 use crate::cli::ESP;
-use crate::support::{fsck_clean, sha256};
+use crate::support::{Lab, fsck_clean, sha256};
+use bootsurgeon::block::{Memory, Sink};
+use bootsurgeon::boot::Variables;
+use bootsurgeon::esp::Inventory;
+use bootsurgeon::fat::{Editor, Stamp, Volume};
 use bootsurgeon::pe::Arch;
+use bootsurgeon::plan::{LoaderStep, loader_places};
+use bootsurgeon::surgery::{Staging, interrupted, open_healthy, recover};
+use bootsurgeon::testkit::crash::{self, Frame};
 use bootsurgeon::testkit::signing::{SigningKey, sign_pe};
 use bootsurgeon::testkit::uki::Builder;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 const REMOVABLE: &str = "EFI/BOOT/BOOTAA64.EFI";
 const INSTALLED: &str = "EFI/systemd/systemd-bootaa64.efi";
@@ -132,7 +140,7 @@ fn issue19_2_it_is_found_in_what_holds_it() {
     let real = {
         let other = board.lab.fixture_as("disk-512.img.zst", "other.img");
         let volume = bootsurgeon::disk::Target::find(&other, None).unwrap().open().unwrap();
-        bootsurgeon::fat::Volume::open(volume).unwrap().read_small(REMOVABLE, 1 << 24).unwrap().unwrap()
+        Volume::open(volume).unwrap().read_small(REMOVABLE, 1 << 24).unwrap().unwrap()
     };
     let _ = board.lab.fixture("secureboot-arm64.iso.zst");
     std::fs::copy(crate::support::fixtures().join("disk/disk-512.img.zst"), board.lab.path("packed.zst")).unwrap();
@@ -140,7 +148,7 @@ fn issue19_2_it_is_found_in_what_holds_it() {
         let dry = run(&board, &disk, image, &["--dry-run"]);
         assert!(dry["source"].as_str().unwrap().starts_with(REMOVABLE), "{dry:#}");
         assert_eq!(dry["plan"]["places"][0]["target"], REMOVABLE);
-        let expected = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&real));
+        let expected = hex::encode(Sha256::digest(&real));
         assert_eq!(dry["sha256"], expected, "{image}");
     }
     // The signer of the installed image, and that of the ESP's own keys, is whom it is signed by.
@@ -291,4 +299,66 @@ fn issue19_2_a_request_that_makes_no_sense_is_a_clear_error() {
     let out = board.run(&["loader", &disk, image, "--efivars", "vars", "--allow-untrusted", "--json"]);
     assert_eq!(out.status.code(), Some(4));
     assert!(String::from_utf8_lossy(&out.stdout).contains("\"unconfirmed\""));
+}
+
+/// At every cut of the two operations each place holds the old one or the new one, whole, and what the firmware starts
+/// is the old one until the other place has the new one.
+#[test]
+fn issue19_2_a_cut_anywhere_leaves_a_loader_at_both_places() {
+    let lab = Lab::new();
+    let (old, new) = (systemd_boot("255.4", Arch::Arm64), systemd_boot("257.9", Arch::Arm64));
+    let medium = Memory::new(std::fs::read(lab.fixture("fat16.img.zst")).unwrap());
+    let mut editor = Editor::open(&medium).unwrap();
+    let stamp = Stamp(1_771_000_000);
+    for path in [REMOVABLE, INSTALLED] {
+        let (directory, name) = path.rsplit_once('/').unwrap();
+        editor.make_directories(directory, stamp).unwrap();
+        if editor.volume().unwrap().find(path).unwrap().is_none() {
+            editor.make_file(directory, name, &old, stamp).unwrap();
+        }
+    }
+    editor.write_fsinfo().unwrap();
+    let volume = medium.into_bytes();
+    let esp = Inventory::read(volume.clone(), Variables::default()).unwrap();
+    let old = |path: &str| Volume::open(&volume).unwrap().read_small(path, 1 << 24).unwrap().unwrap();
+    let found = loader_places(&esp, Arch::Arm64).unwrap();
+    let paths: Vec<String> = found.places.iter().map(|place| place.path()).collect();
+    // Without variables the removable-media path is what starts: it comes last.
+    assert_eq!(paths, [INSTALLED, REMOVABLE]);
+    let recording = crash::record(&Frame::new(&volume, 512), |medium| {
+        for place in &found.places {
+            let step = LoaderStep::replace(&esp, place, None, None, 1_771_000_000)?;
+            let mut staging = Staging::begin(open_healthy(medium)?, new.len() as u64)?;
+            staging.chunk(&new)?;
+            staging.seal(Sha256::digest(&new).into())?.commit(step.order().unwrap()).map(drop)?;
+        }
+        Ok(())
+    });
+    let (mut frame, events) = recording.unwrap().rewind();
+    let mut seen = Vec::new();
+    for event in &events {
+        crash::redo(&mut frame, std::slice::from_ref(event));
+        let medium = Memory::new(frame.to_bytes());
+        for recovered in [false, true] {
+            if recovered {
+                if let Some(found) = interrupted(&Volume::open(&medium).unwrap()).unwrap() {
+                    assert!(found.to_string().starts_with("loader of EFI/"), "{found}");
+                }
+                recover(&medium).unwrap();
+                open_healthy(&medium).unwrap();
+            }
+            let now = Volume::open(&medium).unwrap();
+            let is_new = |path: &str| {
+                let bytes = now.read_small(path, 1 << 24).unwrap().unwrap();
+                assert!(bytes == new || bytes == old(path), "{path} is neither");
+                bytes == new
+            };
+            let state = (is_new(INSTALLED), is_new(REMOVABLE));
+            assert_ne!(state, (false, true), "what starts was first");
+            if !seen.contains(&state) {
+                seen.push(state);
+            }
+        }
+    }
+    assert_eq!(seen, [(false, false), (true, false), (true, true)]);
 }
