@@ -1,6 +1,6 @@
 //! Files of an image by their paths: of the FAT volumes in it that firmware starts from, and of an ISO's tree.
 
-use super::{ImageKind, SharedSource};
+use super::{ImageKind, ImageVolume, SharedSource, volumes};
 use crate::block::{Extent, Pieces, ReadAt, Window};
 use crate::fat::Volume;
 use crate::iso::Iso;
@@ -22,26 +22,13 @@ pub struct ImageFile {
 /// # Errors
 /// What the source reports; [`crate::Kind::Rejected`] when it is malformed.
 pub fn files_at(source: &SharedSource, kind: ImageKind, paths: &[String]) -> Result<Vec<ImageFile>> {
-    let all = Extent { offset: 0, bytes: source.size() };
-    let volumes: Vec<(Extent, String)> = match kind {
-        ImageKind::Uki => {
-            let bytes = Pieces::new(Arc::clone(source), vec![all]).map_err(|e| e.to_string());
-            return Ok(vec![ImageFile { place: "the file itself".to_owned(), bytes }]);
-        }
-        ImageKind::Fat => vec![(all, "the FAT image".to_owned())],
-        ImageKind::Disk => {
-            let volumes = crate::disk::boot_volumes(source)?.unwrap_or_default().into_iter();
-            let esps = volumes.filter(|v| !v.is_xbootldr());
-            esps.map(|v| (v.extent, format!("the EFI System Partition at byte {}", v.extent.offset))).collect()
-        }
-        ImageKind::Iso => {
-            let images = Iso::open(Arc::clone(source))?.efi_images()?.into_iter();
-            images.map(|image| (image.extent, format!("the ISO's FAT image at byte {}", image.extent.offset))).collect()
-        }
-        ImageKind::Oci => Vec::new(),
-    };
+    if kind == ImageKind::Uki {
+        let all = vec![Extent { offset: 0, bytes: source.size() }];
+        let bytes = Pieces::new(Arc::clone(source), all).map_err(|e| e.to_string());
+        return Ok(vec![ImageFile { place: "the file itself".to_owned(), bytes }]);
+    }
     let mut found = Vec::new();
-    for (extent, place) in volumes {
+    for ImageVolume { extent, place, .. } in volumes(source, kind)?.into_iter().filter(|v| !v.is_xbootldr) {
         let read = || in_fat(source, extent, &place, paths);
         found.extend(read().while_doing(|| format!("looking for files in {place}"))?);
     }

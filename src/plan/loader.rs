@@ -16,6 +16,7 @@ use crate::bootpath::{BootScenario, Located, Program, ProgramKind};
 use crate::esp::{BackupName, Inventory, Runs, backup_of, disabled_of};
 use crate::fat::same_name;
 use crate::pe::Arch;
+use crate::sorting::Sort;
 use crate::surgery::{FileStep, Order};
 use crate::uki::cmdline::wipes;
 use crate::{Code, Error, Result};
@@ -107,7 +108,7 @@ pub fn loader_places<S: ReadAt>(esp: &Inventory<S>, arch: Arch) -> Result<Loader
             None => found.push((is_started, place)),
         }
     }
-    found.sort_by_key(|(is_started, _)| *is_started);
+    found.put_in_order_by(|(is_started, _)| *is_started);
     let is_any_started = found.iter().any(|(is_started, _)| *is_started);
     let mut places: Vec<LoaderPlace> = found.into_iter().map(|(_, place)| place).collect();
     // Where the board starts none of them, it is missing; else nobody misses it.
@@ -159,7 +160,7 @@ impl LoaderStep {
         let own = |name: &str| BackupName::parse(name).filter(|b| same_name(&b.original, &place.name) && !b.disabled);
         let mut old: Vec<_> = beside.iter().filter(|e| !e.is_dir() && Some(e.name.as_str()) != restored).collect();
         old.retain(|e| own(&e.name).is_some());
-        old.sort_by_key(|e| std::cmp::Reverse(own(&e.name).map(|b| b.time)));
+        old.put_in_order_by(|e| std::cmp::Reverse(own(&e.name).map(|b| b.time)));
         let keep = keep_backups.map_or(usize::MAX, |keep| keep.saturating_sub(usize::from(place.loader.is_some())));
         let delete: Vec<String> = old.into_iter().skip(keep).map(|e| e.name.clone()).collect();
         let path = |name: &String| format!("{}/{name}", place.directory);
@@ -174,6 +175,7 @@ impl LoaderStep {
                 time,
                 directory: place.directory.clone(),
                 before: Vec::new(),
+                set: Vec::new(),
                 target: place.name.clone(),
                 backup,
                 after: delete.into_iter().map(FileStep::Remove).collect(),
