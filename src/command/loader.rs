@@ -442,6 +442,10 @@ pub(super) fn restore<S: ReadAt>(
     let Some(name) = BackupName::parse(&entry.name) else { return Ok(None) };
     let Ok(Some(Program { kind: ProgramKind::SystemdBoot(loader), .. })) = esp.program(path) else { return Ok(None) };
     let Some(arch) = Arch::from_machine(loader.machine) else { return Ok(None) };
+    if request.board_files.is_some() {
+        return Err(Error::usage(format!("{path} is a boot loader: --with-board-files goes with an image"))
+            .advise("leave it out"));
+    }
     let original = format!("{directory}/{}", name.original);
     let found = loader_places(esp, arch)?;
     let known = found.places.into_iter().find(|place| same_name(&place.path(), &original));
@@ -494,6 +498,7 @@ pub(super) fn restore<S: ReadAt>(
     }
     Ok(Some(RestoreReport {
         restored: path.to_owned(),
+        board_files: None,
         checks: report.checks,
         change: ImageChange { version_before, version: Some(loader.version.text.clone()), ..ImageChange::default() },
         committed: !request.change.dry_run,
