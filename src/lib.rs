@@ -35,10 +35,10 @@
 //! | --- | --- | ---: |
 //! | none | | 90 |
 //! | `net` | the Image Factory and remote images: HTTP and TLS | 103 |
-//! | `testkit` | test keys, images made on the spot, a local Image Factory | 100 |
-//! | `demo` | the demonstration; with `net` and `testkit` | 113 |
-//! | `cli` | the program; with `net` | 131 |
-//! | all, the default | | 140 |
+//! | `testkit` | test keys, images made on the spot, a local Image Factory | 101 |
+//! | `demo` | the demonstration; with `net` and `testkit` | 114 |
+//! | `cli` | the program; with `net` | 128 |
+//! | all, the default | | 139 |
 //!
 //! # Limitations
 //! A logical sector is assumed to be written whole or not at all.

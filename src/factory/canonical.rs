@@ -23,6 +23,27 @@ pub(super) enum YamlNode {
     Map(Vec<(String, Self)>),
 }
 
+#[cfg(feature = "cli")]
+impl From<&serde_json::Value> for YamlNode {
+    fn from(value: &serde_json::Value) -> Self {
+        use serde_json::Value;
+        match value {
+            Value::String(text) => Self::Text(text.clone()),
+            Value::Array(items) => Self::Seq(items.iter().map(Self::from).collect()),
+            Value::Object(fields) => {
+                Self::Map(fields.iter().map(|(name, field)| (name.clone(), field.into())).collect())
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => Self::Verbatim(value.to_string()),
+        }
+    }
+}
+
+/// The document of these fields of a JSON object.
+#[cfg(feature = "cli")]
+pub(crate) fn to_yaml(fields: &serde_json::Map<String, serde_json::Value>) -> String {
+    print(&fields.iter().map(|(name, field)| (name.clone(), field.into())).collect::<Vec<_>>())
+}
+
 /// Indentation in spaces.
 const INDENT: usize = 4;
 

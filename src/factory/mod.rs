@@ -34,6 +34,8 @@ mod url;
 pub use auth::Auth;
 #[cfg(feature = "net")]
 pub use cache::{Cache, Key};
+#[cfg(feature = "cli")]
+pub(crate) use canonical::to_yaml;
 #[cfg(feature = "net")]
 pub use client::{Asset, Factory, PUBLIC_FACTORY};
 #[cfg(feature = "net")]

@@ -1,6 +1,6 @@
 //! Kubernetes objects as text.
 
-use crate::{Error, Result};
+use crate::factory::to_yaml;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -15,21 +15,11 @@ impl Manifest {
         self.0.last().and_then(|object| object["metadata"]["name"].as_str()).unwrap_or_default()
     }
 
-    /// As YAML: one document for each object. Strings that a YAML 1.1 reader would take for something else (`no`,
-    /// `0x1f`,
-    /// `12:30`) are quoted.
-    ///
-    /// # Errors
-    /// None that can happen with these types; the serializer has a way to report.
-    pub fn to_yaml(&self) -> Result<String> {
-        let options = || serde_saphyr::ser_options! { prefer_block_scalars: false };
-        let documents: Vec<String> = self
-            .0
-            .iter()
-            .map(|object| serde_saphyr::to_string_with_options(object, options()))
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|e| Error::io(format!("the manifest does not serialize: {e}")))?;
-        Ok(documents.join("---\n"))
+    /// As YAML: one document for each object, printed as Go's programs print it. Strings that a YAML 1.1 reader would take
+    /// for something else (`no`, `0x1f`, `12:30`) are quoted.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        self.0.iter().filter_map(Value::as_object).map(to_yaml).collect::<Vec<_>>().join("---\n")
     }
 }
 

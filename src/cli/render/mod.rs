@@ -166,7 +166,7 @@ impl Render for crate::command::PodReport {
     const IS_DATA: bool = true;
 
     fn text(&self, f: &mut Page, _: Paint) -> fmt::Result {
-        f.block(&self.manifest.to_yaml().map_err(|_| fmt::Error)?)
+        f.block(&self.manifest.to_yaml())
     }
 }
 
