@@ -4,9 +4,11 @@
 use crate::cli::{self, Ran};
 use crate::support::{self, Lab};
 use serde_json::{Value, json};
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// The disk, as the node names it.
@@ -67,6 +69,7 @@ impl FakeCluster {
         let program = support::program().get_program().to_owned();
         let kubectl = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/cluster/kubectl.py");
         command.env("KUBECTL", kubectl).env("CLUSTER", self.lab.path("cluster")).env("POD_PROGRAM", program);
+        command.env("PATH", path_to_python());
     }
 
     /// `pod run` on the node.
@@ -91,6 +94,19 @@ impl FakeCluster {
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.ends_with(".json")).collect()
     }
+}
+
+/// PATH with the interpreter itself in front. What stands there may be the shell script of a version manager, which takes
+/// four times as long as a call of kubectl.py, and there are thousands.
+fn path_to_python() -> &'static OsStr {
+    static PATH: OnceLock<OsString> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let itself = support::run("python3", &["-c", "import sys; print(sys.executable)"]);
+        let itself = PathBuf::from(String::from_utf8(itself.stdout).unwrap().trim());
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = itself.parent().map(Path::to_owned).into_iter().chain(std::env::split_paths(&path));
+        std::env::join_paths(folders).unwrap()
+    })
 }
 
 /// The disk and what a local command says of it.
