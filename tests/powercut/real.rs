@@ -189,7 +189,12 @@ impl Job {
     pub fn on(self, volume: &Volume, report: &Report) -> (Expectation, Box<dyn Operation>) {
         let surgery = self.surgery(&volume.shape);
         let new = Content::of(&volume.new, volume.shape.sector as usize);
-        let ample = matches!(volume.shape.room, Room::Ample | Room::NameSpansSectors | Room::RootFull);
+        let ample = match volume.shape.room {
+            Room::Ample | Room::RootFull => true,
+            // A name without a long form spans nothing: its one slot is the last of a sector that is full.
+            Room::NameSpansSectors => volume.shape.end != End::Removable,
+            Room::SectorFull | Room::DirectoryFull => false,
+        };
         let replaces = surgery.order().is_some_and(|o| o.backup.is_some());
         let exchange = ample && replaces;
         let target = volume.shape.end.target();
