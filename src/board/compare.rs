@@ -51,6 +51,15 @@ pub struct Compared {
     pub why: Option<String>,
 }
 
+impl Compared {
+    /// A file that was held against nothing.
+    #[must_use]
+    pub fn alone(file: &BoardFile, relation: Relation) -> Self {
+        let (path, sort) = (file.path.clone(), file.sort);
+        Self { path, sort, relation, source_bytes: None, esp_bytes: Some(file.bytes()), why: None }
+    }
+}
+
 /// Compares the files of a source with those of an ESP: every path of either, ordered as FAT tells names apart. Files
 /// of two lengths differ and are not read; others are read up to the first difference, 1 MiB at a time.
 ///

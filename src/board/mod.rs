@@ -7,6 +7,7 @@
 //! | [`BoardFiles`] | the regular files of a volume, with what sort each is |
 //! | [`BoardSource`] | the volume of an image that holds such files: an ISO's EFI image, a disk's ESP, a FAT image |
 //! | [`compare`] | what is the same, what differs, what only one of two volumes has |
+//! | [`raw_loaders`] | boot loaders in sectors of a disk, outside of any file system |
 //!
 //! Reads only. Nothing of a file's content is kept in memory but the piece that is compared; the numbers of files and
 //! directories that are looked at have limits, and what lies beyond them is said to be unknown.
@@ -16,6 +17,7 @@
 //! outside any file system), sbc-jetson (a device tree in `dtb/`).
 
 mod compare;
+mod raw;
 mod sort;
 mod source;
 #[cfg(test)]
@@ -23,6 +25,7 @@ mod source;
 mod tests;
 
 pub use compare::{Compared, Relation, compare};
+pub use raw::{RawLoader, raw_loaders};
 pub use sort::Sort;
 pub use source::BoardSource;
 

@@ -84,7 +84,21 @@ impl Sort {
         hidden || found || DIRECTORIES.iter().any(|directory| same_name(path, directory))
     }
 
-    /// In JSON and for people: `device-tree`.
+    /// One of them for people.
+    #[must_use]
+    pub const fn noun(self) -> &'static str {
+        match self {
+            Self::Loader => "boot loader",
+            Self::LoaderConfiguration => "setting of the boot loader",
+            Self::Firmware => "firmware file",
+            Self::DeviceTree => "device tree",
+            Self::Overlay => "overlay",
+            Self::Configuration => "setting of the firmware",
+            Self::Other => "other file",
+        }
+    }
+
+    /// In JSON: `device-tree`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

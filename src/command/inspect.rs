@@ -1,6 +1,7 @@
 //! `inspect` and `diff`: what something is and what is in it.
 
 use super::beside::beside_candidate;
+use super::board::BoardDifference;
 use super::examine::{Examined, examine};
 use super::{ImageRequest, Ui};
 use crate::Result;
@@ -411,6 +412,8 @@ pub struct DiffReport {
     pub changes: Vec<FieldDifference>,
     /// Extensions that the old image has and the new one lacks.
     pub extension_loss: Option<ExtensionLoss>,
+    /// The files beside the two images.
+    pub board: BoardDifference,
 }
 
 /// One difference.
@@ -431,15 +434,13 @@ impl Diff {
     /// # Errors
     /// As [`ImageRequest::open`].
     pub fn run(&self, ui: &dyn Ui) -> Result<DiffReport> {
-        let read = |request: &ImageRequest| -> Result<UkiReport> {
-            let opened = request.open_to_look_around(ui)?;
-            uki_report(opened.uki()?, ui)
-        };
-        let (old, new) = (read(&self.old)?, read(&self.new)?);
+        let (old, new) = (self.old.open_to_look_around(ui)?, self.new.open_to_look_around(ui)?);
+        let board = BoardDifference::between((&old, old.uki()?), (&new, new.uki()?));
+        let (old, new) = (uki_report(old.uki()?, ui)?, uki_report(new.uki()?, ui)?);
         let loss = ExtensionLoss::between(&old.image_extensions(), &new.image_extensions());
         let loss = loss.filter(|_| old.family == Family::Talos && new.family == Family::Talos);
         let changes = changes(&old, &new);
-        Ok(DiffReport { identical: old.sha256 == new.sha256, changes, extension_loss: loss, old, new })
+        Ok(DiffReport { identical: old.sha256 == new.sha256, changes, extension_loss: loss, board, old, new })
     }
 }
 

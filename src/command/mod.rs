@@ -2,6 +2,7 @@
 //! to report to, and returns a report that serialises to the JSON of the contract.
 
 mod beside;
+mod board;
 mod board_set;
 mod change;
 #[cfg(feature = "cli")]
@@ -45,6 +46,7 @@ mod ui;
 mod variables;
 mod verify;
 
+pub use board::{BoardDifference, BoardLoader, BoardReport};
 pub use board_set::BoardSetRequest;
 pub use change::Change;
 pub use config::{CheckConfig, ConfigCheckReport};

@@ -337,6 +337,7 @@ impl Restore {
                 checks: &report.checks,
                 change: &report.change,
                 board_files: set.as_ref(),
+                board: None,
                 members: self.disk.member_names(),
                 warnings: warnings.clone(),
             });

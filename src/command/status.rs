@@ -1,5 +1,6 @@
 //! `status`: the ESP as it is, and what boots.
 
+use super::board::BoardReport;
 use super::programs::objections;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
@@ -51,6 +52,8 @@ pub struct StatusReport {
     pub loaders: Vec<LoaderReport>,
     /// Where the EFI variables come from that the prediction goes by.
     pub variables: VariablesOrigin,
+    /// What of the board a swap leaves as it is: files beside the images, boot loaders.
+    pub board: BoardReport,
     /// What is noteworthy.
     pub warnings: Vec<String>,
     /// What is wrong, what it means, and the command that mends it; the worst first.
@@ -257,6 +260,7 @@ pub(super) fn report<S: ReadAt>(
     StatusReport {
         variables,
         findings,
+        board: board(target, esp),
         disk: disk_report(target),
         esp: esp_report(esp),
         files: esp.files.iter().map(FileReport::of).collect(),
@@ -286,6 +290,11 @@ fn loaders<S: ReadAt>(esp: &Inventory<S>) -> Vec<LoaderReport> {
         systemd_boot: place.loader.map(|loader| loader.version.to_string()),
     };
     there.map(report).collect()
+}
+
+fn board<S: ReadAt>(target: &Target, esp: &Inventory<S>) -> BoardReport {
+    let starts = esp.selected().and_then(|file| file.facts.as_ref());
+    BoardReport::of_esp(target, &esp.volume).for_stub(starts.and_then(|facts| Host::of(facts).stub))
 }
 
 fn elsewhere<S: ReadAt>(esp: &Inventory<S>) -> Vec<FileReport> {

@@ -1,6 +1,7 @@
 //! `swap`: the whole job. Plan, write into free clusters while verifying, read back, ask, commit, tidy.
 
 use super::beside::{beside, beside_place, pointed};
+use super::board::BoardReport;
 use super::board_set::{BoardSetRequest, PreparedSet, confirm_set, refuse_source};
 use super::change::{Change, confirm_on_medium, refuse_changed, unconfirmed};
 use super::examine::{Examined, examine};
@@ -90,6 +91,9 @@ pub struct SwapReport {
     pub already_in_place: bool,
     /// The board's own files that changed with the image, and those that stayed; `null` where nobody asked for that.
     pub board_files: Option<BoardSetPlan>,
+    /// What of the board a swap of the image alone leaves as it is: files beside the image, as they stood to the source's
+    /// before the swap; boot loaders.
+    pub board: BoardReport,
     /// Bytes that came over the network, for a remote image.
     pub wire_bytes: Option<u64>,
     /// The file of `--out`, which holds the changed image now (an unchanged one where there was nothing to do); `null`
@@ -201,6 +205,8 @@ impl Swap {
             }
             None => None,
         };
+        let replaced = place.as_ref().filter(|place| place.partition.is_none()).map(|place| place.path(place.name()));
+        let board = BoardReport::against(target, &esp.volume, &opened, candidate, replaced.as_deref());
         let job = Job {
             swap: self,
             target,
@@ -215,6 +221,7 @@ impl Swap {
             time,
             set,
             warnings: &warnings,
+            board: &board,
             ui,
         };
         let done =
@@ -226,6 +233,7 @@ impl Swap {
             report.image = summary_of(&esp, place.as_ref(), &report.plan.target, ui)?;
             report.waiting_services = report.image.iter().flat_map(|i| i.waiting_services.clone()).collect();
         }
+        report.board = board.for_stub(report.image.as_ref().and_then(|image| image.stub));
         report.wire_bytes = opened.remote.as_ref().map(Remote::wire_bytes);
         warnings.extend(report.plan.warnings.iter().cloned());
         report.warnings = warnings;
@@ -277,6 +285,7 @@ struct Job<'a, S> {
     set: Option<PreparedSet>,
     /// What is known before there is a plan.
     warnings: &'a [String],
+    board: &'a BoardReport,
     ui: &'a dyn Ui,
 }
 
@@ -368,6 +377,7 @@ impl<S: ReadAt> Job<'_, S> {
                 checks: &[],
                 change: &ImageChange::default(),
                 board_files: Some(&set.plan),
+                board: None,
                 members: self.swap.disk.member_names(),
                 warnings: self.warnings.to_vec(),
             });
@@ -480,6 +490,7 @@ impl<S: ReadAt> Job<'_, S> {
             checks: &judged.checks,
             change: &judged.change,
             board_files: self.set.as_ref().map(|set| &set.plan),
+            board: Some(&self.board.for_stub(judged.image.stub)),
             members: self.swap.disk.member_names(),
             warnings: self.warnings.iter().chain(&plan.warnings).cloned().collect(),
         });
@@ -609,6 +620,7 @@ fn report(plan: SwapPlan, judged: Option<Report>, committed: bool, sha256: Strin
         image,
         already_in_place: in_place,
         board_files: None,
+        board: BoardReport::default(),
         wire_bytes: None,
         out: None,
         members: Vec::new(),

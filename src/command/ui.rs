@@ -50,6 +50,8 @@ pub struct Proposal<'a> {
     pub change: &'a ImageChange,
     /// The board's own files that change with the image, and those that stay; `None` where nobody asked for that.
     pub board_files: Option<&'a BoardSetPlan>,
+    /// What of the board stays as it is; `None` where nobody has looked.
+    pub board: Option<&'a super::BoardReport>,
     /// All members of the mirror; empty for a disk by itself.
     pub members: Vec<String>,
     /// What somebody should know.

@@ -329,6 +329,18 @@ impl Target {
         })
     }
 
+    /// Opens the whole disk for reading; `None` where only the ESP is known.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Io`] when it cannot be opened.
+    pub fn open_disk(&self) -> Result<Option<Box<dyn ReadAt>>> {
+        Ok(match &self.disk {
+            Some(disk) => Some(Box::new(FileSource::open(disk)?)),
+            None if self.window.is_some() && self.bounds.node_offset == 0 => Some(Box::new(self.open_node()?)),
+            None => None,
+        })
+    }
+
     fn open_node(&self) -> Result<Arc<FileSource>> {
         match &self.unpacked {
             Some(image) => Ok(Arc::clone(image.source())),

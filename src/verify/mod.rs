@@ -164,6 +164,8 @@ pub struct ImageSummary {
     pub service_configs: Vec<String>,
     /// Names of all its extension services; `null` where not all could be read.
     pub services: Option<Vec<String>>,
+    /// The release of systemd that its stub is from; `null` where it is another stub or does not say.
+    pub stub: Option<u32>,
 }
 
 impl ImageSummary {
@@ -179,6 +181,7 @@ impl ImageSummary {
             waiting_services: facts.waiting_services.clone(),
             service_configs: facts.waiting_services.iter().map(|name| service_document(name)).collect(),
             services: facts.services.clone(),
+            stub: facts.host.stub,
         }
     }
 }

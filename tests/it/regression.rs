@@ -3,6 +3,7 @@
 //! describes it.
 
 mod addons;
+mod board;
 mod board_set;
 mod completion;
 mod config;

@@ -2,7 +2,7 @@
 
 use super::board_set::board_set;
 use super::page::shown_width;
-use super::{Page, Paint, Render};
+use super::{Page, Paint, Render, board};
 use crate::command::{
     BackupList, NextStep, PinReport, Proposal, PruneReport, RecoverReport, ReplaceLoaderReport, RestoreReport,
     SwapReport,
@@ -180,6 +180,7 @@ impl Render for SwapReport {
             if let Some(set) = &self.board_files {
                 board_set(f, p, set, false)?;
             }
+            board::plan(f, &self.board, self.board_files.as_ref())?;
             copy(f, p, self.out.as_deref())?;
             return warnings(f, p, &self.warnings);
         }
@@ -190,6 +191,7 @@ impl Render for SwapReport {
         if let Some(set) = &self.board_files {
             board_set(f, p, set, self.committed)?;
         }
+        board::plan(f, &self.board, self.board_files.as_ref())?;
         members(f, &self.members)?;
         if let Some(bytes) = self.wire_bytes {
             writeln!(f, "  over the wire  {}", size(bytes))?;
@@ -228,6 +230,7 @@ pub(in crate::cli) fn proposal_text(proposal: &Proposal<'_>, p: Paint, verbose: 
         .and_then(|()| headline(f, p, title, proposal.plan, proposal.restored))
         .and_then(|()| plan(f, proposal.plan, Some(proposal.change), false))
         .and_then(|()| proposal.board_files.map_or(Ok(()), |set| board_set(f, p, set, false)))
+        .and_then(|()| proposal.board.map_or(Ok(()), |board| board::plan(f, board, proposal.board_files)))
         .and_then(|()| members(f, &proposal.members))
         .and_then(|()| warnings(f, p, &proposal.warnings));
     match shown {

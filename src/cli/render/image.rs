@@ -1,7 +1,7 @@
 //! What commands that look at images say.
 
 use super::change::{checks, service_configs};
-use super::{Page, Paint, Render};
+use super::{Page, Paint, Render, board};
 use crate::command::{
     CompanionReport, DiffReport, ExtractReport, FetchReport, InspectReport, SchematicReport, UkiReport,
 };
@@ -178,7 +178,8 @@ fn companion(c: &CompanionReport) -> String {
 impl Render for DiffReport {
     fn text(&self, f: &mut Page, p: Paint) -> fmt::Result {
         if self.identical {
-            return writeln!(f, "{}: the same image, byte for byte", p.good("identical"));
+            writeln!(f, "{}: the same image, byte for byte", p.good("identical"))?;
+            return board::difference(f, p, &self.board);
         }
         if self.changes.is_empty() {
             writeln!(f, "the bytes differ, and nothing that is looked at")?;
@@ -195,6 +196,7 @@ impl Render for DiffReport {
                 side(&c.new)
             )?;
         }
+        board::difference(f, p, &self.board)?;
         self.extension_loss.as_ref().map_or(Ok(()), |loss| lost(f, p, loss))
     }
 }

@@ -7,6 +7,7 @@ macro_rules! writeln {
 }
 
 mod bar;
+mod board;
 mod board_set;
 mod change;
 mod config;

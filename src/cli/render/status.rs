@@ -2,7 +2,7 @@
 
 use super::bar::bar;
 use super::doctor::findings;
-use super::{Page, Paint, Render, way};
+use super::{Page, Paint, Render, board, way};
 use crate::boot::MenuMode;
 use crate::bootpath::{Certainty, StepKind, WayStep};
 use crate::command::{EntryReport, FileReport, LoaderReport, StatusReport};
@@ -85,6 +85,7 @@ impl Render for StatusReport {
             f.wrapped(format_args!("  {}  {bytes:>10}  ", c.path), &format!("{}, {whose}{line}", c.kind))?;
         }
 
+        board::status(f, p, self)?;
         let mode = match self.boot.mode {
             MenuMode::Hidden => "not drawn unless a key is held; the line with -> starts at once".to_owned(),
             MenuMode::Disabled => "not drawn; the line with -> starts at once".to_owned(),
