@@ -2,6 +2,7 @@
 #![no_main]
 
 use bootsurgeon::block::{Memory, ReadAt};
+use bootsurgeon::board::{BoardFiles, Relation, compare};
 use bootsurgeon::boot::Variables;
 use bootsurgeon::esp::Inventory;
 use bootsurgeon::fat::{Health, Volume};
@@ -13,6 +14,11 @@ fuzz_target!(|data: &[u8]| {
     let medium = Memory::new(data.to_vec());
     let Ok(volume) = Volume::open(&medium) else { return };
     let _ = (volume.free_bytes(), volume.list("EFI/Linux"), volume.read_small("loader/loader.conf", 4096));
+    if let Ok(found) = BoardFiles::read(&volume) {
+        let compared = compare((&volume, &found), (&volume, &found)).expect("memory can be read");
+        let is_itself = |relation| matches!(relation, Relation::Same | Relation::NotCompared);
+        assert!(compared.iter().all(|file| is_itself(file.relation)), "another than itself: {compared:?}");
+    }
     let health = Health::check(&volume);
     let before = health.is_ok_and(|h| !h.is_damaged()).then(|| files(&volume));
     if let Ok(mut esp) = Inventory::read(&medium as &dyn ReadAt, Variables::default()) {

@@ -1,5 +1,5 @@
-//! Boot loaders outside of any file system: in sectors of the disk that the ROM of a processor reads. They are recognised
-//! and named, and never written.
+//! Boot loaders outside of any file system: in sectors of the disk that the ROM of a processor reads. They are
+//! recognised and named, and never written.
 //!
 //! A place is looked at only where no file system can lie: before, between and behind the partitions, or at the first
 //! byte of a partition that holds none. What is named has the mark of its format in its place and the fields beside it
@@ -7,7 +7,7 @@
 //!
 //! | what | where | format |
 //! | --- | --- | --- |
-//! | Rockchip, first stage | sector 64 | U-Boot, `tools/rkcommon.c`: header 0 under RC4 and `RK3x` four sectors behind it; or `RKNS` |
+//! | Rockchip, first stage | sector 64 | U-Boot, `tools/rkcommon.c`: header 0 under RC4, `RK3x` behind it; or `RKNS` |
 //! | Rockchip, second stage | sector 16384 | a FIT (devicetree specification; U-Boot, `doc/usage/fit`) |
 //! | Allwinner | 8 KiB, 128 KiB | U-Boot, `include/sunxi_image.h`: `eGON.BT0`; `TOC0.GLH` |
 //! | Amlogic | sector 1 | the block header `@AML` of BL2, 16 bytes behind it |
@@ -36,7 +36,7 @@ pub struct RawLoader {
     pub what: &'static str,
     /// Where it begins on the disk, in bytes.
     pub offset: u64,
-    /// The version that it holds as a text: `U-Boot SPL 2024.04`; `null` where it holds none in the part that is looked at.
+    /// The version that it holds as a text: `U-Boot SPL 2024.04`; `null` where the part that is looked at holds none.
     pub version: Option<String>,
 }
 
@@ -59,7 +59,8 @@ const PLACES: [Place; 8] = [
     Place { offset: 8 << 20, what: "FIT image", is: is_fit, searched: U_BOOT },
 ];
 
-/// The boot loaders in sectors of a disk with partitions in these places. At most 3 MB are read, and 28 KiB where there are none.
+/// The boot loaders in sectors of a disk with partitions in these places. At most 3 MB are read, and 28 KiB where there
+/// are none.
 ///
 /// # Errors
 /// What the source reports.
@@ -117,7 +118,8 @@ fn is_amlogic(head: &[u8]) -> bool {
 fn is_imx(head: &[u8]) -> bool {
     let Some((header, _)) = head.split_at_checked(32) else { return false };
     let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    // Tag, length (big-endian), version; entry point; two reserved words; its own address, with the boot data behind it.
+    // Tag, length (big-endian), version; entry point; a reserved word; address of the boot data, which lies behind it;
+    // its own address; a reserved word.
     header.starts_with(b"\xd1\0\x20")
         && matches!(header[3], 0x40..=0x43)
         && word(8) == 0

@@ -97,12 +97,10 @@ fn issue19_1_a_swap_says_what_of_a_raspberry_pi_stays_old() {
         assert!(!dry["board"].to_string().contains("EFI/Linux"), "{:#}", dry["board"]);
         let said = bootsurgeon!("swap", disk, source, "--efivars", "none", "--dry-run").code(0).out;
         for words in [
-            "stays start4.elf, u-boot.bin, fixup4.dat",
-            "stays 3 firmware files, 3 device trees, overlays/vc4-kms-v3d.dtbo, config.txt: other bytes in the EFI System Partition",
+            "3 firmware files, 3 device trees, overlays/vc4-kms-v3d.dtbo, config.txt: other bytes in the EFI System",
             "left out overlays/new.dtbo: in the EFI System Partition",
         ] {
-            let is_there = flat(&said).contains(words);
-            assert!(is_there || words.starts_with("stays start4"), "{words}: {said}");
+            assert!(flat(&said).contains(words), "{words}: {said}");
         }
         let names = ["start4.elf", "u-boot.bin", "config.txt", "overlays/vc4-kms-v3d.dtbo", "EFI/BOOT/BOOTAA64.EFI"];
         let content = |name: &str| crate::support::mtools_read(&disk, ESP, name);
@@ -159,7 +157,7 @@ fn issue19_1_an_old_boot_loader_is_named() {
     let words =
         "stays EFI/BOOT/BOOTAA64.EFI, systemd-boot 254.26-1~bpo12; older than the stub of the image, systemd 257";
     assert!(flat(&said).contains(words), "{said}");
-    let iso = lab.fixture("talos-v1.12.4-arm64-secureboot.iso.zst");
+    let iso = lab.fixture("secureboot-arm64.iso.zst");
     let flags = ["--efivars", "none", "--dry-run", "--allow-halt-if-installed"];
     let said =
         crate::cli::run(&[&["swap", disk.to_str().unwrap(), iso.to_str().unwrap()][..], &flags].concat()).code(0);
