@@ -3,12 +3,12 @@
 use super::change::{Change, refuse_changed, unconfirmed};
 use super::examine::examine;
 use super::medium::Side;
+use super::refusals::{firmware_refuses, rejected};
 use super::restore::{Restore, RestoreReport};
 use super::room::advise_room;
 use super::source::ImageSource;
 #[cfg(feature = "net")]
 use super::swap::Swap;
-use super::swap::{firmware_refuses, rejected};
 use super::trust::{TrustRequest, add_disk};
 use super::{DiskRequest, Event, NextStep, OpenImage, Ui, boot_variables, check_cancelled, now};
 use crate::block::{ReadAt, Sink, WriteAt, read_vec};

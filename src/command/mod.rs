@@ -34,6 +34,7 @@ mod programs;
 mod prune;
 mod recover;
 #[cfg_attr(not(feature = "net"), path = "offline.rs")]
+mod refusals;
 mod remote;
 mod restore;
 mod room;
@@ -41,6 +42,7 @@ mod schematic;
 mod source;
 mod status;
 mod swap;
+mod swap_report;
 mod trust;
 mod ui;
 mod variables;
@@ -81,7 +83,8 @@ pub use status::{
     BesideReport, BootReport, DiskReport, EntryReport, EspReport, FileReport, LoaderReport, PartitionReport, Status,
     StatusReport, status,
 };
-pub use swap::{Swap, SwapReport};
+pub use swap::Swap;
+pub use swap_report::SwapReport;
 pub use trust::TrustRequest;
 pub(crate) use ui::check_cancelled;
 pub use ui::{Collecting, Event, Proposal, Silent, Ui};

@@ -9,11 +9,13 @@ use super::image::OpenImage;
 use super::in_place::{open_target, same_by_signature, summary_of};
 use super::loss::refusal;
 use super::medium::{Again, Side};
-use super::next::{After, NextStep};
+use super::next::After;
 use super::programs::refuse_distrusted;
+use super::refusals::{firmware_refuses, halts, rejected};
 use super::remote::Remote;
 use super::room::advise_room;
 use super::source::ImageSource;
+use super::swap_report::{SwapReport, report, with_set};
 use super::trust::{TrustRequest, add_contents, add_disk};
 use super::verify::{accepted, without_halt};
 use super::{DiskRequest, Event, ImageRequest, Proposal, Ui, boot_variables, check_cancelled, now, ui::watching};
@@ -25,16 +27,12 @@ use crate::factory::is_url;
 use crate::image::Candidate;
 use crate::pcr::Bank;
 use crate::pe::Arch;
-use crate::plan::{BoardSetPlan, NewImage, SwapOptions, SwapPlan, place_of, refuse_unreached};
+use crate::plan::{NewImage, SwapOptions, SwapPlan, place_of, refuse_unreached};
 use crate::surgery::{Order, Staged, Staging, open_healthy};
 use crate::uki::Family;
 use crate::units::count;
-use crate::verify::{
-    Check, CheckId, CheckStatus, ExtensionLoss, ImageChange, ImageFacts, ImageSummary, Policy, Report, installer_image,
-    verify,
-};
-use crate::{Code, Context, Error, Kind, Result, uki};
-use serde::Serialize;
+use crate::verify::{ImageChange, ImageFacts, Policy, Report, installer_image, verify};
+use crate::{Code, Context, Error, Result, uki};
 use std::path::{Path, PathBuf};
 
 /// What `swap` is asked for.
@@ -68,48 +66,6 @@ pub struct Swap {
     pub node: Option<String>,
 }
 
-/// What `swap` did. The fields of the contract come first.
-#[derive(Debug, Serialize)]
-#[non_exhaustive]
-pub struct SwapReport {
-    /// The plan.
-    pub plan: SwapPlan,
-    /// Every check.
-    pub checks: Vec<Check>,
-    /// What is another than with the installed image; `null` where nothing had to be read to know that there is nothing
-    /// to do.
-    pub change: Option<ImageChange>,
-    /// Extensions that the installed image has and the new one lacks.
-    pub extension_loss: Option<ExtensionLoss>,
-    /// Whether the ESP holds the new image now.
-    pub committed: bool,
-    /// SHA-256 of the image.
-    pub sha256: String,
-    /// What the image is: what a node that starts it has to show.
-    pub image: Option<ImageSummary>,
-    /// Whether the very same bytes were in place already.
-    pub already_in_place: bool,
-    /// The board's own files that changed with the image, and those that stayed; `null` where nobody asked for that.
-    pub board_files: Option<BoardSetPlan>,
-    /// What of the board a swap of the image alone leaves as it is: files beside the image, as they stood to the source's
-    /// before the swap; boot loaders.
-    pub board: BoardReport,
-    /// Bytes that came over the network, for a remote image.
-    pub wire_bytes: Option<u64>,
-    /// The file of `--out`, which holds the changed image now (an unchanged one where there was nothing to do); `null`
-    /// when none was written.
-    pub out: Option<String>,
-    /// All members of the mirror that were written, or would be; empty for a disk by itself.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub members: Vec<String>,
-    /// Names of the image's extension services that wait for an ExtensionServiceConfig.
-    pub waiting_services: Vec<String>,
-    /// What somebody should know.
-    pub warnings: Vec<String>,
-    /// What is left to do on the node, in order; empty when nothing was changed.
-    pub next: Vec<NextStep>,
-}
-
 impl Swap {
     /// A swap without any options.
     #[must_use]
@@ -134,7 +90,7 @@ impl Swap {
     /// Does the job.
     ///
     /// # Errors
-    /// [`Kind::Rejected`] when the image fails a check; [`Kind::Unsafe`] when the board would not boot it, or the ESP
+    /// [`crate::Kind::Rejected`] when the image fails a check; [`crate::Kind::Unsafe`] when the board would not boot it, or the ESP
     /// is busy, full or damaged; what disk and network report.
     pub fn run(&self, ui: &dyn Ui) -> Result<SwapReport> {
         self.check_backup_to().map_err(|e| e.with_esp_changed(false))?;
@@ -248,20 +204,6 @@ impl Swap {
             request.open_once(ui)
         }
     }
-}
-
-/// The refusal of an image that halts. The flag is in the first kilobytes, so this comes before anything is written.
-fn halts(facts: &uki::Facts, policy: &Policy) -> Error {
-    Error::refused(
-        "the image has talos.halt_if_installed=1 in its signed command line, as every ISO's UKI has: an installed \
-             node that boots it stops for up to 70 minutes before it loads its configuration",
-    )
-    .advise(format!(
-        "use the factory's metal-{}-secureboot-uki.efi (`swap DISK --schematic … --talos …` asks for it), or a \
-             schematic with -talos.halt_if_installed in extraKernelArgs{}; --allow-halt-if-installed overrides",
-        facts.arch.map_or("<arch>", |a| a.name()),
-        policy.schematic_without_halt.as_ref().map_or(String::new(), |id| format!(" (its ID is {id})"))
-    ))
 }
 
 /// A planned swap of one image.
@@ -606,33 +548,6 @@ impl<S: ReadAt> Job<'_, S> {
     }
 }
 
-fn report(plan: SwapPlan, judged: Option<Report>, committed: bool, sha256: String, in_place: bool) -> SwapReport {
-    let (change, extension_loss) = judged.as_ref().map(|j| (j.change.clone(), j.extension_loss.clone())).unzip();
-    let (checks, image) = judged.map(|j| (j.checks, j.image)).unzip();
-    SwapReport {
-        plan,
-        checks: checks.unwrap_or_default(),
-        change,
-        extension_loss: extension_loss.flatten(),
-        committed,
-        sha256,
-        waiting_services: image.as_ref().map(|image| image.waiting_services.clone()).unwrap_or_default(),
-        image,
-        already_in_place: in_place,
-        board_files: None,
-        board: BoardReport::default(),
-        wire_bytes: None,
-        out: None,
-        members: Vec::new(),
-        warnings: Vec::new(),
-        next: Vec::new(),
-    }
-}
-
-fn with_set(report: SwapReport, set: Option<PreparedSet>) -> SwapReport {
-    SwapReport { board_files: set.map(|set| set.plan), ..report }
-}
-
 /// What changes for the user, what becomes of the old image, in one line.
 pub(super) fn question(plan: &SwapPlan, change: &ImageChange, files: usize, target: &Target) -> String {
     let mut parts = vec![format!("{} on {}: {change}", plan.target, target.in_words())];
@@ -647,28 +562,4 @@ pub(super) fn question(plan: &SwapPlan, change: &ImageChange, files: usize, targ
         parts.push(format!("delete for good {}", plan.delete.join(", ")));
     }
     format!("{}. Commit?", parts.join("; "))
-}
-
-/// The refusal of what the firmware would not start, whatever anybody allows.
-pub(super) fn firmware_refuses(what: &str, why: &str) -> Error {
-    Error::refused(format!("the board's firmware would refuse {what}: {why}"))
-        .advise("take an image that the firmware's db stands for and its dbx does not revoke")
-}
-
-/// The refusal of an image that failed checks.
-pub(super) fn rejected(report: &Report) -> Error {
-    let failed: Vec<&Check> = report.checks.iter().filter(|c| c.status == CheckStatus::Fail).collect();
-    let list: Vec<String> = failed.iter().map(|c| format!("{}: {}", c.id.name(), c.detail)).collect();
-    let only_halt = failed.iter().all(|c| c.id == CheckId::Cmdline);
-    let error = Error::new(
-        if only_halt { Kind::Unsafe } else { Kind::Rejected },
-        format!("the image was rejected: {}", list.join(" ")),
-    );
-    let signer = failed.iter().any(|c| c.id == CheckId::AuthenticodeSigner);
-    match (signer, report.signers.is_empty()) {
-        (true, false) => error.advise("name the signer you trust with --cert FILE"),
-        // No certificate stands for what is not signed.
-        (true, true) => error.advise("take an image that is signed: the factory's for Secure Boot, say"),
-        (false, _) => error,
-    }
 }

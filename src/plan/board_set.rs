@@ -294,6 +294,10 @@ fn why_kept(
     if wanted || file.relation == Relation::OnlyInSource {
         return None;
     }
+    // EDK II for the Raspberry Pi keeps its variables in its own file, `RPI_EFI.fd`.
+    if file.path.to_ascii_lowercase().ends_with(".fd") {
+        return Some("it may hold the firmware's EFI variables: --overwrite takes the new one, and loses them".into());
+    }
     if file.sort == Sort::Configuration {
         return Some("it holds settings, which somebody may have changed: --overwrite takes the new ones".into());
     }
