@@ -23,8 +23,10 @@ mod operation;
 mod order;
 mod record;
 mod recover;
+mod recovery;
 mod rehearsal;
 mod seed;
+mod settling;
 mod shadow;
 mod staging;
 mod steps;
@@ -37,9 +39,8 @@ pub use operation::Outcome;
 pub use order::{
     ContentRef, ContentSource, FileStep, Install, Operation, Order, Rename, SetContent, SetFile, SetInstall, Tidying,
 };
-pub use recover::{
-    Direction, Recovery, RecoveryOptions, recover, recover_with, rehearse as rehearse_recovery, rehearse_with,
-};
+pub use recover::{recover, recover_with, rehearse as rehearse_recovery, rehearse_with};
+pub use recovery::{Direction, Recovery, RecoveryOptions};
 pub use rehearsal::Preview;
 pub(crate) use seed::unusable_seed;
 pub use staging::{Staged, Staging, room_for};
