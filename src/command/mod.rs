@@ -33,8 +33,8 @@ mod pod;
 mod programs;
 mod prune;
 mod recover;
-#[cfg_attr(not(feature = "net"), path = "offline.rs")]
 mod refusals;
+#[cfg_attr(not(feature = "net"), path = "offline.rs")]
 mod remote;
 mod restore;
 mod room;
