@@ -233,18 +233,37 @@ fn cut_set(disk: &Path, image: &[u8], writes: usize) -> Option<Vec<u8>> {
     (!done).then_some(left)
 }
 
+/// A board whose swap with a set is cut.
+struct Interrupted {
+    _lab: Lab,
+    disk: PathBuf,
+    image: Vec<u8>,
+    /// Its files before.
+    old: BTreeMap<String, Vec<u8>>,
+    /// Where a cut image goes.
+    cut: PathBuf,
+    /// What is written before the record: staging alone takes hundreds of sectors.
+    sectors: usize,
+}
+
+impl Interrupted {
+    fn new() -> Self {
+        let lab = Lab::new();
+        let (disk, _) = board(&lab);
+        let image = std::fs::read(uki(&lab, "v1.12.4-arm64-installer")).unwrap();
+        let (old, cut) = (files(&disk, ESP), lab.path("cut.img"));
+        let sectors = image.len().div_ceil(512) + 2;
+        Self { _lab: lab, disk, image, old, cut, sectors }
+    }
+}
+
 /// `recover` by itself, with `--forward` and with `--back`, wherever a set was cut: each says first what it then does.
 #[test]
 fn issue19_3_recover_goes_the_way_that_it_is_asked_to() {
     if !tools(&["mcopy", "mmd", "xz"]) {
         return;
     }
-    let lab = Lab::new();
-    let (disk, _) = board(&lab);
-    let image = std::fs::read(uki(&lab, "v1.12.4-arm64-installer")).unwrap();
-    let old = files(&disk, ESP);
-    let cut = lab.path("cut.img");
-    let sectors = image.len().div_ceil(512) + 2;
+    let Interrupted { _lab, disk, image, old, cut, sectors } = Interrupted::new();
     let (mut forward, mut back, mut refused) = (0, 0, 0);
     for writes in sectors.. {
         let Some(left) = cut_set(&disk, &image, writes) else { break };
@@ -293,12 +312,7 @@ fn issue19_3_what_is_not_whole_is_not_carried_to_its_end() {
     if !tools(&["mcopy", "mmd", "xz"]) {
         return;
     }
-    let lab = Lab::new();
-    let (disk, _) = board(&lab);
-    let image = std::fs::read(uki(&lab, "v1.12.4-arm64-installer")).unwrap();
-    let old = files(&disk, ESP);
-    let cut = lab.path("cut.img");
-    let sectors = image.len().div_ceil(512) + 2;
+    let Interrupted { _lab, disk, image, old, cut, sectors } = Interrupted::new();
     let mut spoilt = 0;
     for writes in (sectors..).step_by(3) {
         let Some(mut left) = cut_set(&disk, &image, writes) else { break };
