@@ -3,28 +3,37 @@
 
 use crate::job::talos;
 use crate::lab::Systemd;
+use crate::load_option::{HardDrive, load_option};
 use crate::recorder::Recorder;
 use bootsurgeon::block::{ReadAt, Sink, read_vec};
 use bootsurgeon::boot::Variables;
-use bootsurgeon::esp::{BackupName, Inventory};
+use bootsurgeon::bootpath::{BootOptions, BootVolume};
+use bootsurgeon::disk::PartUuid;
+use bootsurgeon::efivars::EfiVars;
+use bootsurgeon::esp::{BackupName, EspContext, Inventory};
 use bootsurgeon::fat::{Editor, Stamp};
 use bootsurgeon::plan::{NewImage, SwapOptions, SwapPlan, backups};
 use bootsurgeon::surgery::{ContentRef, LINUX_DIR, Staging, open_healthy};
 use bootsurgeon::uki;
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 
 const NAME: &str = "Talos-v1.12.4.efi";
 const DUPLICATE: &str = "Talos-v1.12.4~1.efi";
-const NOW: u64 = 1_771_000_000;
+pub(crate) const NOW: u64 = 1_771_000_000;
 
 /// What is done to a medium.
-type Act = Box<dyn Fn(&Recorder, &Shape) + Send + Sync>;
+pub(crate) type Act = Box<dyn Fn(&Recorder, &Shape) + Send + Sync>;
 
 /// An ESP and an operation on it.
 pub(crate) struct Shape {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// The files of `EFI/Linux`.
     pub(crate) files: Vec<(&'static str, Vec<u8>)>,
+    /// Every other file, by its path.
+    pub(crate) beside: Vec<(String, Vec<u8>)>,
+    /// Where the firmware's boot option leads; none where it starts the removable-media path.
+    pub(crate) option: Option<String>,
     /// systemd-boot's variables, as raw data.
     pub(crate) variables: Vec<(&'static str, Vec<u8>)>,
     /// What happens before, uncut.
@@ -32,9 +41,59 @@ pub(crate) struct Shape {
     pub(crate) operation: Act,
     /// Every image, and the payload that it starts.
     pub(crate) images: Vec<(Vec<u8>, &'static str)>,
+    /// The systemd-boots between which it changes; none where it is the image that changes, from `old` to `new`.
+    pub(crate) loaders: Option<[String; 2]>,
+    /// What else is written than images.
+    pub(crate) contents: Vec<Vec<u8>>,
+    /// Files that the operation gives another content: of each mixture of old and new ones an image is booted.
+    pub(crate) watched: Vec<String>,
 }
 
 impl Shape {
+    /// A swap or a restore of an image of `EFI/Linux`.
+    pub(crate) fn new(systemd: &Systemd, name: &str, files: &[(&'static str, &[u8])], operation: Act) -> Self {
+        Self {
+            name: name.to_owned(),
+            files: files.iter().map(|(name, bytes)| (*name, bytes.to_vec())).collect(),
+            beside: vec![
+                (systemd.loader_path().to_owned(), systemd.loader.clone()),
+                ("loader/loader.conf".to_owned(), b"timeout 0\n".to_vec()),
+            ],
+            option: None,
+            variables: Vec::new(),
+            earlier: Vec::new(),
+            operation,
+            images: Vec::new(),
+            loaders: None,
+            contents: Vec::new(),
+            watched: Vec::new(),
+        }
+    }
+
+    /// What the runner is told.
+    pub(crate) fn settings(&self) -> Vec<(String, Vec<u8>)> {
+        let start = self.option.iter().map(|path| (format!("\\{}", path.replace('/', "\\")), Vec::new()));
+        start.chain(self.variables.iter().map(|(name, data)| ((*name).to_owned(), data.clone()))).collect()
+    }
+
+    /// The firmware's boot option, which names the ESP.
+    pub(crate) fn context(&self) -> Arc<EspContext> {
+        const PARTUUID: &str = "5f1d3c2e-9b8a-4c7d-a6e5-0123456789ab";
+        let Some(file) = &self.option else { return Arc::default() };
+        let dir = tempfile::tempdir().unwrap();
+        let variable = |name: &str, data: &[u8]| {
+            let name = dir.path().join(format!("{name}-8be4df61-93ca-11d2-aa0d-00e098032b8c"));
+            std::fs::write(name, [&7_u32.to_le_bytes(), data].concat()).unwrap();
+        };
+        let drive = HardDrive { number: 1, start: 0, sectors: 0, partuuid: PARTUUID };
+        variable("Boot0001", &load_option(1, Some(&drive), file, ""));
+        variable("BootOrder", &[1, 0]);
+        let mut context = EspContext::new(BootOptions::read(&EfiVars::open(Some(dir.path()))));
+        let partuuid = Some(PartUuid::Gpt(uuid::Uuid::parse_str(PARTUUID).unwrap()));
+        context.add_this(BootVolume { name: "partition 1".into(), partuuid, place: Some((1, 2048, 16384)) });
+        Arc::new(context)
+    }
+
     /// The payload of an image; none of one that does not start.
     pub(crate) fn payload(&self, bytes: &[u8]) -> Option<&'static str> {
         self.images.iter().find(|(image, _)| image == bytes).map(|(_, payload)| *payload)
@@ -60,12 +119,8 @@ pub(crate) fn shapes(systemd: &Systemd) -> Vec<Shape> {
     };
     let restore = || -> Act { Box::new(restore) };
     let shape = |name, files: &[(&'static str, &[u8])], operation| Shape {
-        name,
-        files: files.iter().map(|(name, bytes)| (*name, bytes.to_vec())).collect(),
-        variables: Vec::new(),
-        earlier: Vec::new(),
-        operation,
         images: vec![(old.clone(), "old"), (new.clone(), "new"), (older.clone(), "new"), (third.clone(), "third")],
+        ..Shape::new(systemd, name, files, operation)
     };
     let pinned = "talos-v1.12.4.efi\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
     vec![

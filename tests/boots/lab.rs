@@ -55,6 +55,23 @@ impl Lab {
         if self.nightly { 120 } else { 40 }
     }
 
+    /// The oldest systemd-boot that there is, what Talos 1.12 is nearest to, and a new one; of which one takes the place
+    /// of another. `None`, and a line that says so, where `BOOTSURGEON_BOOTS_VERSIONS` leaves one of them out.
+    pub(crate) fn releases(&self, arch: Arch) -> Option<[Systemd; 3]> {
+        let mut all = Systemd::all(&self.dir, arch);
+        let mut of = |major| all.iter().position(|s| s.version.major == major).map(|at| all.remove(at));
+        let releases = of(252).zip(of(257)).zip(of(262)).map(|((old, middle), new)| [old, middle, new]);
+        if releases.is_none() {
+            crate::say("boots: not run: this takes systemd-boot 252, 257 and 262");
+        }
+        releases
+    }
+
+    /// Images after a power cut in a change of boot loaders or of a set, for each of these: at night all.
+    pub(crate) fn further_crash_images(&self) -> usize {
+        if self.nightly { usize::MAX } else { 24 }
+    }
+
     /// The versions that ways from the firmware on are tried with: all, or one for arm64, which is slow.
     pub(crate) fn for_ways(&self, arch: Arch) -> Vec<Systemd> {
         if arch == Arch::Arm64 { self.for_the_job(arch) } else { Systemd::all(&self.dir, arch) }

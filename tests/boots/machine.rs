@@ -212,6 +212,8 @@ fn wait(mut child: Child, limit: Duration) {
 /// What systemd-boot did in one state, from the lines of the test programs.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Boot {
+    /// `LoaderInfo`: which systemd-boot it was, as it says itself.
+    pub(crate) loader: Option<String>,
     /// `LoaderEntries`: the menu.
     pub(crate) menu: Vec<String>,
     /// `LoaderEntrySelected`.
@@ -258,6 +260,7 @@ impl Boot {
                     let (name, cmdline) = rest.split_once(' ').unwrap_or((rest, ""));
                     boot.payload = Some((name.to_owned(), decode(cmdline).trim_end_matches('\0').to_owned()));
                 }
+                "INFO" => boot.loader = Some(text.strip_prefix("systemd-boot ").unwrap_or(text).to_owned()),
                 "ENTRIES" => boot.menu = text.split('\0').map(str::to_owned).collect(),
                 "SELECTED" => boot.selected = Some(text.to_owned()),
                 "COUNTED" => boot.counted = text.rsplit('\\').next().map(str::to_owned),

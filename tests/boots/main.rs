@@ -16,10 +16,12 @@ mod expected;
 mod job;
 mod lab;
 mod load_option;
+mod loaders;
 mod machine;
 mod matrix;
 mod nvram;
 mod others;
+mod sets;
 mod states;
 mod uboot;
 mod volume;
@@ -176,21 +178,65 @@ fn the_job_boots_old_new_old() {
 fn every_power_cut_boots_old_or_new() {
     let Some(lab) = lab::Lab::open() else { return };
     for systemd in &lab.for_the_job(Arch::Amd64) {
-        let machine = Machine { arch: Arch::Amd64, secure: false };
-        let mut all = 0;
-        for shape in cuts::shapes(systemd) {
-            let started = std::time::Instant::now();
-            let (old, new) = cuts::run(machine, systemd, &shape, lab.crash_images());
-            assert!(old > 0 && new > 0, "{}: {old} old, {new} new: the commit was missed", shape.name);
-            all += old + new;
-            say(&format!(
-                "boots: {:<5} {:<24} cut in {}: {old} boot the old system, {new} the new one, {:.0} s",
-                lab::efi_name(systemd.arch),
-                systemd.version.text,
-                shape.name,
-                started.elapsed().as_secs_f64(),
-            ));
-        }
+        let all = cut(systemd, &cuts::shapes(systemd), lab.crash_images());
         say(&format!("boots: {all} power cuts, each boots what is predicted, the old system or the new one"));
     }
+}
+
+/// Boots what power cuts leave; how many.
+fn cut(systemd: &lab::Systemd, shapes: &[cut_shapes::Shape], wanted: usize) -> usize {
+    let machine = Machine { arch: systemd.arch, secure: false };
+    let one = |shape: &cut_shapes::Shape| {
+        let started = std::time::Instant::now();
+        let cuts::Tally { old, new, mixtures, of } = cuts::run(machine, systemd, shape, wanted);
+        assert!(old > 0 && new > 0, "{}: {old} old, {new} new: the commit was missed", shape.name);
+        assert!(mixtures > 0 || shape.watched.is_empty(), "{}: no image is a mixture", shape.name);
+        let what = if shape.loaders.is_some() { "systemd-boot" } else { "system" };
+        let mixed = if mixtures > 0 { format!(" ({mixtures} with a mixture of files)") } else { String::new() };
+        say(&format!(
+            "boots: {:<5} {:<24} cut in {}: {old} boot the old {what}, {new} the new one{mixed}, of {of} images, {:.0} s",
+            lab::efi_name(systemd.arch),
+            systemd.version.text,
+            shape.name,
+            started.elapsed().as_secs_f64(),
+        ));
+        old + new
+    };
+    machine::in_parallel(shapes, one).into_iter().sum()
+}
+
+#[test]
+fn every_power_cut_in_loader_boots_what_is_predicted_on_x64() {
+    cut_loaders(Arch::Amd64);
+}
+
+#[test]
+fn every_power_cut_in_loader_boots_what_is_predicted_on_arm64() {
+    cut_loaders(Arch::Arm64);
+}
+
+fn cut_loaders(arch: Arch) {
+    let Some(lab) = lab::Lab::open() else { return };
+    let Some(releases) = lab.releases(arch) else { return };
+    let all = cut(&releases[0], &loaders::shapes(&releases), lab.further_crash_images());
+    say(&format!("boots: {all} power cuts in `loader`, at each the predicted systemd-boot starts the predicted image"));
+}
+
+#[test]
+fn every_power_cut_in_a_set_boots_old_or_new_on_x64() {
+    cut_sets(Arch::Amd64);
+}
+
+#[test]
+fn every_power_cut_in_a_set_boots_old_or_new_on_arm64() {
+    cut_sets(Arch::Arm64);
+}
+
+fn cut_sets(arch: Arch) {
+    let Some(lab) = lab::Lab::open() else { return };
+    let Some([old, middle, _]) = lab.releases(arch) else { return };
+    let all = cut(&old, &sets::shapes(&old, &middle), lab.further_crash_images());
+    say(&format!(
+        "boots: {all} power cuts in a set of files, each boots what is predicted, the old image or the new one"
+    ));
 }

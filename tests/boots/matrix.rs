@@ -134,12 +134,13 @@ impl Outcome {
     }
 }
 
-/// What the runner is told: the state's number, and its variables.
-pub(crate) fn instructions(number: u32, variables: &[(&'static str, Vec<u8>)]) -> Vec<u8> {
+/// What the runner is told: the state's number, and its variables. A name that begins with a backslash is the file to
+/// start, in place of the removable-media path.
+pub(crate) fn instructions<N: AsRef<str>>(number: u32, variables: &[(N, Vec<u8>)]) -> Vec<u8> {
     let mut text = number.to_le_bytes().to_vec();
     text.extend((variables.len() as u32).to_le_bytes());
     for (name, data) in variables {
-        let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let name: Vec<u8> = name.as_ref().encode_utf16().flat_map(u16::to_le_bytes).collect();
         text.extend((name.len() as u32 / 2).to_le_bytes());
         text.extend((data.len() as u32).to_le_bytes());
         text.extend(name);

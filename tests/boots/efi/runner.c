@@ -30,6 +30,8 @@ typedef struct volume { u64 revision; status (*root)(struct volume *, file **); 
 #endif
 
 static system_table *ST;
+/* What is started of the next volume. */
+static u16 start_path[128];
 static status (*real_set_timer)(void *, u32, u64);
 static void *back[5];
 
@@ -66,7 +68,8 @@ static void forget_variables(void) {
     }
 }
 
-/* \state: its number, the number of variables, then each: units of its name, bytes of its data, both. */
+/* \state: its number, the number of variables, then each: units of its name, bytes of its data, both. A name that begins
+ * with a backslash is no variable: it is the file to start, as a boot option would name it. */
 static int prepare(file *root, u8 *buffer, u64 size) {
     file *f;
     u64 n = size;
@@ -78,6 +81,7 @@ static int prepare(file *root, u8 *buffer, u64 size) {
     memcpy(&number, buffer, 4);
     memcpy(&count, buffer + 4, 4);
     forget_variables();
+    memcpy(start_path, LOADER_PATH, sizeof LOADER_PATH);
     u8 *at = buffer + 8;
     while (count--) {
         u16 name[128];
@@ -87,6 +91,10 @@ static int prepare(file *root, u8 *buffer, u64 size) {
         memcpy(name, at + 8, 2 * units);
         name[units] = 0;
         at += 8 + 2 * units;
+        if (name[0] == '\\') {
+            memcpy(start_path, name, 2 * (units + 1));
+            continue;
+        }
         /* Non-volatile, for boot and run time. */
         if (FAILED(ST->rt->set(name, &LOADER, 7, bytes, at))) return -1;
         at += bytes;
@@ -102,10 +110,11 @@ static u8 *loader_path(handle device) {
     if (FAILED(ST->bs->handle_protocol(device, &DEVICE_PATH, (void **)&node))) return 0;
     while (node[n] != 0x7f) n += node[n + 2] | node[n + 3] << 8;
     memcpy(path, node, n);
-    u16 length = 4 + sizeof LOADER_PATH;
+    u16 length = 6;
+    for (u64 i = 0; start_path[i]; i++) length += 2;
     u8 head[4] = {4, 4, length, length >> 8}, last[4] = {0x7f, 0xff, 4, 0};
     memcpy(path + n, head, 4);
-    memcpy(path + n + 4, LOADER_PATH, sizeof LOADER_PATH);
+    memcpy(path + n + 4, start_path, length - 4);
     memcpy(path + n + length, last, 4);
     return path;
 }
