@@ -117,8 +117,8 @@ struct CrashImage {
     is_mixture: bool,
 }
 
-/// The operation recorded; images from all over it, but for those that differ in free clusters alone. And how many there
-/// are.
+/// The operation recorded; images from all over it, but for those that differ in free clusters alone. And how many
+/// there are.
 fn crash_images(shape: &Shape, wanted: usize) -> (Vec<CrashImage>, usize) {
     let mut state = instructions(0, &shape.settings());
     state.extend(MARK);

@@ -24,7 +24,8 @@ pub(crate) fn talos(systemd: &Systemd, version: &str, payload: &str) -> Vec<u8> 
     ])
 }
 
-fn bootsurgeon(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Output {
+/// Runs the program.
+pub(crate) fn bootsurgeon(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bootsurgeon"));
     command.args(["--no-progress", "--color", "never"]);
     command.args(arguments.iter().map(|a| a.as_ref())).output().unwrap()

@@ -55,8 +55,8 @@ impl Lab {
         if self.nightly { 120 } else { 40 }
     }
 
-    /// The oldest systemd-boot that there is, what Talos 1.12 is nearest to, and a new one; of which one takes the place
-    /// of another. `None`, and a line that says so, where `BOOTSURGEON_BOOTS_VERSIONS` leaves one of them out.
+    /// The oldest systemd-boot that there is, what Talos 1.12 is nearest to, and a new one; of which one takes the
+    /// place of another. `None`, and a line that says so, where `BOOTSURGEON_BOOTS_VERSIONS` leaves one of them out.
     pub(crate) fn releases(&self, arch: Arch) -> Option<[Systemd; 3]> {
         let mut all = Systemd::all(&self.dir, arch);
         let mut of = |major| all.iter().position(|s| s.version.major == major).map(|at| all.remove(at));
@@ -67,9 +67,24 @@ impl Lab {
         releases
     }
 
+    /// How many of the newer [`Self::releases`] take each other's place under Secure Boot; `None`, and a line that says
+    /// so, where that is left to the night.
+    pub(crate) fn signed_loaders(&self, arch: Arch) -> Option<usize> {
+        match (self.nightly, arch) {
+            (true, _) => Some(2),
+            (false, Arch::Amd64) => Some(1),
+            (false, Arch::Arm64) => {
+                crate::say(
+                    "boots: not run: `loader` under Secure Boot on arm64, which is for BOOTSURGEON_BOOTS=nightly",
+                );
+                None
+            }
+        }
+    }
+
     /// Images after a power cut in a change of boot loaders or of a set, for each of these: at night all.
     pub(crate) fn further_crash_images(&self) -> usize {
-        if self.nightly { usize::MAX } else { 24 }
+        if self.nightly { usize::MAX } else { 12 }
     }
 
     /// The versions that ways from the firmware on are tried with: all, or one for arm64, which is slow.

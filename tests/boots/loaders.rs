@@ -1,5 +1,5 @@
-//! Power cuts while systemd-boot itself is replaced: at every one the firmware starts the old or the new systemd-boot, and
-//! that one the image that is predicted for it.
+//! Power cuts while systemd-boot itself is replaced: at every one the firmware starts the old or the new systemd-boot,
+//! and that one the image that is predicted for it.
 
 use crate::cut_shapes::{Act, NOW, Shape};
 use crate::job::talos;
@@ -63,7 +63,13 @@ pub(crate) fn shapes(releases: &[Systemd; 3]) -> Vec<Shape> {
             all.earlier = vec![replaced(middle)];
             let conf = all.beside.iter_mut().find(|(path, _)| path == "loader/loader.conf").unwrap();
             conf.1 = preferred.into_bytes();
-            all
+            let other = talos(oldest, "v1.12.3", "new");
+            Shape {
+                files: vec![(NAME, image.clone()), (OLDER, other.clone())],
+                images: vec![(image.clone(), "old"), (other, "new")],
+                loaders: None,
+                ..all
+            }
         },
     ]
 }

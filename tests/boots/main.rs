@@ -10,6 +10,7 @@
 //! - `BOOTSURGEON_BOOTS_VERSIONS`: only these versions, or those that begin like this: `257,262.1`.
 #![allow(clippy::unwrap_used)]
 
+mod course;
 mod cut_shapes;
 mod cuts;
 mod expected;
@@ -175,6 +176,56 @@ fn the_job_boots_old_new_old() {
 }
 
 #[test]
+fn the_full_course_boots_what_is_predicted_on_x64() {
+    full_course(Arch::Amd64);
+}
+
+#[test]
+fn the_full_course_boots_what_is_predicted_on_arm64() {
+    full_course(Arch::Arm64);
+}
+
+fn full_course(arch: Arch) {
+    let Some(lab) = lab::Lab::open() else { return };
+    let Some([old, middle, _]) = lab.releases(arch) else { return };
+    let machine = Machine { arch, secure: false };
+    let started = std::time::Instant::now();
+    let boots = machine::in_parallel(&course::COURSES, |steps| course::run(machine, [&old, &middle], steps));
+    say(&format!(
+        "boots: {:<5} {:<24} swap with files of the board, loader to {}, in both orders, and back: {} boots, {:.0} s",
+        lab::efi_name(arch),
+        old.version.text,
+        middle.version.text,
+        boots.iter().sum::<usize>(),
+        started.elapsed().as_secs_f64(),
+    ));
+}
+
+#[test]
+fn secure_boot_starts_the_loaders_that_are_accepted_on_x64() {
+    signed_loaders(Arch::Amd64);
+}
+
+#[test]
+fn secure_boot_starts_the_loaders_that_are_accepted_on_arm64() {
+    signed_loaders(Arch::Arm64);
+}
+
+fn signed_loaders(arch: Arch) {
+    let Some(lab) = lab::Lab::open() else { return };
+    let Some(releases) = lab.releases(arch) else { return };
+    let started = std::time::Instant::now();
+    let Some(steps) = lab.signed_loaders(arch) else { return };
+    let boots = course::signed(Machine { arch, secure: true }, &releases[..=steps]);
+    say(&format!(
+        "boots: {:<5} {:<24} loader under Secure Boot, an unsigned and a foreign one refused: {boots} boots, {:.0} s",
+        lab::efi_name(arch),
+        releases[..=steps].iter().map(|systemd| systemd.version.major.to_string()).collect::<Vec<_>>().join(", "),
+        started.elapsed().as_secs_f64(),
+    ));
+}
+
+#[test]
 fn every_power_cut_boots_old_or_new() {
     let Some(lab) = lab::Lab::open() else { return };
     for systemd in &lab.for_the_job(Arch::Amd64) {
@@ -194,7 +245,8 @@ fn cut(systemd: &lab::Systemd, shapes: &[cut_shapes::Shape], wanted: usize) -> u
         let what = if shape.loaders.is_some() { "systemd-boot" } else { "system" };
         let mixed = if mixtures > 0 { format!(" ({mixtures} with a mixture of files)") } else { String::new() };
         say(&format!(
-            "boots: {:<5} {:<24} cut in {}: {old} boot the old {what}, {new} the new one{mixed}, of {of} images, {:.0} s",
+            "boots: {:<5} {:<24} cut in {}: {old} boot the old {what}, {new} the new one{mixed}, of {of} images, \
+                {:.0} s",
             lab::efi_name(systemd.arch),
             systemd.version.text,
             shape.name,

@@ -5,6 +5,7 @@ use crate::expected::{self, payload};
 use crate::lab::{self, Systemd};
 use crate::load_option::{HardDrive, load_option, utf16};
 use crate::machine::{Boot, Machine, in_parallel};
+use crate::nvram::GLOBAL;
 use crate::others::Others;
 use crate::states::Random;
 use crate::{job, nvram, volume};
@@ -14,7 +15,6 @@ use bootsurgeon::disk::Target;
 use std::path::Path;
 use std::time::Duration;
 
-const GLOBAL: uuid::Uuid = uuid::uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A disk and boot options.
