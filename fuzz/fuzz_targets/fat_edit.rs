@@ -92,6 +92,7 @@ fn operate(medium: &Memory, op: &[u8; 3]) -> (Vec<String>, bool) {
                     before: Vec::new(),
                     target: a.into(),
                     backup: find(a)?.map(|_| b.into()),
+                    directories: Vec::new(),
                     set: Vec::new(),
                     after: Vec::new(),
                 };

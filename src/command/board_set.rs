@@ -100,6 +100,7 @@ impl PreparedSet {
             before: Vec::new(),
             target: last.target,
             backup: last.backup,
+            directories: self.plan.directories.clone(),
             set,
             after: Vec::new(),
         })

@@ -291,8 +291,11 @@ impl<S: ReadAt> Job<'_, S> {
     }
 
     fn order(&self, plan: &SwapPlan) -> Order {
-        let set = self.set.as_ref().map_or_else(Vec::new, |set| set.plan.set());
-        Order { set, ..plan.order("swap", self.time) }
+        let order = plan.order("swap", self.time);
+        match &self.set {
+            Some(set) => Order { set: set.plan.set(), directories: set.plan.directories.clone(), ..order },
+            None => order,
+        }
     }
 
     /// The image is in place; the board's files are not yet.

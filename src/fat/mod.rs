@@ -28,7 +28,7 @@ mod volume;
 pub use bootsector::{BootSectorCopy, BootSectorRepair, boot_sector_repair, contradiction};
 pub use detect::{has_root_folder, is_called_fat, is_live};
 pub use dir::{Attributes, Directory, Entry, Slot};
-pub use edit::{Content, Editor, MARK, Stamp, grown_cluster};
+pub use edit::{Content, Editor, MARK, Stamp, empty_directory, grown_cluster, length_for_names};
 pub use geometry::{FatKind, Geometry, Root, is_boot_sector, is_fat};
 pub use health::{Health, Problem, ProblemClass, ProblemKind, RANDOM_SEED, Remedy, WrongDot};
 pub use name::{NameError, check_long_name, slots_of};

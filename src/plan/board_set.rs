@@ -15,6 +15,9 @@ use std::collections::{HashMap, HashSet};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct BoardSetPlan {
+    /// Directories that are made first, from the root of the ESP, each behind the one that it lies in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub directories: Vec<String>,
     /// The files that get a new content, in the order in which they do.
     pub change: Vec<BoardChange>,
     /// Files of the source that are another on the ESP, or not there, and that stay as they are.
@@ -112,8 +115,14 @@ impl BoardSetPlan {
             let why = match why_kept(file, options.only.is_some(), wanted, changed.as_ref()) {
                 Some(why) => Some(why),
                 None => {
-                    let names = names_in(esp, &mut directories, split(&file.path).0)?;
-                    plan.add(file, names, options.time).err()
+                    let directory = split(&file.path).0;
+                    match names_in(esp, &mut directories, directory)? {
+                        Some(names) => plan.add(file, names, &[], options.time).err(),
+                        None => match missing_of(esp, directory)? {
+                            Ok(missing) => plan.add(file, &[], &missing, options.time).err(),
+                            Err(why) => Some(why),
+                        },
+                    }
                 }
             };
             if let Some(why) = why {
@@ -195,18 +204,21 @@ impl BoardSetPlan {
         self.change.iter().any(|file| file.backup.is_some())
     }
 
-    /// Takes a file of the source in; the error says why it stays out. `names` are those of its directory.
-    fn add(&mut self, file: &Compared, names: Option<&[String]>, time: u64) -> Result<(), String> {
+    /// Takes a file of the source in; the error says why it stays out. `names` are those of its directory, `missing` the
+    /// directories above it that the ESP lacks.
+    fn add(&mut self, file: &Compared, names: &[String], missing: &[String], time: u64) -> Result<(), String> {
         let (directory, name) = split(&file.path);
-        let Some(names) = names else {
-            return Err(format!("the ESP has no directory {directory}, and this program makes none"));
-        };
         let Some(bytes) = file.source_bytes.and_then(|bytes| u32::try_from(bytes).ok()) else {
             return Err("it is too long for FAT".to_owned());
         };
         let taken = |name: &str| names.iter().any(|known| *known == folded(name));
         let backup = file.esp_bytes.map(|_| backup_of(name, time, taken));
         let backup = backup.map(|name| join(directory, &name));
+        for directory in missing {
+            if !self.directories.iter().any(|known| same_name(known, directory)) {
+                self.directories.push(directory.clone());
+            }
+        }
         self.bytes_to_write += u64::from(bytes);
         let (path, sort) = (file.path.clone(), file.sort);
         self.change.push(BoardChange { path, sort, bytes, backup, restored: None });
@@ -291,8 +303,13 @@ fn why_kept(
         let why = file.why.as_deref().unwrap_or("it could not be read");
         return Some(format!("it was not compared: {why}"));
     }
-    if wanted || file.relation == Relation::OnlyInSource {
+    if wanted {
         return None;
+    }
+    if file.relation == Relation::OnlyInSource {
+        // U-Boot looks for `boot.scr` and `extlinux.conf` before it looks for a boot loader, say.
+        return (file.sort == Sort::Configuration)
+            .then(|| "it holds settings, and the board starts without it: --overwrite adds it".into());
     }
     // EDK II for the Raspberry Pi keeps its variables in its own file, `RPI_EFI.fd`.
     if file.path.to_ascii_lowercase().ends_with(".fd") {
@@ -314,6 +331,21 @@ fn join(directory: &str, name: &str) -> String {
 
 fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// The directories of a path that are not on the ESP, each behind the one that it lies in; the inner error says what is
+/// in their place.
+fn missing_of<S: ReadAt>(esp: &Volume<S>, directory: &str) -> Result<Result<Vec<String>, String>> {
+    let mut missing = Vec::new();
+    for (end, _) in directory.match_indices('/').chain([(directory.len(), "")]) {
+        let path = &directory[..end];
+        match esp.find(path)? {
+            Some(entry) if entry.is_dir() => {}
+            Some(_) => return Ok(Err(format!("on the ESP {path} is a file, and no directory"))),
+            None => missing.push(path.to_owned()),
+        }
+    }
+    Ok(Ok(missing))
 }
 
 /// The names in a directory of the ESP, as FAT tells them apart; `None` where there is no such directory.

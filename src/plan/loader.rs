@@ -175,6 +175,7 @@ impl LoaderStep {
                 time,
                 directory: place.directory.clone(),
                 before: Vec::new(),
+                directories: Vec::new(),
                 set: Vec::new(),
                 target: place.name.clone(),
                 backup,

@@ -162,6 +162,7 @@ impl PinPlan {
             target,
             backup: (!creates).then(|| backup.clone()),
             // Its only news is the line, which the report has.
+            directories: Vec::new(),
             set: Vec::new(),
             after: if creates { Vec::new() } else { vec![FileStep::Remove(backup)] },
         };

@@ -240,6 +240,7 @@ impl SwapPlan {
             before: before.to_vec(),
             target: name_of(&self.target),
             backup: self.target_backup.as_deref().map(name_of),
+            directories: Vec::new(),
             set: Vec::new(),
             after: steps(after, &self.delete.iter().map(|path| name_of(path)).collect::<Vec<_>>()),
         }

@@ -78,6 +78,8 @@ pub enum Action {
     },
     /// A file is deleted.
     Delete(String),
+    /// A directory goes that the operation had made, and that is empty.
+    RemoveDirectory(String),
     /// A file gets another name.
     Rename {
         /// Its name before.
@@ -212,6 +214,7 @@ impl Action {
                 write!(f, "{} the operation: {} with new content", verb("complete", "completed"), count(*files, "file"))
             }
             Self::Delete(name) => write!(f, "{} {name}", verb("delete", "deleted")),
+            Self::RemoveDirectory(path) => write!(f, "{remove} the directory {path}, which the operation had made"),
             Self::Rename { from, to } => write!(f, "{rename} {from} to {to}"),
             Self::FinishRename { from, to } => {
                 write!(f, "{} the renaming of {from} to {to}", verb("finish", "finished"))

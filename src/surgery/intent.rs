@@ -7,10 +7,11 @@
 
 use super::order::{FileStep, Install, Operation};
 use super::record::{Clusters, FORMAT, Held, MAX_BYTES, Record, Trouble};
+use super::steps::Chains;
 use super::{LINUX_DIR, is_linux_dir};
 use crate::block::{ReadAt, read_vec, sha256_of};
 use crate::counter::without_counter;
-use crate::fat::{Attributes, Content, Editor, Entry, Run, Stamp, Volume};
+use crate::fat::{Attributes, Content, Editor, Entry, Stamp, Volume};
 use crate::sorting::Sort as _;
 use crate::{Code, Error, Result};
 use sha2::{Digest, Sha256};
@@ -156,15 +157,14 @@ fn begin_of<S: ReadAt>(volume: &Volume<S>, entry: &Entry) -> Result<Result<Recor
     }))
 }
 
-/// Writes the record: its data, its chain, and last its entry, with a barrier behind each. `staged` are the clusters of
-/// everything that was staged.
-pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &[Vec<Run>]) -> Result<()> {
+/// Writes the record: its data, its chain, and last its entry, with a barrier behind each.
+pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &Chains) -> Result<()> {
     // No menu lists the files of another directory by their names.
     let menu = is_linux_dir(&operation.directory).then(|| others_in_menu(&editor.volume()?, operation)).transpose()?;
     let record = Record {
         operation: operation.clone(),
         files: held(editor, operation)?,
-        staged: Clusters::of(staged.iter().flatten().copied()),
+        staged: Clusters::of(staged.all().flatten().copied()),
         menu,
         truth: None,
     };
@@ -175,8 +175,16 @@ pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &[Ve
 /// this one. It takes the place of the record that is there, in one write.
 pub(super) fn mark(editor: &mut Editor<'_>, truth: &str, time: u64) -> Result<()> {
     let (command, directory) = ("recover".to_owned(), LINUX_DIR.to_owned());
-    let operation =
-        Operation { command, time, directory, set: Vec::new(), before: Vec::new(), install: None, after: Vec::new() };
+    let operation = Operation {
+        command,
+        time,
+        directory,
+        directories: Vec::new(),
+        set: Vec::new(),
+        before: Vec::new(),
+        install: None,
+        after: Vec::new(),
+    };
     let (files, staged) = (BTreeMap::new(), Clusters::default());
     put(editor, &Record { operation, files, staged, menu: None, truth: Some(truth.to_owned()) })
 }

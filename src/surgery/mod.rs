@@ -37,7 +37,8 @@ pub use lost::{LostChain, LostClusters, LostFiles};
 pub use members::{Member, MembersRecovery, recover_members, rehearse_members};
 pub use operation::Outcome;
 pub use order::{
-    ContentRef, ContentSource, FileStep, Install, Operation, Order, Rename, SetContent, SetFile, SetInstall, Tidying,
+    ContentRef, ContentSource, FileStep, Install, NewDirectory, Operation, Order, Rename, SetContent, SetFile,
+    SetInstall, Tidying,
 };
 pub use recover::{recover, recover_with, rehearse as rehearse_recovery, rehearse_with};
 pub use recovery::{Direction, Recovery, RecoveryOptions};

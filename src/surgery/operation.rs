@@ -3,7 +3,7 @@
 use super::order::{ContentRef, ContentSource, Operation, Order, Tidying};
 use super::rehearsal::rehearse;
 use super::staging::Staged;
-use super::steps::{carry_out, file};
+use super::steps::{Chains, carry_out, file};
 use crate::fat::{Editor, Run};
 use crate::{Code, Error, Result};
 
@@ -33,8 +33,10 @@ impl Staged<'_> {
         let new = content(&self.runs, self.bytes, self.sha256);
         let set: Vec<ContentRef> = self.set.iter().map(|f| content(&f.runs, f.bytes, f.sha256)).collect();
         let mut editor = self.editor;
-        let operation = order.with_content(&editor, new, ContentSource::Staged, &set)?;
-        let chains: Vec<Vec<Run>> = self.set.into_iter().map(|f| f.runs).chain([self.runs]).collect();
+        let directories = order.reserve_directories(&mut editor)?;
+        let operation = order.with_content(&editor, new, ContentSource::Staged, &set, &directories)?;
+        let contents = self.set.into_iter().map(|f| f.runs).chain([self.runs]).collect();
+        let chains = Chains { directories, contents };
         execute(&mut editor, operation, &chains)
     }
 }
@@ -50,8 +52,9 @@ impl Order {
         if (entry.first_cluster, entry.bytes) != (verified.cluster, verified.bytes) {
             return Err(Error::refused(format!("{from} is another file since it was verified")).advise("run it again"));
         }
-        let operation = self.with_content(&editor, verified, ContentSource::File(entry.name), &[])?;
-        execute(&mut editor, operation, &[])
+        let directories = self.reserve_directories(&mut editor)?;
+        let operation = self.with_content(&editor, verified, ContentSource::File(entry.name), &[], &directories)?;
+        execute(&mut editor, operation, &Chains { directories, contents: Vec::new() })
     }
 }
 
@@ -61,12 +64,12 @@ impl Tidying {
     /// # Errors
     /// As [`Staged::commit`].
     pub fn run(&self, mut editor: Editor<'_>) -> Result<Outcome> {
-        execute(&mut editor, self.operation(), &[])
+        execute(&mut editor, self.operation(), &Chains::default())
     }
 }
 
 /// Carries out an operation, if it can be carried out to its end, and says in what state a failure leaves the ESP.
-fn execute(editor: &mut Editor<'_>, operation: Operation, staged: &[Vec<Run>]) -> Result<Outcome> {
+fn execute(editor: &mut Editor<'_>, operation: Operation, staged: &Chains) -> Result<Outcome> {
     rehearse(editor, &operation, staged)?;
     let e = match carry_out(editor, &operation, staged) {
         Ok(exchanged) => return Ok(Outcome { operation, exchanged }),

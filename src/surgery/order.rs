@@ -6,7 +6,7 @@
 
 use super::is_linux_dir;
 use crate::block::{ReadAt, sha256_of};
-use crate::fat::{Editor, Entry, same_name};
+use crate::fat::{Editor, Entry, Run, length_for_names, same_name};
 use crate::units::count;
 use crate::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -82,8 +82,11 @@ pub struct Order {
     pub target: String,
     /// The name under which its old content stays reachable; needed if the target exists.
     pub backup: Option<String>,
-    /// Files that get their new content before all this, one after the other; what is cut before the commit gives them
-    /// their old one back.
+    /// Directories that are made before all this, for the files of the set and for the target: their paths from the
+    /// root of the volume, each behind the one that it lies in. What is cut before the commit takes them away again.
+    pub directories: Vec<String>,
+    /// Files that get their new content next, one after the other; what is cut before the commit gives them their old
+    /// one back.
     pub set: Vec<SetFile>,
     /// What follows the commit.
     pub after: Vec<FileStep>,
@@ -114,7 +117,10 @@ pub struct Operation {
     /// alone.
     #[serde(default = "linux_dir")]
     pub directory: String,
-    /// Files of any directory that change first, in order: a set. Formats 1 to 3 of the record know none.
+    /// Directories that are made first, in order. Formats 1 to 4 of the record know none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub directories: Vec<NewDirectory>,
+    /// Files of any directory that change then, in order: a set. Formats 1 to 3 of the record know none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<SetInstall>,
     /// Renames before the commit, in order. What is cut before the commit undoes them in the reverse order.
@@ -125,6 +131,29 @@ pub struct Operation {
     /// What happens to other files once the new image is in place, in order. Format 1 of the record called it `tidy`.
     #[serde(alias = "tidy")]
     pub after: Vec<FileStep>,
+}
+
+/// A directory that is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewDirectory {
+    /// The directory that it lies in, from the root of the volume.
+    pub parent: String,
+    /// Its name.
+    pub name: String,
+    /// Its first cluster.
+    pub cluster: u32,
+}
+
+impl NewDirectory {
+    /// Whether an entry leads to it.
+    pub(super) fn is_of(&self, entry: &Entry) -> bool {
+        entry.is_dir() && entry.first_cluster == self.cluster
+    }
+
+    /// Its path from the root of the volume.
+    pub(super) fn path(&self) -> String {
+        join(&self.parent, &self.name)
+    }
 }
 
 /// A file of a set, with what the volume holds.
@@ -213,6 +242,10 @@ impl Operation {
                 .set
                 .iter()
                 .any(|file| file.directory.eq_ignore_ascii_case(directory) && uses_name(&file.install, name))
+            || self
+                .directories
+                .iter()
+                .any(|new| new.parent.eq_ignore_ascii_case(directory) && same_name(&new.name, name))
     }
 
     /// The names, before the operation, of the files beside the target that it touches.
@@ -251,12 +284,14 @@ pub(super) fn join(directory: &str, name: &str) -> String {
 fn install(
     editor: &Editor<'_>,
     [directory, target]: [&str; 2],
+    is_new: bool,
     backup: Option<&String>,
     new: ContentRef,
     source: ContentSource,
 ) -> Result<Install> {
-    let directory = editor.directory(directory)?;
-    let old = directory.find(target);
+    // A directory that is to be made has no file yet.
+    let directory = if is_new { None } else { Some(editor.directory(directory)?) };
+    let old = directory.as_ref().and_then(|directory| directory.find(target));
     let backup = match (old, backup) {
         (None, _) => None,
         (Some(_), Some(backup)) => Some(backup.clone()),
@@ -271,14 +306,16 @@ fn install(
 
 impl Order {
     /// The operation, with what the volume holds. `set` are the contents that were staged for the set's files, in
-    /// their order.
+    /// their order, `directories` the chains that were reserved for the new directories.
     pub(super) fn with_content(
         &self,
         editor: &Editor<'_>,
         new: ContentRef,
         source: ContentSource,
         set: &[ContentRef],
+        directories: &[Vec<Run>],
     ) -> Result<Operation> {
+        let is_new = |directory: &str| self.directories.iter().any(|new| same_name(new, directory));
         let mut staged = set.iter();
         let of_set = |file: &SetFile| -> Result<SetInstall> {
             let (new, source) = match &file.content {
@@ -295,7 +332,7 @@ impl Order {
             let place = [file.directory.as_str(), &file.target];
             Ok(SetInstall {
                 directory: file.directory.clone(),
-                install: install(editor, place, file.backup.as_ref(), new, source)?,
+                install: install(editor, place, is_new(&file.directory), file.backup.as_ref(), new, source)?,
             })
         };
         let set = self.set.iter().map(of_set).collect::<Result<Vec<_>>>()?;
@@ -303,7 +340,7 @@ impl Order {
             return Err(Error::new(Code::Bug, "more was staged than the set has files"));
         }
         let place = [self.directory.as_str(), &self.target];
-        let mut install = install(editor, place, self.backup.as_ref(), new, source)?;
+        let mut install = install(editor, place, is_new(&self.directory), self.backup.as_ref(), new, source)?;
         // What goes in the end has to be known by its content: recovery deletes nothing else.
         let goes = |name: &String| self.after.iter().any(|s| matches!(s, FileStep::Remove(gone) if gone == name));
         if install.backup.as_ref().is_some_and(goes)
@@ -313,15 +350,38 @@ impl Order {
             let bytes = volume.file(&super::steps::file(editor, &self.directory, &self.target)?)?;
             old.sha256 = Some(hex::encode(sha256_of(&bytes, bytes.size())?));
         }
+        let directories = self.directories.iter().zip(directories).map(|(path, runs)| {
+            let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let (parent, name) = (parent.to_owned(), name.to_owned());
+            NewDirectory { parent, name, cluster: runs.first().map_or(0, |run| run.first) }
+        });
         Ok(Operation {
             command: self.command.clone(),
             time: self.time,
             directory: self.directory.clone(),
+            directories: directories.collect(),
             set,
             before: self.before.clone(),
             install: Some(install),
             after: self.after.clone(),
         })
+    }
+}
+
+impl Order {
+    /// Reserves clusters for the directories that it makes: so many that none of them has to grow for its files.
+    pub(super) fn reserve_directories(&self, editor: &mut Editor<'_>) -> Result<Vec<Vec<Run>>> {
+        let files = self.set.iter().map(|file| (file.directory.as_str(), file.target.as_str()));
+        let files = files.chain([(self.directory.as_str(), self.target.as_str())]);
+        let below = self.directories.iter().map(|path| path.rsplit_once('/').unwrap_or(("", path)));
+        let all: Vec<(&str, &str)> = files.chain(below).collect();
+        let mut reserved = Vec::with_capacity(self.directories.len());
+        for path in &self.directories {
+            let names = all.iter().filter(|(directory, _)| same_name(directory, path)).map(|(_, name)| *name);
+            let bytes = length_for_names(names, editor.medium().sector_size() as usize);
+            reserved.push(editor.reserve(editor.geometry().clusters_for(bytes) as u32)?);
+        }
+        Ok(reserved)
     }
 }
 
@@ -331,6 +391,7 @@ impl Tidying {
             command: self.command.clone(),
             time: self.time,
             directory: self.directory.clone(),
+            directories: Vec::new(),
             set: Vec::new(),
             before: Vec::new(),
             install: None,

@@ -7,7 +7,8 @@
 //! cut off, and a person with any FAT reader can read what is in it: the parts together are JSON. Every later format
 //! keeps the line's begin.
 //!
-//! Format 4 is for operations with a set of files; one without is written in format 3, which is the same but for that.
+//! A record is written in the oldest format that has all of it: format 5 is for operations that make directories, format
+//! 4 for those with a set of files, format 3 for the rest.
 //! Format 2 knew no directory of the operation: it was always `EFI/Linux`. Format 1, which the first release wrote, was
 //! JSON alone: `{"bootsurgeon": 1, …}`. All of them are read.
 
@@ -19,8 +20,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// The newest format. A record without a set is written in the one before it, which older versions of this program know.
-pub(super) const FORMAT: u32 = 4;
+/// The newest format. Older versions of this program know the ones before it.
+pub(super) const FORMAT: u32 = 5;
+const WITHOUT_DIRECTORIES: u32 = 4;
 const WITHOUT_SETS: u32 = 3;
 /// The oldest format that comes in parts.
 const FIRST_IN_PARTS: u64 = 2;
@@ -88,7 +90,11 @@ impl Record {
     /// The file's content for clusters of this size.
     pub(super) fn encode(&self, cluster_bytes: u32) -> Result<Vec<u8>> {
         let body = serde_json::to_vec(self).map_err(|e| Error::new(Code::Bug, e.to_string()))?;
-        let format = if self.operation.set.is_empty() { WITHOUT_SETS } else { FORMAT };
+        let format = match &self.operation {
+            operation if !operation.directories.is_empty() => FORMAT,
+            operation if !operation.set.is_empty() => WITHOUT_DIRECTORIES,
+            _ => WITHOUT_SETS,
+        };
         let room = cluster_bytes as usize - line(format, 0, 0, &[]).len();
         let of = body.len().div_ceil(room);
         let parts = body.chunks(room).enumerate();
@@ -335,7 +341,7 @@ mod tests {
     fn other_formats_are_named() {
         let version =
             |format, program: Option<&str>| Err(Trouble::Version { format, program: program.map(str::to_owned) });
-        assert_eq!(Record::decode(b"BOOTSURGEON RECORD 5 1.7.0 something else\n", 512), version(5, Some("1.7.0")));
+        assert_eq!(Record::decode(b"BOOTSURGEON RECORD 6 1.7.0 something else\n", 512), version(6, Some("1.7.0")));
         assert_eq!(Record::decode(br#"{"bootsurgeon": 2, "plan": []}"#, 512), version(2, None));
         for foreign in [&b""[..], b"{}", b"no record", b"[1]", br#"{"bootsurgeon": "1"}"#, &[0; 600]] {
             assert_eq!(Record::decode(foreign, 512), Err(Trouble::Foreign));

@@ -5,10 +5,10 @@
 use super::order::{ContentRef, ContentSource, Operation, Order, SetContent, Tidying};
 use super::shadow::{Shadow, overlay};
 use super::staging::{Staging, no_room, room_for};
-use super::steps::{carry_out, file};
+use super::steps::{Chains, carry_out, file};
 use super::{Outcome, open_healthy};
 use crate::block::{ReadAt, Sink};
-use crate::fat::{Editor, Geometry, Run};
+use crate::fat::{Editor, Geometry};
 use crate::units::{count, size};
 use crate::{Code, Error, Result};
 use sha2::{Digest, Sha256};
@@ -99,7 +99,9 @@ impl Order {
             chains.push(runs);
         }
         chains.push(runs);
-        let operation = self.with_content(&editor, new, ContentSource::Staged, &set)?;
+        let directories = self.reserve_directories(&mut editor)?;
+        let operation = self.with_content(&editor, new, ContentSource::Staged, &set, &directories)?;
+        let chains = Chains { directories, contents: chains };
         go_through(&mut editor, &operation, &chains)
     }
 
@@ -112,12 +114,21 @@ impl Order {
         let mut editor = Editor::open(&shadow)?;
         let from = file(&editor, &self.directory, from)?;
         let new = ContentRef { cluster: from.first_cluster, bytes: from.bytes, sha256: None };
-        let operation = self.with_content(&editor, new, ContentSource::File(from.name), &[])?;
-        go_through(&mut editor, &operation, &[])
+        let directories = self.reserve_directories(&mut editor)?;
+        let operation = self.with_content(&editor, new, ContentSource::File(from.name), &[], &directories)?;
+        go_through(&mut editor, &operation, &Chains { directories, contents: Vec::new() })
     }
 }
 
 impl Tidying {
+    /// The volume behind it.
+    ///
+    /// # Errors
+    /// As [`Self::run`] and [`open_healthy`].
+    pub fn preview(&self, below: Arc<dyn ReadAt>, sector_size: u32) -> Result<Preview> {
+        preview(below, sector_size, |shadow| self.run(open_healthy(shadow)?))
+    }
+
     /// Whether it has room on this volume, to its end. Nothing is written.
     ///
     /// # Errors
@@ -125,18 +136,18 @@ impl Tidying {
     pub fn rehearse(&self, volume: &dyn ReadAt, sector_size: u32) -> Result<()> {
         let shadow = Shadow::new(volume, sector_size);
         let mut editor = Editor::open(&shadow)?;
-        go_through(&mut editor, &self.operation(), &[])
+        go_through(&mut editor, &self.operation(), &Chains::default())
     }
 }
 
 /// Goes through an operation as the editor would, with the clusters that it has reserved.
-pub(super) fn rehearse(editor: &Editor<'_>, operation: &Operation, staged: &[Vec<Run>]) -> Result<()> {
+pub(super) fn rehearse(editor: &Editor<'_>, operation: &Operation, staged: &Chains) -> Result<()> {
     let shadow = Shadow::new(editor.medium(), editor.medium().sector_size());
     go_through(&mut editor.on(&shadow), operation, staged)
 }
 
 /// The same on an editor whose writes stay in memory.
-fn go_through(editor: &mut Editor<'_>, operation: &Operation, staged: &[Vec<Run>]) -> Result<()> {
+fn go_through(editor: &mut Editor<'_>, operation: &Operation, staged: &Chains) -> Result<()> {
     let free = editor.table().free_clusters();
     let Err(e) = carry_out(editor, operation, staged) else { return Ok(()) };
     let e = if e.code() == Code::NoRoom && editor.available_clusters() == 0 {
@@ -168,16 +179,16 @@ fn room_for_set(editor: &Editor<'_>, image: u64, lengths: &[u32]) -> Result<()> 
 }
 
 /// The clusters are too few: of all that an operation needs only the image's size can be told in advance.
-fn full(geometry: &Geometry, free: u32, staged: &[Vec<Run>]) -> Error {
+fn full(geometry: &Geometry, free: u32, staged: &Chains) -> Error {
     let bytes = |clusters: u64| size(clusters * u64::from(geometry.cluster_bytes));
-    let (image, free) = (staged.iter().flatten().map(|r| u64::from(r.count)).sum(), u64::from(free));
+    let (image, free) = (staged.all().flatten().map(|r| u64::from(r.count)).sum(), u64::from(free));
     let rest = "the record of the operation and its new names in the directory";
     let what = match image {
         0 => format!("{rest} need more than the {} that are free", bytes(free)),
         _ => format!(
             "of {} that are free {} takes {}, and {rest} need more than the rest",
             bytes(free),
-            if staged.len() > 1 { "the image with its set of files" } else { "the image" },
+            if staged.contents.len() > 1 { "the image with its set of files" } else { "the image" },
             bytes(image)
         ),
     };

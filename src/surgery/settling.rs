@@ -1,14 +1,17 @@
 //! How an interrupted operation is ended: undone, finished, carried to its end or taken back, as its record says. Nothing
 //! is touched that the record does not prove to be meant.
 
-use super::order::{ContentRef, ContentSource, FileStep, Install, Operation, Rename, SetInstall, join};
+use super::order::{ContentRef, ContentSource, FileStep, Install, NewDirectory, Operation, Rename, SetInstall, join};
 use super::record::{Clusters, Held, Record};
 use super::recovery::{Direction, Recovery};
 use super::steps::{self, take};
 use super::{Action, intent};
-use crate::block::{Pieces, ReadAt, sha256_of};
+use crate::block::{Pieces, ReadAt, read_vec, sha256_of};
 use crate::fat::{Editor, Entry, Health, ProblemKind, Run};
 use crate::{Code, Error, Result};
+
+/// No directory on FAT is longer, in bytes: 65,536 slots.
+const MAX_DIRECTORY: usize = 65_536 * 32;
 
 /// Finishes or undoes an interrupted operation.
 pub(super) struct Settling<'a, 'm> {
@@ -154,6 +157,28 @@ impl Settling<'_, '_> {
         }
         let volume = self.editor.volume()?;
         let lost = Clusters::of(Health::check(&volume)?.lost.iter().copied());
+        for new in &operation.directories {
+            let path = new.path();
+            match self.entry(&new.parent, &new.name)? {
+                Some(entry) if new.is_of(&entry) => continue,
+                Some(_) => return impossible(format!("{path} is something else since")),
+                None => {}
+            }
+            let chain = volume.table().chain(new.cluster).unwrap_or_default();
+            let bytes = Pieces::new(volume.source(), volume.extents_of(&chain))?;
+            let length = usize::try_from(bytes.size()).ok().filter(|length| *length <= MAX_DIRECTORY);
+            let is_whole =
+                match length.filter(|_| chain.iter().flat_map(|run| run.clusters()).all(|c| lost.contains(c))) {
+                    Some(length) if length > 0 => {
+                        let expected = steps::begin_of_directory(self.editor, operation, new, length)?;
+                        read_vec(&bytes, 0, length)? == expected
+                    }
+                    _ => false,
+                };
+            if !is_whole {
+                return impossible(format!("the directory {path} is not whole on the medium"));
+            }
+        }
         for (dir, install) in operation.installs() {
             let target = &install.target;
             if self.holds_new(dir, install)? {
@@ -286,6 +311,25 @@ impl Settling<'_, '_> {
         for SetInstall { directory, install } in operation.set.iter().rev() {
             self.undo_install(directory, install)?;
         }
+        for new in operation.directories.iter().rev() {
+            self.undo_directory(new)?;
+        }
+        Ok(())
+    }
+
+    /// A directory goes that was made, unless somebody has put something into it.
+    fn undo_directory(&mut self, new: &NewDirectory) -> Result<()> {
+        let Some(entry) = self.entry(&new.parent, &new.name)?.filter(|entry| new.is_of(entry)) else { return Ok(()) };
+        let path = new.path();
+        let directory = self.editor.directory(&path)?;
+        if directory.entries.iter().any(|entry| !entry.is_dot()) {
+            self.leave(format!("the directory {path} stays: somebody has put something into it"));
+            return Ok(());
+        }
+        self.editor.remove(&new.parent, &entry)?;
+        self.editor.free(&directory.runs)?;
+        self.editor.barrier()?;
+        self.done.actions.push(Action::RemoveDirectory(path));
         Ok(())
     }
 

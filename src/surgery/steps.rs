@@ -1,19 +1,37 @@
 //! The steps of an operation, taken: from the intent record to the commit, and what follows it.
 
 use super::discard::discard;
-use super::order::{ContentSource, FileStep, Install, Operation, Rename, SetInstall};
+use super::order::{ContentSource, FileStep, Install, NewDirectory, Operation, Rename, SetInstall};
+use super::staging::{compare_read_back, nobody};
 use super::{Action, intent};
-use crate::fat::{Attributes, Content, Editor, Entry, Run, Stamp};
+use crate::fat::{Attributes, Content, Editor, Entry, Run, Stamp, empty_directory, same_name};
 use crate::{Code, Error, Result};
+use sha2::{Digest, Sha256};
 
-/// Carries out an operation. `chains` are the clusters of what was staged, of each content by itself. Says whether its
-/// commit was an exchange.
-pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, chains: &[Vec<Run>]) -> Result<bool> {
+/// The clusters that an operation has reserved or filled, and that no file has yet.
+#[derive(Debug, Default)]
+pub(super) struct Chains {
+    /// Of each new directory, in the operation's order.
+    pub(super) directories: Vec<Vec<Run>>,
+    /// Of each content that was staged: those of a set in its order, the image last.
+    pub(super) contents: Vec<Vec<Run>>,
+}
+
+impl Chains {
+    /// Each chain by itself.
+    pub(super) fn all(&self) -> impl Iterator<Item = &[Run]> {
+        self.directories.iter().chain(&self.contents).map(Vec::as_slice)
+    }
+}
+
+/// Carries out an operation. Says whether its commit was an exchange.
+pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, chains: &Chains) -> Result<bool> {
     let dir = operation.directory.as_str();
     // A full volume has no room for a record, and the way out of that is to delete. Every deletion is safe by itself,
     // and what is cut in it marks itself: see `discard`.
     let only_deletes =
         operation.installs().next().is_none() && operation.after.iter().all(|s| matches!(s, FileStep::Remove(_)));
+    fill_directories(editor, operation, &chains.directories)?;
     match intent::write(editor, operation, chains) {
         Err(e) if only_deletes && matches!(e.code(), Code::NoRoom | Code::Unsafe) => {
             for step in &operation.after {
@@ -27,10 +45,10 @@ pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, chains: 
         }
         written => written?,
     }
-    let mut unlinked = chains.last().map_or(&[][..], Vec::as_slice);
-    if !operation.set.is_empty() {
+    let mut unlinked = chains.contents.last().map_or(&[][..], Vec::as_slice);
+    if !operation.set.is_empty() || !operation.directories.is_empty() {
         // All at once: whoever goes on from here (`recover --forward`) finds every content by its chain.
-        editor.link_all(chains.iter().map(Vec::as_slice))?;
+        editor.link_all(chains.all())?;
         editor.barrier()?;
         unlinked = &[];
     }
@@ -43,6 +61,9 @@ pub(super) fn carry_out(editor: &mut Editor<'_>, operation: &Operation, chains: 
 /// is the chain of the new image where it is not linked yet. Says whether the commit was an exchange.
 pub(super) fn change(editor: &mut Editor<'_>, operation: &Operation, unlinked: &[Run]) -> Result<bool> {
     let dir = operation.directory.as_str();
+    for new in &operation.directories {
+        make_directory(editor, operation.time, new)?;
+    }
     for SetInstall { directory, install } in &operation.set {
         put_in_place(editor, operation.time, directory, install)?;
     }
@@ -66,6 +87,56 @@ pub(super) fn change(editor: &mut Editor<'_>, operation: &Operation, unlinked: &
         take(editor, dir, step)?;
     }
     Ok(exchanged)
+}
+
+/// What a new directory holds before it has files. `bytes` is the length of its clusters.
+pub(super) fn begin_of_directory(
+    editor: &Editor<'_>,
+    operation: &Operation,
+    new: &NewDirectory,
+    bytes: usize,
+) -> Result<Vec<u8>> {
+    let above = match operation.directories.iter().find(|other| same_name(&other.path(), &new.parent)) {
+        Some(parent) => parent.cluster,
+        // The root directory is 0 in `..`, wherever it begins.
+        None if new.parent.is_empty() => 0,
+        None => editor.directory(&new.parent)?.runs.first().map_or(0, |run| run.first),
+    };
+    Ok(empty_directory(new.cluster, above, Stamp(operation.time), bytes))
+}
+
+/// Writes the clusters of the new directories, to which nothing refers yet, and reads them back.
+fn fill_directories(editor: &Editor<'_>, operation: &Operation, chains: &[Vec<Run>]) -> Result<()> {
+    if chains.is_empty() {
+        return Ok(());
+    }
+    let cluster_bytes = editor.geometry().cluster_bytes as usize;
+    let mut filled = Vec::with_capacity(chains.len());
+    for (new, runs) in operation.directories.iter().zip(chains) {
+        let clusters: u32 = runs.iter().map(|run| run.count).sum();
+        let bytes = begin_of_directory(editor, operation, new, clusters as usize * cluster_bytes)?;
+        editor.write_data(runs, 0, &bytes)?;
+        filled.push((runs, bytes));
+    }
+    editor.barrier()?;
+    editor.forget()?;
+    let volume = editor.volume()?;
+    for (runs, bytes) in &filled {
+        compare_read_back(&volume, runs, bytes.len() as u64, Sha256::digest(bytes).into(), &mut nobody)?;
+    }
+    Ok(())
+}
+
+/// Makes a directory whose chain is linked; an earlier attempt may have made it.
+fn make_directory(editor: &mut Editor<'_>, time: u64, new: &NewDirectory) -> Result<()> {
+    match editor.directory(&new.parent)?.find(&new.name) {
+        Some(entry) if new.is_of(entry) => return Ok(()),
+        Some(_) => return Err(Error::refused(format!("{} exists since", new.path())).advise("run it again")),
+        None => {}
+    }
+    let content = Content::new(new.cluster, 0, Stamp(time));
+    editor.create(&new.parent, &new.name, Attributes::DIRECTORY, content, None)?;
+    editor.barrier()
 }
 
 /// Gives a file its new content, whose chain is linked. What an earlier attempt has done of it is not done again. Says

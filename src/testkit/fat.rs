@@ -1,11 +1,8 @@
 //! Files and directories on volumes this program makes itself: the demonstration's disk, and tests. Not for a user's
 //! ESP: there [`crate::surgery`] writes, behind its plans and records.
 
-use crate::fat::{Attributes, Content, Editor, Stamp};
+use crate::fat::{Attributes, Content, Editor, Stamp, empty_directory};
 use crate::{Error, Result};
-
-/// Length of a directory slot in bytes.
-const SLOT: usize = 32;
 
 impl Editor<'_> {
     /// Makes a directory and those above it, where they are missing.
@@ -28,13 +25,7 @@ impl Editor<'_> {
     fn make_directory(&mut self, parent: &str, name: &str, above: u32, stamp: Stamp) -> Result<()> {
         let runs = self.reserve(1)?;
         let Some(own) = runs.first().map(|r| r.first) else { return Err(Error::refused("no free cluster")) };
-        let mut cluster = vec![0; self.geometry().cluster_bytes as usize];
-        for (slot, (name, first)) in [(b".          ", own), (b"..         ", above)].into_iter().enumerate() {
-            let raw = &mut cluster[slot * SLOT..(slot + 1) * SLOT];
-            raw[..11].copy_from_slice(name);
-            raw[11] = Attributes::DIRECTORY.0;
-            raw[13..].copy_from_slice(&Content::new(first, 0, stamp).0);
-        }
+        let cluster = empty_directory(own, above, stamp, self.geometry().cluster_bytes as usize);
         self.write_data(&runs, 0, &cluster)?;
         self.link(&runs)?;
         self.create(parent, name, Attributes::DIRECTORY, Content::new(own, 0, stamp), None)?;

@@ -300,6 +300,7 @@ fn order(command: &str, target: &str, backup: Option<&str>, after: Vec<FileStep>
         before: Vec::new(),
         target: target.into(),
         backup,
+        directories: Vec::new(),
         set: Vec::new(),
         after,
     }

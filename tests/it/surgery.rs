@@ -71,6 +71,7 @@ fn order(command: &str, target: &str, after: Vec<FileStep>) -> Order {
         before: Vec::new(),
         target: target.into(),
         backup,
+        directories: Vec::new(),
         set: Vec::new(),
         after,
     }

@@ -49,6 +49,8 @@ pub struct Expectation {
     selects: Box<Selects>,
     /// What else a path may hold on the way.
     passing: Vec<(String, Content)>,
+    /// Directories that are new afterwards.
+    made: Vec<String>,
     /// Paths of records that exist only while the operation is unfinished; a directory stands for what is in it.
     scratch: Vec<String>,
     /// Pairs of names that may share a chain on the way.
@@ -78,10 +80,22 @@ impl Expectation {
         let bystanders = report.entries.iter().filter(touched).map(|e| (e.path.clone(), e.clone())).collect();
         let mark = Mark { path: mark.into(), before: before.get(mark).copied(), after: after.get(mark).copied() };
         assert_ne!(mark.before, mark.after, "the mark does not change: {}", mark.path);
-        let (passing, scratch, sharing) = (Vec::new(), Vec::new(), Vec::new());
+        let (passing, made, scratch, sharing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let selects = Box::new(selects);
         let reversible = false;
-        Self { before, after, bystanders, mark, selects, passing, scratch, sharing, reversible, dirty: report.dirty }
+        Self {
+            before,
+            after,
+            bystanders,
+            mark,
+            selects,
+            passing,
+            made,
+            scratch,
+            sharing,
+            reversible,
+            dirty: report.dirty,
+        }
     }
 
     /// Also allows `path` to hold `content` on the way.
@@ -93,6 +107,12 @@ impl Expectation {
     /// Also allows a file, or a directory and what is in it, on the way.
     pub fn scratch(mut self, path: &str) -> Self {
         self.scratch.push(path.into());
+        self
+    }
+
+    /// Also a directory that is to be there afterwards, and may be on the way.
+    pub fn made(mut self, path: &str) -> Self {
+        self.made.push(path.into());
         self
     }
 
@@ -133,6 +153,9 @@ impl Expectation {
                     || self.after.get(&e.path) == Some(&c)
                     || self.passing.iter().any(|(path, p)| *path == e.path && *p == c)
             };
+            if e.is_directory() && self.made.contains(&e.path) {
+                continue;
+            }
             let known = self.before.contains_key(&e.path) || self.after.contains_key(&e.path);
             if !known && !self.passing.iter().any(|(path, _)| *path == e.path) {
                 found.push(violation("unexpected name", &e.path));
@@ -169,8 +192,12 @@ impl Expectation {
         self.judge_bystanders(report, &mut found);
         let tree: Tree = report.entries.iter().filter_map(|e| Some((e.path.clone(), e.content?))).collect();
         let directories = report.entries.iter().filter(|e| e.is_directory());
-        for e in directories.filter(|e| !self.bystanders.contains_key(&e.path)) {
-            found.push(violation("left behind", &e.path));
+        let directories: Vec<&str> = {
+            let new = directories.filter(|e| !self.bystanders.contains_key(&e.path));
+            new.map(|e| e.path.as_str()).collect()
+        };
+        for path in directories.iter().filter(|path| !self.made.iter().any(|made| made == *path)) {
+            found.push(violation("left behind", *path));
         }
         let phase = if tree == self.after {
             Phase::After
@@ -181,6 +208,10 @@ impl Expectation {
             found.push(violation("neither undone nor finished", format!("{names:?}")));
             return (None, found);
         };
+        let expected = if phase == Phase::After { self.made.len() } else { 0 };
+        if directories.len() != expected {
+            found.push(violation("new directories", format!("{directories:?} {phase:?}")));
+        }
         if phase < at_least && !self.reversible {
             found.push(violation("committed and undone", self.mark.path.clone()));
         }
@@ -239,6 +270,7 @@ impl Expectation {
             Problem::OrphanLfn { directory } => {
                 let within = |path: &String| path.rsplit_once('/').map_or("", |(d, _)| d) == directory;
                 let passing = self.passing.iter().map(|(path, _)| path);
+                let passing = passing.chain(&self.made);
                 let paths = self.before.keys().chain(self.after.keys()).chain(&self.scratch).chain(passing);
                 { paths }.any(|path| involved(path) && within(path))
             }

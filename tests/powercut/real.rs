@@ -114,7 +114,7 @@ impl Surgery {
 }
 
 enum Steps {
-    Given(Surgery),
+    Given(Box<Surgery>),
     Planned(Planned),
 }
 
@@ -155,6 +155,7 @@ impl Job {
             before: Vec::new(),
             target: file_name(target),
             backup: (target == own && shape.old.is_some()).then(|| file_name(backup)),
+            directories: Vec::new(),
             set: Vec::new(),
             after,
         };
@@ -205,8 +206,12 @@ impl Job {
             End::Menu => expect(report, &surgery, new, exchange, newest),
             End::Removable | End::Entry | End::Settings => expect(report, &surgery, new, exchange, in_place),
         };
-        let real =
-            Real { new: volume.new.clone(), steps: Steps::Given(surgery), exchange, recoveries: AtomicUsize::new(0) };
+        let real = Real {
+            new: volume.new.clone(),
+            steps: Steps::Given(Box::new(surgery)),
+            exchange,
+            recoveries: AtomicUsize::new(0),
+        };
         (expectation, Box::new(real))
     }
 }
@@ -396,7 +401,7 @@ impl Real {
     fn surgery(&self, medium: &dyn WriteAt) -> Result<Surgery> {
         match &self.steps {
             Steps::Planned(planned) => planned.plan(&Inventory::read(medium, Variables::default())?, &self.new),
-            Steps::Given(surgery) => Ok(surgery.clone()),
+            Steps::Given(surgery) => Ok((**surgery).clone()),
         }
     }
 
@@ -582,7 +587,7 @@ fn recover_does_not_take_a_strangers_file_for_its_backup() {
     let surgery = Surgery::Swap(Order { backup: Some(file_name(BACKUP)), ..order });
     let operation = Real {
         new: volume.new.clone(),
-        steps: Steps::Given(surgery),
+        steps: Steps::Given(Box::new(surgery)),
         exchange: false,
         recoveries: AtomicUsize::new(0),
     };

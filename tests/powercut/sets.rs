@@ -65,14 +65,21 @@ fn changes(files: Files, volume: &Volume) -> Vec<Change> {
     };
     let there = |path: &str| volume.files.contains_key(path);
     // What is on the volume is replaced, in several directories; more files are added.
-    let known = ["loader/keys/db.auth", "EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/empty"];
+    let known = match (files, volume.shape.seed % 2) {
+        (Files::One, 0) => &[][..],
+        (Files::Three, _) => &["loader/keys/db.auth", "EFI/BOOT/BOOTX64.EFI"],
+        _ => &["loader/keys/db.auth", "EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/empty"],
+    };
     let mut paths: Vec<String> = known.iter().filter(|path| there(path)).map(|path| (*path).to_owned()).collect();
     paths.extend(
         (0..)
-            .map(|n| match n % 4 {
-                0 => format!("bcm{n:04}-rpi-model-b.dtb"),
-                1 => format!("START{n}.ELF"),
-                2 => format!("loader/a-rather-long-name-of-an-overlay-{n}.dtbo"),
+            .map(|n| match n % 6 {
+                // In directories that the volume does not have.
+                0 => format!("overlays/a directory below it/F{n}"),
+                1 => format!("overlays/another-rather-long-name-{n}.dtbo"),
+                2 => format!("bcm{n:04}-rpi-model-b.dtb"),
+                3 => format!("START{n}.ELF"),
+                4 => format!("loader/a-rather-long-name-of-an-overlay-{n}.dtbo"),
                 _ => format!("EFI/BOOT/F{n}.BIN"),
             })
             .take(count),
@@ -85,6 +92,21 @@ fn changes(files: Files, volume: &Volume) -> Vec<Change> {
         Change { path, content: random.bytes(bytes) }
     };
     paths.into_iter().map(|path| content(path, &mut random)).collect()
+}
+
+/// The directories of these files that the volume does not have, each behind the one that it lies in.
+fn missing(changes: &[Change], report: &Report) -> Vec<String> {
+    let mut missing: Vec<String> = Vec::new();
+    for Change { path, .. } in changes {
+        for (end, _) in path.match_indices('/') {
+            let directory = &path[..end];
+            let known = report.entries.iter().any(|e| e.is_directory() && e.path.eq_ignore_ascii_case(directory));
+            if !known && !missing.iter().any(|m| m == directory) {
+                missing.push(directory.to_owned());
+            }
+        }
+    }
+    missing
 }
 
 fn split(path: &str) -> (&str, &str) {
@@ -118,6 +140,7 @@ impl WithSet {
                 content: SetContent::Staged { bytes: change.content.len() as u32 },
             }
         };
+        let made = missing(&changes, report);
         let order = Order {
             command: "swap".into(),
             time: TIME,
@@ -125,6 +148,7 @@ impl WithSet {
             before: Vec::new(),
             target: name.to_owned(),
             backup: replaces.then(|| split(backup).1.to_owned()),
+            directories: made.clone(),
             set: changes.iter().map(of_set).collect(),
             after: vec![FileStep::Rename(Rename {
                 from: split(OTHER).1.to_owned(),
@@ -161,6 +185,9 @@ impl WithSet {
         for (path, content) in passing {
             expectation = expectation.passing(&path, content);
         }
+        for path in &made {
+            expectation = expectation.made(path);
+        }
         expectation = sharing.into_iter().fold(expectation, |e, (a, b)| e.sharing(&a, &b));
         if ask == Ask::Back {
             expectation = expectation.reversible();
@@ -186,6 +213,7 @@ impl WithSet {
             before: Vec::new(),
             target: split(target).1.to_owned(),
             backup: Some(split(backup).1.to_owned()),
+            directories: Vec::new(),
             set: vec![
                 file("EFI/BOOT", "BOOTX64.EFI", Some("BOOTX64.EFI.bak.1700000009"), "empty"),
                 file("loader/keys", "restored.auth", None, "db.auth"),

@@ -21,6 +21,11 @@ pub(super) fn board_set(f: &mut Page, p: Paint, plan: &BoardSetPlan, is_done: bo
             line(f, what, &format!("{} ({}): {}", count(paths.len(), "file"), size(bytes), names(f, &paths)))?;
         }
     }
+    if !plan.directories.is_empty() {
+        let paths: Vec<&str> = plan.directories.iter().map(String::as_str).collect();
+        let new = count(paths.len(), "directory");
+        line(f, verb("make", "made"), &format!("{new}: {}", names(f, &paths)))?;
+    }
     if let Some(time) = plan.change.iter().find_map(|file| file.backup.as_deref()?.rsplit('.').next()) {
         line(f, "old content", &format!("stays beside each as NAME.bak.{time}"))?;
     }

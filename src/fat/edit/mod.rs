@@ -7,9 +7,11 @@
 
 mod clusters;
 mod content;
+mod directory;
 mod entries;
 
 pub use content::{Content, Stamp};
+pub use directory::{empty_directory, length_for_names};
 pub use entries::{MARK, grown_cluster};
 
 use super::dir::Directory;

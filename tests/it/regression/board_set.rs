@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What the board was installed with, and what the source has: path, old bytes, new bytes.
-const FILES: [(&str, Option<&str>, Option<&str>); 9] = [
+const FILES: [(&str, Option<&str>, Option<&str>); 11] = [
     ("start4.elf", Some("old start4"), Some("the new start4")),
     ("fixup4.dat", Some("old fixup4"), Some("the new fixup4")),
     ("config.txt", Some("dtparam=audio=on\n"), Some("dtparam=audio=off\n")),
@@ -19,7 +19,9 @@ const FILES: [(&str, Option<&str>, Option<&str>); 9] = [
     ("bcm2711-rpi-4-b.dtb", Some("old tree"), Some("the new tree")),
     ("bcm2712-rpi-5-b.dtb", None, Some("a tree that is new")),
     ("overlays/vc4-kms-v3d.dtbo", Some("old overlay"), Some("the new overlay")),
-    ("dtb/rk3588.dtb", None, Some("in a directory that the ESP has not")),
+    ("dtb/rockchip/rk3588.dtb", None, Some("in a directory that the ESP has not")),
+    ("boot.scr", None, Some("what U-Boot would run")),
+    ("extlinux/extlinux.conf", None, Some("what U-Boot would start")),
     ("uboot.env", Some("the board's own"), None),
 ];
 
@@ -33,7 +35,9 @@ fn board(lab: &Lab) -> (PathBuf, PathBuf) {
     let source = copy(&disk, &lab.path("source.raw"));
     directory(&disk, "overlays");
     directory(&source, "overlays");
-    directory(&source, "dtb");
+    for name in ["dtb", "dtb/rockchip", "extlinux"] {
+        directory(&source, name);
+    }
     for (path, old, new) in FILES {
         for (image, content) in [(&disk, old), (&source, new)] {
             if let Some(content) = content {
@@ -77,16 +81,29 @@ fn issue19_3_the_boards_files_come_with_the_image() {
     }
     assert_eq!(
         paths(&done, "change"),
-        ["overlays/vc4-kms-v3d.dtbo", "bcm2711-rpi-4-b.dtb", "bcm2712-rpi-5-b.dtb", "fixup4.dat", "start4.elf",]
+        [
+            "overlays/vc4-kms-v3d.dtbo",
+            "bcm2711-rpi-4-b.dtb",
+            "bcm2712-rpi-5-b.dtb",
+            "dtb/rockchip/rk3588.dtb",
+            "fixup4.dat",
+            "start4.elf",
+        ]
     );
+    let made = serde_json::json!(["dtb", "dtb/rockchip"]);
+    for report in [&planned, &done] {
+        assert_eq!(report["board_files"]["directories"], made, "{report:#}");
+    }
     assert_eq!(done["committed"], true, "{done:#}");
     let kept = paths(&done, "keep");
     assert!(!kept.contains(&"u-boot.bin".into()), "{kept:?}");
-    assert!(kept.contains(&"config.txt".into()) && kept.contains(&"dtb/rk3588.dtb".into()), "{kept:?}");
+    assert!(kept.contains(&"config.txt".into()), "{kept:?}");
+    // Where a board starts without settings, new ones may change what starts.
+    assert!(kept.contains(&"boot.scr".into()) && kept.contains(&"extlinux/extlinux.conf".into()), "{kept:?}");
 
     let after = files(&disk, ESP);
     for (path, old, new) in FILES {
-        let stays = ["config.txt", "dtb/rk3588.dtb", "uboot.env"].contains(&path);
+        let stays = ["config.txt", "uboot.env", "boot.scr", "extlinux/extlinux.conf"].contains(&path);
         let expected = if stays { old } else { new }.unwrap_or("(none)");
         assert_eq!(text(&after, path), expected, "{path}");
     }
@@ -141,10 +158,10 @@ fn issue19_3_the_image_is_in_place_and_the_files_are_not() {
     };
     let planned = trees("--dry-run");
     assert_eq!(sha256(&disk), before);
-    assert_eq!(paths(&planned, "change"), ["bcm2712-rpi-5-b.dtb"]);
+    assert_eq!(paths(&planned, "change"), ["bcm2712-rpi-5-b.dtb", "dtb/rockchip/rk3588.dtb"]);
     let done = trees("--yes");
     assert_eq!((&done["committed"], &done["already_in_place"]), (&true.into(), &true.into()), "{done:#}");
-    assert_eq!(paths(&done, "change"), ["bcm2712-rpi-5-b.dtb"]);
+    assert_eq!(paths(&done, "change"), ["bcm2712-rpi-5-b.dtb", "dtb/rockchip/rk3588.dtb"]);
     let after = files(&disk, ESP);
     assert_eq!(text(&after, "bcm2711-rpi-4-b.dtb"), changed);
     assert_eq!(text(&after, "bcm2712-rpi-5-b.dtb"), "a tree that is new");
@@ -200,6 +217,31 @@ fn issue19_3_what_has_no_board_files_is_refused_in_the_same_way_by_a_dry_run() {
     assert_eq!(sha256(&disk), untouched);
 }
 
+#[test]
+fn issue19_3_a_file_in_the_place_of_a_directory_stays_and_what_is_named_is_added() {
+    if !tools(&["mcopy", "mmd", "xz"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let (disk, source) = board(&lab);
+    put(&disk, ESP, "DTB", b"no directory");
+    let swap = |more: &str, how: &str| {
+        bootsurgeon!("swap", disk, source, "--with-board-files", "--accept-mixture", more, how, "--json").code(0).json()
+    };
+    let planned = swap("--overwrite=extlinux/extlinux.conf", "--dry-run");
+    let done = swap("--overwrite=extlinux/extlinux.conf", "--yes");
+    for report in [planned, done] {
+        let keep = report["board_files"]["keep"].as_array().unwrap().clone();
+        let tree = keep.iter().find(|file| file["path"] == "dtb/rockchip/rk3588.dtb").unwrap();
+        assert_eq!(tree["why"], "on the ESP dtb is a file, and no directory");
+        assert_eq!(report["board_files"]["directories"], serde_json::json!(["extlinux"]));
+    }
+    let after = files(&disk, ESP);
+    assert_eq!(text(&after, "DTB"), "no directory");
+    assert_eq!(text(&after, "extlinux/extlinux.conf"), "what U-Boot would start");
+    assert!(fsck_clean(&disk, ESP));
+}
+
 /// What a swap with a set leaves that is cut after so many writes behind the staging; `None` when it came to its end.
 fn cut_set(disk: &Path, image: &[u8], writes: usize) -> Option<Vec<u8>> {
     let whole = std::fs::read(disk).unwrap();
@@ -211,6 +253,7 @@ fn cut_set(disk: &Path, image: &[u8], writes: usize) -> Option<Vec<u8>> {
         content: SetContent::Staged { bytes: 8 },
     };
     let order = Order {
+        directories: Vec::new(),
         command: "swap".to_owned(),
         time: 1_771_000_000,
         directory: LINUX_DIR.to_owned(),

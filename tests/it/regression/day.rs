@@ -358,6 +358,7 @@ fn cut_swap(disk: &Path, image: &Path, writes: usize) -> Option<Vec<u8>> {
         before: Vec::new(),
         target: "Talos-v1.12.4.efi".to_owned(),
         backup: Some("Talos-v1.12.4.efi.bak.1771000000".to_owned()),
+        directories: Vec::new(),
         set: Vec::new(),
         after: vec![FileStep::Rename(rename("Talos-v1.12.4~1.efi", "Talos-v1.12.4~1.efi.disabled.1771000000"))],
     };

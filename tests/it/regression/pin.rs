@@ -274,6 +274,7 @@ fn issue19_5_recover_ends_a_pin_that_was_cut() {
         before: Vec::new(),
         target: "loader.conf".into(),
         backup: Some(backup.into()),
+        directories: Vec::new(),
         set: Vec::new(),
         after: vec![FileStep::Remove(backup.into())],
     };

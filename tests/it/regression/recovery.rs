@@ -351,6 +351,7 @@ fn order(command: &str, after: Vec<FileStep>) -> Order {
         before,
         target: TARGET.into(),
         backup,
+        directories: Vec::new(),
         set: Vec::new(),
         after,
     }
