@@ -393,7 +393,7 @@ fn carry_out<S: ReadAt>(
 }
 
 /// Reads the ESP anew, past the caches, and makes sure that it is sound and starts what was foreseen, by the same way.
-fn confirm<S: ReadAt>(medium: &dyn WriteAt, expected: &Inventory<S>) -> Result<()> {
+pub(super) fn confirm<S: ReadAt>(medium: &dyn WriteAt, expected: &Inventory<S>) -> Result<()> {
     let look = || -> Result<()> {
         medium.drop_caches()?;
         let esp = Inventory::read_in(medium, expected.variables.clone(), Arc::clone(&expected.context))?;

@@ -1,6 +1,7 @@
 //! `prune`: duplicates, broken entries and stale versions out of the boot menu.
 
 use super::change::{Change, confirm_on_medium, refuse_changed};
+use super::loader::confirm;
 use super::medium::{Again, Side};
 use super::programs::{refused_images, started_from};
 use super::room::advise_room;
@@ -8,12 +9,14 @@ use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::block::ReadAt;
 use crate::bootpath::BootScenario;
 use crate::disk::Target;
+use crate::efivars::EfiVars;
 use crate::esp::{FileKind, Inventory, Place};
-use crate::plan::{PruneOptions, PrunePlan, place_of, refuse_unreached};
+use crate::plan::{PruneOptions, PrunePlan, place_of, refuse_another_start, refuse_unreached};
 use crate::sorting::set;
 use crate::surgery::{Tidying, open_healthy};
 use crate::{Code, Error, Result};
 use serde::Serialize;
+use std::sync::Arc;
 
 /// What `prune` is asked for.
 #[derive(Debug)]
@@ -94,6 +97,10 @@ impl Prune {
             (Some(menu), None) => menu,
             (None, None) => return Err(Error::new(Code::Bug, "a prune without anything to look at")),
         };
+        let plan = match self.keep_backups {
+            Some(keep) => plan.with_board_backups(&esp, keep)?,
+            None => plan,
+        };
         if plan.is_empty() {
             return Ok(self.report(plan, false));
         }
@@ -108,6 +115,10 @@ impl Prune {
                 .rehearse(&*medium.open()?, medium.sector_size)
                 .map_err(|e| advise_room(e, &esp, elsewhere, 0, &self.disk.words(target, esp.arch())))?;
         }
+        let board = plan.board_tidyings(time);
+        let on_target =
+            all().filter(|(_, medium, _)| medium.partition == target.partition).map(|(tidying, ..)| tidying);
+        let without = without_backups(target, &esp, &vars, on_target, &board)?;
         if self.change.dry_run {
             return Ok(self.report(plan, false));
         }
@@ -135,12 +146,58 @@ impl Prune {
                 }
             }
         }
+        let is_first = all().next().is_none();
+        for (n, (tidying, state)) in board.iter().zip(&without).enumerate() {
+            let changed = |e: Error| if n > 0 || !is_first { e.with_esp_changed(true) } else { e };
+            let one = || -> Result<()> {
+                let opened = target.open_surgery()?;
+                let editor = open_healthy(opened.medium())?;
+                if n == 0 && is_first {
+                    refuse_changed(&esp, on_esp, &editor.volume()?, &vars)?;
+                }
+                tidying.run(editor)?;
+                confirm(opened.medium(), state)
+            };
+            one().map_err(changed)?;
+        }
         Ok(self.report(plan, true))
     }
 
     fn report(&self, plan: PrunePlan, committed: bool) -> PruneReport {
         PruneReport { plan, committed, out: self.change.written(), members: self.disk.member_names() }
     }
+}
+
+/// The ESP behind each of `tidyings`, which follow those that come `before`; and that the board starts there what it starts today, should a boot option
+/// or an entry lead to one of the files.
+fn without_backups<'t, S: ReadAt>(
+    target: &Target,
+    esp: &Inventory<S>,
+    vars: &EfiVars,
+    before: impl Iterator<Item = &'t Tidying>,
+    tidyings: &[Tidying],
+) -> Result<Vec<Inventory<Box<dyn ReadAt>>>> {
+    if tidyings.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (variables, _) = boot_variables(vars);
+    let mut below: Arc<dyn ReadAt> = Arc::from(target.open()?);
+    let look = |below: &Arc<dyn ReadAt>| {
+        let view: Box<dyn ReadAt> = Box::new(Arc::clone(below));
+        Inventory::read_in(view, variables.clone(), Arc::clone(&esp.context))
+    };
+    for tidying in before {
+        below = Arc::new(tidying.preview(Arc::clone(&below), target.sector_size)?);
+    }
+    let with_them = look(&below)?;
+    let mut states = Vec::with_capacity(tidyings.len());
+    for tidying in tidyings {
+        below = Arc::new(tidying.preview(Arc::clone(&below), target.sector_size)?);
+        let state = look(&below)?;
+        refuse_another_start(&with_them, &state, &format!("without old backups in {}", tidying.directory))?;
+        states.push(state);
+    }
+    Ok(states)
 }
 
 /// Names every file and every loss.

@@ -1,15 +1,16 @@
 //! Which of the board's own files change with an image, and which stay as they are: for `swap --with-board-files`.
 
+use super::board_backups::board_backups;
 use crate::block::ReadAt;
 use crate::board::{Compared, Relation, Sort};
 use crate::boot::glob;
 use crate::esp::backup_of;
 use crate::fat::{Volume, folded, same_name};
-use crate::surgery::{LINUX_DIR, SetContent, SetFile};
+use crate::surgery::{SetContent, SetFile};
 use crate::units::count;
 use crate::{Code, Error, Result};
 use serde::Serialize;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// The set of files that change together with an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -140,26 +141,20 @@ impl BoardSetPlan {
     /// [`Code::Mixture`] as [`Self::make`]; [`crate::Kind::Rejected`] when a directory cannot be read.
     pub fn restoring<S: ReadAt>(esp: &Volume<S>, made: u64, options: &BoardSetOptions) -> Result<Self> {
         let mut plan = Self::default();
-        let mut left = vec![(String::new(), esp.root()?)];
-        let mut seen = HashSet::new();
-        while let Some((directory, listed)) = left.pop() {
-            let names: Vec<String> = listed.entries.iter().map(|entry| folded(&entry.name)).collect();
-            for entry in listed.entries.iter().filter(|entry| !entry.is_dot()) {
-                let path = join(&directory, &entry.name);
-                if entry.is_dir() {
-                    if !same_name(&path, LINUX_DIR) && seen.insert(entry.first_cluster) {
-                        left.push((path, esp.directory(entry)?));
-                    }
-                    continue;
-                }
-                let Some(name) = entry.name.strip_suffix(&format!(".bak.{made}")) else { continue };
-                let target = join(&directory, name);
-                let Some(sort) = Sort::of(&target).filter(|sort| *sort != Sort::Loader) else { continue };
-                let taken = |name: &str| names.iter().any(|known| *known == folded(name));
-                let is_there = names.iter().any(|known| *known == folded(name));
-                let backup = is_there.then(|| join(&directory, &backup_of(name, options.time, taken)));
-                plan.change.push(BoardChange { path: target, sort, bytes: entry.bytes, backup, restored: Some(path) });
-            }
+        let mut directories = HashMap::new();
+        for backup in board_backups(esp)?.into_iter().filter(|backup| backup.time == made) {
+            let (path, restored) = (backup.original_path(), backup.path());
+            let Some(sort) = Sort::of(&path).filter(|sort| *sort != Sort::Loader) else { continue };
+            let names = names_in(esp, &mut directories, &backup.directory)?.unwrap_or_default();
+            let taken = |name: &str| names.iter().any(|known| *known == folded(name));
+            let name = backup.is_replaced.then(|| backup_of(&backup.original, options.time, taken));
+            plan.change.push(BoardChange {
+                path,
+                sort,
+                bytes: backup.entry.bytes,
+                backup: name.map(|name| join(&backup.directory, &name)),
+                restored: Some(restored),
+            });
         }
         plan.change.sort_by_key(BoardChange::rank);
         plan.checked(options)
@@ -325,7 +320,7 @@ fn why_kept(
     }
 }
 
-fn join(directory: &str, name: &str) -> String {
+pub(super) fn join(directory: &str, name: &str) -> String {
     if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 

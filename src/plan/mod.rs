@@ -6,6 +6,7 @@
 //!
 //! A plan reads an inventory and asks [`crate::boot`]; [`crate::surgery`] carries out the operation it gives.
 
+mod board_backups;
 mod board_set;
 mod in_place;
 mod loader;

@@ -48,6 +48,9 @@ pub struct PrunePlan {
     /// The files that are deleted in the directory of an image that has its own place, by their names there.
     #[serde(skip)]
     beside: Option<(String, Vec<String>)>,
+    /// The backups of the board's own files that are deleted, by directory.
+    #[serde(skip)]
+    pub(super) board: Vec<(String, Vec<String>)>,
 }
 
 /// What lies beside an image that leaves: it stays, and is there again for whatever gets that name.
@@ -173,7 +176,7 @@ impl PrunePlan {
         let boot = starts_then[0].clone().or(elsewhere);
         let leaving = renames.iter().map(|r| &r.from).chain(&delete);
         let warnings = leaving.filter_map(|name| left_beside(esp, name)).collect();
-        Ok(Self { renames, delete, keep, warnings, boot, boot_before, starts_then, beside: None })
+        Ok(Self { renames, delete, keep, warnings, boot, boot_before, starts_then, beside: None, board: Vec::new() })
     }
 
     /// Adds the backups and disabled files beside an image that has its own place. Without `self` that is all: no menu
@@ -201,6 +204,7 @@ impl PrunePlan {
             boot_before: None,
             starts_then: [None, None],
             beside: None,
+            board: Vec::new(),
         });
         // Where the menu has no image of its own to start, it is this one.
         if plan.boot.is_none() && plan.boot_before.is_none() {
@@ -223,11 +227,12 @@ impl PrunePlan {
     /// The operation that carries the plan out.
     #[must_use]
     pub fn tidying(&self, time: u64) -> Tidying {
+        let elsewhere: usize = self.beside.iter().chain(&self.board).map(|(_, names)| names.len()).sum();
         Tidying {
             command: "prune".to_owned(),
             time,
             directory: LINUX_DIR.to_owned(),
-            steps: steps(&self.renames, &self.delete[..self.delete.len() - self.beside().map_or(0, |(_, n)| n.len())]),
+            steps: steps(&self.renames, &self.delete[..self.delete.len() - elsewhere]),
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod addons;
 mod board;
+mod board_backups;
 mod board_set;
 mod completion;
 mod config;

@@ -1,0 +1,143 @@
+//! The backups of the board's own files, which sets and new boot loaders leave beside them: which of them `prune` deletes.
+
+use super::PrunePlan;
+use super::board_set::join;
+use crate::Result;
+use crate::block::ReadAt;
+use crate::board::Sort;
+use crate::bootpath::BootScenario;
+use crate::esp::Inventory;
+use crate::fat::{Entry, Volume, folded, same_name};
+use crate::sorting::Sort as _;
+use crate::surgery::{LINUX_DIR, Tidying};
+use std::collections::{BTreeMap, HashSet};
+
+/// A backup of a file of the board.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BoardBackup {
+    /// The directory of both, from the root of the ESP.
+    pub(super) directory: String,
+    /// Its directory entry.
+    pub(super) entry: Entry,
+    /// The name of the file whose content it was.
+    pub(super) original: String,
+    /// The number in its name: when it was made, in seconds since 1970 UTC.
+    pub(super) time: u64,
+    /// Whether there is a file of the original's name.
+    pub(super) is_replaced: bool,
+}
+
+impl BoardBackup {
+    /// Its path from the root of the ESP.
+    pub(super) fn path(&self) -> String {
+        join(&self.directory, &self.entry.name)
+    }
+
+    /// The path of the file whose content it was.
+    pub(super) fn original_path(&self) -> String {
+        join(&self.directory, &self.original)
+    }
+}
+
+/// Every backup of a file of the board, outside of the directory of the images.
+///
+/// # Errors
+/// [`crate::Kind::Rejected`] when a directory cannot be read; what the source reports.
+pub(super) fn board_backups<S: ReadAt>(esp: &Volume<S>) -> Result<Vec<BoardBackup>> {
+    let mut found = Vec::new();
+    let mut left = vec![(String::new(), esp.root()?)];
+    let mut seen = HashSet::new();
+    while let Some((directory, listed)) = left.pop() {
+        for entry in listed.entries.iter().filter(|entry| !entry.is_dot()) {
+            let path = join(&directory, &entry.name);
+            if entry.is_dir() {
+                if !same_name(&path, LINUX_DIR) && !Sort::is_passed_over(&path) && seen.insert(entry.first_cluster) {
+                    left.push((path, esp.directory(entry)?));
+                }
+                continue;
+            }
+            let Some((original, time)) = entry.name.rsplit_once(".bak.") else { continue };
+            let is_number = !time.is_empty() && time.bytes().all(|b| b.is_ascii_digit());
+            let Some(time) = is_number.then(|| time.parse().ok()).flatten() else { continue };
+            if Sort::of(&join(&directory, original)).is_none() {
+                continue;
+            }
+            let is_replaced = listed.find(original).is_some_and(|there| !there.is_dir());
+            let (directory, original) = (directory.clone(), original.to_owned());
+            found.push(BoardBackup { directory, entry: entry.clone(), original, time, is_replaced });
+        }
+    }
+    Ok(found)
+}
+
+impl PrunePlan {
+    /// Adds the backups of the board's own files that are older than the newest `keep` of each. Kept as well is what
+    /// belongs to a backup of an image that stays: `restore --with-board-files` puts both back.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Rejected`] when a directory cannot be read; what the source reports.
+    pub fn with_board_backups<S: ReadAt>(mut self, esp: &Inventory<S>, keep: usize) -> Result<Self> {
+        let images = super::backups(esp).into_iter().filter(|(name, _)| !self.delete.contains(name));
+        let images: Vec<u64> = images.map(|(_, backup)| backup.time).collect();
+        let mut of_files: BTreeMap<String, Vec<BoardBackup>> = BTreeMap::new();
+        for backup in board_backups(&esp.volume)? {
+            of_files.entry(folded(&backup.original_path())).or_default().push(backup);
+        }
+        let scenarios = [BootScenario::Next, BootScenario::Later, BootScenario::Reset];
+        let programs = scenarios.into_iter().flat_map(|scenario| &esp.way(scenario).programs);
+        let started: Vec<String> =
+            programs.filter(|(at, _)| esp.is_here(at)).map(|(at, _)| folded(&at.path.replace('\\', "/"))).collect();
+        let is_started = |backup: &BoardBackup| {
+            let path = folded(&backup.path());
+            started.iter().any(|started| started.trim_matches('/') == path)
+        };
+        for mut backups in of_files.into_values() {
+            backups.put_in_order_by(|backup| std::cmp::Reverse(backup.time));
+            let Some(newest) = backups.first() else { continue };
+            if let Some(why) = only_copy(esp, newest) {
+                self.keep.push((newest.path(), why.to_owned()));
+                backups.remove(0);
+            }
+            for backup in backups.iter().filter(|backup| is_started(backup)) {
+                self.keep.push((backup.path(), "the firmware starts it".to_owned()));
+            }
+            backups.retain(|backup| !is_started(backup));
+            let old = backups.into_iter().skip(keep).filter(|backup| !images.contains(&backup.time));
+            for backup in old.filter(|backup| !self.delete.contains(&backup.path())).collect::<Vec<_>>() {
+                self.delete.push(backup.path());
+                match self.board.iter_mut().find(|(directory, _)| *directory == backup.directory) {
+                    Some((_, names)) => names.push(backup.entry.name),
+                    None => self.board.push((backup.directory, vec![backup.entry.name])),
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// The operations that delete backups of the board's own files, one for each directory.
+    #[must_use]
+    pub fn board_tidyings(&self, time: u64) -> Vec<Tidying> {
+        let of = |(directory, names): &(String, Vec<String>)| Tidying {
+            command: "prune".to_owned(),
+            time,
+            directory: directory.clone(),
+            steps: super::steps(&[], names),
+        };
+        self.board.iter().map(of).collect()
+    }
+}
+
+/// Why the newest backup of a file stays, however few are wanted.
+fn only_copy<S: ReadAt>(esp: &Inventory<S>, newest: &BoardBackup) -> Option<&'static str> {
+    if !newest.is_replaced {
+        return Some("the file that it was is not there");
+    }
+    let original = newest.original_path();
+    let is_lost = Sort::of(&original) == Some(Sort::Loader) && !is_program(esp, &original);
+    (is_lost && is_program(esp, &newest.path())).then_some("the file that it was is no program any more")
+}
+
+/// Whether a file is a program that firmware could start.
+fn is_program<S: ReadAt>(esp: &Inventory<S>, path: &str) -> bool {
+    matches!(esp.program(path), Ok(Some(_)))
+}
