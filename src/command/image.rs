@@ -61,6 +61,10 @@ impl ImageRequest {
             return self.receive(twins, ui).while_doing(|| "reading the image from a pipe");
         }
         self.refuse_arrival()?;
+        if self.arrival.is_none() && self.image == "-" {
+            return Err(Error::usage("no image can come through a pipe (`-`) here: it is read more than once")
+                .advise("save what comes through the pipe to a file, and name that"));
+        }
         // What goes wrong with a server names the URL; once is enough.
         if factory::is_url(&self.image) {
             return self.open_url(ui).while_doing(|| "reading the image");

@@ -134,6 +134,7 @@ impl ReplaceLoader {
         warnings.extend(found.others.iter().map(|other| format!("{other}, and stays as it is")));
         let mut policy = policy(&self.trust, &self.disk, target, &vars, &esp, arch, ui)?;
         let new = self.open(&mut policy, arch, ui)?;
+        let policy = of_a_program(policy);
         let sha256 = Sha256::digest(&new.bytes);
         let report = judge(&new.bytes, &new.loader, &policy, ui)?;
         let mut checks = report.checks;
@@ -255,9 +256,12 @@ fn policy<S: ReadAt>(
     policy.firmware_is_the_boards = disk.variables_are_the_boards(target);
     policy.arch = Some(arch);
     add_disk(&mut policy, esp, esp.place().ok().flatten().as_ref(), ui)?;
-    // Those of a UKI are no matter here.
-    (policy.version, policy.installed) = (None, None);
     Ok(policy)
+}
+
+/// Without what is of UKIs alone: which of the factory's ISOs is meant goes by it, and nothing behind that.
+fn of_a_program(policy: Policy) -> Policy {
+    Policy { version: None, installed: None, ..policy }
 }
 
 /// The systemd-boot for an architecture in what was opened.
@@ -457,7 +461,8 @@ pub(super) fn restore<S: ReadAt>(
                 .advise("`status` shows what it is"));
         }
     };
-    let policy = Policy { way_back: true, ..policy(&request.trust, &request.disk, target, vars, esp, arch, ui)? };
+    let policy = of_a_program(policy(&request.trust, &request.disk, target, vars, esp, arch, ui)?);
+    let policy = Policy { way_back: true, ..policy };
     let bytes = esp.volume.file(&entry)?;
     let report = judge(&bytes, &loader, &policy, ui)?;
     let sha256 = report.image.sha256.clone();

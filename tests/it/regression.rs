@@ -14,6 +14,7 @@ mod disks;
 mod files;
 mod house;
 mod loader;
+mod loader_factory;
 mod loaders;
 mod mirrors;
 mod oci;

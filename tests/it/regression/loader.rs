@@ -19,11 +19,11 @@ use bootsurgeon::testkit::uki::Builder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-const REMOVABLE: &str = "EFI/BOOT/BOOTAA64.EFI";
+pub(super) const REMOVABLE: &str = "EFI/BOOT/BOOTAA64.EFI";
 const INSTALLED: &str = "EFI/systemd/systemd-bootaa64.efi";
 
 /// A board with systemd-boot of this version at the removable-media path.
-fn board(version: &str) -> (Board, String) {
+pub(super) fn board(version: &str) -> (Board, String) {
     let board = Board::new();
     let disk = board.disk("nvme0n1", ESP_A);
     board.replace(&disk, "EFI/BOOT", "BOOTAA64.EFI", &systemd_boot(version, Arch::Arm64));
@@ -45,13 +45,13 @@ fn new_file(board: &Board, bytes: &[u8]) -> &'static str {
     "new.efi"
 }
 
-fn run(board: &Board, disk: &str, image: &str, more: &[&str]) -> Value {
+pub(super) fn run(board: &Board, disk: &str, image: &str, more: &[&str]) -> Value {
     board.json(&[&["loader", disk, image, "--efivars", "vars", "--allow-untrusted", "--json"], more].concat())
 }
 
 /// Asserts that it is refused with this exit code and these words, in a dry run and in a run alike, and that nothing was
 /// written.
-fn refused(board: &Board, disk: &str, image: &str, more: &[&str], code: i32, words: &[&str]) {
+pub(super) fn refused(board: &Board, disk: &str, image: &str, more: &[&str], code: i32, words: &[&str]) {
     let before = sha256(&board.lab.path(disk));
     let mut messages = Vec::new();
     for how in ["--dry-run", "--yes"] {
