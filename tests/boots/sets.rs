@@ -18,13 +18,15 @@ use sha2::{Digest, Sha256};
 const NAME: &str = "Talos-v1.12.4.efi";
 
 /// Files of the board in several directories: path, length on the board (0: not there), length in the source.
-pub(crate) const FILES: [(&str, usize, usize); 6] = [
+pub(crate) const FILES: [(&str, usize, usize); 7] = [
     ("start4.elf", 3000, 3100),
     ("fixup4.dat", 600, 600),
     ("bcm2711-rpi-4-b.dtb", 5000, 4200),
     ("overlays/vc4-kms-v3d.dtbo", 700, 1500),
     ("dtb/rockchip/rk3588.dtb", 2048, 2048),
     ("dtb/rockchip/rk3588-new.dtb", 0, 900),
+    // Its directories are not on the board.
+    ("dtb/allwinner/new/h618.dtb", 0, 1200),
 ];
 
 /// Bytes of one of these files, which differ from those of every other.
@@ -88,7 +90,9 @@ fn swap(medium: &Recorder, shape: &Shape, bytes: &Vec<u8>) {
     let contents: Vec<_> = set.change.iter().map(|f| theirs.find(&f.path).unwrap().open(&source).unwrap()).collect();
     let contents: Vec<&dyn ReadAt> = contents.iter().map(|content| content as &dyn ReadAt).collect();
     staged.stage_set(&contents, &mut |_| Ok(())).unwrap();
-    let _ = staged.commit(&Order { set: set.set(), ..plan.order("swap", time) }).unwrap();
+    let directories = set.directories.clone();
+    assert_eq!(directories.len(), 2, "{directories:?}");
+    let _ = staged.commit(&Order { set: set.set(), directories, ..plan.order("swap", time) }).unwrap();
 }
 
 /// The newest backup goes back, and the files that changed with it.
