@@ -1,5 +1,6 @@
 //! A swap that brings the board's own files with it (issue 19, point 3), as the command does it.
 
+use super::disks::mbr_disk;
 use super::recovery::Overlay;
 use crate::cli::{ESP, copy, files, put, uki};
 use crate::support::{self, Lab, fsck_clean, sha256, tools};
@@ -25,18 +26,18 @@ const FILES: [(&str, Option<&str>, Option<&str>); 11] = [
     ("uboot.env", Some("the board's own"), None),
 ];
 
-fn directory(disk: &Path, name: &str) {
-    support::run_ok("mmd", &["-i", &format!("{}@@{ESP}", disk.display()), &format!("::/{name}")]);
+fn directory(disk: &Path, esp: u64, name: &str) {
+    support::run_ok("mmd", &["-i", &format!("{}@@{esp}", disk.display()), &format!("::/{name}")]);
 }
 
 /// A board of an older version, and a packed disk image of a newer one.
 fn board(lab: &Lab) -> (PathBuf, PathBuf) {
     let disk = lab.fixture("disk-512.img.zst");
     let source = copy(&disk, &lab.path("source.raw"));
-    directory(&disk, "overlays");
-    directory(&source, "overlays");
+    directory(&disk, ESP, "overlays");
+    directory(&source, ESP, "overlays");
     for name in ["dtb", "dtb/rockchip", "extlinux"] {
-        directory(&source, name);
+        directory(&source, ESP, name);
     }
     for (path, old, new) in FILES {
         for (image, content) in [(&disk, old), (&source, new)] {
@@ -215,6 +216,36 @@ fn issue19_3_what_has_no_board_files_is_refused_in_the_same_way_by_a_dry_run() {
         let _ = bootsurgeon!("swap", disk, source, "--overwrite", "config.txt", how).fails(2, &["--with-board-files"]);
     }
     assert_eq!(sha256(&disk), untouched);
+}
+
+#[test]
+fn issue19_3_a_card_with_an_mbr() {
+    const CARD: u64 = 4096 * 512;
+    if !tools(&["mcopy", "mmd", "xz", "sfdisk"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let (_, source) = board(&lab);
+    let card = mbr_disk(&lab, "label: dos\nstart=4096, size=98304, type=c\nstart=104448, type=83\n");
+    directory(&card, CARD, "overlays");
+    for (path, old, _) in FILES {
+        if let Some(old) = old {
+            put(&card, CARD, path, old.as_bytes());
+        }
+    }
+    let outside = |bytes: Vec<u8>| [&bytes[..CARD as usize], &bytes[CARD as usize + 98304 * 512..]].concat();
+    let before = outside(std::fs::read(&card).unwrap());
+    let old = files(&card, CARD);
+    let done = bootsurgeon!("swap", card, source, "--with-board-files", "--accept-mixture", "--yes", "--json");
+    assert_eq!(paths(&done.code(0).json(), "change").len(), 6);
+    let after = files(&card, CARD);
+    for (path, old, new) in FILES {
+        let stays = ["config.txt", "uboot.env", "boot.scr", "extlinux/extlinux.conf"].contains(&path);
+        assert_eq!(text(&after, path), if stays { old } else { new }.unwrap_or("(none)"), "{path}");
+    }
+    assert!(old.values().all(|content| after.values().any(|there| there == content)));
+    assert!(outside(std::fs::read(&card).unwrap()) == before, "something outside the ESP has changed");
+    assert!(fsck_clean(&card, CARD));
 }
 
 #[test]

@@ -383,7 +383,7 @@ fn issue11_an_image_that_is_replaced_during_the_run_is_no_success() {
 
 /// A disk with an MBR made by sfdisk from this script, and the ESP of a fixture in the partition that begins at
 /// sector 4096.
-fn mbr_disk(lab: &Lab, script: &str) -> std::path::PathBuf {
+pub(super) fn mbr_disk(lab: &Lab, script: &str) -> std::path::PathBuf {
     let disk = lab.path("mbr.img");
     std::fs::write(&disk, b"").unwrap();
     truncate(&disk, 96 << 20);
