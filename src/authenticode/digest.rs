@@ -9,6 +9,7 @@
 use super::hash::{Hash, Hasher};
 use crate::block::{Extent, Sink};
 use crate::pe::Head;
+use crate::sha256::{HashSink, Sha256Stream};
 use crate::sorting::Sort as _;
 use crate::{Code, Error, Result};
 use std::ops::Range;
@@ -201,6 +202,28 @@ impl DigestSink {
 
 impl Sink for DigestSink {
     fn chunk(&mut self, bytes: &[u8]) -> Result<()> {
+        let last = self.but_the_last(bytes)?;
+        self.hash.update(last);
+        Ok(())
+    }
+}
+
+impl HashSink for DigestSink {
+    fn hashed<'s, 'b>(&'s mut self, bytes: &'b [u8]) -> Result<Option<(&'s mut Sha256Stream, &'b [u8])>> {
+        let last = self.but_the_last(bytes)?;
+        Ok(match &mut self.hash {
+            Hasher::Sha256(hash) => Some((hash, last)),
+            hash => {
+                hash.update(last);
+                None
+            }
+        })
+    }
+}
+
+impl DigestSink {
+    /// Takes a chunk, but for the part of it that is to be hashed last.
+    fn but_the_last<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8]> {
         let from = self.at;
         self.at = from.saturating_add(bytes.len() as u64);
         if self.at > self.file_bytes {
@@ -218,15 +241,16 @@ impl Sink for DigestSink {
         loop {
             let Some(range) = self.ranges.get(self.next) else {
                 if self.rest.is_none() {
-                    return Ok(());
+                    return Ok(&[]);
                 }
                 self.start_rest();
                 continue;
             };
-            self.hash.update(overlap(bytes, from, range));
+            let part = overlap(bytes, from, range);
             if range.end > self.at {
-                return Ok(());
+                return Ok(part);
             }
+            self.hash.update(part);
             self.next += 1;
         }
     }

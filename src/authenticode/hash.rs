@@ -1,7 +1,8 @@
 //! The hash algorithms that signatures and PCR banks are made with. SHA-1 is left out on purpose.
 
+use crate::sha256::Sha256Stream;
 use const_oid::{ObjectIdentifier, db::rfc5912};
-use sha2::{Digest, Sha256, Sha384, Sha512};
+use sha2::{Digest, Sha384, Sha512};
 use std::fmt;
 
 /// A hash algorithm.
@@ -49,7 +50,7 @@ impl fmt::Display for Hash {
 /// A running hash.
 #[derive(Debug, Clone)]
 pub(crate) enum Hasher {
-    Sha256(Sha256),
+    Sha256(Sha256Stream),
     Sha384(Sha384),
     Sha512(Sha512),
 }
@@ -57,7 +58,7 @@ pub(crate) enum Hasher {
 impl Hasher {
     pub(crate) fn new(hash: Hash) -> Self {
         match hash {
-            Hash::Sha256 => Self::Sha256(Sha256::new()),
+            Hash::Sha256 => Self::Sha256(Sha256Stream::default()),
             Hash::Sha384 => Self::Sha384(Sha384::new()),
             Hash::Sha512 => Self::Sha512(Sha512::new()),
         }
@@ -73,7 +74,7 @@ impl Hasher {
 
     pub(crate) fn finish(self) -> Vec<u8> {
         match self {
-            Self::Sha256(h) => h.finalize().to_vec(),
+            Self::Sha256(h) => h.finish().to_vec(),
             Self::Sha384(h) => h.finalize().to_vec(),
             Self::Sha512(h) => h.finalize().to_vec(),
         }

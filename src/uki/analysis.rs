@@ -119,9 +119,16 @@ impl Analyser {
 
     /// What has to see the whole file.
     pub fn sinks(&mut self) -> Vec<&mut dyn Sink> {
-        let mut sinks: Vec<&mut dyn Sink> = vec![&mut self.hash, &mut self.texts];
-        sinks.extend(self.initrd.as_mut().map(|s| s as &mut dyn Sink));
+        let (hash, mut sinks) = self.parts();
+        sinks.insert(0, hash);
         sinks
+    }
+
+    /// The same, with the hash of the file by itself: another one may be computed beside it.
+    pub(crate) fn parts(&mut self) -> (&mut Sha256Sink, Vec<&mut dyn Sink>) {
+        let mut sinks: Vec<&mut dyn Sink> = vec![&mut self.texts];
+        sinks.extend(self.initrd.as_mut().map(|s| s as &mut dyn Sink));
+        (&mut self.hash, sinks)
     }
 
     /// What they saw.

@@ -3,8 +3,8 @@
 use super::initrd::{Initrd, Members, read_initrd};
 use super::texts::slice_of;
 use crate::block::{Chunk, Extent, Load, Sink};
+use crate::sha256::{HashSink, Sha256Stream};
 use crate::{Error, Result};
-use sha2::{Digest, Sha256};
 use std::io::{self, BufRead, Read};
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 /// The SHA-256 of everything that comes by.
 #[derive(Debug, Default)]
-pub struct Sha256Sink(Sha256);
+pub struct Sha256Sink(Sha256Stream);
 
 impl Sha256Sink {
     /// Nothing hashed so far.
@@ -25,7 +25,13 @@ impl Sha256Sink {
     /// The digest.
     #[must_use]
     pub fn finish(self) -> [u8; 32] {
-        self.0.finalize().into()
+        self.0.finish()
+    }
+}
+
+impl HashSink for Sha256Sink {
+    fn hashed<'s, 'b>(&'s mut self, bytes: &'b [u8]) -> Result<Option<(&'s mut Sha256Stream, &'b [u8])>> {
+        Ok(Some((&mut self.0, bytes)))
     }
 }
 

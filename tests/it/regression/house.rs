@@ -233,3 +233,19 @@ fn issue17_the_table_of_reports_is_complete() {
         assert!(listed, "{name} is not in docs/reports.md");
     }
 }
+
+/// `unsafe` is denied but in one file; there it stands before two calls.
+#[test]
+fn issue20_5_unsafe_stands_in_one_file() {
+    let is_code = |line: &&str| !line.trim_start().starts_with("//");
+    let count = |source: &str, what: &str| source.lines().filter(is_code).filter(|line| line.contains(what)).count();
+    let mut found: Vec<(String, usize)> = Vec::new();
+    for (path, source) in sources() {
+        let uses = count(&source, "unsafe {") + count(&source, "unsafe fn") + count(&source, "unsafe impl");
+        if uses + count(&source, "allow(unsafe_code)") > 0 {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            found.push((path.strip_prefix(root).unwrap().display().to_string(), uses));
+        }
+    }
+    assert_eq!(found, [("src/sha256/pair.rs".to_owned(), 2)]);
+}
