@@ -5,6 +5,7 @@
 //!
 //! All offsets and lengths are in bytes from the start of the source.
 
+mod cache;
 mod fanout;
 mod file;
 mod forward;
@@ -15,6 +16,8 @@ mod newfile;
 mod pieces;
 mod stream;
 
+pub use cache::Cached;
+pub(crate) use cache::KEPT_READ;
 pub use fanout::{Chunk, Light, Load, Sink, Watching, fan_out, sha256_of, sha256_watched};
 pub use file::{FileSource, SurgeryFile};
 #[cfg(feature = "net")]
@@ -79,6 +82,15 @@ pub trait WriteAt: ReadAt {
     fn drop_caches(&self) -> io::Result<()> {
         Ok(())
     }
+
+    /// Makes the next reads of whatever was written come from the medium and not from a cache. What was read and not
+    /// written since may be remembered: nobody else writes to a medium that was claimed.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    fn drop_written(&self) -> io::Result<()> {
+        self.drop_caches()
+    }
 }
 
 macro_rules! forward_read_at {
@@ -115,6 +127,9 @@ macro_rules! forward_write_at {
             }
             fn drop_caches(&self) -> io::Result<()> {
                 (**self).drop_caches()
+            }
+            fn drop_written(&self) -> io::Result<()> {
+                (**self).drop_written()
             }
         }
     )*};

@@ -76,6 +76,10 @@ impl<S: WriteAt> WriteAt for Window<S> {
     fn drop_caches(&self) -> io::Result<()> {
         self.source.drop_caches()
     }
+
+    fn drop_written(&self) -> io::Result<()> {
+        self.source.drop_written()
+    }
 }
 
 /// Extents of a source, one behind the other: a file in an ISO or a FAT volume.

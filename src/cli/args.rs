@@ -366,6 +366,9 @@ pub(super) struct StatusArgs {
     /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
     #[arg(long, value_name = "DIR|FILE")]
     pub(super) efivars: Option<PathBuf>,
+    /// Read the headers of the images and not all of them: no hashes, schematics, extensions. For slow media
+    #[arg(long)]
+    pub(super) no_hashes: bool,
     /// Draw space, menu and way of the boot as a picture, too: an SVG file for a ticket or a wiki page
     #[arg(long, value_name = "FILE")]
     pub(super) svg: Option<PathBuf>,
@@ -480,6 +483,10 @@ pub(super) struct SwapArgs {
     /// Accept an image without system extensions that the installed one has
     #[arg(long)]
     pub(super) allow_extension_loss: bool,
+    /// Do not read the installed image to compare its system extensions with the new one's: on a slow medium that takes
+    /// as long as reading the new one back
+    #[arg(long)]
+    pub(super) no_extension_check: bool,
     /// Change the board's own files, too, as one set with the image: device trees, overlays, firmware, as IMAGE (a disk
     /// image or an ISO) has them; with a pattern those alone whose path fits
     #[arg(long, value_name = "GLOB", num_args = 0..=1, require_equals = true, default_missing_value = "*")]

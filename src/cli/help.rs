@@ -143,6 +143,7 @@ const TABLE: [Entry; 25] = [
             ("status /dev/nvme0n1", "the disk of this machine"),
             ("status node.img", "a disk image"),
             ("status node.img --json", "the same for a program"),
+            ("status /dev/mmcblk0 --no-hashes", "of a slow card, without reading the images whole"),
             ("status node.img --svg node.svg", "a picture of it, too, for a ticket or a wiki page"),
         ],
     ),
@@ -407,7 +408,7 @@ fn heading(id: &str) -> Option<&'static str> {
     Some(match id {
         "partition" | "all_members" | "efivars" | "target" | "keep_duplicates" | "keep_backups" | "delete"
         | "no_fallback" | "clear" | "list" | "salvage" | "free_lost" | "set_aside" | "forward" | "back" | "truth"
-        | "root" | "from" => "Disk",
+        | "root" | "from" | "no_hashes" => "Disk",
         "uki" | "with_board_files" | "overwrite" | "accept_mixture" | "installed_from" | "bytes" | "sha256"
         | "kind" | "asset" | "via" | "add_extension" | "remove_extension" | "extra_kernel_arg"
         | "remove_kernel_arg" => "Image",
@@ -423,7 +424,8 @@ fn heading(id: &str) -> Option<&'static str> {
         | "machine_config"
         | "allow_halt_if_installed"
         | "allow_downgrade"
-        | "allow_extension_loss" => "Trust",
+        | "allow_extension_loss"
+        | "no_extension_check" => "Trust",
         "url" | "ca" | "auth_file" | "timeout" | "retry_for" | "cache" | "offline" => "Factory",
         "dry_run" | "yes" | "out" | "force" | "backup_to" | "node" | "svg" => "Change",
         "json" | "no_progress" | "color" | "verbose" | "quiet" | "help" | "version" => OUTPUT,

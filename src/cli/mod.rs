@@ -188,7 +188,11 @@ fn dispatch(command: Command, global: &Global, ui: &Terminal, out: &Output) -> R
                 check_not_itself(file, &a.disk.disk, "the disk image").while_doing(drawing)?;
                 check_free(file, a.force).while_doing(drawing)?;
             }
-            let report = command::status(&disk(a.disk, a.efivars), ui)?;
+            let request = disk(a.disk, a.efivars);
+            let report = match a.no_hashes {
+                true => command::status_without_hashes(&request, ui)?,
+                false => command::status(&request, ui)?,
+            };
             if let Some(file) = file {
                 write_whole(file, render::picture(&report).as_bytes(), a.force).while_doing(drawing)?;
             }
@@ -379,6 +383,7 @@ fn swap(a: SwapArgs) -> Result<command::Swap> {
         force: a.change.force,
         allow_halt_if_installed: a.allow_halt_if_installed,
         allow_extension_loss: a.allow_extension_loss,
+        no_extension_check: a.no_extension_check,
         board_files,
         node: a.node.for_talosctl(),
     })

@@ -154,7 +154,7 @@ fn files_beside(opened: &OpenImage, candidate: Option<&Candidate>) -> Result<Boa
 /// [`crate::Kind::Io`] when they do not; what the medium reports.
 pub(super) fn confirm_set(medium: &dyn WriteAt, operation: &Operation) -> Result<()> {
     let look = || -> Result<()> {
-        medium.drop_caches()?;
+        medium.drop_written()?;
         let volume = Volume::open(medium)?;
         let holds = |path: &str, content: &ContentRef| -> Result<bool> {
             let Some(entry) = volume.find(path)? else { return Ok(false) };

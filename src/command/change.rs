@@ -101,7 +101,7 @@ pub(super) fn confirm_on_medium<S: ReadAt>(
     boot: [Option<&str>; 2],
 ) -> Result<()> {
     let look = || -> Result<()> {
-        medium.drop_caches()?;
+        medium.drop_written()?;
         let esp = Inventory::read_in(medium, before.variables.clone(), Arc::clone(&before.context))?;
         esp.refuse_unreadable()?;
         let holds = |name: &str, content: &ContentRef| {
@@ -113,7 +113,7 @@ pub(super) fn confirm_on_medium<S: ReadAt>(
         let as_planned = esp.predictions.selected_files() == boot;
         if esp.health.is_healthy() && esp.interrupted.is_none() && in_place && as_planned {
             // This looks once more whether the name that the user gave still leads here.
-            return Ok(medium.drop_caches()?);
+            return Ok(medium.drop_written()?);
         }
         Err(Error::io("the ESP does not look as planned after the change: the medium may have lost writes"))
     };

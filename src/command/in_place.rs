@@ -3,7 +3,7 @@
 use super::Ui;
 use super::examine::examine;
 use crate::authenticode::{DigestSink, Hash, parse_table};
-use crate::block::{ReadAt, fan_out, read_vec};
+use crate::block::{ReadAt, Sink as _, fan_out, read_vec};
 use crate::esp::{Inventory, Place};
 use crate::pe::Head;
 use crate::verify::ImageSummary;
@@ -31,6 +31,24 @@ pub(super) fn summary_of<S: ReadAt>(
 ) -> Result<Option<ImageSummary>> {
     let Some(bytes) = open_target(esp, place, target)? else { return Ok(None) };
     Ok(Some(ImageSummary::of(&examine(&bytes, &[], &mut [], ui)?.facts)))
+}
+
+/// So much is compared at once, in bytes.
+const COMPARED_AT_ONCE: u64 = 1 << 20;
+
+/// The hash of two sources of one length, if they are equal. Neither is read further than to the first difference.
+pub(super) fn hash_if_equal(installed: &dyn ReadAt, image: &dyn ReadAt) -> Result<Option<String>> {
+    let (bytes, mut at, mut hash) = (image.size(), 0, uki::Sha256Sink::new());
+    while at < bytes {
+        let part = (bytes - at).min(COMPARED_AT_ONCE) as usize;
+        let ours = read_vec(image, at, part)?;
+        if read_vec(installed, at, part)? != ours {
+            return Ok(None);
+        }
+        hash.chunk(&ours)?;
+        at += part as u64;
+    }
+    Ok(Some(hex::encode(hash.finish())))
 }
 
 /// The installed image's hash, if a remote image of the same length is the same, without transferring it: the same

@@ -377,8 +377,8 @@ fn carry_out<S: ReadAt>(
             let opened = target.open_surgery()?;
             let editor = open_healthy(opened.medium())?;
             match n.checked_sub(1).and_then(|before| states.get(before)) {
-                Some(before) => refuse_changed(before, None, &editor.volume()?, vars)?,
-                None => refuse_changed(esp, None, &editor.volume()?, vars)?,
+                Some(before) => refuse_changed(before, None, &editor.volume(), vars)?,
+                None => refuse_changed(esp, None, &editor.volume(), vars)?,
             }
             ui.event(Event::Step(format!("writing {}/{}", order.directory, order.target)));
             match new {
@@ -399,7 +399,7 @@ fn carry_out<S: ReadAt>(
 /// Reads the ESP anew, past the caches, and makes sure that it is sound and starts what was foreseen, by the same way.
 pub(super) fn confirm<S: ReadAt>(medium: &dyn WriteAt, expected: &Inventory<S>) -> Result<()> {
     let look = || -> Result<()> {
-        medium.drop_caches()?;
+        medium.drop_written()?;
         let esp = Inventory::read_in(medium, expected.variables.clone(), Arc::clone(&expected.context))?;
         esp.refuse_unreadable()?;
         let same = [BootScenario::Next, BootScenario::Later, BootScenario::Reset].into_iter().all(|scenario| {
@@ -407,7 +407,7 @@ pub(super) fn confirm<S: ReadAt>(medium: &dyn WriteAt, expected: &Inventory<S>) 
         });
         if esp.health.is_healthy() && esp.interrupted.is_none() && same && esp.loader == expected.loader {
             // This looks once more whether the name that the user gave still leads here.
-            return Ok(medium.drop_caches()?);
+            return Ok(medium.drop_written()?);
         }
         Err(Error::io("the ESP does not look as planned after the change: the medium may have lost writes"))
     };

@@ -84,7 +84,7 @@ impl Again<'_> {
         place: &Place,
     ) -> Result<()> {
         let look = || -> Result<()> {
-            medium.drop_caches()?;
+            medium.drop_written()?;
             let volume = Volume::open(medium)?;
             let sound = Health::check(&volume)?.is_healthy() && interrupted(&volume)?.is_none();
             let context = self.disk.context(self.esp, self.vars, self.arch);
@@ -108,7 +108,7 @@ impl Again<'_> {
                 });
             if sound && in_place {
                 // This looks once more whether the name that the user gave still leads here.
-                return Ok(medium.drop_caches()?);
+                return Ok(medium.drop_written()?);
             }
             Err(Error::io("the volume does not look as planned after the change: the medium may have lost writes"))
         };

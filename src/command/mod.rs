@@ -81,7 +81,7 @@ pub use schematic::{EditFrom, EditSchematic, SchematicReport, schematic_of};
 pub use source::ImageSource;
 pub use status::{
     BesideReport, BootReport, DiskReport, EntryReport, EspReport, FileReport, LoaderReport, PartitionReport, Status,
-    StatusReport, status,
+    StatusReport, status, status_without_hashes,
 };
 pub use swap::Swap;
 pub use swap_report::SwapReport;

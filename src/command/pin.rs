@@ -96,7 +96,7 @@ impl Pin {
         self.change.confirm(ui, &question(&plan, target))?;
         let opened = target.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
-        refuse_changed(&esp, None, &editor.volume()?, &vars)?;
+        refuse_changed(&esp, None, &editor.volume(), &vars)?;
         let mut staging = Staging::begin(editor, text.len() as u64)?;
         staging.chunk(text)?;
         let staged = staging.seal(Sha256::digest(text).into())?;
@@ -116,12 +116,12 @@ fn question(plan: &PinPlan, target: &Target) -> String {
 /// Reads the ESP anew, past the caches, and makes sure that it is sound and holds what the plan says.
 fn confirm<S: ReadAt>(medium: &dyn WriteAt, before: &Inventory<S>, plan: &PinPlan) -> Result<()> {
     let look = || -> Result<()> {
-        medium.drop_caches()?;
+        medium.drop_written()?;
         let esp = Inventory::read_in(medium, before.variables.clone(), Arc::clone(&before.context))?;
         esp.refuse_unreadable()?;
         if esp.health.is_healthy() && esp.interrupted.is_none() && esp.loader_conf() == plan.text() {
             // This looks once more whether the name that the user gave still leads here.
-            return Ok(medium.drop_caches()?);
+            return Ok(medium.drop_written()?);
         }
         Err(Error::io("the ESP does not look as planned after the change: the medium may have lost writes"))
     };

@@ -130,8 +130,8 @@ impl Prune {
             let opened = medium.open_surgery().map_err(changed)?;
             let editor = open_healthy(opened.medium()).map_err(changed)?;
             match place {
-                _ if n == 0 => refuse_changed(&esp, place.or(on_esp), &editor.volume()?, &vars)?,
-                Some(place) => place.refuse_changed(&editor.volume().map_err(changed)?).map_err(changed)?,
+                _ if n == 0 => refuse_changed(&esp, place.or(on_esp), &editor.volume(), &vars)?,
+                Some(place) => place.refuse_changed(&editor.volume()).map_err(changed)?,
                 None => {}
             }
             let outcome = tidying.run(editor).map_err(changed)?;
@@ -153,7 +153,7 @@ impl Prune {
                 let opened = target.open_surgery()?;
                 let editor = open_healthy(opened.medium())?;
                 if n == 0 && is_first {
-                    refuse_changed(&esp, on_esp, &editor.volume()?, &vars)?;
+                    refuse_changed(&esp, on_esp, &editor.volume(), &vars)?;
                 }
                 tidying.run(editor)?;
                 confirm(opened.medium(), state)

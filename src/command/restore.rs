@@ -349,7 +349,7 @@ impl Restore {
         self.change.confirm(ui, &format!("{what}. Commit?"))?;
         let opened = medium.open_surgery()?;
         let editor = open_healthy(opened.medium())?;
-        refuse_changed(&esp, place, &editor.volume()?, &vars)?;
+        refuse_changed(&esp, place, &editor.volume(), &vars)?;
         let entry = &file.entry;
         let verified = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256: Some(sha256.clone()) };
         let outcome = order.restore(editor, &name, verified)?;

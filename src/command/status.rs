@@ -4,7 +4,7 @@ use super::board::BoardReport;
 use super::programs::objections;
 use super::{DiskRequest, Event, Ui, boot_variables, now};
 use crate::Result;
-use crate::block::{ReadAt, sha256_of};
+use crate::block::{Cached, ReadAt, sha256_of};
 use crate::boot::{MenuMode, Prediction, Roles};
 use crate::bootpath::{BootScenario, WayStep};
 use crate::disk::Target;
@@ -54,6 +54,8 @@ pub struct StatusReport {
     pub variables: VariablesOrigin,
     /// What of the board a swap leaves as it is: files beside the images, boot loaders.
     pub board: BoardReport,
+    /// Whether the images were read whole. If not, `null` for a hash or a schematic says nothing of the image.
+    pub examined: bool,
     /// What is noteworthy.
     pub warnings: Vec<String>,
     /// What is wrong, what it means, and the command that mends it; the worst first.
@@ -213,13 +215,28 @@ pub struct LoaderReport {
 /// # Errors
 /// As [`Target::find`] and [`Inventory::read`].
 pub fn status(request: &Status, ui: &dyn Ui) -> Result<StatusReport> {
+    look(request, true, ui)
+}
+
+/// As [`status`], by the headers of the images alone: no hash, no schematic, no extensions. On a slow medium this takes
+/// no longer than reading the allocation table.
+///
+/// # Errors
+/// As [`status`].
+pub fn status_without_hashes(request: &Status, ui: &dyn Ui) -> Result<StatusReport> {
+    look(request, false, ui)
+}
+
+fn look(request: &Status, whole: bool, ui: &dyn Ui) -> Result<StatusReport> {
     let target = request.find(ui)?;
     let vars = request.efivars(&target);
     let (variables, unreadable) = boot_variables(&vars);
     ui.event(Event::Step("reading the ESP".into()));
     let context = request.context(&target, &vars, None);
-    let mut inventory = Inventory::read_in(target.open()?, variables, context)?;
-    inventory.examine()?;
+    let mut inventory = Inventory::read_in(Cached::new(target.open()?), variables, context)?;
+    if whole {
+        inventory.examine()?;
+    }
     let mut warnings = target.warnings.clone();
     warnings.extend(unreadable);
     warnings.extend(inventory.predictions.next.warnings.iter().cloned());
@@ -261,6 +278,7 @@ pub(super) fn report<S: ReadAt>(
         variables,
         findings,
         board: board(target, esp),
+        examined: esp.examined,
         disk: disk_report(target),
         esp: esp_report(esp),
         files: esp.files.iter().map(FileReport::of).collect(),
@@ -304,7 +322,7 @@ fn elsewhere<S: ReadAt>(esp: &Inventory<S>) -> Vec<FileReport> {
     }
     let on = place.partition.as_ref().map_or(String::new(), |partition| format!(" on {partition}"));
     let report = |file: &EspFile| {
-        let bytes = esp.open_at(&place.at_name(file.name())).ok().flatten();
+        let bytes = esp.open_at(&place.at_name(file.name())).ok().flatten().filter(|_| esp.examined);
         let hash = bytes.and_then(|bytes| sha256_of(&bytes, bytes.size()).ok());
         let name = format!("{}{on}", place.path(file.name()));
         FileReport { name, sha256: hash.map(hex::encode), ..FileReport::of(file) }

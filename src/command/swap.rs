@@ -6,7 +6,7 @@ use super::board_set::{BoardSetRequest, PreparedSet, confirm_set, refuse_source}
 use super::change::{Change, confirm_on_medium, refuse_changed, unconfirmed};
 use super::examine::{Examined, examine};
 use super::image::OpenImage;
-use super::in_place::{open_target, same_by_signature, summary_of};
+use super::in_place::{hash_if_equal, open_target, same_by_signature, summary_of};
 use super::loss::refusal;
 use super::medium::{Again, Side};
 use super::next::After;
@@ -35,6 +35,10 @@ use crate::verify::{ImageChange, ImageFacts, Policy, Report, installer_image, ve
 use crate::{Code, Context, Error, Result, uki};
 use std::path::{Path, PathBuf};
 
+/// An image that comes over a network is read back while the rest arrives, in pieces of so many bytes: long enough that
+/// waiting for the medium does not count, and short enough for what arrives meanwhile to find room in memory.
+const PIECE: u64 = 4 << 20;
+
 /// What `swap` is asked for.
 #[derive(Debug)]
 pub struct Swap {
@@ -60,6 +64,8 @@ pub struct Swap {
     pub allow_halt_if_installed: bool,
     /// `--allow-extension-loss`.
     pub allow_extension_loss: bool,
+    /// `--no-extension-check`: what the installed image has stays unknown.
+    pub no_extension_check: bool,
     /// `--with-board-files`.
     pub board_files: Option<BoardSetRequest>,
     /// The node's name, for what is said to do next.
@@ -82,6 +88,7 @@ impl Swap {
             force: false,
             allow_halt_if_installed: false,
             allow_extension_loss: false,
+            no_extension_check: false,
             board_files: None,
             node: None,
         }
@@ -123,7 +130,8 @@ impl Swap {
 
     fn swap(&self, target: &Target, ui: &dyn Ui) -> Result<SwapReport> {
         let side = Side::of(target)?;
-        let target = &*side.esp;
+        let claimed = self.claimed(&side.esp, ui);
+        let target = claimed.as_ref().unwrap_or(&side.esp);
         let vars = self.disk.efivars(target);
         let (variables, mut warnings) = boot_variables(&vars);
         warnings.extend(target.warnings.iter().cloned());
@@ -145,7 +153,9 @@ impl Swap {
         let placed = place.as_ref().and_then(|place| Arch::from_machine(place.program.machine));
         policy.arch = policy.arch.or(placed).or(esp.arch());
         add_disk(&mut policy, &esp, place.as_ref(), ui)?;
-        add_contents(&mut policy, &esp, place.as_ref(), ui);
+        if !self.no_extension_check {
+            add_contents(&mut policy, &esp, place.as_ref(), ui);
+        }
 
         let opened = match &self.image {
             ImageSource::Named(request) => self.open_named(request, ui)?,
@@ -194,6 +204,14 @@ impl Swap {
         warnings.extend(report.plan.warnings.iter().cloned());
         report.warnings = warnings;
         Ok(report)
+    }
+
+    /// The ESP, claimed before it is looked at, where this will write to it and to nothing else. Why it could not be
+    /// claimed, if it could not, is for later: there may be nothing to do, or something worse to say.
+    fn claimed(&self, esp: &Target, ui: &dyn Ui) -> Option<Target> {
+        let is_alone = esp.xbootldr().is_none();
+        let writes = !self.change.dry_run && !self.change.cannot_be_confirmed(ui);
+        (is_alone && writes).then(|| esp.claimed().ok()).flatten()
     }
 
     /// What plans without writing has to look at the image more than once.
@@ -313,7 +331,7 @@ impl<S: ReadAt> Job<'_, S> {
         let opened = self.target.open_surgery()?;
         let medium = opened.medium();
         let editor = open_healthy(medium)?;
-        self.esp.refuse_changed(&editor.volume()?)?;
+        self.esp.refuse_changed(&editor.volume())?;
         let staged = set.stage_alone(editor, self.ui)?;
         if !self.swap.change.yes {
             self.ui.show(&Proposal {
@@ -330,7 +348,7 @@ impl<S: ReadAt> Job<'_, S> {
             let on = self.target.in_words();
             self.swap.change.confirm(self.ui, &format!("{files} of the board on {on}, and no image. Commit?"))?;
             medium.drop_caches()?;
-            self.esp.refuse_changed(&open_healthy(medium)?.volume()?)?;
+            self.esp.refuse_changed(&open_healthy(medium)?.volume())?;
             staged.refuse_changed()?;
         }
         check_cancelled(self.ui)?;
@@ -416,8 +434,11 @@ impl<S: ReadAt> Job<'_, S> {
     fn stage<'m>(&mut self, medium: &'m dyn WriteAt, target: Option<&str>) -> Result<(Report, Staged<'m>)> {
         // The ESP as it is now that nobody else can write to it; the plan was made before that.
         let editor = open_healthy(medium)?;
-        refuse_changed(self.esp, self.place, &editor.volume()?, self.vars)?;
+        refuse_changed(self.esp, self.place, &editor.volume(), self.vars)?;
         let mut staging = Staging::begin(editor, self.candidate.bytes.size())?;
+        if self.candidate.bytes.is_remote() || self.stream.is_some() {
+            staging = staging.in_pieces(PIECE);
+        }
         self.ui.event(Event::Step("writing the image into free space and verifying it".into()));
         let (judged, sha256) = self.judge(&mut [&mut staging], target)?;
         self.ui.event(Event::Step("reading it back from the medium".into()));
@@ -443,7 +464,7 @@ impl<S: ReadAt> Job<'_, S> {
         self.swap.change.confirm(self.ui, &question(plan, &judged.change, files, self.target))?;
         self.ui.event(Event::Step("reading it back once more".into()));
         medium.drop_caches()?;
-        refuse_changed(self.esp, self.place, &open_healthy(medium)?.volume()?, self.vars)?;
+        refuse_changed(self.esp, self.place, &open_healthy(medium)?.volume(), self.vars)?;
         staged.refuse_changed_watched(&mut watching(self.ui))
     }
 
@@ -526,13 +547,7 @@ impl<S: ReadAt> Job<'_, S> {
         if remote {
             return same_by_signature(&installed, &self.candidate.bytes);
         }
-        let (old, new) = std::thread::scope(|scope| {
-            let old = scope.spawn(|| sha256_of(&installed, size));
-            let new = sha256_of(&self.candidate.bytes, size);
-            (old.join().unwrap_or_else(|_| Err(Error::io("a thread failed"))), new)
-        });
-        let (old, new) = (old?, new?);
-        Ok((old == new).then(|| hex::encode(new)))
+        hash_if_equal(&installed, &self.candidate.bytes)
     }
 
     /// `--backup-to`: the image that boots now, on another medium, before anything refers to the new one.

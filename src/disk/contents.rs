@@ -139,10 +139,11 @@ fn zfs(source: &dyn ReadAt) -> Result<bool> {
         if at + LABEL / 2 > source.size() {
             break;
         }
-        let ring = read_vec(source, at, (LABEL / 2) as usize)?;
-        let is_magic = |block: &[u8]| block[..8] == MAGIC.to_le_bytes() || block[..8] == MAGIC.to_be_bytes();
-        if ring.chunks_exact(1024).any(is_magic) {
-            return Ok(true);
+        for block in (at..at + LABEL / 2).step_by(1024) {
+            let magic = read_vec(source, block, 8)?;
+            if magic == MAGIC.to_le_bytes() || magic == MAGIC.to_be_bytes() {
+                return Ok(true);
+            }
         }
     }
     Ok(false)

@@ -7,6 +7,7 @@
 use super::choice::EspChoice;
 use super::md::Superblock;
 use super::members;
+use super::target::Opened;
 use super::{SurgeryTarget, Target, busy};
 use crate::block::{Extent, Mirror, ReadAt, WriteAt, first_difference};
 use crate::units::{count, exact};
@@ -172,6 +173,10 @@ impl Target {
     /// # Errors
     /// As [`Self::open_surgery`].
     pub fn open_each(&self) -> Result<Vec<SurgeryTarget>> {
+        Ok(self.open_members()?.into_iter().map(SurgeryTarget::from).collect())
+    }
+
+    fn open_members(&self) -> Result<Vec<Opened>> {
         self.check_members()?;
         let mut opened = Vec::new();
         let mut locked = Vec::new();
@@ -183,8 +188,8 @@ impl Target {
     }
 
     /// Opens all members as one medium, after another look whether they are equal: now nobody else can write to them.
-    pub(super) fn open_mirror(&self) -> Result<SurgeryTarget> {
-        let opened = self.open_each()?;
+    pub(super) fn open_mirror(&self) -> Result<Opened> {
+        let opened = self.open_members()?;
         self.check_equal()?;
         let mut locks = Vec::new();
         let mut media: Vec<(String, Box<dyn WriteAt>)> = Vec::new();
@@ -192,7 +197,7 @@ impl Target {
             media.push((member.path.display().to_string(), target.medium));
             locks.extend(target.locks);
         }
-        Ok(SurgeryTarget { medium: Box::new(Mirror::new(media)?), locks })
+        Ok(Opened { medium: Box::new(Mirror::new(media)?), locks })
     }
 }
 

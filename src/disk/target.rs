@@ -6,7 +6,7 @@ use super::layout::{DiskLayout, Note, Refusal};
 use super::members::{self, ArrayMember};
 use super::table::{Partition, PartitionTable};
 use super::{busy, choice, device_number, sysfs};
-use crate::block::{Extent, FileSource, Lock, ReadAt, SurgeryFile, Window, WriteAt, read_vec};
+use crate::block::{Cached, Extent, FileSource, Lock, ReadAt, SurgeryFile, Window, WriteAt, read_vec};
 use crate::packed::{Packing, Unpacked};
 use crate::{Code, Context, Error, Result, fat};
 use std::fs::File;
@@ -60,12 +60,33 @@ pub struct Target {
     /// The whole disk, if that is another node or the ESP a part of this one: it is locked, by the convention that
     /// keeps udev and Talos away.
     pub(super) disk: Option<PathBuf>,
+    /// What keeps it for this process, if [`Self::claimed`] did so.
+    claim: Option<SurgeryTarget>,
 }
 
 /// The ESP opened for surgery, with the lock on its disk.
+#[derive(Clone)]
 pub struct SurgeryTarget {
+    medium: Arc<dyn WriteAt>,
+    _locks: Arc<Vec<Lock>>,
+}
+
+/// What [`SurgeryTarget`] is made of: a disk, or a member of a mirror, and the locks on it.
+pub(super) struct Opened {
     pub(super) medium: Box<dyn WriteAt>,
     pub(super) locks: Vec<Lock>,
+}
+
+impl From<Opened> for SurgeryTarget {
+    fn from(Opened { medium, locks }: Opened) -> Self {
+        Self { medium: Arc::new(Cached::new(medium)), _locks: Arc::new(locks) }
+    }
+}
+
+impl std::fmt::Debug for SurgeryTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SurgeryTarget").finish_non_exhaustive()
+    }
 }
 
 impl SurgeryTarget {
@@ -129,6 +150,7 @@ impl Target {
             window: None,
             bounds: Bounds::whole(),
             disk: None,
+            claim: None,
         }
     }
 
@@ -317,11 +339,23 @@ impl Target {
         all
     }
 
+    /// The same ESP, claimed for this process as by [`Self::open_surgery`] as long as it or a clone of it lives. What is
+    /// read of it then is read once: whoever looks at it first and writes to it later looks under the same claim.
+    ///
+    /// # Errors
+    /// As [`Self::open_surgery`].
+    pub fn claimed(&self) -> Result<Self> {
+        Ok(Self { claim: Some(self.open_surgery()?), ..self.clone() })
+    }
+
     /// Opens the ESP for reading.
     ///
     /// # Errors
     /// [`crate::Kind::Io`] when the node cannot be opened.
     pub fn open(&self) -> Result<Box<dyn ReadAt>> {
+        if let Some(claim) = &self.claim {
+            return Ok(Box::new(Arc::clone(&claim.medium)));
+        }
         let file = self.open_node()?;
         Ok(match self.window {
             Some(extent) => Box::new(Window::new(file, extent)?),
@@ -413,19 +447,20 @@ impl Target {
     /// As [`Self::check_writable`]; [`crate::Kind::Unsafe`] when it is mounted, held or locked (the message names the
     /// holder where the system tells), or may not be written.
     pub fn open_surgery(&self) -> Result<SurgeryTarget> {
+        if let Some(claim) = &self.claim {
+            return Ok(claim.clone());
+        }
         if let Some(packing) = self.packing() {
             return Err(super::packed(packing));
         }
         self.check_writable()?;
-        if !self.others.is_empty() {
-            return self.open_mirror();
-        }
-        self.open_alone(&[])
+        let opened = if self.others.is_empty() { self.open_alone(&[])? } else { self.open_mirror()? };
+        Ok(opened.into())
     }
 
     /// Opens this disk, or this member of a mirror, whatever it is a part of. The disks in `locked` are locked by this
     /// process.
-    pub(super) fn open_alone(&self, locked: &[&Path]) -> Result<SurgeryTarget> {
+    pub(super) fn open_alone(&self, locked: &[&Path]) -> Result<Opened> {
         let unlocked = self.disk.as_deref().filter(|disk| !locked.contains(disk));
         let locks = unlocked.map(lock_disk).transpose()?.into_iter().collect();
         let nodes = [Some(self.node.as_path()), self.disk.as_deref()];
@@ -465,7 +500,7 @@ impl Target {
             Some(extent) => Box::new(Window::new(guard, extent)?),
             None => Box::new(guard),
         };
-        Ok(SurgeryTarget { medium, locks })
+        Ok(Opened { medium, locks })
     }
 }
 

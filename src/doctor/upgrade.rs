@@ -19,6 +19,9 @@ pub(super) fn findings<S: ReadAt>(view: &EspView<'_, S>) -> Vec<Finding> {
 
 /// The command that puts another image in the place of the one that starts, and which extensions go with that.
 fn swap_to<S: ReadAt>(view: &EspView<'_, S>, starts: &EspFile, file: &EspFile) -> String {
+    if !view.esp.examined {
+        return format!("{} reads both whole and says how to go on", view.words.command("status", ""));
+    }
     let both = starts.extensions.as_ref().zip(file.extensions.as_ref());
     let both = both.map(|(old, new)| (ImageExtensions::of_layers(old), ImageExtensions::of_layers(new)));
     match both.and_then(|(old, new)| ExtensionLoss::between(&old, &new)) {
@@ -57,6 +60,10 @@ fn half_done<S: ReadAt>(view: &EspView<'_, S>) -> Option<Finding> {
             format!(" It was built from schematic {}, the one that starts from {}.", short(new), short(old))
         }
         _ => String::new(),
+    };
+    let made = match view.esp.examined {
+        true => made,
+        false => " Only headers were read: both may also be one image, and then there is nothing to do.".to_owned(),
     };
     let attempts = siblings().map(|(n, _)| n).max().unwrap_or(1);
     let times =

@@ -156,6 +156,8 @@ pub struct Inventory<S> {
     pub companions: Companions,
     /// What the addons among them say, by path, or why they say nothing.
     pub addons: BTreeMap<String, Result<uki::Facts, String>>,
+    /// Whether the images were read whole ([`Self::examine`]).
+    pub examined: bool,
     /// What systemd-boot reads on the Extended Boot Loader Partition.
     companion: Option<XbootldrContents>,
     /// The systemd-boots of these ways.
@@ -197,7 +199,7 @@ impl<S: ReadAt> Inventory<S> {
         let lost = LostClusters::look(&volume, lost, interrupted.as_ref())?;
         // What cannot be read looks like what is not there; whoever decides by it has to know.
         let watch = FirstFailure { source: volume.source(), first_error: Mutex::default() };
-        let watched = Volume::with_table(watch, volume.geometry().clone(), volume.table().clone());
+        let watched = Volume::with_table(watch, volume.geometry().clone(), volume.shared_table());
         let arch = board_arch(&watched, &context);
         let loader = as_far_as_it_goes(find_loader(&watched, arch), damaged)?;
         let ways = predict::ways(&watched, &context);
@@ -232,6 +234,7 @@ impl<S: ReadAt> Inventory<S> {
             surroundings,
             companions,
             addons,
+            examined: false,
             companion,
             rules,
             unreadable,
@@ -304,7 +307,7 @@ impl<S: ReadAt> Inventory<S> {
         // What the medium failed to give, then or now, looks like something that is not there.
         self.refuse_unreadable()?;
         let watch = FirstFailure { source: now.source(), first_error: Mutex::default() };
-        let watched = Volume::with_table(watch, now.geometry().clone(), now.table().clone());
+        let watched = Volume::with_table(watch, now.geometry().clone(), now.shared_table());
         let compared = self.compare(&watched);
         match watched.into_source().first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(why) => Err(unreadable(&why)),
@@ -343,6 +346,7 @@ impl<S: ReadAt> Inventory<S> {
     /// # Errors
     /// What the source reports. An image that cannot be understood keeps its hash.
     pub fn examine(&mut self) -> Result<()> {
+        self.examined = true;
         for file in &mut self.files {
             let Ok(bytes) = self.volume.file(&file.entry) else { continue };
             if file.facts.is_some()

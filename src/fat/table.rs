@@ -1,12 +1,15 @@
 //! The allocation table: one entry per cluster, forming chains.
 
 use super::geometry::{FatKind, Geometry};
-use crate::block::{ReadAt, read_vec};
+use crate::block::{KEPT_READ, ReadAt, check_range};
 use crate::units::size;
 use crate::{Error, Result};
 
 /// The largest table that is loaded, in bytes: eight million FAT32 clusters. An ESP of 2 GiB has 2 MiB.
 const MAX_TABLE: u64 = 32 * 1024 * 1024;
+
+/// Tables of up to so many bytes are compared whole with their copies.
+const COMPARED_WHOLE: usize = 1 << 20;
 
 /// What an entry of the table says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,34 @@ impl AllocationTable {
     /// # Errors
     /// What the source reports; [`crate::Kind::Rejected`] when the table is larger than any ESP's.
     pub fn read(source: &(impl ReadAt + ?Sized), geometry: &Geometry, n: u8) -> Result<Self> {
+        Self::read_parts(source, geometry, n, |_| true)
+    }
+
+    /// Reads copy `n` as far as it can contradict `active` in something that a file or directory depends on: where a
+    /// long table has nothing but free clusters by `active`, all of a part, the copy is not read and taken for equal.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) fn read_where_used(
+        source: &(impl ReadAt + ?Sized),
+        geometry: &Geometry,
+        n: u8,
+        active: &Self,
+    ) -> Result<Self> {
+        let is_whole = active.bytes.len() <= COMPARED_WHOLE;
+        Self::read_parts(source, geometry, n, |part| {
+            let ours = active.bytes.get(part).unwrap_or_default();
+            is_whole || ours.iter().any(|b| *b != 0)
+        })
+    }
+
+    /// Reads those parts of copy `n` that `wanted` asks for by their byte range; the others are zeros.
+    fn read_parts(
+        source: &(impl ReadAt + ?Sized),
+        geometry: &Geometry,
+        n: u8,
+        wanted: impl Fn(std::ops::Range<usize>) -> bool,
+    ) -> Result<Self> {
         // Only the part that describes clusters; the rest of the last sectors is padding.
         let bits = match geometry.kind {
             FatKind::Fat12 => 12,
@@ -65,7 +96,16 @@ impl AllocationTable {
                 size(bytes)
             )));
         }
-        let bytes = read_vec(source, geometry.fat_copy_offset(n), bytes as usize)?;
+        let offset = geometry.fat_copy_offset(n);
+        check_range(source.size(), offset, bytes)?;
+        let mut bytes = vec![0; bytes as usize];
+        // In parts that `Cached` keeps.
+        for (i, part) in bytes.chunks_mut(KEPT_READ).enumerate() {
+            let at = i * KEPT_READ;
+            if wanted(at..at + part.len()) {
+                source.read_exact_at(part, offset + at as u64)?;
+            }
+        }
         Ok(Self { kind: geometry.kind, clusters: geometry.clusters, bytes })
     }
 

@@ -6,6 +6,7 @@ use super::table::{AllocationTable, Run};
 use crate::block::{Extent, Pieces, ReadAt, read_vec};
 use crate::units::{exact, size};
 use crate::{Context, Error, Result};
+use std::sync::Arc;
 
 /// The largest directory the format allows, in bytes: 65,536 slots.
 const MAX_DIRECTORY: u64 = 65_536 * 32;
@@ -14,7 +15,7 @@ const MAX_DIRECTORY: u64 = 65_536 * 32;
 pub struct Volume<S> {
     source: S,
     geometry: Geometry,
-    table: AllocationTable,
+    table: Arc<AllocationTable>,
 }
 
 impl<S: ReadAt> Volume<S> {
@@ -26,13 +27,13 @@ impl<S: ReadAt> Volume<S> {
         let geometry = Geometry::read(&source)?;
         let table = AllocationTable::read(&source, &geometry, geometry.active_fat)
             .while_doing(|| "reading the file allocation table")?;
-        Ok(Self { source, geometry, table })
+        Ok(Self { source, geometry, table: Arc::new(table) })
     }
 
     /// The volume as another copy of the allocation table describes it.
     #[must_use]
-    pub fn with_table(source: S, geometry: Geometry, table: AllocationTable) -> Self {
-        Self { source, geometry, table }
+    pub fn with_table(source: S, geometry: Geometry, table: impl Into<Arc<AllocationTable>>) -> Self {
+        Self { source, geometry, table: table.into() }
     }
 
     /// The volume's shape.
@@ -45,6 +46,12 @@ impl<S: ReadAt> Volume<S> {
     #[must_use]
     pub fn table(&self) -> &AllocationTable {
         &self.table
+    }
+
+    /// The same, shared: a table may be megabytes long.
+    #[must_use]
+    pub fn shared_table(&self) -> Arc<AllocationTable> {
+        Arc::clone(&self.table)
     }
 
     /// What the volume is read from.

@@ -17,6 +17,8 @@ use std::fmt;
 
 /// How much of a file's head is read, in bytes. Talos' UKIs need less than 4 KiB.
 const HEAD: u64 = 64 * 1024;
+/// As far as most of them go.
+const FIRST_LOOK: u64 = 4096;
 /// systemd-boot takes any number; the format allows 65,535. No UKI comes near this.
 const MAX_SECTIONS: usize = 1024;
 
@@ -163,7 +165,10 @@ impl Head {
     /// the file.
     pub fn read(source: &dyn ReadAt) -> Result<Self> {
         let file_bytes = source.size();
-        let bytes = read_vec(source, 0, file_bytes.min(HEAD) as usize)?;
+        let mut bytes = read_vec(source, 0, file_bytes.min(FIRST_LOOK) as usize)?;
+        if end_of_headers(&bytes).is_none_or(|end| end > bytes.len()) {
+            bytes = read_vec(source, 0, file_bytes.min(HEAD) as usize)?;
+        }
         let bad = |offset: usize, why: String| Error::malformed("PE header", offset as u64, why);
 
         // Not `goblin::pe::PE`: that one also follows data directories (base relocations, exports …) to places that lie
@@ -250,4 +255,11 @@ impl Head {
             bytes,
         })
     }
+}
+/// Where the section table ends, if it begins inside `bytes`.
+fn end_of_headers(bytes: &[u8]) -> Option<usize> {
+    let le16 = |at: usize| Some(usize::from(u16::from_le_bytes([*bytes.get(at)?, *bytes.get(at + 1)?])));
+    let pe = u32::from_le_bytes(bytes.get(0x3C..0x40)?.try_into().ok()?) as usize;
+    let (sections, optional) = (le16(pe.checked_add(6)?)?, le16(pe.checked_add(20)?)?);
+    Some(pe + 24 + optional + 40 * sections)
 }

@@ -11,7 +11,7 @@ pub(super) fn choose_table(medium: &dyn WriteAt, actions: &mut Vec<Action>) -> R
     let volume = Volume::open(medium)?;
     let geometry = volume.geometry().clone();
     let tree_is_damaged = |v: &Volume<&dyn WriteAt>| -> Result<bool> {
-        let health = match Health::check(v) {
+        let health = match Health::check_whole(v) {
             // With this table not even the root directory can be read.
             Err(e) if e.code().is_bad_content() => return Ok(true),
             health => health?,
@@ -52,8 +52,8 @@ pub(super) fn choose_table(medium: &dyn WriteAt, actions: &mut Vec<Action>) -> R
 /// directory that was growing, perhaps before a record was there. Either way every file has the same clusters by each
 /// copy, so each is right. Where that is not so, nobody can tell which one is.
 pub(super) fn equalise_copies(editor: &Editor<'_>, actions: &mut Vec<Action>) -> Result<()> {
-    let volume = editor.volume()?;
-    let health = Health::check(&volume)?;
+    let volume = editor.volume();
+    let health = Health::check_whole(&volume)?;
     if health.differing.is_empty() {
         return Ok(());
     }

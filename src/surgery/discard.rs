@@ -21,7 +21,7 @@ pub(super) fn discard(editor: &mut Editor<'_>, dir: &str, entry: &Entry) -> Resu
     if entry.first_cluster == 0 {
         return editor.remove(dir, entry);
     }
-    let volume = editor.volume()?;
+    let volume = editor.volume();
     let chain: Vec<u32> = volume.table().chain(entry.first_cluster)?.into_iter().flat_map(Run::clusters).collect();
     let mark = mark(&volume, entry.first_cluster, entry.bytes)?;
     editor.remove_marked(dir, entry, mark)?;
@@ -32,7 +32,7 @@ pub(super) fn discard(editor: &mut Editor<'_>, dir: &str, entry: &Entry) -> Resu
 /// Finishes deletions that were cut. Says what was done.
 pub(super) fn finish(editor: &mut Editor<'_>, lost: &[Run]) -> Result<Vec<Action>> {
     let mut actions = Vec::new();
-    for Cut { dir, slot, chain } in cut(&editor.volume()?, lost)? {
+    for Cut { dir, slot, chain } in cut(&editor.volume(), lost)? {
         free_from_the_end(editor, &chain)?;
         editor.unmark(&dir, slot)?;
         actions.push(Action::FinishDeletion { clusters: chain.len() });

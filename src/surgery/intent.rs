@@ -160,7 +160,7 @@ fn begin_of<S: ReadAt>(volume: &Volume<S>, entry: &Entry) -> Result<Result<Recor
 /// Writes the record: its data, its chain, and last its entry, with a barrier behind each.
 pub(super) fn write(editor: &mut Editor<'_>, operation: &Operation, staged: &Chains) -> Result<()> {
     // No menu lists the files of another directory by their names.
-    let menu = is_linux_dir(&operation.directory).then(|| others_in_menu(&editor.volume()?, operation)).transpose()?;
+    let menu = is_linux_dir(&operation.directory).then(|| others_in_menu(&editor.volume(), operation)).transpose()?;
     let record = Record {
         operation: operation.clone(),
         files: held(editor, operation)?,
@@ -234,7 +234,7 @@ pub(super) fn is_entry(name: &str) -> bool {
 /// What the files hold that the operation touches beside its target, by their names now. Of those that lose their name
 /// the SHA-256 too, so that nothing else is ever deleted in their place.
 fn held(editor: &Editor<'_>, operation: &Operation) -> Result<BTreeMap<String, Held>> {
-    let volume = editor.volume()?;
+    let volume = editor.volume();
     let Some(directory) = volume.find_directory(&operation.directory)? else { return Ok(BTreeMap::new()) };
     let mut files = BTreeMap::new();
     for name in operation.touched() {
@@ -311,7 +311,7 @@ impl Record {
 
 /// Takes the record away: the entry first, then its clusters. FSInfo is brought up to date with the last write.
 pub(super) fn clear(editor: &mut Editor<'_>) -> Result<()> {
-    let volume = editor.volume()?;
+    let volume = editor.volume();
     if let Some(entry) = volume.find(INTENT_NAME)?.filter(|e| !e.is_dir()) {
         let runs = match entry.first_cluster {
             0 => Vec::new(),

@@ -274,7 +274,7 @@ impl Look {
 pub(super) fn salvage(editor: &mut Editor<'_>, chains: Vec<Chain>, time: u64) -> Result<Vec<Action>> {
     let mut actions = Vec::new();
     for chain in chains {
-        let volume = editor.volume()?;
+        let volume = editor.volume();
         let whole = chain.clusters.len() as u64 * u64::from(volume.geometry().cluster_bytes);
         let look = Look::at(&volume, &chain)?;
         let fits = |bytes: &u64| *bytes > 0 && volume.geometry().clusters_for(*bytes) == chain.clusters.len() as u64;

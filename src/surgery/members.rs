@@ -301,7 +301,7 @@ fn is_of(operations: &[&Operation], path: &str) -> bool {
 
 /// A lost cluster of the second volume that the first one does not have as well.
 fn same_lost_clusters(volumes: &[Volume<&dyn WriteAt>; 2]) -> Result<Option<u32>> {
-    let [here, there] = [Health::check(&volumes[0])?, Health::check(&volumes[1])?];
+    let [here, there] = [Health::check_whole(&volumes[0])?, Health::check_whole(&volumes[1])?];
     let geometry = volumes[1].geometry();
     let kept = set(here.lost.iter().flat_map(|run| run.clusters()));
     for chain in lost::Lost::sort(&volumes[1], &there.lost, None)?.others {

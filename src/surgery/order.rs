@@ -346,7 +346,7 @@ impl Order {
         if install.backup.as_ref().is_some_and(goes)
             && let Some(old) = &mut install.old
         {
-            let volume = editor.volume()?;
+            let volume = editor.volume();
             let bytes = volume.file(&super::steps::file(editor, &self.directory, &self.target)?)?;
             old.sha256 = Some(hex::encode(sha256_of(&bytes, bytes.size())?));
         }

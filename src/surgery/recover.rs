@@ -98,7 +98,7 @@ fn run(medium: &dyn WriteAt, options: &RecoveryOptions, truth: Option<&str>) -> 
     }
     choose_table(medium, &mut done.actions)?;
     let mut editor = Editor::open(medium)?;
-    let found = interrupted(&editor.volume()?)?;
+    let found = interrupted(&editor.volume())?;
     refuse_foreign(found.as_ref(), options)?;
     equalise_copies(&editor, &mut done.actions)?;
     done.actions.extend(seed::remove_unusable(&mut editor)?);
@@ -112,7 +112,7 @@ fn run(medium: &dyn WriteAt, options: &RecoveryOptions, truth: Option<&str>) -> 
     };
     // Finishing may take a cluster, and on a full volume the last one may be lost to a recovery that was cut. Of a
     // damaged tree nobody can say what is lost.
-    let health = Health::check(&editor.volume()?)?;
+    let health = Health::check_whole(&editor.volume())?;
     if !health.is_damaged() {
         done.actions.extend(discard::finish(&mut editor, &health.lost)?);
         if course != Course::Complete {
@@ -151,7 +151,7 @@ fn refuse_foreign(found: Option<&Interrupted>, options: &RecoveryOptions) -> Res
 
 /// Gives another name to what has the record's name.
 fn set_aside(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {
-    let health = Health::check(&editor.volume()?)?;
+    let health = Health::check_whole(&editor.volume())?;
     if let Some(p) = health.problems.iter().find(|p| p.class == ProblemClass::Damage) {
         return Err(beyond_recovery(&p.what));
     }
@@ -167,7 +167,7 @@ fn set_aside(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {
 
 /// Takes away what no file depends on and this program left: orphaned name slots, clusters, a stale FSInfo.
 fn clean(editor: &mut Editor<'_>, record: Option<&Record>, done: &mut Recovery) -> Result<()> {
-    let health = Health::check(&editor.volume()?)?;
+    let health = Health::check_whole(&editor.volume())?;
     if let Some(p) = health.problems.iter().find(|p| p.class == ProblemClass::Damage) {
         return Err(beyond_recovery(&p.what));
     }
@@ -214,8 +214,8 @@ fn write_fsinfo(editor: &mut Editor<'_>, done: &mut Recovery) -> Result<()> {
 
 /// Frees the lost clusters that this program left; how many there were.
 fn free_ours(editor: &mut Editor<'_>, record: Option<&Record>, done: &mut Recovery) -> Result<u64> {
-    let volume = editor.volume()?;
-    let health = Health::check(&volume)?;
+    let volume = editor.volume();
+    let health = Health::check_whole(&volume)?;
     let freed = lost::free(editor, &Lost::sort(&volume, &health.lost, record)?.ours)?;
     if freed > 0 {
         let bytes = freed * u64::from(editor.geometry().cluster_bytes);
@@ -226,8 +226,8 @@ fn free_ours(editor: &mut Editor<'_>, record: Option<&Record>, done: &mut Recove
 
 /// The lost chains that this program did not leave: kept and described, named, or freed.
 fn others(editor: &mut Editor<'_>, options: &RecoveryOptions, done: &mut Recovery) -> Result<()> {
-    let volume = editor.volume()?;
-    let others = Lost::sort(&volume, &Health::check(&volume)?.lost, None)?.others;
+    let volume = editor.volume();
+    let others = Lost::sort(&volume, &Health::check_whole(&volume)?.lost, None)?.others;
     if others.is_empty() {
         return Ok(());
     }

@@ -28,8 +28,8 @@ pub(crate) fn unusable_seed(entry: &Entry) -> Option<String> {
 /// Of a damaged chain nobody knows whose clusters it leads through: the name goes, and clusters that belong to no other
 /// file stay, as all lost clusters do.
 pub(super) fn remove_unusable(editor: &mut Editor<'_>) -> Result<Option<Action>> {
-    let volume = editor.volume()?;
-    let health = Health::check(&volume)?;
+    let volume = editor.volume();
+    let health = Health::check_whole(&volume)?;
     if health.is_damaged() && health.remedy != Remedy::DropSeed {
         return Ok(None);
     }

@@ -155,8 +155,8 @@ impl Settling<'_, '_> {
         if self.menu_is_another()? {
             return impossible(format!("{} has other entries than when it began", operation.directory));
         }
-        let volume = self.editor.volume()?;
-        let lost = Clusters::of(Health::check(&volume)?.lost.iter().copied());
+        let volume = self.editor.volume();
+        let lost = Clusters::of(Health::check_whole(&volume)?.lost.iter().copied());
         for new in &operation.directories {
             let path = new.path();
             match self.entry(&new.parent, &new.name)? {
@@ -253,7 +253,7 @@ impl Settling<'_, '_> {
     /// Whether somebody else has added entries to the menu since, or taken some away.
     fn menu_is_another(&self) -> Result<bool> {
         let Some(menu) = &self.record.menu else { return Ok(false) };
-        Ok(intent::others_in_menu(&self.editor.volume()?, &self.record.operation)? != *menu)
+        Ok(intent::others_in_menu(&self.editor.volume(), &self.record.operation)? != *menu)
     }
 
     /// Whether the target leads to the new content.
@@ -456,7 +456,7 @@ impl Settling<'_, '_> {
     }
 
     fn shares_clusters(&self) -> Result<bool> {
-        Ok(Health::check(&self.editor.volume()?)?.problems.iter().any(|p| p.kind == ProblemKind::Shared))
+        Ok(Health::check_whole(&self.editor.volume())?.problems.iter().any(|p| p.kind == ProblemKind::Shared))
     }
 
     fn leave(&mut self, why: String) {
@@ -465,7 +465,7 @@ impl Settling<'_, '_> {
 
     fn entry(&self, dir: &str, name: &str) -> Result<Option<Entry>> {
         // Whoever took the directory away took the files with it.
-        let directory = self.editor.volume()?.find_directory(dir)?;
+        let directory = self.editor.volume().find_directory(dir)?;
         Ok(directory.and_then(|d| d.find(name).cloned()))
     }
 
@@ -480,7 +480,7 @@ impl Settling<'_, '_> {
 
     /// Whether a chain holds a content, by its SHA-256.
     fn holds_bytes(&self, chain: &[Run], content: &ContentRef) -> Result<bool> {
-        let volume = self.editor.volume()?;
+        let volume = self.editor.volume();
         let bytes = Pieces::new(volume.source(), volume.extents_of(chain))?;
         Ok(content.sha256.as_deref() == Some(&hex::encode(sha256_of(&bytes, u64::from(content.bytes))?)))
     }
@@ -488,7 +488,7 @@ impl Settling<'_, '_> {
     /// Whether a file holds these bytes. What nobody knows the hash of, it does not hold.
     fn holds_sha256(&self, entry: &Entry, expected: Option<&str>) -> Result<bool> {
         let Some(expected) = expected else { return Ok(false) };
-        let volume = self.editor.volume()?;
+        let volume = self.editor.volume();
         let bytes = match volume.file(entry) {
             Err(e) if e.code().is_bad_content() => return Ok(false),
             bytes => bytes?,

@@ -1,6 +1,6 @@
 //! Step one of every swap: the new image in free clusters, read back from the medium. Nothing refers to it yet.
 
-use crate::block::{Load, Pieces, ReadAt, Sink, Watching, WriteAt, sha256_watched};
+use crate::block::{Load, Pieces as MediumPieces, ReadAt, Sink, Watching, WriteAt, read_vec, sha256_watched};
 use crate::fat::{Editor, Geometry, Run, Volume};
 use crate::units::{exact, size};
 use crate::{Code, Error, Result};
@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 const RECORD_CLUSTERS: u64 = 1;
 /// So much of a set's file is read and written at once, in bytes: a multiple of every sector size.
 const COPIED_AT_ONCE: usize = 1 << 20;
+/// So much of each piece is read a second time in the end, in bytes.
+const SAMPLE: u64 = 4096;
 
 /// Free clusters that are being filled. Dropping it leaves the volume exactly as it was.
 #[must_use = "nothing is staged before `seal`"]
@@ -19,6 +21,18 @@ pub struct Staging<'m> {
     runs: Vec<Run>,
     bytes: u64,
     written: u64,
+    pieces: Option<Pieced>,
+}
+
+/// What was read back of the pieces that are written.
+struct Pieced {
+    /// How long a piece is, in bytes.
+    length: u64,
+    /// So much was read back.
+    upto: u64,
+    hash: Sha256,
+    /// Where each piece began on the medium, and what was there.
+    begins: Vec<(u64, Vec<u8>)>,
 }
 
 /// An image that is on the medium, byte for byte, and not part of the file system yet.
@@ -73,7 +87,54 @@ impl<'m> Staging<'m> {
     pub fn begin(mut editor: Editor<'m>, bytes: u64) -> Result<Self> {
         let need = room_for(editor.geometry(), editor.table().free_clusters(), bytes)?;
         let runs = editor.reserve(need)?;
-        Ok(Self { editor, runs, bytes, written: 0 })
+        Ok(Self { editor, runs, bytes, written: 0, pieces: None })
+    }
+
+    /// Reads back what is written in pieces of `length` bytes, each as soon as it is on the medium: for an image that
+    /// comes more slowly than the medium takes it, so that nothing but the last piece is left to do when it is there.
+    pub fn in_pieces(self, length: u64) -> Self {
+        let pieces = Pieced { length: length.max(1), upto: 0, hash: Sha256::new(), begins: Vec::new() };
+        Self { pieces: Some(pieces), ..self }
+    }
+
+    /// What was written and not read back yet, flushed and read past the caches.
+    fn read_back_piece(&mut self, watching: &mut Watching<'_>) -> Result<()> {
+        let Some(pieces) = &mut self.pieces else { return Ok(()) };
+        if pieces.upto == self.written {
+            return Ok(());
+        }
+        self.editor.barrier()?;
+        self.editor.forget()?;
+        let volume = self.editor.volume();
+        let image = MediumPieces::new(volume.source(), volume.extents_of(&self.runs))?;
+        let mut buf = vec![0; COPIED_AT_ONCE];
+        let begin = (pieces.upto, (self.written - pieces.upto).min(SAMPLE) as usize);
+        while pieces.upto < self.written {
+            let part = &mut buf[..(self.written - pieces.upto).min(COPIED_AT_ONCE as u64) as usize];
+            image.read_exact_at(part, pieces.upto)?;
+            pieces.hash.update(&*part);
+            if pieces.upto == begin.0 {
+                pieces.begins.push((begin.0, part[..begin.1].to_vec()));
+            }
+            pieces.upto += part.len() as u64;
+            watching(pieces.upto, self.bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the beginning of every piece once more: a medium that has less room than it says may have put a later
+    /// piece where an earlier one was. Returns the hash of all that was read back.
+    fn hash_of_pieces(&self, pieces: Pieced) -> Result<[u8; 32]> {
+        // The read-back itself has filled the caches.
+        self.editor.forget()?;
+        let volume = self.editor.volume();
+        let image = MediumPieces::new(volume.source(), volume.extents_of(&self.runs))?;
+        for (at, begin) in &pieces.begins {
+            if read_vec(&image, *at, begin.len())? != *begin {
+                return Err(not_given_back(&format!("byte {at} of the image and what follows have changed since")));
+            }
+        }
+        Ok(pieces.hash.finalize().into())
     }
 
     /// Waits for the medium, drops the caches, reads everything back and compares it with `expected`.
@@ -88,14 +149,19 @@ impl<'m> Staging<'m> {
     ///
     /// # Errors
     /// As [`Self::seal`], and what who watches reports.
-    pub fn seal_watched(self, expected: [u8; 32], watching: &mut Watching<'_>) -> Result<Staged<'m>> {
+    pub fn seal_watched(mut self, expected: [u8; 32], watching: &mut Watching<'_>) -> Result<Staged<'m>> {
         if self.written != self.bytes {
             return Err(Error::io(format!("the image ended after {} of {}", exact(self.written), exact(self.bytes))));
         }
-        self.editor.barrier()?;
-        self.editor.forget()?;
-        let volume: Volume<&dyn WriteAt> = self.editor.volume()?;
-        compare_read_back(&volume, &self.runs, self.bytes, expected, watching)?;
+        self.read_back_piece(watching)?;
+        match self.pieces.take() {
+            Some(pieces) => refuse_other(self.hash_of_pieces(pieces)?, expected)?,
+            None => {
+                self.editor.barrier()?;
+                self.editor.forget()?;
+                compare_read_back(&self.editor.volume(), &self.runs, self.bytes, expected, watching)?;
+            }
+        }
         Ok(Staged { editor: self.editor, runs: self.runs, bytes: self.bytes as u32, sha256: expected, set: Vec::new() })
     }
 }
@@ -108,16 +174,20 @@ pub(super) fn compare_read_back<S: ReadAt>(
     expected: [u8; 32],
     watching: &mut Watching<'_>,
 ) -> Result<()> {
-    let sha256 = sha256_watched(&Pieces::new(volume.source(), volume.extents_of(runs))?, bytes, watching)?;
+    let image = MediumPieces::new(volume.source(), volume.extents_of(runs))?;
+    refuse_other(sha256_watched(&image, bytes, watching)?, expected)
+}
+
+fn refuse_other(sha256: [u8; 32], expected: [u8; 32]) -> Result<()> {
     if sha256 == expected {
         return Ok(());
     }
-    Err(Error::io(format!(
-        "the medium does not give back what was written: SHA-256 {} instead of {}",
-        hex::encode(sha256),
-        hex::encode(expected)
-    ))
-    .advise("the board still boots its old image; do not trust this medium: replace it"))
+    Err(not_given_back(&format!("SHA-256 {} instead of {}", hex::encode(sha256), hex::encode(expected))))
+}
+
+fn not_given_back(what: &str) -> Error {
+    Error::io(format!("the medium does not give back what was written: {what}"))
+        .advise("the board still boots its old image; do not trust this medium: replace it")
 }
 
 /// Nobody watches: a board's own files are short.
@@ -153,7 +223,7 @@ impl<'m> Staged<'m> {
         }
         self.editor.barrier()?;
         self.editor.forget()?;
-        let volume = self.editor.volume()?;
+        let volume = self.editor.volume();
         for file in &set {
             compare_read_back(&volume, &file.runs, u64::from(file.bytes), file.sha256, &mut nobody)?;
         }
@@ -181,16 +251,16 @@ impl<'m> Staged<'m> {
     /// # Errors
     /// As [`Self::refuse_changed`], and what who watches reports.
     pub fn refuse_changed_watched(&self, watching: &mut Watching<'_>) -> Result<()> {
-        self.editor.forget()?;
+        self.editor.medium().drop_caches()?;
         let changed =
             |what| Err(Error::refused(format!("{what} has changed since the plan was made")).advise("run it again"));
-        if self.editor.volume()?.table() != self.editor.table() {
+        if Volume::open(self.editor.medium())?.table() != self.editor.table() {
             return changed("the allocation of the volume");
         }
         if sha256_watched(&self.image()?, u64::from(self.bytes), watching)? != self.sha256 {
             return changed("the free space that holds the new image");
         }
-        let volume = self.editor.volume()?;
+        let volume = self.editor.volume();
         for file in &self.set {
             if compare_read_back(&volume, &file.runs, u64::from(file.bytes), file.sha256, &mut nobody).is_err() {
                 return changed("the free space that holds the new files");
@@ -203,15 +273,15 @@ impl<'m> Staged<'m> {
     ///
     /// # Errors
     /// What the medium reports.
-    pub fn image(&self) -> Result<Pieces<&'m dyn WriteAt>> {
-        let volume = self.editor.volume()?;
+    pub fn image(&self) -> Result<MediumPieces<&'m dyn WriteAt>> {
+        let volume = self.editor.volume();
         let mut extents = volume.extents_of(&self.runs);
         let mut left = u64::from(self.bytes);
         for e in &mut extents {
             e.bytes = e.bytes.min(left);
             left -= e.bytes;
         }
-        Ok(Pieces::new(*volume.source(), extents)?)
+        Ok(MediumPieces::new(*volume.source(), extents)?)
     }
 }
 
@@ -223,7 +293,10 @@ impl Sink for Staging<'_> {
         }
         self.editor.write_data(&self.runs, self.written, bytes)?;
         self.written += bytes.len() as u64;
-        Ok(())
+        match &self.pieces {
+            Some(pieces) if self.written - pieces.upto >= pieces.length => self.read_back_piece(&mut nobody),
+            _ => Ok(()),
+        }
     }
 
     fn load(&self) -> Load {

@@ -34,6 +34,7 @@ mod on_node;
 mod packed;
 mod pod;
 mod pod_container;
+mod read_back;
 mod real_ukis;
 mod regression;
 mod remote;

@@ -25,6 +25,7 @@ mod pin;
 mod place;
 mod plain;
 mod progress;
+mod reading;
 mod readme;
 mod recovery;
 mod recovery_cli;

@@ -330,7 +330,7 @@ fn an_image_that_somebody_replaced_since_keeps_its_backup() {
         }
         // The new image booted, and replaced itself.
         let mut editor = Editor::open(&cut).unwrap();
-        let entry = editor.volume().unwrap().find(&format!("{LINUX_DIR}/{target}")).unwrap().unwrap();
+        let entry = editor.volume().find(&format!("{LINUX_DIR}/{target}")).unwrap().unwrap();
         editor.remove(LINUX_DIR, &entry).unwrap();
         editor.make_file(LINUX_DIR, target, &pattern(8, 30_000), STAMP).unwrap();
         recover(&cut).unwrap();

@@ -54,6 +54,10 @@ impl Render for StatusReport {
             f.wrapped(format_args!("  {:width$}  {bytes:>10}  ", file.name), &self.parts(file, p))?;
         }
 
+        if !self.examined {
+            let said = "headers alone were read: hashes, schematics, extensions and their services are not known";
+            writeln!(f, "  {}", p.faint(said))?;
+        }
         if !self.elsewhere.is_empty() {
             writeln!(f)?;
             writeln!(f, "{}", p.strong("Elsewhere"))?;

@@ -14,6 +14,8 @@ use crate::disk::Target;
 use crate::doctor::{DiskWords, EspPlace, EspView, Finding, Severity, examine_esp, sort};
 use crate::efivars::EfiVars;
 use crate::esp::{FileKind, Inventory, Place, Runs};
+use crate::fat::Health;
+
 use crate::pcr::Bank;
 use crate::plan::room_for_one_more;
 use crate::verify::{CheckId, CheckStatus, verify};
@@ -38,6 +40,8 @@ impl ExaminedEsp {
         let context = request.context(&target, vars, None);
         let mut esp = Inventory::read_in(target.open()?, variables.clone(), context)?;
         esp.examine()?;
+        // A check-up has the time to look at all of it.
+        esp.health = Health::check_whole(&esp.volume)?;
         let words = request.words(&target, esp.arch());
         let room = room_for_one_more(&esp, esp.stamp(now()))?;
         let objections = objections(&esp, vars, BootScenario::Next)?;

@@ -9,6 +9,7 @@ use crate::sorting::Sort as _;
 use crate::units::size;
 use crate::{Code, Context, Error, Result};
 use std::ops::Range;
+use std::sync::Arc;
 
 impl Editor<'_> {
     /// How many clusters are free and not reserved.
@@ -92,12 +93,12 @@ impl Editor<'_> {
         if rest.is_empty() { Ok(()) } else { Err(Error::io("more data than the clusters reserved for it hold")) }
     }
 
-    /// Makes the next reads come from the medium.
+    /// Makes the next reads of what was written come from the medium.
     ///
     /// # Errors
     /// What the medium reports.
     pub fn forget(&self) -> Result<()> {
-        self.medium.drop_caches().while_doing(|| "dropping cached data before the read-back")
+        self.medium.drop_written().while_doing(|| "dropping cached data before the read-back")
     }
 
     /// Links reserved clusters into a chain, in every live copy of the table. Nothing refers to the chain yet.
@@ -118,7 +119,7 @@ impl Editor<'_> {
             let clusters: Vec<u32> = runs.iter().flat_map(|r| r.clusters()).collect();
             for (i, c) in clusters.iter().enumerate() {
                 let link = clusters.get(i + 1).map_or(Link::End, |next| Link::Next(*next));
-                changed.push(self.table.set(*c, link));
+                changed.push(Arc::make_mut(&mut self.table).set(*c, link));
                 self.reserved.remove(c);
             }
             self.last_linked = clusters.last().copied().or(self.last_linked);
@@ -131,7 +132,8 @@ impl Editor<'_> {
     /// # Errors
     /// What the medium reports.
     pub fn free(&mut self, runs: &[Run]) -> Result<()> {
-        let changed: Vec<_> = runs.iter().flat_map(|r| r.clusters()).map(|c| self.table.set(c, Link::Free)).collect();
+        let table = Arc::make_mut(&mut self.table);
+        let changed: Vec<_> = runs.iter().flat_map(|r| r.clusters()).map(|c| table.set(c, Link::Free)).collect();
         self.write_table(&changed)
     }
 
@@ -141,7 +143,7 @@ impl Editor<'_> {
     /// # Errors
     /// What the medium reports.
     pub(crate) fn adopt(&mut self, other: &AllocationTable) -> Result<()> {
-        let table = &mut self.table;
+        let table = Arc::make_mut(&mut self.table);
         let new = table.clusters().filter(|c| table.link(*c) == Link::Free && other.link(*c) != Link::Free);
         let new: Vec<u32> = new.collect();
         let changed: Vec<_> = new.into_iter().map(|c| table.set(c, other.link(c))).collect();

@@ -3,11 +3,12 @@
 use super::super::dir::{Attributes, Directory, Entry, Slot};
 use super::super::geometry::FatKind;
 use super::super::name::{SLOT, alias, check_long_name, exact_short, long_slots};
-use super::super::table::{Link, Run};
+use super::super::table::{AllocationTable, Link, Run};
 use super::{Content, Editor, Stamp};
 use crate::block::read_vec;
 use crate::{Code, Error, Result};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Length of the mark that a deleted entry can carry.
 pub const MARK: usize = 10;
@@ -318,7 +319,7 @@ impl Editor<'_> {
         self.barrier()?;
         self.link(&[Run { first: new, count: 1 }])?;
         self.barrier()?;
-        let changed = self.table.set(tail, Link::Next(new));
+        let changed = Arc::make_mut(&mut self.table).set(tail, Link::Next(new));
         self.write_table(&[changed])?;
         self.barrier()
     }
@@ -328,7 +329,7 @@ impl Editor<'_> {
     /// The entry of `tail` must lie in one sector. On FAT12 it may straddle two; then half an update of 0xFFF would be
     /// some other number, and no order of the two writes is safe for every reader.
     fn reserve_tail(&mut self, tail: u32) -> Result<u32> {
-        let mut probe = self.table.clone();
+        let mut probe = AllocationTable::clone(&self.table);
         let range = probe.set(tail, Link::End);
         if range.start as u64 / self.unit != (range.end as u64 - 1) / self.unit {
             return Err(Error::new(

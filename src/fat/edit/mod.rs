@@ -21,12 +21,13 @@ use super::volume::Volume;
 use crate::block::WriteAt;
 use crate::{Code, Context, Error, Result};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Changes a volume. `medium` is the volume and nothing else.
 pub struct Editor<'m> {
     medium: &'m dyn WriteAt,
     geometry: Geometry,
-    table: AllocationTable,
+    table: Arc<AllocationTable>,
     /// What the medium writes atomically, in bytes.
     unit: u64,
     /// Clusters promised to a caller and not linked yet.
@@ -58,7 +59,7 @@ impl<'m> Editor<'m> {
                 geometry.sector_bytes
             )));
         }
-        let table = volume.table().clone();
+        let table = volume.shared_table();
         Ok(Self { medium, geometry, table, unit: u64::from(unit), reserved: BTreeSet::new(), last_linked: None })
     }
 
@@ -70,7 +71,7 @@ impl<'m> Editor<'m> {
     /// The same editor on a view of its medium.
     pub(crate) fn on<'v>(&self, view: &'v dyn WriteAt) -> Editor<'v> {
         let Self { geometry, table, unit, reserved, last_linked, .. } = self;
-        let (geometry, table, reserved) = (geometry.clone(), table.clone(), reserved.clone());
+        let (geometry, table, reserved) = (geometry.clone(), Arc::clone(table), reserved.clone());
         Editor { medium: view, geometry, table, unit: *unit, reserved, last_linked: *last_linked }
     }
 
@@ -86,12 +87,11 @@ impl<'m> Editor<'m> {
         &self.table
     }
 
-    /// The volume as it is on the medium now.
-    ///
-    /// # Errors
-    /// As [`Volume::open`].
-    pub fn volume(&self) -> Result<Volume<&'m dyn WriteAt>> {
-        Volume::open(self.medium)
+    /// The volume as it is now: its directories and files from the medium, its allocation table as this editor has read
+    /// and written it. Nobody else writes to what was claimed; whoever has to know opens it anew ([`Volume::open`]).
+    #[must_use]
+    pub fn volume(&self) -> Volume<&'m dyn WriteAt> {
+        Volume::with_table(self.medium, self.geometry.clone(), Arc::clone(&self.table))
     }
 
     /// A directory as it is on the medium now.
@@ -99,7 +99,7 @@ impl<'m> Editor<'m> {
     /// # Errors
     /// [`Code::Unsafe`] when it does not exist: none is made here; [`crate::Kind::Rejected`] when it cannot be read.
     pub fn directory(&self, path: &str) -> Result<Directory> {
-        self.volume()?.find_directory(path)?.ok_or_else(|| {
+        self.volume().find_directory(path)?.ok_or_else(|| {
             Error::new(Code::Unsafe, format!("the volume has no directory {path}")).advise(
                 "this program makes none: make it on the mounted volume, or with mtools' `mmd`, then run it again",
             )

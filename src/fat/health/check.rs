@@ -22,6 +22,8 @@ pub(super) struct Checker<'v, S> {
     volume: &'v Volume<S>,
     /// The file that is looked past, from the root.
     without: Option<&'static str>,
+    /// Whether free clusters are compared in all copies of the table.
+    whole: bool,
     problems: Vec<Problem>,
     unlisted: usize,
     /// One bit per cluster: it belongs to a file or directory.
@@ -41,10 +43,11 @@ pub(super) struct Checker<'v, S> {
 
 impl<'v, S: ReadAt> Checker<'v, S> {
     /// `without`: as if there were no such file.
-    pub(super) fn new(volume: &'v Volume<S>, without: Option<&'static str>) -> Self {
+    pub(super) fn new(volume: &'v Volume<S>, without: Option<&'static str>, whole: bool) -> Self {
         Self {
             volume,
             without,
+            whole,
             problems: Vec::new(),
             unlisted: 0,
             owned: vec![0; volume.geometry().clusters as usize / 64 + 1],
@@ -403,7 +406,10 @@ impl<'v, S: ReadAt> Checker<'v, S> {
         let g = self.volume.geometry();
         let (mut in_files, mut elsewhere) = (0usize, 0usize);
         for n in g.live_copies().skip(1) {
-            let copy = AllocationTable::read(self.volume.source(), g, n)?;
+            let copy = match self.whole {
+                true => AllocationTable::read(self.volume.source(), g, n)?,
+                false => AllocationTable::read_where_used(self.volume.source(), g, n, self.volume.table())?,
+            };
             if copy.bytes() == self.volume.table().bytes() {
                 continue;
             }

@@ -161,21 +161,35 @@ impl Health {
         self.problems.first().map(|p| p.class)
     }
 
-    /// Checks a volume.
+    /// Checks a volume, as far as anything depends on it: of a table longer than 1 MiB the copies are not compared where
+    /// the active one has 64 KiB of free clusters and nothing else. No reader goes there, and whoever allocates clusters
+    /// there writes whole sectors of all copies.
     ///
     /// # Errors
     /// What the source reports; [`crate::Kind::Rejected`] only when the root directory cannot be read at all.
     pub fn check<S: ReadAt>(volume: &Volume<S>) -> Result<Self> {
-        let health = Self::walk(volume, None)?;
+        Self::check_to(volume, false)
+    }
+
+    /// Checks a volume to the last entry of every copy of its table, as `fsck.fat` does.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn check_whole<S: ReadAt>(volume: &Volume<S>) -> Result<Self> {
+        Self::check_to(volume, true)
+    }
+
+    fn check_to<S: ReadAt>(volume: &Volume<S>, whole: bool) -> Result<Self> {
+        let health = Self::walk(volume, None, whole)?;
         // Firmware that writes carelessly damages the file that it writes at every start.
-        if health.is_damaged() && !Self::walk(volume, Some(RANDOM_SEED))?.is_damaged() {
+        if health.is_damaged() && !Self::walk(volume, Some(RANDOM_SEED), whole)?.is_damaged() {
             return Ok(Self { remedy: Remedy::DropSeed, ..health });
         }
         Ok(health)
     }
 
-    fn walk<S: ReadAt>(volume: &Volume<S>, without: Option<&'static str>) -> Result<Self> {
-        let mut check = Checker::new(volume, without);
+    fn walk<S: ReadAt>(volume: &Volume<S>, without: Option<&'static str>, whole: bool) -> Result<Self> {
+        let mut check = Checker::new(volume, without, whole);
         check.boot_sectors()?;
         check.tree()?;
         check.shared_owners()?;

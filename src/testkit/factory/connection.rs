@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MAX_LINE: u64 = 16 * 1024;
 const MAX_BODY: u64 = 1 << 20;
 const BUFFER: usize = 256 * 1024;
+/// A slow line holds so much of what it takes that it does not stand still while the next bytes are made ready.
+const LINE_BUFFER: Duration = Duration::from_millis(20);
 /// Requests that are remembered.
 const MAX_SEEN: usize = 100_000;
 
@@ -247,6 +249,8 @@ impl<'a> Connection<'a> {
         };
         let mut at = body.first;
         let mut buf = vec![0; BUFFER];
+        // When a line of this speed has taken what was sent.
+        let mut due = Instant::now();
         while at < stop_at {
             let slice =
                 body.behaviour.bytes_per_second.map_or(BUFFER as u64, |rate| (rate / 20).clamp(1, BUFFER as u64));
@@ -276,8 +280,11 @@ impl<'a> Connection<'a> {
             }
             self.shared.sent.fetch_add(n, Ordering::Relaxed);
             at += n;
-            if body.behaviour.bytes_per_second.is_some() {
-                self.sleep(Duration::from_millis(50));
+            if let Some(rate) = body.behaviour.bytes_per_second {
+                // What a client that pauses has missed does not come faster afterwards.
+                due = due.max(Instant::now().checked_sub(LINE_BUFFER).unwrap_or(due));
+                due += Duration::from_secs_f64(n as f64 / rate.max(1) as f64);
+                self.sleep_until(due);
             }
         }
         match body.cut {
@@ -296,9 +303,12 @@ impl<'a> Connection<'a> {
 
     /// Sleeps, but not past the end of the server or of the connection.
     fn sleep(&self, time: Duration) {
-        let until = std::time::Instant::now() + time;
+        self.sleep_until(Instant::now() + time);
+    }
+
+    fn sleep_until(&self, until: Instant) {
         let mut byte = [0];
-        while let Some(left) = until.checked_duration_since(std::time::Instant::now())
+        while let Some(left) = until.checked_duration_since(Instant::now())
             && !left.is_zero()
             && !self.shared.stop.load(Ordering::Relaxed)
         {

@@ -197,12 +197,12 @@ pub fn uki(lab: &Lab, name: &str) -> Vec<u8> {
 }
 
 fn find(editor: &Editor<'_>, dir: &str, name: &str) -> Option<Entry> {
-    editor.volume().unwrap().find(&format!("{dir}/{name}")).unwrap()
+    editor.volume().find(&format!("{dir}/{name}")).unwrap()
 }
 
 fn remove(editor: &mut Editor<'_>, dir: &str, name: &str) {
     let entry = find(editor, dir, name).unwrap();
-    let runs = editor.volume().unwrap().table().chain(entry.first_cluster).unwrap();
+    let runs = editor.volume().table().chain(entry.first_cluster).unwrap();
     editor.remove(dir, &entry).unwrap();
     editor.free(&runs).unwrap();
 }

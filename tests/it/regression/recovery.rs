@@ -367,7 +367,7 @@ fn swap(medium: &dyn WriteAt) -> bootsurgeon::Result<()> {
 
 fn restore(medium: &dyn WriteAt) -> bootsurgeon::Result<()> {
     let editor = open_healthy(medium)?;
-    let entry = editor.volume()?.find(&format!("{LINUX_DIR}/{BACKUP}"))?.unwrap();
+    let entry = editor.volume().find(&format!("{LINUX_DIR}/{BACKUP}"))?.unwrap();
     let sha256 = Some(hex::encode(Sha256::digest(pattern(2, 13_000))));
     let verified = ContentRef { cluster: entry.first_cluster, bytes: entry.bytes, sha256 };
     order("restore", Vec::new()).restore(editor, BACKUP, verified).map(drop)
@@ -485,7 +485,7 @@ fn issue11_3_a_file_that_was_rewritten_in_place_is_not_deleted() {
         // The same clusters, the same length, other bytes.
         let medium = Overlay::new(&state);
         let editor = Editor::open(&medium).unwrap();
-        let entry = editor.volume().unwrap().find(&format!("{LINUX_DIR}/{BACKUP}")).unwrap().unwrap();
+        let entry = editor.volume().find(&format!("{LINUX_DIR}/{BACKUP}")).unwrap().unwrap();
         let runs = editor.table().chain(entry.first_cluster).unwrap();
         editor.write_data(&runs, 0, &pattern(5, entry.bytes)).unwrap();
         recover(&medium).unwrap();
@@ -555,7 +555,7 @@ fn issue11_a_read_error_between_plan_and_write_is_no_change() {
     let medium = Overlay::new(&volume);
     let mut editor = Editor::open(&medium).unwrap();
     editor.make_directories("EFI/BOOT", STAMP).unwrap();
-    if editor.volume().unwrap().find("EFI/BOOT/BOOTAA64.EFI").unwrap().is_none() {
+    if editor.volume().find("EFI/BOOT/BOOTAA64.EFI").unwrap().is_none() {
         let loader = [b"MZ".to_vec(), pattern(3, 5000)].concat();
         editor.make_file("EFI/BOOT", "BOOTAA64.EFI", &loader, STAMP).unwrap();
     }

@@ -99,7 +99,7 @@ fn issue11_7_a_record_of_another_version_is_left_to_that_version() {
         return;
     }
     let lab = Lab::new();
-    let header = "BOOTSURGEON RECORD 5 1.7.0 part 0001 of 0001 bytes 000002 sum 00000000000000000000000000000000\n{}";
+    let header = "BOOTSURGEON RECORD 99 1.7.0 part 0001 of 0001 bytes 000002 sum 00000000000000000000000000000000\n{}";
     let json =
         r#"{"bootsurgeon": 2, "operation": {"command": "swap", "time": 1771000000, "install": null, "tidy": []}}"#;
     for (name, content, words) in [("header", header, "bootsurgeon 1.7.0"), ("json", json, "newer version")] {

@@ -162,7 +162,7 @@ fn rsystemd_42979_removing_the_seed_may_be_cut_at_any_write() {
             let mut editor = Editor::open(&medium).unwrap();
             editor.make_directories("loader", STAMP).unwrap();
             editor.make_file("loader", "random-seed", &vec![0xA5; length], STAMP).unwrap();
-            let entry = editor.volume().unwrap().find(RANDOM_SEED).unwrap().unwrap();
+            let entry = editor.volume().find(RANDOM_SEED).unwrap().unwrap();
             let at = editor.directory("loader").unwrap().offset_of(entry.short_slot()).unwrap() as usize;
             let mut damaged = medium.to_bytes();
             if let Some(first) = first {

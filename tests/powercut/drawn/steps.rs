@@ -333,6 +333,10 @@ impl Step {
             how.order(plan, "swap", time).rehearse(medium, medium.sector_size(), bytes_to_write)?;
         }
         let mut staging = Staging::begin(open_healthy(medium)?, bytes.len() as u64)?;
+        if *once {
+            // Over a network or through a pipe: read back while the rest arrives.
+            staging = staging.in_pieces(8192);
+        }
         for chunk in bytes.chunks(8192) {
             staging.chunk(chunk)?;
         }

@@ -1,0 +1,106 @@
+//! How much of a medium is read: where the medium is slow, that is how long it takes.
+
+use crate::cli::{put, uki};
+use crate::support::{Lab, program, run_ok, tools};
+use bootsurgeon::block::{FileSource, SurgeryFile, WriteAt};
+use bootsurgeon::fat::{Health, ProblemKind, Volume};
+use bootsurgeon::pe::Arch;
+use bootsurgeon::surgery::recover;
+use bootsurgeon::testkit::uki::Builder;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// System calls that read.
+const READS: &str = "trace=read,pread64,readv,preadv,preadv2";
+/// Bytes in one copy of the allocation table of [`large_esp`].
+const TABLE: u64 = 2_093_056;
+
+/// An ESP of 2 GiB in clusters of 4 KiB, as `mkfs.vfat` makes it, with a boot loader and four images.
+fn large_esp(lab: &Lab) -> PathBuf {
+    let esp = lab.path("esp.img");
+    File::create(&esp).unwrap().set_len(2 << 30).unwrap();
+    run_ok("mkfs.vfat", &["-F".as_ref(), "32".as_ref(), esp.as_os_str()]);
+    for folder in ["::/EFI", "::/EFI/BOOT", "::/EFI/Linux", "::/loader"] {
+        run_ok("mmd", &["-i".as_ref(), esp.as_os_str(), folder.as_ref()]);
+    }
+    let magic = "#### LoaderInfo: systemd-boot 257.9-talos ####\0";
+    let loader = Builder::new(Arch::Arm64).section(".text", [0xC3]).section(".sdmagic", magic).build();
+    put(&esp, 0, "EFI/BOOT/BOOTAA64.EFI", &loader);
+    let image = std::fs::read(uki(lab, "v1.12.3-arm64-installer")).unwrap();
+    for end in ["", ".bak.1730000000", ".bak.1720000000", ".bak.1710000000"] {
+        put(&esp, 0, &format!("EFI/Linux/Talos-v1.12.3.efi{end}"), &image);
+    }
+    esp
+}
+
+/// Bytes that a command reads of a file, as strace counts them.
+fn read_by(lab: &Lab, file: &Path, args: &[&str]) -> u64 {
+    let log = lab.path("strace.log");
+    let program = program().get_program().to_owned();
+    let begin = ["-f", "-qq", "-P", file.to_str().unwrap(), "-e", READS, "-o", log.to_str().unwrap()];
+    let all = [&begin[..], &[program.to_str().unwrap()], args].concat();
+    run_ok("strace", &all);
+    let bytes = |line: &str| line.rsplit_once(" = ")?.1.split(' ').next()?.parse::<u64>().ok();
+    std::fs::read_to_string(log).unwrap().lines().filter_map(bytes).sum()
+}
+
+#[test]
+fn issue20_3_each_sector_of_the_table_is_read_once() {
+    if !tools(&["strace", "mkfs.vfat", "mmd", "mcopy"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let esp = large_esp(&lab);
+    let name = esp.to_str().unwrap();
+    let status = read_by(&lab, &esp, &["status", name, "--efivars", "none", "--no-hashes"]);
+    assert!((TABLE..3_000_000).contains(&status), "status reads {status} bytes");
+    let image = uki(&lab, "v1.12.4-arm64-installer");
+    let bytes = std::fs::metadata(&image).unwrap().len();
+    let args = ["swap", name, image.to_str().unwrap(), "--efivars", "none", "--yes", "--allow-untrusted"];
+    let swap = read_by(&lab, &esp, &[&args[..], &["--no-extension-check"]].concat());
+    // Of an image of 126 MB this is 0.03.
+    assert!((TABLE + bytes..3_700_000 + bytes).contains(&swap), "a swap reads {swap} bytes for an image of {bytes}");
+}
+
+/// Writes one entry of a copy of the table.
+fn set_entry(esp: &Path, copy: u8, cluster: u32, value: u32) {
+    let geometry = Volume::open(FileSource::open(esp).unwrap()).unwrap().geometry().clone();
+    let file = File::options().write(true).open(esp).unwrap();
+    file.write_all_at(&value.to_le_bytes(), geometry.fat_copy_offset(copy) + 4 * u64::from(cluster)).unwrap();
+}
+
+fn health(esp: &Path, whole: bool) -> Health {
+    let volume = Volume::open(FileSource::open(esp).unwrap()).unwrap();
+    if whole { Health::check_whole(&volume).unwrap() } else { Health::check(&volume).unwrap() }
+}
+
+#[test]
+fn issue20_3_copies_of_a_long_table_are_compared_where_something_depends_on_them() {
+    if !tools(&["mkfs.vfat", "mmd", "mcopy"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let esp = large_esp(&lab);
+    assert!(health(&esp, true).is_healthy());
+    // A cluster of a file in the second copy alone.
+    let volume = Volume::open(FileSource::open(&esp).unwrap()).unwrap();
+    let entry = volume.find("EFI/Linux/Talos-v1.12.3.efi").unwrap().unwrap();
+    let link = volume.table().raw(entry.first_cluster);
+    set_entry(&esp, 1, entry.first_cluster, 0);
+    assert!(health(&esp, false).is_damaged());
+    set_entry(&esp, 1, entry.first_cluster, link);
+    assert!(health(&esp, false).is_healthy());
+    // Free ones beside it, and far away from whatever is in use.
+    for (cluster, is_near) in [(16_000, true), (400_000, false)] {
+        set_entry(&esp, 1, cluster, 0x0FFF_FFFF);
+        let differ = |health: &Health| health.problems.iter().any(|p| p.kind == ProblemKind::TableCopies);
+        assert_eq!(differ(&health(&esp, false)), is_near, "cluster {cluster}");
+        assert!(differ(&health(&esp, true)), "cluster {cluster}");
+        let medium = SurgeryFile::open(&esp, 512).unwrap();
+        recover(&medium).unwrap();
+        medium.barrier().unwrap();
+        drop(medium);
+        assert!(health(&esp, true).is_healthy(), "`recover` looks at all of it");
+    }
+}
