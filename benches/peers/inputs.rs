@@ -5,8 +5,7 @@
 //! squashfs files that cannot be compressed further, as in the field. PCR policy, signature, ISO and disk are made as
 //! for the fixtures, by the same tools.
 
-use super::measure::{Step, volume};
-use super::{Outcome, fixtures};
+use super::measure::{Outcome, Step, fixtures, volume};
 use bootsurgeon::block::Sink;
 use bootsurgeon::pcr::{self, Bank, SectionHashes};
 use bootsurgeon::pe::{Arch, Head};
@@ -20,14 +19,21 @@ use std::process::{Command, Stdio};
 /// Bytes of the two large files in the initrd.
 const ROOTFS: usize = 72_000_000;
 const EXTENSION: usize = 48_000_000;
+/// The latter in the image of [`Inputs::long_uki`], which is 126 MB long.
+const LONG_EXTENSION: usize = 54_000_000;
 /// Where the ESP begins on the disk, and how long it is, in MiB.
 const ESP_AT: u64 = 1;
 const ESP_MIB: u64 = 1536;
+/// Length of the volume of [`Inputs::full_esp`], in MiB.
+const FULL_ESP_MIB: u64 = 2048;
 /// Changes with what is made here, so that older inputs are made anew.
 const EDITION: &str = "3";
 /// The canonical schematic of the initrd's last layer.
 const SCHEMATIC: &str =
     "customization:\n    systemExtensions:\n        officialExtensions:\n            - siderolabs/tailscale\n";
+
+/// The schematic under which the local factory serves the images.
+pub(super) const SCHEMATIC_ID: &str = "4a0d65c669d46663f377e7161e50cfd570c401f26fd9e7bda34a0216b6f1922b";
 
 /// Programs without which the inputs cannot be made.
 pub(super) const TOOLS: [&str; 9] =
@@ -78,8 +84,8 @@ impl Inputs {
             fs::remove_dir_all(folder)?;
         }
         fs::create_dir_all(folder)?;
-        inputs.make_uki("uki/talos-v1.12.4-arm64-iso.efi.zst", &inputs.uki, 1)?;
-        inputs.make_uki("uki/talos-v1.12.3-arm64-installer.efi.zst", &inputs.old, 2)?;
+        inputs.make_uki("uki/talos-v1.12.4-arm64-iso.efi.zst", &inputs.uki, 1, EXTENSION)?;
+        inputs.make_uki("uki/talos-v1.12.3-arm64-installer.efi.zst", &inputs.old, 2, EXTENSION)?;
         inputs.make_iso()?;
         inputs.make_disk()?;
         unpack("disk/disk-512.img.zst", &inputs.small_disk)?;
@@ -87,18 +93,41 @@ impl Inputs {
         Ok(inputs)
     }
 
+    /// A UKI of 126 MB, made when it is asked for.
+    pub(super) fn long_uki(&self) -> Outcome<PathBuf> {
+        let long = self.folder.join("long.efi");
+        if !long.exists() {
+            self.make_uki("uki/talos-v1.12.4-arm64-iso.efi.zst", &long, 1, LONG_EXTENSION)?;
+        }
+        Ok(long)
+    }
+
+    /// An ESP of 2 GiB without a partition table around it, with four UKIs: the installed one and three backups.
+    pub(super) fn full_esp(&self) -> Outcome<PathBuf> {
+        let (esp, done) = (self.folder.join("full-esp.img"), self.folder.join("full-esp.done"));
+        if !done.exists() {
+            fs::File::create(&esp)?.set_len(FULL_ESP_MIB << 20)?;
+            self.sh(&[&"mkfs.vfat", &"-F", &"32", &"-n", &"EFI", &esp])?;
+            let backups = [3, 2, 1].map(|n| format!("{}.bak.17{n}0000000", Self::INSTALLED));
+            let files = [Self::INSTALLED, &backups[0], &backups[1], &backups[2]];
+            self.fill(&volume(&esp, 0), &files.map(|name| (&*self.old, name)))?;
+            fs::write(done, [])?;
+        }
+        Ok(esp)
+    }
+
     fn sh(&self, argv: &[&dyn AsRef<std::ffi::OsStr>]) -> Outcome<()> {
         Step::new(argv).run(&self.folder).map(drop)
     }
 
     /// The UKI of a fixture with a large initrd, its PCR policy over that, signed.
-    fn make_uki(&self, fixture: &str, out: &Path, seed: u64) -> Outcome<()> {
+    fn make_uki(&self, fixture: &str, out: &Path, seed: u64, extension: usize) -> Outcome<()> {
         let small = zstd_read(fixture)?;
         let yaml = extensions_yaml(&[("tailscale", "1.90.6")], SCHEMATIC);
         let root = squashfs::image(&[("sbin/init", &noise(ROOTFS, seed))])?;
         let base = cpio(&[("rootfs.sqsh", &root)])?;
         drop(root);
-        let extension = squashfs::image(&[("usr/local/bin/tailscaled", &noise(EXTENSION, seed + 2))])?;
+        let extension = squashfs::image(&[("usr/local/bin/tailscaled", &noise(extension, seed + 2))])?;
         let schematic = squashfs::image(&[("schematic.yaml", SCHEMATIC.as_bytes())])?;
         let layers = cpio(&[("0.sqsh", &extension), ("1.sqsh", &schematic), ("extensions.yaml", yaml.as_bytes())])?;
         let initrd = [zstd(&base, 1)?, zstd(&layers, 1)?].concat();

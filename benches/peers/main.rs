@@ -3,6 +3,7 @@
 //!     cargo bench --bench peers                  prints one table (Markdown)
 //!     cargo bench --bench peers -- --rounds 9    medians of nine rounds instead of five
 //!     cargo bench --bench peers -- --strict      missed time goals fail, too
+//!     cargo bench --bench peers -- --full        slow media with more rounds, see benches/slow
 //!
 //! The inputs have the size of the field (a UKI of 120 MB, its ISO of 250 MB, a disk of 2 GiB) and are made once in the
 //! target folder. Every round runs all contestants one after the other, so that whatever else the machine does hits all
@@ -12,32 +13,25 @@
 
 mod inputs;
 mod measure;
+#[path = "../slow/medium.rs"]
+mod medium;
+#[path = "../slow/rows.rs"]
+mod slow;
 mod table;
 
 use bootsurgeon::block::{FileSource, ReadAt};
 use bootsurgeon::image;
 use bootsurgeon::testkit::factory::{AssetContent, Behaviour, LocalFactory};
-use inputs::Inputs;
-use measure::{READS, Step, Times, WRITES, locate, volume};
-use std::error::Error;
+use inputs::{Inputs, SCHEMATIC_ID};
+use measure::{Outcome, READS, Step, Times, WRITES, locate, ours, there, volume};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use table::{Goal, Row, mb, ms};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
-
 /// The most memory any command may take.
 const MEMORY: f64 = 64.0 * 1024.0 * 1024.0;
-
-/// The schematic whose images the local factory serves.
-const SCHEMATIC: &str = "4a0d65c669d46663f377e7161e50cfd570c401f26fd9e7bda34a0216b6f1922b";
-
-/// The folder `fixtures/` of the repository.
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
-}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -46,7 +40,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let rounds = args.iter().skip_while(|a| *a != "--rounds").nth(1).and_then(|n| n.parse().ok()).unwrap_or(5);
-    match compare(rounds) {
+    match compare(rounds, args.iter().any(|a| a == "--full")) {
         Ok((rows, complete)) => {
             table::print(&rows);
             let strict = args.iter().any(|a| a == "--strict");
@@ -61,17 +55,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether these programs are there. Where one is not, says which rows that costs.
-fn there(programs: &[&str], rows: &str, complete: &mut bool) -> bool {
-    let missing: Vec<&str> = programs.iter().copied().filter(|p| locate(p).is_none()).collect();
-    if !missing.is_empty() {
-        println!("not run: {rows}: missing: {}", missing.join(", "));
-        *complete = false;
-    }
-    missing.is_empty()
-}
-
-fn compare(rounds: usize) -> Outcome<(Vec<Row>, bool)> {
+fn compare(rounds: usize, is_full: bool) -> Outcome<(Vec<Row>, bool)> {
     let mut complete = true;
     if !there(&inputs::TOOLS, "everything", &mut complete) {
         return Ok((Vec::new(), complete));
@@ -89,6 +73,7 @@ fn compare(rounds: usize) -> Outcome<(Vec<Row>, bool)> {
     if there(&["time"], "memory", &mut complete) {
         rows.extend(bench.memory(locate("sbverify").is_some())?);
     }
+    rows.extend(slow::rows(&bench.inputs, is_full, &mut complete)?);
     Ok((rows, complete))
 }
 
@@ -109,9 +94,9 @@ impl Bench {
         let factory = LocalFactory::start()?;
         let ranges = || Behaviour { ranges: true, ..Behaviour::default() };
         let iso = AssetContent::file(&inputs.iso)?;
-        let iso_url = factory.serve(SCHEMATIC, "v1.12.4", "metal-arm64-secureboot.iso", iso, ranges());
+        let iso_url = factory.serve(SCHEMATIC_ID, "v1.12.4", "metal-arm64-secureboot.iso", iso, ranges());
         factory.serve(
-            SCHEMATIC,
+            SCHEMATIC_ID,
             "v1.12.4",
             "metal-arm64-secureboot-uki.efi",
             AssetContent::file(&inputs.uki)?,
@@ -155,7 +140,7 @@ impl Bench {
             &"--factory",
             &self.factory.url(),
             &"--schematic",
-            &SCHEMATIC,
+            &SCHEMATIC_ID,
             &"--talos",
             &"v1.12.4",
             &"--arch",
@@ -389,11 +374,6 @@ impl Bench {
         self.remove(&["extracted.efi", "fetched.efi", "copy.efi"]);
         Ok(rows)
     }
-}
-
-/// A command line of this project's program, as released.
-fn ours(args: &[&dyn AsRef<std::ffi::OsStr>]) -> Step {
-    Step::new(&[&[&env!("CARGO_BIN_EXE_bootsurgeon") as &dyn AsRef<std::ffi::OsStr>], args].concat())
 }
 
 /// Where the UKI lies in the ISO, as curl's `-r` wants it.

@@ -1,11 +1,33 @@
 //! Running programs, ours and others', and taking their time, memory and traffic.
 
-use super::Outcome;
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
+
+pub(super) type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// The folder `fixtures/` of the repository.
+pub(super) fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+/// A command line of this project's program, as released.
+pub(super) fn ours(args: &[&dyn AsRef<OsStr>]) -> Step {
+    Step::new(&[&[&env!("CARGO_BIN_EXE_bootsurgeon") as &dyn AsRef<OsStr>], args].concat())
+}
+
+/// Whether these programs are there. Where one is not, says which rows that costs.
+pub(super) fn there(programs: &[&str], rows: &str, complete: &mut bool) -> bool {
+    let missing: Vec<&str> = programs.iter().copied().filter(|p| locate(p).is_none()).collect();
+    if !missing.is_empty() {
+        println!("not run: {rows}: missing: {}", missing.join(", "));
+        *complete = false;
+    }
+    missing.is_empty()
+}
 
 /// A command line.
 #[derive(Clone)]

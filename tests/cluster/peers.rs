@@ -7,10 +7,8 @@ mod inputs;
 #[allow(dead_code)]
 mod measure;
 
-use crate::support::{fixtures, tools};
+use crate::support::tools;
 use std::path::{Path, PathBuf};
-
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// A disk of a node, and an image of 120 MB for it.
 pub(crate) struct Field {
