@@ -27,7 +27,7 @@ const ESP_MIB: u64 = 1536;
 /// Length of the volume of [`Inputs::full_esp`], in MiB.
 const FULL_ESP_MIB: u64 = 2048;
 /// Changes with what is made here, so that older inputs are made anew.
-const EDITION: &str = "3";
+const EDITION: &str = "4";
 /// The canonical schematic of the initrd's last layer.
 const SCHEMATIC: &str =
     "customization:\n    systemExtensions:\n        officialExtensions:\n            - siderolabs/tailscale\n";
@@ -49,6 +49,8 @@ pub(super) struct Inputs {
     pub(super) iso: PathBuf,
     /// The disk as it is before a swap; copy it, do not change it.
     pub(super) disk: PathBuf,
+    /// A packed FAT image with the new UKI and files of a board.
+    pub(super) board: PathBuf,
     /// The small disk of the fixtures.
     pub(super) small_disk: PathBuf,
     /// The signer.
@@ -72,6 +74,7 @@ impl Inputs {
             old: at("old.efi"),
             iso: at("metal-arm64-secureboot.iso"),
             disk: at("disk.img"),
+            board: at("board.img.zst"),
             small_disk: at("small-disk.img"),
             cert: fixtures().join("keys/test-signing.crt"),
         };
@@ -88,6 +91,7 @@ impl Inputs {
         inputs.make_uki("uki/talos-v1.12.3-arm64-installer.efi.zst", &inputs.old, 2, EXTENSION)?;
         inputs.make_iso()?;
         inputs.make_disk()?;
+        inputs.make_board()?;
         unpack("disk/disk-512.img.zst", &inputs.small_disk)?;
         fs::write(edition, EDITION)?;
         Ok(inputs)
@@ -195,6 +199,26 @@ impl Inputs {
         ])?;
         fs::remove_file(fat)?;
         Ok(fs::remove_dir_all(tree)?)
+    }
+
+    /// Bytes of the board's files in [`Self::board`], all together.
+    pub(super) const BOARD_FILES: usize = 40 * 250_000;
+
+    /// The new UKI with 40 overlays, in a directory that the disk's ESP does not have.
+    fn make_board(&self) -> Outcome<()> {
+        let image = self.folder.join("board.img");
+        fs::File::create(&image)?.set_len(256 << 20)?;
+        self.sh(&[&"mkfs.vfat", &"-F", &"32", &"-n", &"EFI", &image])?;
+        let esp = volume(&image, 0);
+        self.fill(&esp, &[(&self.uki, "Talos-v1.12.4.efi")])?;
+        self.sh(&[&"mmd", &"-i", &esp, &"::/overlays"])?;
+        let overlay = self.folder.join("overlay");
+        for n in 0..40 {
+            fs::write(&overlay, noise(Self::BOARD_FILES / 40, 100 + n))?;
+            self.sh(&[&"mcopy", &"-i", &esp, &overlay, &format!("::/overlays/overlay-{n}.dtbo")])?;
+        }
+        fs::remove_file(overlay)?;
+        self.sh(&[&"zstd", &"-q", &"-1", &"--rm", &image])
     }
 
     /// A node's disk after a failed upgrade: the installed UKI and a duplicate.

@@ -126,6 +126,12 @@ impl Bench {
         ours(&[&"swap", &self.disk, image, &"--yes", &"--allow-halt-if-installed"])
     }
 
+    /// A swap that brings the board's files with it.
+    fn swap_set(&self) -> Step {
+        let (disk, board) = (&self.disk, &self.inputs.board);
+        ours(&[&"swap", disk, board, &"--with-board-files", &"--yes", &"--allow-halt-if-installed"])
+    }
+
     fn verify(&self) -> Step {
         ours(&[&"verify", &self.inputs.uki, &"--cert", &self.inputs.cert, &"--efivars", &"none"])
     }
@@ -312,9 +318,20 @@ impl Bench {
         };
         let folder = &self.inputs.folder;
         let written = self.swap(&self.inputs.iso).transferred(folder, &self.disk, WRITES)?;
+        self.reset()?;
+        let of_set = self.swap_set().transferred(folder, &self.disk, WRITES)?;
+        let set_bytes = self.uki_bytes + Inputs::BOARD_FILES as f64;
         let read = self.verify().transferred(folder, &self.inputs.uki, READS)?;
         Ok(vec![
             count("bytes written to the disk by a swap (strace)", written, 1.02),
+            Row {
+                what: "bytes written by a swap with 40 files of the board (strace)".into(),
+                ours: mb(of_set),
+                theirs: format!("{} UKI and files", mb(set_bytes)),
+                ratio: of_set / set_bytes,
+                goal: Goal::AtMost(1.02),
+                is_time: false,
+            },
             count("bytes of the UKI read by `verify` (strace)", read, 1.05),
         ])
     }
@@ -371,6 +388,8 @@ impl Bench {
         }
         self.reset()?;
         add("swap DISK.img URL", &self.swap(&self.iso_url))?;
+        self.reset()?;
+        add("swap DISK.img RAW.zst --with-board-files", &self.swap_set())?;
         self.remove(&["extracted.efi", "fetched.efi", "copy.efi"]);
         Ok(rows)
     }
