@@ -32,7 +32,8 @@ pub(super) fn rows(inputs: &Inputs, is_full: bool, complete: &mut bool) -> Outco
     };
     let uki = if is_full { inputs.long_uki()? } else { inputs.uki.clone() };
     let uki_bytes = fs::metadata(&uki)?.len() as f64;
-    let slow = Slow { inputs, medium, uki, uki_bytes, rounds: if is_full { 3 } else { 1 } };
+    let rounds = if is_full { 3 } else { 1 };
+    let mut slow = Slow { inputs, medium, uki, uki_bytes, rounds, there_and_back: Vec::new() };
     let mut rows = slow.local()?;
     if there(&["curl", "sync", "cmp"], "slow lines", complete) {
         rows.extend(slow.remote()?);
@@ -46,6 +47,8 @@ struct Slow<'i> {
     uki: PathBuf,
     uki_bytes: f64,
     rounds: usize,
+    /// What `dd` takes to write and to read back, by the speed of writing.
+    there_and_back: Vec<(f64, f64)>,
 }
 
 /// `40/20`, in MB/s.
@@ -102,6 +105,11 @@ impl Slow<'_> {
         Ok(self.timed(speed, &[write])? + self.read(speed)?)
     }
 
+    /// What was measured of that.
+    fn there_and_back(&self, speed: Speed) -> f64 {
+        self.there_and_back.iter().find(|(write, _)| *write == speed.write).map_or(f64::NAN, |(_, seconds)| *seconds)
+    }
+
     /// Seconds to read so many bytes.
     fn read(&self, speed: Speed) -> Outcome<f64> {
         let from = format!("if={}", self.medium.path().display());
@@ -110,7 +118,7 @@ impl Slow<'_> {
         self.timed(speed, &[Step::new(&[&"dd", &from, &"of=/dev/null", &"bs=1M", &count, &flag, &"status=none"])])
     }
 
-    fn local(&self) -> Outcome<Vec<Row>> {
+    fn local(&mut self) -> Outcome<Vec<Row>> {
         let (mut rows, mut traffic) = (Vec::new(), Traffic::default());
         for speed in [SLOW, FAIR] {
             let mut times = Times::default();
@@ -121,6 +129,7 @@ impl Slow<'_> {
                 times.add("limit", self.write_and_read(speed)?);
             }
             let limit = times.median("limit");
+            self.there_and_back.push((speed.write, limit));
             rows.push(Row {
                 what: format!("`swap --no-extension-check` from a file, medium {}", shown(speed)),
                 ours: seconds(times.median("swap")),
@@ -131,7 +140,7 @@ impl Slow<'_> {
             });
         }
         // The installed image is of the same length.
-        let limit = self.write_and_read(FAIR)? + self.read(FAIR)?;
+        let limit = self.there_and_back(FAIR) + self.read(FAIR)?;
         let compared = self.timed(FAIR, &[self.swap_with(&self.uki, &[])])?;
         rows.push(Row {
             what: format!("the same, the installed image read for its extensions, medium {}", shown(FAIR)),
@@ -174,6 +183,7 @@ impl Slow<'_> {
     fn remote(&self) -> Outcome<Vec<Row>> {
         let factory = LocalFactory::start()?;
         let mut rows = Vec::new();
+        let mut lines: Vec<(u64, f64)> = Vec::new();
         for (line, speed) in MIXES {
             let behaviour =
                 Behaviour { ranges: true, bytes_per_second: Some(line * 1_000_000), ..Behaviour::default() };
@@ -182,12 +192,15 @@ impl Slow<'_> {
             let curl = |out: &'static str| Step::new(&[&"curl", &"-sf", &"-o", &out, &url]);
             let mut times = Times::default();
             for _ in 0..self.rounds {
-                times.add("line", curl("/dev/null").seconds(&self.inputs.folder)?);
+                if !lines.iter().any(|(measured, _)| *measured == line) {
+                    times.add("line", curl("/dev/null").seconds(&self.inputs.folder)?);
+                }
                 times.add("swap", self.timed(speed, &[self.swap(&url)])?);
                 self.check_swapped()?;
-                times.add("medium", self.write_and_read(speed)?);
             }
-            let (by_line, by_medium) = (times.median("line"), times.median("medium"));
+            let known = lines.iter().find(|(measured, _)| *measured == line).map(|(_, seconds)| *seconds);
+            let (by_line, by_medium) = (known.unwrap_or_else(|| times.median("line")), self.there_and_back(speed));
+            lines.push((line, by_line));
             let decides = if by_line > by_medium { "`curl -o /dev/null`" } else { "`dd` there and back" };
             rows.push(Row {
                 what: format!("the same from a server at {line} MB/s, medium {}", shown(speed)),

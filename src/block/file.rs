@@ -45,6 +45,14 @@ impl FileSource {
         Ok(Self { file, bytes, path: path.to_owned(), block_device: false })
     }
 
+    /// The same for somebody who looks here and there: the kernel reads what is asked for and nothing ahead, up to
+    /// where a pass is announced ([`ReadAt::will_read`]).
+    #[must_use]
+    pub fn without_read_ahead(self) -> Self {
+        let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::Random);
+        self
+    }
+
     /// The path it was opened by.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -149,6 +157,8 @@ impl SurgeryFile {
         let sector_size =
             if device { rustix::fs::ioctl_blksszget(&file).map_err(io::Error::from)? } else { sector_size };
         let bytes = file.seek(SeekFrom::End(0))?;
+        // What is read ahead of the table or behind an image is read for nothing. Only a hint.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
         Ok(Self { file, bytes, sector_size, path: path.to_owned(), _lock: lock })
     }
 

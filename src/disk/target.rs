@@ -378,7 +378,7 @@ impl Target {
     fn open_node(&self) -> Result<Arc<FileSource>> {
         match &self.unpacked {
             Some(image) => Ok(Arc::clone(image.source())),
-            None => Ok(Arc::new(FileSource::open(&self.node)?)),
+            None => Ok(Arc::new(FileSource::open(&self.node)?.without_read_ahead())),
         }
     }
 

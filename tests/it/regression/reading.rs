@@ -1,6 +1,7 @@
 //! How much of a medium is read: where the medium is slow, that is how long it takes.
 
 use crate::cli::{put, uki};
+use crate::loops::{Loop, turn};
 use crate::support::{Lab, program, run_ok, tools};
 use bootsurgeon::block::{FileSource, SurgeryFile, WriteAt};
 use bootsurgeon::fat::{Health, ProblemKind, Volume};
@@ -61,6 +62,41 @@ fn issue20_3_each_sector_of_the_table_is_read_once() {
     let swap = read_by(&lab, &esp, &[&args[..], &["--no-extension-check"]].concat());
     // Of an image of 126 MB this is 0.03.
     assert!((TABLE + bytes..3_700_000 + bytes).contains(&swap), "a swap reads {swap} bytes for an image of {bytes}");
+}
+
+/// The same on a block device, as the kernel counts what it reads of it, and with its read-ahead.
+#[test]
+fn issue20_3_a_device_is_not_read_ahead_for_nothing() {
+    if !tools(&["mkfs.vfat", "mmd", "mcopy", "blockdev"]) {
+        return;
+    }
+    let Some(_turn) = turn() else { return };
+    let lab = Lab::new();
+    let esp = large_esp(&lab);
+    let image = uki(&lab, "v1.12.4-arm64-installer");
+    let bytes = std::fs::metadata(&image).unwrap().len();
+    let device = Loop::attach(&esp, &[]);
+    let node = device.node();
+    run_ok("blockdev", &["--setra".as_ref(), "5120".as_ref(), node.as_os_str()]);
+    let counter = Path::new("/sys/block").join(node.file_name().unwrap()).join("stat");
+    // `Documentation/block/stat.rst`: the third field, in units of 512 bytes.
+    let read = || {
+        let text = std::fs::read_to_string(&counter).unwrap();
+        text.split_ascii_whitespace().nth(2).unwrap().parse::<u64>().unwrap() * 512
+    };
+    let read_by = |command: &mut dyn FnMut()| {
+        run_ok("blockdev", &["--flushbufs".as_ref(), node.as_os_str()]);
+        let before = read();
+        command();
+        read() - before
+    };
+    let status = read_by(&mut || drop(bootsurgeon!("status", node, "--efivars", "none", "--no-hashes").code(0)));
+    assert!((TABLE..3_300_000).contains(&status), "status reads {status} bytes");
+    let swap = read_by(&mut || {
+        let options = ["--efivars", "none", "--yes", "--allow-untrusted", "--no-extension-check"];
+        drop(bootsurgeon!("swap", node, image, options[0], options[1], options[2], options[3], options[4]).code(0));
+    });
+    assert!((TABLE + bytes..4_000_000 + bytes).contains(&swap), "a swap reads {swap} bytes for an image of {bytes}");
 }
 
 /// Writes one entry of a copy of the table.
