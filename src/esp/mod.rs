@@ -46,6 +46,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// More addons than any board has.
 const MAX_ADDONS: usize = 64;
 
+/// September 2020, in seconds since 1970 UTC: no swap is older.
+pub(crate) const FIRST_TIME: u64 = 1_600_000_000;
 /// The year 2100, in seconds since 1970 UTC: a number beyond it is no time of a swap.
 pub(crate) const END_OF_TIME: u64 = 4_102_444_800;
 

@@ -3,7 +3,7 @@
 //! Partition. It is one file, and whatever takes its place has its name.
 
 use super::context::slashes;
-use super::{BackupName, END_OF_TIME, EspFile, FileKind, Inventory, Runs, without_counter};
+use super::{BackupName, END_OF_TIME, EspFile, FIRST_TIME, FileKind, Inventory, Runs, without_counter};
 use crate::block::ReadAt;
 use crate::boot::{EntryKind, Prediction};
 use crate::bootpath::{BootScenario, Located, Program, ProgramKind};
@@ -13,9 +13,6 @@ use crate::sorting::Sort as _;
 use crate::surgery::is_linux_dir;
 use crate::uki::{self, Companions};
 use crate::{Error, Result};
-
-/// September 2020, in seconds since 1970 UTC: no swap is older.
-const FIRST_TIME: u64 = 1_600_000_000;
 
 /// An image that starts by its path, and what lies in its directory.
 #[derive(Debug, Clone)]

@@ -5,8 +5,8 @@ use super::board_set::join;
 use crate::Result;
 use crate::block::ReadAt;
 use crate::board::Sort;
-use crate::bootpath::BootScenario;
-use crate::esp::Inventory;
+use crate::bootpath::{BootScenario, ProgramKind};
+use crate::esp::{END_OF_TIME, FIRST_TIME, Inventory};
 use crate::fat::{Entry, Volume, folded, same_name};
 use crate::sorting::Sort as _;
 use crate::surgery::{LINUX_DIR, Tidying};
@@ -80,7 +80,7 @@ impl PrunePlan {
         let images = super::backups(esp).into_iter().filter(|(name, _)| !self.delete.contains(name));
         let images: Vec<u64> = images.map(|(_, backup)| backup.time).collect();
         let mut of_files: BTreeMap<String, Vec<BoardBackup>> = BTreeMap::new();
-        for backup in board_backups(&esp.volume)? {
+        for backup in board_backups(&esp.volume)?.into_iter().filter(|backup| is_ours(esp, backup)) {
             of_files.entry(folded(&backup.original_path())).or_default().push(backup);
         }
         let scenarios = [BootScenario::Next, BootScenario::Later, BootScenario::Reset];
@@ -125,6 +125,19 @@ impl PrunePlan {
         };
         self.board.iter().map(of).collect()
     }
+}
+
+/// Whether this program has made a backup, and nobody else who names files alike: its number is a time, and beside a boot
+/// loader it is a systemd-boot in the place of one, for no other is replaced.
+fn is_ours<S: ReadAt>(esp: &Inventory<S>, backup: &BoardBackup) -> bool {
+    let original = backup.original_path();
+    let is_loader = |path: &str| match esp.program(path) {
+        Ok(Some(program)) => matches!(program.kind, ProgramKind::SystemdBoot(_)),
+        // What is broken by now may have been one.
+        Ok(None) | Err(_) => path == original,
+    };
+    (FIRST_TIME..END_OF_TIME).contains(&backup.time)
+        && (Sort::of(&original) != Some(Sort::Loader) || is_loader(&original) && is_loader(&backup.path()))
 }
 
 /// Why the newest backup of a file stays, however few are wanted.

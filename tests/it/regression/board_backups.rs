@@ -24,6 +24,8 @@ fn board() -> (Board, String) {
         ("overlays", "a rather long name.dtbo.bak.1771000200"),
         ("", "start4.elf"),
         ("", "start4.elf.bak.1771000200"),
+        // Somebody else's: that is no time.
+        ("", "start4.elf.bak.20240102"),
         // What it was is gone: it is the last copy.
         ("", "fixup4.dat.bak.1771000000"),
         // No files of the board.
@@ -72,6 +74,7 @@ fn issue19_prune_deletes_old_backups_of_the_boards_files() {
     assert_eq!(deleted(&done).len(), 3, "{done:#}");
     assert!(there("").contains(&"fixup4.dat.bak.1771000000".to_owned()));
     assert!(there("").contains(&"start4.elf.bak.x".to_owned()));
+    assert!(there("").contains(&"start4.elf.bak.20240102".to_owned()));
     assert!(there("loader").contains(&"random-seed.bak.1771000000".to_owned()));
     assert!(fsck_clean(&board.lab.path(&disk), crate::cli::ESP));
     let again = prune(&board, &disk, &["--keep-backups", "0", "--yes"]);
