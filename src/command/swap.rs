@@ -211,7 +211,9 @@ impl Swap {
     fn claimed(&self, esp: &Target, ui: &dyn Ui) -> Option<Target> {
         let is_alone = esp.xbootldr().is_none();
         let writes = !self.change.dry_run && !self.change.cannot_be_confirmed(ui);
-        (is_alone && writes).then(|| esp.claimed().ok()).flatten()
+        // Who sends an image through a pipe may be gone: nothing is held while nothing comes.
+        let waits = matches!(&self.image, ImageSource::Named(request) if request.is_stream());
+        (is_alone && writes && !waits).then(|| esp.claimed().ok()).flatten()
     }
 
     /// What plans without writing has to look at the image more than once.
