@@ -147,16 +147,16 @@ impl Prune {
             }
         }
         let is_first = all().next().is_none();
-        for (n, (tidying, state)) in board.iter().zip(&without).enumerate() {
+        for (n, (tidying, states)) in board.iter().zip(without.windows(2)).enumerate() {
+            let [before, after] = states else { continue };
             let changed = |e: Error| if n > 0 || !is_first { e.with_esp_changed(true) } else { e };
             let one = || -> Result<()> {
                 let opened = target.open_surgery()?;
                 let editor = open_healthy(opened.medium())?;
-                if n == 0 && is_first {
-                    refuse_changed(&esp, on_esp, &editor.volume(), &vars)?;
-                }
+                refuse_changed(before, None, &editor.volume(), &vars)?;
+                plan.refuse_other_backups(&editor.volume(), &tidying.directory)?;
                 tidying.run(editor)?;
-                confirm(opened.medium(), state)
+                confirm(opened.medium(), after)
             };
             one().map_err(changed)?;
         }
@@ -168,8 +168,8 @@ impl Prune {
     }
 }
 
-/// The ESP behind each of `tidyings`, which follow those that come `before`; and that the board starts there what it starts today, should a boot option
-/// or an entry lead to one of the files.
+/// The ESP as it is before `tidyings`, behind those that come `before`, and then behind each of them; and that the board
+/// starts there what it starts today, should a boot option or an entry lead to one of the files.
 fn without_backups<'t, S: ReadAt>(
     target: &Target,
     esp: &Inventory<S>,
@@ -189,12 +189,11 @@ fn without_backups<'t, S: ReadAt>(
     for tidying in before {
         below = Arc::new(tidying.preview(Arc::clone(&below), target.sector_size)?);
     }
-    let with_them = look(&below)?;
-    let mut states = Vec::with_capacity(tidyings.len());
+    let mut states = vec![look(&below)?];
     for tidying in tidyings {
         below = Arc::new(tidying.preview(Arc::clone(&below), target.sector_size)?);
         let state = look(&below)?;
-        refuse_another_start(&with_them, &state, &format!("without old backups in {}", tidying.directory))?;
+        refuse_another_start(&states[0], &state, &format!("without old backups in {}", tidying.directory))?;
         states.push(state);
     }
     Ok(states)

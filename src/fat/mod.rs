@@ -35,4 +35,4 @@ pub use name::{NameError, check_long_name, slots_of};
 pub(crate) use name::{folded, same_name};
 pub use table::{AllocationTable, Link, Run};
 pub use usage::{Usage, usage};
-pub use volume::Volume;
+pub use volume::{MAX_DIRECTORY, Volume};

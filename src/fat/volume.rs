@@ -9,7 +9,7 @@ use crate::{Context, Error, Result};
 use std::sync::Arc;
 
 /// The largest directory the format allows, in bytes: 65,536 slots.
-const MAX_DIRECTORY: u64 = 65_536 * 32;
+pub const MAX_DIRECTORY: u64 = 65_536 * 32;
 
 /// A FAT volume, read-only. Offsets are in bytes from the start of `source`, which is the volume and nothing else.
 pub struct Volume<S> {

@@ -256,6 +256,7 @@ impl Head {
         })
     }
 }
+
 /// Where the section table ends, if it begins inside `bytes`.
 fn end_of_headers(bytes: &[u8]) -> Option<usize> {
     let le16 = |at: usize| Some(usize::from(u16::from_le_bytes([*bytes.get(at)?, *bytes.get(at + 1)?])));

@@ -2,15 +2,18 @@
 
 use super::PrunePlan;
 use super::board_set::join;
-use crate::Result;
 use crate::block::ReadAt;
 use crate::board::Sort;
 use crate::bootpath::{BootScenario, ProgramKind};
 use crate::esp::{END_OF_TIME, FIRST_TIME, Inventory};
-use crate::fat::{Entry, Volume, folded, same_name};
+use crate::fat::{Entry, Volume, folded};
 use crate::sorting::Sort as _;
-use crate::surgery::{LINUX_DIR, Tidying};
+use crate::surgery::{FileStep, Tidying};
+use crate::{Error, Result};
 use std::collections::{BTreeMap, HashSet};
+
+/// Directories that are looked into.
+const MAX_DIRECTORIES: usize = 4096;
 
 /// A backup of a file of the board.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,15 +48,22 @@ impl BoardBackup {
 /// [`crate::Kind::Rejected`] when a directory cannot be read; what the source reports.
 pub(super) fn board_backups<S: ReadAt>(esp: &Volume<S>) -> Result<Vec<BoardBackup>> {
     let mut found = Vec::new();
-    let mut left = vec![(String::new(), esp.root()?)];
+    // Their contents are read one after the other: a volume may have many, and each may be long.
+    let mut left: Vec<(String, Option<Entry>)> = vec![(String::new(), None)];
     let mut seen = HashSet::new();
-    while let Some((directory, listed)) = left.pop() {
+    while let Some((directory, entry)) = left.pop() {
+        let listed = entry.map_or_else(|| esp.root(), |entry| esp.directory(&entry))?;
         for entry in listed.entries.iter().filter(|entry| !entry.is_dot()) {
             let path = join(&directory, &entry.name);
             if entry.is_dir() {
-                if !same_name(&path, LINUX_DIR) && !Sort::is_passed_over(&path) && seen.insert(entry.first_cluster) {
-                    left.push((path, esp.directory(entry)?));
+                if Sort::is_passed_over(&path) || !seen.insert(entry.first_cluster) {
+                    continue;
                 }
+                if seen.len() > MAX_DIRECTORIES {
+                    let what = format!("the ESP has more than {MAX_DIRECTORIES} directories: no board needs them");
+                    return Err(Error::refused(what).advise("look at what fills it, in another system"));
+                }
+                left.push((path, Some(entry.clone())));
                 continue;
             }
             let Some((original, time)) = entry.name.rsplit_once(".bak.") else { continue };
@@ -106,8 +116,8 @@ impl PrunePlan {
             for backup in old.filter(|backup| !self.delete.contains(&backup.path())).collect::<Vec<_>>() {
                 self.delete.push(backup.path());
                 match self.board.iter_mut().find(|(directory, _)| *directory == backup.directory) {
-                    Some((_, names)) => names.push(backup.entry.name),
-                    None => self.board.push((backup.directory, vec![backup.entry.name])),
+                    Some((_, entries)) => entries.push(backup.entry),
+                    None => self.board.push((backup.directory, vec![backup.entry])),
                 }
             }
         }
@@ -117,13 +127,32 @@ impl PrunePlan {
     /// The operations that delete backups of the board's own files, one for each directory.
     #[must_use]
     pub fn board_tidyings(&self, time: u64) -> Vec<Tidying> {
-        let of = |(directory, names): &(String, Vec<String>)| Tidying {
+        let of = |(directory, entries): &(String, Vec<Entry>)| Tidying {
             command: "prune".to_owned(),
             time,
             directory: directory.clone(),
-            steps: super::steps(&[], names),
+            steps: entries.iter().map(|entry| FileStep::Remove(entry.name.clone())).collect(),
         };
         self.board.iter().map(of).collect()
+    }
+
+    /// Makes sure that the backups in one of these directories are those that the plan was made for.
+    ///
+    /// # Errors
+    /// [`crate::Code::Unsafe`] when one is another file since; [`crate::Kind::Rejected`] when the directory cannot be read.
+    pub(crate) fn refuse_other_backups<S: ReadAt>(&self, now: &Volume<S>, directory: &str) -> Result<()> {
+        let planned = self.board.iter().filter(|(known, _)| known == directory);
+        for entry in planned.flat_map(|(_, entries)| entries) {
+            let path = join(directory, &entry.name);
+            let there = now.find(&path)?;
+            let is_it = |there: &Entry| (there.first_cluster, there.bytes) == (entry.first_cluster, entry.bytes);
+            if !there.as_ref().is_some_and(is_it) {
+                return Err(
+                    Error::refused(format!("{path} has changed since the plan was made")).advise("run it again")
+                );
+            }
+        }
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use crate::block::ReadAt;
 use crate::boot::{Prediction, UkiFile, roles};
 use crate::bootpath::BootScenario;
 use crate::esp::{EspFile, FileKind, Inventory, Place, Runs, disabled_of, linux_file};
+use crate::fat::Entry;
 use crate::surgery::{LINUX_DIR, Tidying};
 use crate::uki::Family;
 use crate::{Code, Error, Result};
@@ -50,7 +51,7 @@ pub struct PrunePlan {
     beside: Option<(String, Vec<String>)>,
     /// The backups of the board's own files that are deleted, by directory.
     #[serde(skip)]
-    pub(super) board: Vec<(String, Vec<String>)>,
+    pub(super) board: Vec<(String, Vec<Entry>)>,
 }
 
 /// What lies beside an image that leaves: it stays, and is there again for whatever gets that name.
@@ -227,7 +228,8 @@ impl PrunePlan {
     /// The operation that carries the plan out.
     #[must_use]
     pub fn tidying(&self, time: u64) -> Tidying {
-        let elsewhere: usize = self.beside.iter().chain(&self.board).map(|(_, names)| names.len()).sum();
+        let elsewhere: usize = self.board.iter().map(|(_, entries)| entries.len()).sum();
+        let elsewhere = elsewhere + self.beside().map_or(0, |(_, names)| names.len());
         Tidying {
             command: "prune".to_owned(),
             time,

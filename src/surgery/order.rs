@@ -6,7 +6,7 @@
 
 use super::is_linux_dir;
 use crate::block::{ReadAt, sha256_of};
-use crate::fat::{Editor, Entry, Run, length_for_names, same_name};
+use crate::fat::{Editor, Entry, MAX_DIRECTORY, Run, length_for_names, same_name};
 use crate::units::count;
 use crate::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -379,6 +379,10 @@ impl Order {
         for path in &self.directories {
             let names = all.iter().filter(|(directory, _)| same_name(directory, path)).map(|(_, name)| *name);
             let bytes = length_for_names(names, editor.medium().sector_size() as usize);
+            if bytes > MAX_DIRECTORY {
+                let what = format!("{path} would have more entries than a directory on FAT can hold");
+                return Err(Error::new(Code::NoRoom, what).advise("take a part of the files"));
+            }
             reserved.push(editor.reserve(editor.geometry().clusters_for(bytes) as u32)?);
         }
         Ok(reserved)

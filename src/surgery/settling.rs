@@ -7,11 +7,8 @@ use super::recovery::{Direction, Recovery};
 use super::steps::{self, take};
 use super::{Action, intent};
 use crate::block::{Pieces, ReadAt, read_vec, sha256_of};
-use crate::fat::{Editor, Entry, Health, ProblemKind, Run};
+use crate::fat::{Editor, Entry, Health, MAX_DIRECTORY, ProblemKind, Run};
 use crate::{Code, Error, Result};
-
-/// No directory on FAT is longer, in bytes: 65,536 slots.
-const MAX_DIRECTORY: usize = 65_536 * 32;
 
 /// Finishes or undoes an interrupted operation.
 pub(super) struct Settling<'a, 'm> {
@@ -166,7 +163,7 @@ impl Settling<'_, '_> {
             }
             let chain = volume.table().chain(new.cluster).unwrap_or_default();
             let bytes = Pieces::new(volume.source(), volume.extents_of(&chain))?;
-            let length = usize::try_from(bytes.size()).ok().filter(|length| *length <= MAX_DIRECTORY);
+            let length = Some(bytes.size()).filter(|length| *length <= MAX_DIRECTORY).map(|length| length as usize);
             let is_whole =
                 match length.filter(|_| chain.iter().flat_map(|run| run.clusters()).all(|c| lost.contains(c))) {
                     Some(length) if length > 0 => {

@@ -15,7 +15,6 @@ use crate::doctor::{DiskWords, EspPlace, EspView, Finding, Severity, examine_esp
 use crate::efivars::EfiVars;
 use crate::esp::{FileKind, Inventory, Place, Runs};
 use crate::fat::Health;
-
 use crate::pcr::Bank;
 use crate::plan::room_for_one_more;
 use crate::verify::{CheckId, CheckStatus, verify};

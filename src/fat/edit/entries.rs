@@ -4,6 +4,7 @@ use super::super::dir::{Attributes, Directory, Entry, Slot};
 use super::super::geometry::FatKind;
 use super::super::name::{SLOT, alias, check_long_name, exact_short, long_slots};
 use super::super::table::{AllocationTable, Link, Run};
+use super::super::volume::MAX_DIRECTORY;
 use super::{Content, Editor, Stamp};
 use crate::block::read_vec;
 use crate::{Code, Error, Result};
@@ -310,7 +311,7 @@ impl Editor<'_> {
             let what = "the root directory is full, and on FAT12 and FAT16 it cannot grow";
             return Err(Error::new(Code::NoRoom, what).advise("move a file out of the root directory"));
         };
-        if (directory.slots() * SLOT) as u64 + u64::from(self.geometry.cluster_bytes) > 65_536 * SLOT as u64 {
+        if (directory.slots() * SLOT) as u64 + u64::from(self.geometry.cluster_bytes) > MAX_DIRECTORY {
             let what = format!("directory {path} has as many entries as the format allows");
             return Err(Error::new(Code::NoRoom, what).advise("make room in it with `prune --delete`"));
         }

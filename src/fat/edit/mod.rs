@@ -100,9 +100,8 @@ impl<'m> Editor<'m> {
     /// [`Code::Unsafe`] when it does not exist: none is made here; [`crate::Kind::Rejected`] when it cannot be read.
     pub fn directory(&self, path: &str) -> Result<Directory> {
         self.volume().find_directory(path)?.ok_or_else(|| {
-            Error::new(Code::Unsafe, format!("the volume has no directory {path}")).advise(
-                "this program makes none: make it on the mounted volume, or with mtools' `mmd`, then run it again",
-            )
+            Error::new(Code::Unsafe, format!("the volume has no directory {path}"))
+                .advise("make it on the mounted volume, or with mtools' `mmd`, then run it again")
         })
     }
 

@@ -2,7 +2,10 @@
 
 use super::place::names;
 use crate::board::{Board, ESP_A, boot_option, systemd_boot};
+use crate::changed::Yes;
 use crate::support::{fsck_clean, sha256};
+use bootsurgeon::Kind;
+use bootsurgeon::command::{Change, DiskRequest, Prune, VariablesChoice};
 use bootsurgeon::pe::Arch;
 use serde_json::Value;
 
@@ -106,4 +109,25 @@ fn issue19_prune_keeps_a_backup_that_a_boot_option_starts() {
     assert!(kept.contains(&format!("[\"EFI/BOOT/{LOADER}.bak.1771000000\",\"the firmware starts it\"]")), "{kept}");
     assert!(!deleted(&done).contains(&format!("EFI/BOOT/{LOADER}.bak.1771000000")), "{done:#}");
     assert!(names(&board, &disk, "EFI/BOOT").contains(&format!("{LOADER}.bak.1771000000")));
+}
+
+/// Whoever writes while the question stands: what is deleted then is what the plan named, or nothing of it.
+#[test]
+fn issue19_prune_leaves_a_backup_that_is_another_file_since() {
+    let (board, disk) = board();
+    // The menu has nothing to tidy up any more: the backups are all there is to do.
+    prune(&board, &disk, &["--yes"]);
+    let path = board.lab.path(&disk);
+    let meanwhile = || {
+        let name = "a rather long name.dtbo.bak.1771000000";
+        board.replace(&disk, "overlays", name, b"somebody's only copy");
+    };
+    let request = DiskRequest { efivars: VariablesChoice::None, ..DiskRequest::new(&path) };
+    let change = Change::default();
+    let asked = Prune { disk: request, change, delete: false, keep_backups: Some(1), no_fallback: false };
+    let error = asked.run(&Yes::after(meanwhile)).expect_err("it has changed");
+    assert_eq!(error.kind(), Kind::Unsafe, "{error}");
+    assert!(error.to_string().contains("has changed since the plan was made"), "{error}");
+    assert!(names(&board, &disk, "overlays").contains(&"a rather long name.dtbo.bak.1771000000".to_owned()));
+    assert!(fsck_clean(&path, crate::cli::ESP));
 }
