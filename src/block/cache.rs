@@ -14,6 +14,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const PAGE: u64 = 4096;
 /// Reads of up to so many bytes are kept.
 pub(crate) const KEPT_READ: usize = 64 * 1024;
+/// Of pages that follow each other the first so many, and then one of so many, are samples: all of a small directory, and
+/// enough of a table, since what is put in a wrong place is longer than that.
+const SAMPLED: u64 = 8;
 /// So many pages are kept at most: 8 MiB, both copies of the table of 2 GiB in clusters of 4 KiB and more.
 const MOST: usize = 2048;
 
@@ -149,6 +152,23 @@ impl<S: WriteAt> WriteAt for Cached<S> {
         drop(state);
         self.source.drop_written()
     }
+
+    fn check_remembered(&self) -> io::Result<()> {
+        let state = self.state();
+        let is_sample = |page: u64| {
+            page % SAMPLED == 0 || (1..=SAMPLED).any(|n| page < n || !state.pages.contains_key(&(page - n)))
+        };
+        let is_written = |page: u64| state.written.iter().any(|e| pages(e.offset, e.bytes).contains(&page));
+        for (page, kept) in state.pages.iter().filter(|(page, _)| is_sample(**page) && !is_written(**page)) {
+            let mut there = vec![0; kept.len()];
+            self.source.read_exact_at(&mut there, page * PAGE)?;
+            if there != **kept {
+                let what = format!("byte {} and what follows are not what they were before", page * PAGE);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -272,6 +292,31 @@ mod tests {
             read_vec(&cached, 65_536, 512).unwrap();
             assert_eq!(below.read(), PAGE, "whatever somebody else may have written");
         }
+    }
+
+    #[test]
+    fn what_is_remembered_is_looked_for_on_the_medium() {
+        let below = Counted::new(1 << 20);
+        let cached = Cached::new(&below);
+        read_vec(&cached, 0, KEPT_READ).unwrap();
+        read_vec(&cached, 500_000, 10).unwrap();
+        cached.write_all_at(&[0xAA; 512], 4096).unwrap();
+        cached.drop_written().unwrap();
+        below.read();
+        cached.check_remembered().unwrap();
+        // Of 16 pages the first, eight behind the one that was written, and the one by itself.
+        assert_eq!(below.read(), 10 * PAGE);
+        for at in [0, 8192, 9 * PAGE, 500_000 / PAGE * PAGE] {
+            let before = read_vec(&below.memory, at, 512).unwrap();
+            below.memory.write_all_at(&[0xEE; 512], at).unwrap();
+            let e = cached.check_remembered().unwrap_err();
+            assert!(e.to_string().starts_with(&format!("byte {at} ")), "{e}");
+            below.memory.write_all_at(&before, at).unwrap();
+        }
+        // What was written and is still in a cache says nothing.
+        cached.write_all_at(&[0xBB; 512], 0).unwrap();
+        below.memory.write_all_at(&[0xEE; 512], 0).unwrap();
+        cached.check_remembered().unwrap();
     }
 
     #[test]

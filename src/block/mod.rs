@@ -91,6 +91,15 @@ pub trait WriteAt: ReadAt {
     fn drop_written(&self) -> io::Result<()> {
         self.drop_caches()
     }
+
+    /// Looks on the medium, past the caches, for samples of what is remembered of it and was not written: a medium that
+    /// has less room than it says puts what is written where something else was. Behind [`Self::drop_written`].
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] with the place where it holds something else; what the medium reports.
+    fn check_remembered(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 macro_rules! forward_read_at {
@@ -130,6 +139,9 @@ macro_rules! forward_write_at {
             }
             fn drop_written(&self) -> io::Result<()> {
                 (**self).drop_written()
+            }
+            fn check_remembered(&self) -> io::Result<()> {
+                (**self).check_remembered()
             }
         }
     )*};

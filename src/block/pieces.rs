@@ -80,6 +80,10 @@ impl<S: WriteAt> WriteAt for Window<S> {
     fn drop_written(&self) -> io::Result<()> {
         self.source.drop_written()
     }
+
+    fn check_remembered(&self) -> io::Result<()> {
+        self.source.check_remembered()
+    }
 }
 
 /// Extents of a source, one behind the other: a file in an ISO or a FAT volume.

@@ -25,6 +25,7 @@ impl Staged<'_> {
     /// [`Code::Unsafe`] when the target exists and the order has no name for its old content; what the medium reports.
     /// The volume is then in a state that [`super::recover`] understands.
     pub fn commit(self, order: &Order) -> Result<Outcome> {
+        self.refuse_misplaced()?;
         let content = |runs: &[Run], bytes, sha256: [u8; 32]| ContentRef {
             cluster: runs.first().map_or(0, |r| r.first),
             bytes,

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 const RECORD_CLUSTERS: u64 = 1;
 /// So much of a set's file is read and written at once, in bytes: a multiple of every sector size.
 const COPIED_AT_ONCE: usize = 1 << 20;
-/// So much of each piece is read a second time in the end, in bytes.
-const SAMPLE: u64 = 4096;
+/// So much of each part that was read back at once is read a second time in the end, in bytes.
+const SAMPLE: usize = 4096;
 
 /// Free clusters that are being filled. Dropping it leaves the volume exactly as it was.
 #[must_use = "nothing is staged before `seal`"]
@@ -31,7 +31,7 @@ struct Pieced {
     /// So much was read back.
     upto: u64,
     hash: Sha256,
-    /// Where each piece began on the medium, and what was there.
+    /// Where each part that was read back at once began, in bytes of the image, and what was there.
     begins: Vec<(u64, Vec<u8>)>,
 }
 
@@ -108,21 +108,18 @@ impl<'m> Staging<'m> {
         let volume = self.editor.volume();
         let image = MediumPieces::new(volume.source(), volume.extents_of(&self.runs))?;
         let mut buf = vec![0; COPIED_AT_ONCE];
-        let begin = (pieces.upto, (self.written - pieces.upto).min(SAMPLE) as usize);
         while pieces.upto < self.written {
             let part = &mut buf[..(self.written - pieces.upto).min(COPIED_AT_ONCE as u64) as usize];
             image.read_exact_at(part, pieces.upto)?;
             pieces.hash.update(&*part);
-            if pieces.upto == begin.0 {
-                pieces.begins.push((begin.0, part[..begin.1].to_vec()));
-            }
+            pieces.begins.push((pieces.upto, part[..part.len().min(SAMPLE)].to_vec()));
             pieces.upto += part.len() as u64;
             watching(pieces.upto, self.bytes)?;
         }
         Ok(())
     }
 
-    /// Reads the beginning of every piece once more: a medium that has less room than it says may have put a later
+    /// Reads the beginning of every part once more: a medium that has less room than it says may have put a later
     /// piece where an earlier one was. Returns the hash of all that was read back.
     fn hash_of_pieces(&self, pieces: Pieced) -> Result<[u8; 32]> {
         // The read-back itself has filled the caches.
@@ -229,6 +226,18 @@ impl<'m> Staged<'m> {
         }
         self.set = set;
         Ok(())
+    }
+
+    /// Makes sure that what was written has not gone where something else was.
+    pub(super) fn refuse_misplaced(&self) -> Result<()> {
+        self.editor.medium().check_remembered().map_err(|e| match e.kind() {
+            std::io::ErrorKind::InvalidData => Error::new(
+                Code::Medium,
+                format!("the medium has put what was written in another place as well, or instead: {e}"),
+            )
+            .advise("do not restart the board; make an image of what is still there, and replace this medium"),
+            _ => e.into(),
+        })
     }
 
     /// Length in bytes.

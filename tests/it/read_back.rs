@@ -1,9 +1,9 @@
 //! What is written is read back from the medium before anything refers to it: whole at the end, or piece by piece while
 //! the rest arrives. A medium that lies about any sector of it, at any time, is found out.
 
-use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt, read_vec};
-use bootsurgeon::fat::{Editor, Stamp};
-use bootsurgeon::surgery::{LINUX_DIR, Staged, Staging, open_healthy};
+use bootsurgeon::block::{Cached, Memory, ReadAt, Sink, WriteAt, read_vec};
+use bootsurgeon::fat::{Editor, Geometry, Stamp, Volume};
+use bootsurgeon::surgery::{LINUX_DIR, Order, Staged, Staging, open_healthy};
 use bootsurgeon::{Code, Result};
 use sha2::{Digest, Sha256};
 use std::io;
@@ -22,7 +22,9 @@ fn image() -> Vec<u8> {
 
 fn esp() -> Vec<u8> {
     let mut raw = io::Cursor::new(vec![0; 1 << 20]);
-    fatfs::format_volume(&mut raw, fatfs::FormatVolumeOptions::new().volume_label(*b"EFI        ")).unwrap();
+    // Clusters as long as what is remembered at once: none of the image is beside something else.
+    let options = fatfs::FormatVolumeOptions::new().bytes_per_cluster(PIECE as u32).volume_label(*b"EFI        ");
+    fatfs::format_volume(&mut raw, options).unwrap();
     let medium = Memory::new(raw.into_inner());
     let mut editor = Editor::open(&medium).unwrap();
     editor.make_directories(LINUX_DIR, STAMP).unwrap();
@@ -155,6 +157,36 @@ fn issue20_1_a_medium_with_less_room_than_it_says_is_found_out() {
             }
         }
     }
+}
+
+/// What is put where the table or a directory was is found before anything is committed, although that was read before
+/// and is remembered: behind the commit the board would start from what is left of it.
+#[test]
+fn issue20_3_a_medium_that_puts_the_image_over_the_volume_itself_is_found_out() {
+    let order = Order {
+        command: "swap".to_owned(),
+        time: 1_771_000_001,
+        directory: LINUX_DIR.to_owned(),
+        before: Vec::new(),
+        target: "Talos-v1.12.4.efi".to_owned(),
+        backup: Some("Talos-v1.12.4.efi.bak.1771000001".to_owned()),
+        directories: Vec::new(),
+        set: Vec::new(),
+        after: Vec::new(),
+    };
+    let geometry = Geometry::read(&Memory::new(esp())).unwrap();
+    let linux = Volume::open(Memory::new(esp())).unwrap().find_directory(LINUX_DIR).unwrap().unwrap();
+    let places = [0, geometry.fat_copy_offset(0), geometry.cluster_offset(linux.runs[0].first)];
+    for (place, late) in places.into_iter().flat_map(|place| sectors().into_iter().map(move |late| (place, late))) {
+        for piece in [None, Some(PIECE)] {
+            let medium = Cached::new(Liar::new(esp(), Lie::Wraps(place, late)));
+            let staged = stage(&medium, piece).unwrap();
+            let e = staged.commit(&order).err().unwrap_or_else(|| panic!("{place} is overwritten by {late}"));
+            assert_eq!(e.code(), Code::Medium, "{e}");
+        }
+    }
+    let honest = Cached::new(Liar::new(esp(), Lie::None));
+    stage(&honest, None).unwrap().commit(&order).unwrap();
 }
 
 #[test]
