@@ -1,7 +1,7 @@
 //! Directories: 32-byte slots, long names in the slots before a short entry.
 
 use super::name::{SLOT, checksum, same_name, short_to_string, slot_units};
-use super::table::Run;
+use super::runs::Run;
 use crate::block::Extent;
 
 /// The attribute byte of a directory entry.

@@ -2,7 +2,8 @@
 
 use super::dir::{Directory, Entry};
 use super::geometry::{Geometry, Root};
-use super::table::{AllocationTable, Run};
+use super::runs::Run;
+use super::table::AllocationTable;
 use crate::block::{Extent, Pieces, ReadAt, read_vec};
 use crate::units::{exact, size};
 use crate::{Context, Error, Result};

@@ -31,12 +31,8 @@ pub(super) fn choose_table(medium: &dyn WriteAt, actions: &mut Vec<Action>) -> R
         if !tree_is_damaged(&other)? {
             let unit = medium.sector_size() as usize;
             let at = geometry.fat_copy_offset(geometry.active_fat);
-            for (i, (good, bad)) in
-                other.table().bytes().chunks(unit).zip(volume.table().bytes().chunks(unit)).enumerate()
-            {
-                if good != bad {
-                    medium.write_all_at(good, at + (i * unit) as u64)?;
-                }
+            for (begin, good) in other.table().differing(volume.table(), unit) {
+                medium.write_all_at(&good, at + begin)?;
             }
             medium.barrier()?;
             actions.push(Action::RepairTable { copy: n });
@@ -54,7 +50,7 @@ pub(super) fn choose_table(medium: &dyn WriteAt, actions: &mut Vec<Action>) -> R
 pub(super) fn equalise_copies(editor: &Editor<'_>, actions: &mut Vec<Action>) -> Result<()> {
     let volume = editor.volume();
     let health = Health::check_whole(&volume)?;
-    if health.differing.is_empty() {
+    if health.differing == 0 {
         return Ok(());
     }
     if !copies_agree_on_every_file(&volume)? {
@@ -62,7 +58,7 @@ pub(super) fn equalise_copies(editor: &Editor<'_>, actions: &mut Vec<Action>) ->
     }
     editor.equalise_tables()?;
     editor.barrier()?;
-    actions.push(Action::EqualiseTables { entries: health.differing.len() });
+    actions.push(Action::EqualiseTables { entries: health.differing });
     Ok(())
 }
 

@@ -7,10 +7,9 @@
 //! nothing accounts for.
 
 use super::Action;
-use super::record::Clusters;
 use crate::Result;
 use crate::block::{ReadAt, read_vec};
-use crate::fat::{Editor, Entry, FatKind, Link, MARK, Run, Slot, Volume};
+use crate::fat::{Clusters, Editor, Entry, FatKind, Link, MARK, Run, Slot, Volume};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 

@@ -6,12 +6,12 @@
 //! something that this program knows nothing of, and is left alone.
 
 use super::order::{FileStep, Install, Operation};
-use super::record::{Clusters, FORMAT, Held, MAX_BYTES, Record, Trouble};
+use super::record::{FORMAT, Held, MAX_BYTES, Record, Trouble};
 use super::steps::Chains;
 use super::{LINUX_DIR, is_linux_dir};
 use crate::block::{ReadAt, read_vec, sha256_of};
 use crate::counter::without_counter;
-use crate::fat::{Attributes, Content, Editor, Entry, Stamp, Volume};
+use crate::fat::{Attributes, Clusters, Content, Editor, Entry, Stamp, Volume};
 use crate::sorting::Sort as _;
 use crate::{Code, Error, Result};
 use sha2::{Digest, Sha256};

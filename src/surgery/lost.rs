@@ -7,10 +7,12 @@
 //! the cluster by which a directory was about to grow).
 
 use super::order::ContentSource;
-use super::record::{Clusters, Record, is_part};
+use super::record::{Record, is_part};
 use super::{Action, Interrupted, LINUX_DIR, discard};
 use crate::block::{Pieces, ReadAt, read_vec, sha256_of};
-use crate::fat::{AllocationTable, Attributes, Content, Editor, Link, Run, Stamp, Volume, grown_cluster};
+use crate::fat::{
+    AllocationTable, Attributes, ClusterMap, Clusters, Content, Editor, Link, Run, Stamp, Volume, grown_cluster,
+};
 use crate::sorting::Sort as _;
 use crate::units::{count, size};
 use crate::{Error, Result, uki};
@@ -125,17 +127,16 @@ pub(super) fn chains(table: &AllocationTable, lost: &[Run]) -> Vec<Chain> {
         Link::Next(n) if lost.contains(n) => Some(n),
         _ => None,
     };
-    let mut led_to = vec![false; table.clusters().end as usize];
+    let mut led_to = ClusterMap::new(table.clusters().end);
     for n in all().filter_map(next) {
-        led_to[n as usize] = true;
+        led_to.insert(n);
     }
-    let mut taken = vec![false; led_to.len()];
+    let mut taken = ClusterMap::new(table.clusters().end);
     let mut chains = Vec::new();
-    for head in all().filter(|c| !led_to[*c as usize]).chain(all()) {
+    for head in all().filter(|c| !led_to.contains(*c)).chain(all()) {
         let mut clusters = Vec::new();
         let mut at = Some(head);
-        while let Some(c) = at.filter(|c| !taken[*c as usize]) {
-            taken[c as usize] = true;
+        while let Some(c) = at.filter(|c| taken.insert(*c)) {
             clusters.push(c);
             at = next(c);
         }

@@ -13,8 +13,7 @@
 //! JSON alone: `{"bootsurgeon": 1, …}`. All of them are read.
 
 use super::order::Operation;
-use crate::fat::Run;
-use crate::sorting::Sort as _;
+use crate::fat::Clusters;
 use crate::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -144,8 +143,8 @@ impl Record {
 
     /// Every cluster that the operation may have left allocated without a name.
     pub(super) fn accounted(&self) -> Clusters {
-        let of_files = self.files.values().flat_map(|f| &f.clusters.0);
-        Clusters::of(self.staged.0.iter().chain(of_files).copied())
+        let of_files = self.files.values().flat_map(|f| f.clusters.runs());
+        Clusters::of(self.staged.runs().iter().chain(of_files).copied())
     }
 }
 
@@ -210,86 +209,10 @@ impl<'a> Part<'a> {
     }
 }
 
-/// A set of clusters, in ascending runs. In JSON: `1000+5 2+1`, each run by its distance from the end of the one before
-/// and its length.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub(super) struct Clusters(Vec<Run>);
-
-impl Clusters {
-    /// From runs in any order.
-    pub(super) fn of(runs: impl IntoIterator<Item = Run>) -> Self {
-        let mut runs: Vec<Run> = runs.into_iter().filter(|r| r.count > 0).collect();
-        runs.put_in_order_by(|r| r.first);
-        let mut merged: Vec<Run> = Vec::with_capacity(runs.len());
-        for run in runs {
-            match merged.last_mut() {
-                Some(last) if run.first <= last.first + last.count => {
-                    last.count = last.count.max(run.first + run.count - last.first);
-                }
-                _ => merged.push(run),
-            }
-        }
-        Self(merged)
-    }
-
-    /// The runs of a chain, in its order.
-    pub(super) fn in_order(chain: &[u32]) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
-        for cluster in chain {
-            match runs.last_mut() {
-                Some(run) if run.first + run.count == *cluster => run.count += 1,
-                _ => runs.push(Run { first: *cluster, count: 1 }),
-            }
-        }
-        runs
-    }
-
-    pub(super) fn runs(&self) -> &[Run] {
-        &self.0
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn contains(&self, cluster: u32) -> bool {
-        let after = self.0.partition_point(|r| r.first <= cluster);
-        self.0[..after].last().is_some_and(|r| cluster - r.first < r.count)
-    }
-}
-
-impl From<Clusters> for String {
-    fn from(clusters: Clusters) -> Self {
-        let mut end = 0;
-        let run = |r: &Run| {
-            let text = format!("{}+{}", r.first - end, r.count);
-            end = r.first + r.count;
-            text
-        };
-        clusters.0.iter().map(run).collect::<Vec<_>>().join(" ")
-    }
-}
-
-impl TryFrom<String> for Clusters {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let mut end = 0u32;
-        let mut run = |word: &str| {
-            let (gap, count) = word.split_once('+')?;
-            let (first, count) = (end.checked_add(gap.parse().ok()?)?, count.parse().ok()?);
-            end = first.checked_add(count)?;
-            Some(Run { first, count })
-        };
-        let runs: Option<Vec<Run>> = text.split_whitespace().map(&mut run).collect();
-        Ok(Self::of(runs.ok_or_else(|| format!("{text:?} is not a list of cluster runs"))?))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fat::Run;
 
     fn record(names: usize) -> Record {
         let held = Held { cluster: 7, bytes: 9, sha256: Some("ab".repeat(32)), clusters: Clusters::default() };
@@ -348,17 +271,5 @@ mod tests {
         }
         assert_eq!(Record::decode(br#"{"bootsurgeon": 1}"#, 512), Err(Trouble::Damaged));
         assert_eq!(Record::decode(b"BOOTSURGEON RECORD ", 512), Err(Trouble::Damaged));
-    }
-
-    #[test]
-    fn sets_of_clusters() {
-        let set = record(0).staged;
-        assert_eq!(String::from(set.clone()), "2+1 7+5");
-        assert_eq!(Clusters::try_from("2+1 7+5".to_owned()), Ok(set.clone()));
-        let inside: Vec<u32> = (0..20).filter(|c| set.contains(*c)).collect();
-        assert_eq!(inside, [2, 10, 11, 12, 13, 14]);
-        for bad in ["x", "1", "1+x", "4294967295+2", "-1+2"] {
-            assert!(Clusters::try_from(bad.to_owned()).is_err(), "{bad}");
-        }
     }
 }

@@ -2,12 +2,12 @@
 //! is touched that the record does not prove to be meant.
 
 use super::order::{ContentRef, ContentSource, FileStep, Install, NewDirectory, Operation, Rename, SetInstall, join};
-use super::record::{Clusters, Held, Record};
+use super::record::{Held, Record};
 use super::recovery::{Direction, Recovery};
 use super::steps::{self, take};
 use super::{Action, intent};
 use crate::block::{Pieces, ReadAt, read_vec, sha256_of};
-use crate::fat::{Editor, Entry, Health, MAX_DIRECTORY, ProblemKind, Run};
+use crate::fat::{Clusters, Editor, Entry, Health, MAX_DIRECTORY, ProblemKind, Run};
 use crate::{Code, Error, Result};
 
 /// Finishes or undoes an interrupted operation.

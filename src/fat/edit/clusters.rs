@@ -2,7 +2,8 @@
 
 use super::super::bootsector::BootSectorCopy;
 use super::super::geometry::{FSINFO_LEAD, FSINFO_STRUCT};
-use super::super::table::{AllocationTable, Link, Run};
+use super::super::runs::{Clusters, Run};
+use super::super::table::{AllocationTable, Link};
 use super::Editor;
 use crate::block::read_vec;
 use crate::sorting::Sort as _;
@@ -11,10 +12,39 @@ use crate::{Code, Context, Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// At most so many bytes of the table are written at once.
+const WRITTEN_AT_ONCE: usize = 1 << 20;
+
+/// Byte ranges of the table that were changed.
+#[derive(Default)]
+pub(super) struct Changed(Vec<Range<usize>>);
+
+impl Changed {
+    pub(super) fn add(&mut self, range: Range<usize>) {
+        match self.0.last_mut() {
+            Some(last) if last.start <= range.start && range.start <= last.end => last.end = last.end.max(range.end),
+            _ => self.0.push(range),
+        }
+    }
+
+    /// The units of the medium in which they lie, in ascending order: where each part begins, and its bytes.
+    fn in_units(mut self, unit: usize) -> impl Iterator<Item = (usize, usize)> {
+        for range in &mut self.0 {
+            *range = range.start / unit * unit..range.end.next_multiple_of(unit);
+        }
+        self.0.put_in_order_by(|range| range.start);
+        let mut merged = Self::default();
+        self.0.into_iter().for_each(|range| merged.add(range));
+        merged.0.into_iter().flat_map(|range| {
+            range.clone().step_by(WRITTEN_AT_ONCE).map(move |at| (at, (range.end - at).min(WRITTEN_AT_ONCE)))
+        })
+    }
+}
+
 impl Editor<'_> {
     /// How many clusters are free and not reserved.
     pub(crate) fn available_clusters(&self) -> u64 {
-        u64::from(self.table.free_clusters()).saturating_sub(self.reserved.len() as u64)
+        u64::from(self.table.free_clusters()).saturating_sub(self.reserved.count())
     }
 
     /// Reserves `count` free clusters, as few runs as possible. Nothing is written.
@@ -22,14 +52,9 @@ impl Editor<'_> {
     /// # Errors
     /// [`Code::NoRoom`].
     pub fn reserve(&mut self, count: u32) -> Result<Vec<Run>> {
-        let mut runs: Vec<Run> = Vec::new();
-        for c in self.table.clusters().filter(|c| self.table.raw(*c) == 0 && !self.reserved.contains(c)) {
-            match runs.last_mut() {
-                Some(run) if run.first + run.count == c => run.count += 1,
-                _ => runs.push(Run { first: c, count: 1 }),
-            }
-        }
-        let free: u64 = runs.iter().map(|r| u64::from(r.count)).sum();
+        let free = Clusters::of(self.table.free_runs()).without(&self.reserved);
+        let mut runs: Vec<Run> = free.runs().to_vec();
+        let free = free.count();
         if free < u64::from(count) {
             let bytes = |clusters: u64| size(clusters * u64::from(self.geometry.cluster_bytes));
             let (need, missing) = (u64::from(count), u64::from(count) - free);
@@ -57,7 +82,7 @@ impl Editor<'_> {
             }
         };
         let chosen: Vec<Run> = chosen.into_iter().filter(|r| r.count > 0).collect();
-        self.reserved.extend(chosen.iter().flat_map(|r| r.clusters()));
+        self.reserved = Clusters::of(self.reserved.runs().iter().chain(&chosen).copied());
         Ok(chosen)
     }
 
@@ -114,17 +139,17 @@ impl Editor<'_> {
     /// # Errors
     /// What the medium reports.
     pub fn link_all<'r>(&mut self, chains: impl IntoIterator<Item = &'r [Run]>) -> Result<()> {
-        let mut changed = Vec::new();
+        let mut changed = Changed::default();
         for runs in chains {
-            let clusters: Vec<u32> = runs.iter().flat_map(|r| r.clusters()).collect();
-            for (i, c) in clusters.iter().enumerate() {
-                let link = clusters.get(i + 1).map_or(Link::End, |next| Link::Next(*next));
-                changed.push(Arc::make_mut(&mut self.table).set(*c, link));
-                self.reserved.remove(c);
+            let table = Arc::make_mut(&mut self.table);
+            let mut clusters = runs.iter().flat_map(|r| r.clusters()).peekable();
+            while let Some(c) = clusters.next() {
+                changed.add(table.set(c, clusters.peek().map_or(Link::End, |next| Link::Next(*next))));
+                self.last_linked = Some(c);
             }
-            self.last_linked = clusters.last().copied().or(self.last_linked);
+            self.reserved = self.reserved.without(&Clusters::of(runs.iter().copied()));
         }
-        self.write_table(&changed)
+        self.write_table(changed)
     }
 
     /// Frees clusters that nothing refers to any more.
@@ -133,8 +158,11 @@ impl Editor<'_> {
     /// What the medium reports.
     pub fn free(&mut self, runs: &[Run]) -> Result<()> {
         let table = Arc::make_mut(&mut self.table);
-        let changed: Vec<_> = runs.iter().flat_map(|r| r.clusters()).map(|c| table.set(c, Link::Free)).collect();
-        self.write_table(&changed)
+        let mut changed = Changed::default();
+        for c in runs.iter().flat_map(|r| r.clusters()) {
+            changed.add(table.set(c, Link::Free));
+        }
+        self.write_table(changed)
     }
 
     /// Links the clusters that are free here as another table links them, in every live copy. What is in use here keeps
@@ -144,33 +172,28 @@ impl Editor<'_> {
     /// What the medium reports.
     pub(crate) fn adopt(&mut self, other: &AllocationTable) -> Result<()> {
         let table = Arc::make_mut(&mut self.table);
-        let new = table.clusters().filter(|c| table.link(*c) == Link::Free && other.link(*c) != Link::Free);
-        let new: Vec<u32> = new.collect();
-        let changed: Vec<_> = new.into_iter().map(|c| table.set(c, other.link(c))).collect();
-        self.write_table(&changed)
+        let mut changed = Changed::default();
+        let free: Vec<Run> = table.free_runs().collect();
+        for c in free.into_iter().flat_map(Run::clusters) {
+            match other.link(c) {
+                Link::Free => {}
+                link => changed.add(table.set(c, link)),
+            }
+        }
+        self.write_table(changed)
     }
 
-    /// Writes the sectors of the allocation table in which these byte ranges lie, to every live copy.
-    pub(super) fn write_table(&self, changed: &[Range<usize>]) -> Result<()> {
+    /// Writes the sectors of the allocation table that were changed, to every live copy.
+    pub(super) fn write_table(&self, changed: Changed) -> Result<()> {
         let unit = self.unit as usize;
-        let mut sectors: Vec<usize> =
-            changed.iter().flat_map(|r| r.start / unit..=r.end.saturating_sub(1).max(r.start) / unit).collect();
-        sectors.put_in_order(Ord::cmp);
-        sectors.dedup();
+        let parts: Vec<(usize, usize)> = changed.in_units(unit).collect();
         for copy in self.geometry.live_copies() {
             let at = self.geometry.fat_copy_offset(copy);
-            let mut i = 0;
-            while i < sectors.len() {
-                let mut j = i + 1;
-                while j < sectors.len() && sectors[j] == sectors[j - 1] + 1 {
-                    j += 1;
-                }
-                let bytes = sectors[i] * unit..(sectors[j - 1] + 1) * unit;
-                let Some(part) = self.table.bytes().get(bytes.clone()) else {
+            for (begin, bytes) in &parts {
+                let Some(part) = self.table.read_back(*begin, *bytes) else {
                     return Err(Error::io("a change outside the allocation table"));
                 };
-                self.write(part, at + bytes.start as u64)?;
-                i = j;
+                self.write(&part, at + *begin as u64)?;
             }
         }
         Ok(())
@@ -181,14 +204,11 @@ impl Editor<'_> {
     /// # Errors
     /// What the medium reports.
     pub fn equalise_tables(&self) -> Result<()> {
-        let unit = self.unit as usize;
         for copy in self.geometry.live_copies().skip(1) {
+            let other = AllocationTable::read(self.medium, &self.geometry, copy)?;
             let at = self.geometry.fat_copy_offset(copy);
-            let other = read_vec(self.medium, at, self.table.bytes().len())?;
-            for (i, (ours, theirs)) in self.table.bytes().chunks(unit).zip(other.chunks(unit)).enumerate() {
-                if ours != theirs {
-                    self.write(ours, at + (i * unit) as u64)?;
-                }
+            for (begin, ours) in self.table.differing(&other, self.unit as usize) {
+                self.write(&ours, at + begin)?;
             }
         }
         Ok(())

@@ -3,8 +3,10 @@
 use super::super::dir::{Attributes, Directory, Entry, Slot};
 use super::super::geometry::FatKind;
 use super::super::name::{SLOT, alias, check_long_name, exact_short, long_slots};
-use super::super::table::{AllocationTable, Link, Run};
+use super::super::runs::Run;
+use super::super::table::Link;
 use super::super::volume::MAX_DIRECTORY;
+use super::clusters::Changed;
 use super::{Content, Editor, Stamp};
 use crate::block::read_vec;
 use crate::{Code, Error, Result};
@@ -320,8 +322,9 @@ impl Editor<'_> {
         self.barrier()?;
         self.link(&[Run { first: new, count: 1 }])?;
         self.barrier()?;
-        let changed = Arc::make_mut(&mut self.table).set(tail, Link::Next(new));
-        self.write_table(&[changed])?;
+        let mut changed = Changed::default();
+        changed.add(Arc::make_mut(&mut self.table).set(tail, Link::Next(new)));
+        self.write_table(changed)?;
         self.barrier()
     }
 
@@ -330,9 +333,7 @@ impl Editor<'_> {
     /// The entry of `tail` must lie in one sector. On FAT12 it may straddle two; then half an update of 0xFFF would be
     /// some other number, and no order of the two writes is safe for every reader.
     fn reserve_tail(&mut self, tail: u32) -> Result<u32> {
-        let mut probe = AllocationTable::clone(&self.table);
-        let range = probe.set(tail, Link::End);
-        if range.start as u64 / self.unit != (range.end as u64 - 1) / self.unit {
+        if self.table.is_split(tail, self.unit as u32) {
             return Err(Error::new(
                 Code::NoRoom,
                 "the directory must grow, and its last cluster's entry in the FAT12 table crosses a sector boundary",

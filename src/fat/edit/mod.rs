@@ -16,11 +16,11 @@ pub use entries::{MARK, grown_cluster};
 
 use super::dir::Directory;
 use super::geometry::Geometry;
+use super::runs::Clusters;
 use super::table::AllocationTable;
 use super::volume::Volume;
 use crate::block::WriteAt;
 use crate::{Code, Context, Error, Result};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Changes a volume. `medium` is the volume and nothing else.
@@ -31,7 +31,7 @@ pub struct Editor<'m> {
     /// What the medium writes atomically, in bytes.
     unit: u64,
     /// Clusters promised to a caller and not linked yet.
-    reserved: BTreeSet<u32>,
+    reserved: Clusters,
     /// The last cluster that was linked, for FSInfo.
     last_linked: Option<u32>,
 }
@@ -60,7 +60,7 @@ impl<'m> Editor<'m> {
             )));
         }
         let table = volume.shared_table();
-        Ok(Self { medium, geometry, table, unit: u64::from(unit), reserved: BTreeSet::new(), last_linked: None })
+        Ok(Self { medium, geometry, table, unit: u64::from(unit), reserved: Clusters::default(), last_linked: None })
     }
 
     /// What it writes to.

@@ -4,7 +4,8 @@ use super::super::bootsector::{Difference, boot_sector_repair, difference, looks
 use super::super::dir::{Directory, Entry};
 use super::super::geometry::{FatKind, Root, is_fsinfo};
 use super::super::name::folded;
-use super::super::table::{AllocationTable, Link, Run};
+use super::super::runs::{ClusterMap, Run};
+use super::super::table::{AllocationTable, Link};
 use super::super::volume::Volume;
 use super::{Health, Problem, ProblemClass, ProblemKind, Remedy, WrongDot};
 use crate::Result;
@@ -12,6 +13,7 @@ use crate::block::{ReadAt, read_vec};
 use crate::sorting::Sort as _;
 use crate::units;
 use std::fmt::Display;
+use std::ops::Range;
 
 /// More problems than this are counted but not listed.
 const MAX_LISTED: usize = 64;
@@ -26,13 +28,15 @@ pub(super) struct Checker<'v, S> {
     whole: bool,
     problems: Vec<Problem>,
     unlisted: usize,
-    /// One bit per cluster: it belongs to a file or directory.
-    owned: Vec<u64>,
+    /// What belongs to a file or directory.
+    owned: ClusterMap,
     /// Clusters that a second owner claims, with that owner's path.
     shared: Vec<(u32, String)>,
     lost: Vec<Run>,
     orphan_slots: Vec<(String, usize)>,
-    differing: Vec<u32>,
+    differing: usize,
+    /// Whether entry 0 is among them.
+    first_differs: bool,
     free_clusters: u32,
     fsinfo_stale: bool,
     fsinfo_lost: bool,
@@ -50,11 +54,12 @@ impl<'v, S: ReadAt> Checker<'v, S> {
             whole,
             problems: Vec::new(),
             unlisted: 0,
-            owned: vec![0; volume.geometry().clusters as usize / 64 + 1],
+            owned: ClusterMap::new(volume.geometry().clusters),
             shared: Vec::new(),
             lost: Vec::new(),
             orphan_slots: Vec::new(),
-            differing: Vec::new(),
+            differing: 0,
+            first_differs: false,
             free_clusters: 0,
             fsinfo_stale: false,
             fsinfo_lost: false,
@@ -83,27 +88,16 @@ impl<'v, S: ReadAt> Checker<'v, S> {
         self.found(ProblemClass::Damage, kind, what);
     }
 
-    fn bit(cluster: u32) -> (usize, u64) {
-        (cluster as usize / 64, 1 << (cluster % 64))
-    }
-
-    fn is_owned(&self, cluster: u32) -> bool {
-        let (word, bit) = Self::bit(cluster.saturating_sub(2));
-        self.owned.get(word).is_some_and(|w| w & bit != 0)
-    }
-
     /// Marks a chain as belonging to `path`; says whether all of it was unclaimed.
     fn claim(&mut self, runs: &[Run], path: &str) -> bool {
         let mut alone = true;
         for cluster in runs.iter().flat_map(|r| r.clusters()) {
-            let (word, bit) = Self::bit(cluster - 2);
-            if self.owned[word] & bit != 0 {
+            if !self.owned.insert(cluster) {
                 if alone {
                     self.shared.push((cluster, path.to_owned()));
                 }
                 alone = false;
             }
-            self.owned[word] |= bit;
         }
         alone
     }
@@ -368,19 +362,17 @@ impl<'v, S: ReadAt> Checker<'v, S> {
         let table = self.volume.table();
         let mut lost: Vec<Run> = Vec::new();
         let mut count = 0u64;
-        for cluster in table.clusters() {
-            match table.link(cluster) {
-                Link::Free => self.free_clusters += 1,
-                Link::Bad => {}
-                Link::Next(_) | Link::End if self.is_owned(cluster) => {}
-                Link::Next(_) | Link::End => {
-                    count += 1;
-                    match lost.last_mut() {
-                        Some(run) if run.first + run.count == cluster => run.count += 1,
-                        _ => lost.push(Run { first: cluster, count: 1 }),
-                    }
+        let Range { mut start, end } = table.clusters();
+        for free in table.free_runs().chain([Run { first: end, count: 0 }]) {
+            for cluster in (start..free.first).filter(|c| !self.owned.contains(*c) && table.link(*c) != Link::Bad) {
+                count += 1;
+                match lost.last_mut() {
+                    Some(run) if run.first + run.count == cluster => run.count += 1,
+                    _ => lost.push(Run { first: cluster, count: 1 }),
                 }
             }
+            self.free_clusters += free.count;
+            start = free.first + free.count;
         }
         if count > 0 && !self.wrong_dots.is_empty() {
             self.damage(
@@ -404,29 +396,35 @@ impl<'v, S: ReadAt> Checker<'v, S> {
 
     pub(super) fn table_copies(&mut self) -> Result<()> {
         let g = self.volume.geometry();
-        let (mut in_files, mut elsewhere) = (0usize, 0usize);
+        let (mut in_files, mut elsewhere, mut first) = (0usize, 0usize, None);
         for n in g.live_copies().skip(1) {
             let copy = match self.whole {
                 true => AllocationTable::read(self.volume.source(), g, n)?,
                 false => AllocationTable::read_where_used(self.volume.source(), g, n, self.volume.table())?,
             };
-            if copy.bytes() == self.volume.table().bytes() {
+            if copy == *self.volume.table() {
                 continue;
             }
             for cluster in (0..2).chain(copy.clusters()) {
                 if copy.raw(cluster) != self.volume.table().raw(cluster) {
-                    self.differing.push(cluster);
-                    if cluster < 2 || self.is_owned(cluster) { in_files += 1 } else { elsewhere += 1 }
+                    self.differing += 1;
+                    self.first_differs |= cluster == 0;
+                    if cluster < 2 || self.owned.contains(cluster) {
+                        in_files += 1;
+                        first.get_or_insert(cluster);
+                    } else {
+                        elsewhere += 1;
+                    }
                 }
             }
         }
         if in_files > 0 {
-            let first = self.differing.iter().copied().find(|c| *c < 2 || self.is_owned(*c)).unwrap_or(0);
             self.damage(
                 ProblemKind::TableCopies,
                 format_args!(
-                    "the copies of the allocation table differ in {} of files; the first is {first}",
-                    units::count(in_files, "entry")
+                    "the copies of the allocation table differ in {} of files; the first is {}",
+                    units::count(in_files, "entry"),
+                    first.unwrap_or(0)
                 ),
             );
         }
@@ -477,7 +475,7 @@ impl<'v, S: ReadAt> Checker<'v, S> {
         let rest = kind.mask() & !0x0F;
         if entry & rest != rest {
             // `fsck.fat` goes by another copy where one begins as a table should.
-            if !self.differing.contains(&0) {
+            if !self.first_differs {
                 self.remedy = Remedy::Elsewhere;
             }
             self.damage(

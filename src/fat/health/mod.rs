@@ -2,7 +2,7 @@
 
 mod check;
 
-use super::table::Run;
+use super::runs::Run;
 use super::volume::Volume;
 use crate::Result;
 use crate::block::ReadAt;
@@ -93,8 +93,8 @@ pub struct Health {
     pub free_clusters: u32,
     /// Directories with long-name slots that belong to no entry: path and number of slots.
     pub orphan_slots: Vec<(String, usize)>,
-    /// Clusters whose entries differ between the copies of the allocation table.
-    pub differing: Vec<u32>,
+    /// How many entries differ between the copies of the allocation table.
+    pub differing: usize,
     /// Whether FSInfo says something else than the allocation table.
     pub fsinfo_stale: bool,
     /// Whether the FSInfo sector has no valid signatures.
