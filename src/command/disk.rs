@@ -114,8 +114,8 @@ enum Holds {
     Nothing,
 }
 
-/// Allocation tables of other partitions are kept up to so many bytes.
-const MAX_TABLES: u64 = 64 << 20;
+/// Allocation tables of other partitions may take so many bytes of memory: as a rule each takes a few kilobytes.
+const MAX_TABLES: u64 = 32 << 20;
 
 /// `left`: bytes of tables that may still be kept.
 fn holds(target: &Target, partition: &Partition, left: &mut u64) -> Result<Holds> {
@@ -130,14 +130,10 @@ fn holds(target: &Target, partition: &Partition, left: &mut u64) -> Result<Holds
     }
     // One that is damaged is no partition without files: that it cannot be opened is an error. Whether a firmware reads
     // what is read here from a backup, or as far as it is there, is not known.
-    let table = fat::Geometry::read(&source)?.fat_bytes;
-    *left = left.checked_sub(table).ok_or_else(|| {
-        Error::rejected(
-            "there are more partitions than this program looks \
-                                                                   at",
-        )
-    })?;
     let volume = fat::Volume::open(source)?;
+    *left = left
+        .checked_sub(volume.table().memory())
+        .ok_or_else(|| Error::rejected("there are more partitions than this program looks at"))?;
     let geometry = volume.geometry();
     if let Some(why) = &geometry.lost_boot_sector {
         return Err(Error::rejected(format!("its boot sector is damaged: {why}")));

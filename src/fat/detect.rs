@@ -40,9 +40,9 @@ pub fn is_live(source: &(impl ReadAt + ?Sized)) -> Result<bool> {
     Ok(true)
 }
 
-/// The largest allocation table that is read to find a folder: that of a FAT32 volume of 256 GiB with clusters of 32
-/// KiB.
-const MAX_TABLE: u64 = 32 << 20;
+/// The largest allocation table that is read to find a folder: that of a FAT32 volume of 32 GiB with clusters of 512
+/// bytes.
+const MAX_TABLE: u64 = 256 << 20;
 
 /// Whether the root of this volume has a folder of that name, without regard to case. A volume that cannot be read,
 /// or whose allocation table is larger than that of any ESP, has none.

@@ -72,7 +72,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// Runs the program and holds it to its memory, read from the system while it runs.
-fn within_limits(args: &[&str]) -> Ran {
+pub(crate) fn within_limits(args: &[&str]) -> Ran {
     let mut command = crate::cli::command(args);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());

@@ -112,6 +112,12 @@ impl AllocationTable {
         self.entries.len() as u64
     }
 
+    /// How many bytes of memory it takes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.entries.memory() as u64
+    }
+
     /// Bytes from `at` on, as they stand on the medium; `None` when they go beyond the end.
     pub(super) fn read_back(&self, at: usize, bytes: usize) -> Option<Vec<u8>> {
         self.entries.read(at, bytes)

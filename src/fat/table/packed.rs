@@ -83,6 +83,11 @@ impl Packed {
         self.bytes
     }
 
+    /// Bytes of memory.
+    pub(super) fn memory(&self) -> usize {
+        self.pieces.iter().map(|piece| size_of::<Piece>() + piece.memory()).sum()
+    }
+
     fn per_piece(&self) -> usize {
         PIECE / self.width
     }
@@ -326,24 +331,18 @@ mod tests {
         }
     }
 
-    impl Packed {
-        fn memory(&self) -> usize {
-            self.pieces.iter().map(Piece::memory).sum()
-        }
-    }
-
     #[test]
     fn what_a_table_looks_like_takes_little_memory() {
         let entries = 1 << 20;
         let mut table: Vec<u32> = (0..entries).map(|n| if n < entries / 2 { n + 1 } else { 0 }).collect();
-        assert_eq!(packed(&table, 4).memory(), 0);
+        assert!(packed(&table, 4).memory() < 50_000);
         // A thousand files.
         for n in (0..entries / 2).step_by(512) {
             table[n as usize] = 0x0FFF_FFFF;
         }
-        assert!(packed(&table, 4).memory() < 50_000);
+        assert!(packed(&table, 4).memory() < 80_000);
         let random: Vec<u32> = (0..entries).map(|n| n.wrapping_mul(2_654_435_761)).collect();
-        assert_eq!(packed(&random, 4).memory(), 4 * entries as usize);
+        assert!(packed(&random, 4).memory() > 4 * entries as usize);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::cli::{put, uki};
 use crate::loops::{Loop, turn};
+use crate::packed::within_limits;
 use crate::support::{Lab, program, run_ok, tools};
 use bootsurgeon::block::{FileSource, SurgeryFile, WriteAt};
 use bootsurgeon::fat::{Health, ProblemKind, Volume};
@@ -19,9 +20,14 @@ const TABLE: u64 = 2_093_056;
 
 /// An ESP of 2 GiB in clusters of 4 KiB, as `mkfs.vfat` makes it, with a boot loader and four images.
 fn large_esp(lab: &Lab) -> PathBuf {
+    esp_of(lab, 2, &[])
+}
+
+/// The same, so many GiB long and with options of `mkfs.vfat`.
+fn esp_of(lab: &Lab, gib: u64, options: &[&str]) -> PathBuf {
     let esp = lab.path("esp.img");
-    File::create(&esp).unwrap().set_len(2 << 30).unwrap();
-    run_ok("mkfs.vfat", &["-F".as_ref(), "32".as_ref(), esp.as_os_str()]);
+    File::create(&esp).unwrap().set_len(gib << 30).unwrap();
+    run_ok("mkfs.vfat", &[&["-F", "32"], options, &[esp.to_str().unwrap()]].concat());
     for folder in ["::/EFI", "::/EFI/BOOT", "::/EFI/Linux", "::/loader"] {
         run_ok("mmd", &["-i".as_ref(), esp.as_os_str(), folder.as_ref()]);
     }
@@ -139,4 +145,26 @@ fn issue20_3_copies_of_a_long_table_are_compared_where_something_depends_on_them
         drop(medium);
         assert!(health(&esp, true).is_healthy(), "`recover` looks at all of it");
     }
+}
+
+/// 64 MiB of table, twice: in memory it is what is in use of it.
+#[test]
+fn issue20_4_a_table_is_not_kept_whole() {
+    if !tools(&["mkfs.vfat", "mmd", "mcopy", "fsck.fat"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let esp = esp_of(&lab, 8, &["-s", "1"]);
+    let name = esp.to_str().unwrap();
+    let image = uki(&lab, "v1.12.4-arm64-installer");
+    let status = within_limits(&["status", name, "--efivars", "none"]);
+    assert_eq!(status.code, 0, "{}", status.err);
+    let swap = ["swap", name, image.to_str().unwrap(), "--efivars", "none", "--yes", "--allow-untrusted"];
+    let swap = within_limits(&swap);
+    assert_eq!(swap.code, 0, "{}", swap.err);
+    assert_eq!(within_limits(&["recover", name]).code, 0);
+    run_ok("fsck.fat", &["-n", name]);
+    let new = lab.path("new.efi");
+    run_ok("mcopy", &["-i", name, "::/EFI/Linux/Talos-v1.12.4.efi", new.to_str().unwrap()]);
+    assert!(std::fs::read(new).unwrap() == std::fs::read(image).unwrap());
 }
