@@ -39,7 +39,7 @@ impl Step {
     }
 
     /// The same behind a program that starts it.
-    fn behind(&self, argv: &[&dyn AsRef<OsStr>]) -> Self {
+    pub(super) fn behind(&self, argv: &[&dyn AsRef<OsStr>]) -> Self {
         Self([Self::new(argv).0, self.0.clone()].concat())
     }
 
@@ -68,14 +68,20 @@ impl Step {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    /// The most memory it held at a time, in bytes: `ru_maxrss` of wait4 as GNU time sees it. Not taken by this process
-    /// itself, because a child inherits the mark from whoever starts it, and this one has held whole images.
+    /// The most memory it held at a time, in bytes.
     pub(super) fn peak_memory(&self, folder: &Path) -> Outcome<f64> {
+        self.time_and_memory(folder).map(|(_, memory)| memory)
+    }
+
+    /// Seconds from start to end, and the most memory it held at a time, in bytes: `ru_maxrss` of wait4 as GNU time sees
+    /// it. Not taken by this process itself, because a child inherits the mark from whoever starts it, and this one has
+    /// held whole images.
+    pub(super) fn time_and_memory(&self, folder: &Path) -> Outcome<(f64, f64)> {
         let log = folder.join("time.log");
-        self.behind(&[&"/usr/bin/time", &"-o", &log, &"-f", &"%M"]).run(folder)?;
+        let seconds = self.behind(&[&"/usr/bin/time", &"-o", &log, &"-f", &"%M"]).seconds(folder)?;
         let said = std::fs::read_to_string(&log)?;
         let kib: f64 = said.lines().last().unwrap_or_default().trim().parse().map_err(|e| format!("{said:?}: {e}"))?;
-        Ok(kib * 1024.0)
+        Ok((seconds, kib * 1024.0))
     }
 
     /// Bytes that it transferred to or from `file` by these system calls, as strace counts them.
@@ -96,6 +102,12 @@ impl Step {
 pub(super) const WRITES: &str = "write,pwrite64,writev,pwritev,pwritev2,copy_file_range,sendfile,splice";
 /// And those that read.
 pub(super) const READS: &str = "read,pread64,readv,preadv,preadv2,copy_file_range,sendfile,splice";
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" "))
+    }
+}
 
 /// Seconds by name, one for each round.
 #[derive(Default)]

@@ -5,7 +5,7 @@
 //! the one crate that does (`rsa`) has a timing side channel (RUSTSEC-2023-0071) that would then be in every build.
 
 use crate::authenticode::{Certificate, DigestSink};
-use crate::block::{Extent, Sink};
+use crate::block::{FileSource, ReadAt, fan_out};
 use crate::pe::Head;
 use crate::{Error, Result};
 use authenticode::{DigestInfo, SPC_INDIRECT_DATA_OBJID, SpcAttributeTypeAndOptionalValue, SpcIndirectDataContent};
@@ -22,6 +22,9 @@ use ring::rand::SystemRandom;
 use ring::signature::{KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair};
 use sha2::{Digest, Sha256};
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use x509_cert::attr::{Attribute, AttributeTypeAndValue};
 use x509_cert::ext::AsExtension;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
@@ -213,29 +216,57 @@ fn algorithm(oid: ObjectIdentifier) -> AlgorithmIdentifierOwned {
 /// [`crate::Kind::Rejected`] when the image is no PE32+, has no place for a certificate table, or a layout that
 /// firmware would not hash; [`crate::Kind::Io`] when the RSA operation fails.
 pub fn sign_pe(mut pe: Vec<u8>, key: &SigningKey) -> Result<Vec<u8>> {
-    let head = Head::read(&pe)?;
-    let directory = head.security_directory_at.ok_or_else(|| Error::rejected("no place for a certificate table"))?;
-    let mut sink = DigestSink::new(&head)?;
-    sink.chunk(&pe)?;
-    let digest = sink.finish()?;
-
-    pe.resize(pe.len().next_multiple_of(8), 0);
-    let pkcs7 = pkcs7(&digest.sha256, key).map_err(|e| failed("encoding a signature")(&e))?;
-    let length = u32::try_from(pkcs7.len() + 8).map_err(|e| failed("a signature's length")(&e))?;
-    let start = head.certificate_table.map_or(pe.len() as u64, |t| t.offset);
-    pe.extend(length.to_le_bytes());
-    pe.extend([0x00, 0x02, 0x02, 0x00]);
-    pe.extend(pkcs7);
-    pe.resize(pe.len().next_multiple_of(8), 0);
-
-    let table = Extent { offset: start, bytes: pe.len() as u64 - start };
-    for (at, value) in [(directory, table.offset), (directory + 4, table.bytes), (head.checksum_at, 0)] {
-        let value = u32::try_from(value).map_err(|e| failed("the place of the certificate table")(&e))?;
+    let added = signature(&pe, key)?;
+    pe.resize(added.at as usize, 0);
+    pe.extend(added.bytes);
+    for (at, value) in added.fields {
         let at = usize::try_from(at).map_err(|e| failed("the place of a header field")(&e))?;
         let field = pe.get_mut(at..at + 4).ok_or_else(|| Error::rejected("a header field outside the file"))?;
-        field.copy_from_slice(&value.to_le_bytes());
+        field.copy_from_slice(&value);
     }
     Ok(pe)
+}
+
+/// [`sign_pe`] for an image in a file, of which no more than a piece is in memory.
+///
+/// # Errors
+/// As [`sign_pe`]; and what the file reports.
+pub fn sign_pe_file(path: &Path, key: &SigningKey) -> Result<()> {
+    let added = signature(&FileSource::open(path)?, key)?;
+    let file = File::options().write(true).open(path)?;
+    file.write_all_at(&added.bytes, added.at)?;
+    added.fields.iter().try_for_each(|(at, value)| file.write_all_at(value, *at))?;
+    Ok(())
+}
+
+/// What a signature adds to an image.
+struct Added {
+    /// Where it goes, in bytes: the end of the image, padded to 8 bytes.
+    at: u64,
+    /// The entry of the certificate table.
+    bytes: Vec<u8>,
+    /// Fields of the header, and where they are.
+    fields: [(u64, [u8; 4]); 3],
+}
+
+fn signature(pe: &dyn ReadAt, key: &SigningKey) -> Result<Added> {
+    let head = Head::read(pe)?;
+    let directory = head.security_directory_at.ok_or_else(|| Error::rejected("no place for a certificate table"))?;
+    let mut sink = DigestSink::new(&head)?;
+    fan_out(pe, 0, pe.size(), &mut [&mut sink])?;
+    let digest = sink.finish()?;
+
+    let at = pe.size().next_multiple_of(8);
+    let pkcs7 = pkcs7(&digest.sha256, key).map_err(|e| failed("encoding a signature")(&e))?;
+    let narrow = |n: u64| u32::try_from(n).map_err(|e| failed("the place of the certificate table")(&e));
+    let mut bytes = narrow(pkcs7.len() as u64 + 8)?.to_le_bytes().to_vec();
+    bytes.extend([0x00, 0x02, 0x02, 0x00]);
+    bytes.extend(pkcs7);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    let start = head.certificate_table.map_or(at, |t| t.offset);
+    let length = at + bytes.len() as u64 - start;
+    let fields = [(directory, narrow(start)?), (directory + 4, narrow(length)?), (head.checksum_at, 0)];
+    Ok(Added { at, bytes, fields: fields.map(|(at, value)| (at, value.to_le_bytes())) })
 }
 
 /// PKCS#7 SignedData over an image digest, as `sbsign` and Talos' imager write it.

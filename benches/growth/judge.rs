@@ -1,0 +1,119 @@
+//! What was measured, and whether it grows as it should.
+
+use super::subjects::Subject;
+
+/// The most memory any command may take, in bytes.
+pub(super) const MEMORY: f64 = 64.0 * 1024.0 * 1024.0;
+/// The largest exponent of time over size that counts as linear.
+const LINEAR: f64 = 1.15;
+/// Shorter times say more of the machine than of growth, in seconds.
+const NOISE: f64 = 0.1;
+
+/// What misses its goal for a known reason: subject, command, and why.
+const KNOWN: [(Subject, &str, &str); 11] = [
+    (Subject::Uki, "swap", TABLE),
+    (Subject::Esp, "status --no-hashes", TABLE),
+    (Subject::Esp, "doctor", TABLE),
+    (Subject::Esp, "swap", TABLE),
+    (Subject::Files, "status", "duplicates are looked for by comparing every two files"),
+    (Subject::Files, "swap", "each state of the plan is predicted from copies of all files"),
+    (Subject::Type1, "status", "directories are searched anew for each entry"),
+    (Subject::Iso, "inspect", ENTRIES),
+    (Subject::Iso, "extract", ENTRIES),
+    (Subject::Backups, "status", "directories are searched anew for each file"),
+    (
+        Subject::Backups,
+        "prune --keep-backups 1 --dry-run",
+        "each state of the plan is predicted from copies of all files",
+    ),
+];
+const TABLE: &str = "the allocation table is kept in memory whole";
+const ENTRIES: &str = "a directory of an ISO may have 65,536 entries";
+
+/// One run, or the median of several.
+#[derive(Clone, Copy)]
+pub(super) struct Point {
+    pub(super) x: u64,
+    pub(super) seconds: f64,
+    /// Peak memory in bytes.
+    pub(super) memory: f64,
+}
+
+/// One command over all sizes.
+pub(super) struct Series {
+    pub(super) command: &'static str,
+    pub(super) points: Vec<Point>,
+    /// Why the points behind these are missing.
+    pub(super) failure: Option<String>,
+}
+
+impl Series {
+    /// The exponent of time over size between the last two points: 1 is linear.
+    pub(super) fn exponent(&self) -> Option<f64> {
+        let [.., a, b] = self.points[..] else { return None };
+        (b.seconds > NOISE).then(|| (b.seconds / a.seconds).ln() / (b.x as f64 / a.x as f64).ln())
+    }
+
+    pub(super) fn is_linear(&self) -> bool {
+        self.exponent().is_none_or(|e| e <= LINEAR)
+    }
+
+    pub(super) fn most_memory(&self) -> f64 {
+        self.points.iter().map(|p| p.memory).fold(0.0, f64::max)
+    }
+
+    fn missed(&self) -> Vec<String> {
+        let mut missed = Vec::new();
+        if let Some(why) = &self.failure {
+            missed.push(format!("failed: {why}"));
+        }
+        if !self.is_linear() {
+            missed.push("not linear".to_owned());
+        }
+        if self.most_memory() > MEMORY {
+            missed.push("more than 64 MiB".to_owned());
+        }
+        missed
+    }
+}
+
+/// Prints the table of one subject, and says whether all goals were met.
+pub(super) fn print(subject: Subject, all: &[Series]) -> bool {
+    println!("\n### {}\n", subject.title());
+    print!("| command |");
+    for x in subject.points() {
+        print!(" {} |", subject.shown(*x));
+    }
+    println!(" exponent of the last step | peak memory | |");
+    println!("| --- |{} --- | --- | --- |", " --- |".repeat(subject.points().len()));
+    let mut met = true;
+    for series in all {
+        print!("| `{}` |", series.command);
+        for x in subject.points() {
+            match series.points.iter().find(|p| p.x == *x) {
+                Some(p) => print!(" {}, {:.0} MB |", time(p.seconds), p.memory / 1e6),
+                None => print!(" |"),
+            }
+        }
+        let missed = series.missed();
+        let known = KNOWN.iter().find(|(s, command, _)| *s == subject && *command == series.command);
+        let verdict = match known {
+            _ if missed.is_empty() => "pass".to_owned(),
+            Some((_, _, why)) => format!("known: {}: {why}", missed.join(", ")),
+            None => format!("MISSED: {}", missed.join(", ")),
+        };
+        met &= missed.is_empty() || known.is_some();
+        let exponent = series.exponent().map_or("too short to tell".to_owned(), |e| format!("{e:.2}"));
+        println!(" {exponent} | {:.1} MB | {verdict} |", series.most_memory() / 1e6);
+    }
+    met
+}
+
+/// Seconds for people.
+pub(super) fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.01 => format!("{:.1} ms", s * 1e3),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s => format!("{s:.1} s"),
+    }
+}
