@@ -10,6 +10,7 @@ use super::clusters::Changed;
 use super::{Content, Editor, Stamp};
 use crate::block::read_vec;
 use crate::{Code, Error, Result};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -406,7 +407,8 @@ fn new_slots(
         return Err(Error::refused(format!("there is already a file named {name}")));
     }
     // The old entry's short name stays taken: for a moment both may stand in the directory.
-    let taken = |short: &[u8; 11]| directory.entries.iter().any(|e| e.short == *short);
+    let shorts: HashMap<[u8; 11], &String> = directory.entries.iter().map(|e| (e.short, &e.name)).collect();
+    let taken = |short: &[u8; 11]| shorts.contains_key(short);
     let (short, mut slots) = match exact_short(name) {
         Some(short) if !taken(&short) => (short, Vec::new()),
         _ => {

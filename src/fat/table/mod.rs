@@ -106,12 +106,6 @@ impl AllocationTable {
         Ok(Self { kind: geometry.kind, clusters: geometry.clusters, entries })
     }
 
-    /// Its length in bytes on the medium: whole sectors, without padding behind the last cluster's sector.
-    #[must_use]
-    pub fn len_on_medium(&self) -> u64 {
-        self.entries.len() as u64
-    }
-
     /// How many bytes of memory it takes.
     #[must_use]
     pub fn memory(&self) -> u64 {
