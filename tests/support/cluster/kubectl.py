@@ -318,6 +318,8 @@ def delete(name):
 def main():
     words = sys.argv[1:]
     if words[:1] == ["__kubelet"]:
+        # Whoever attaches may never come: a test kills it.
+        signal.alarm(600)
         kubelet(words[1])
         return
     with open(path("calls.log"), "a") as log:
