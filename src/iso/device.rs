@@ -18,9 +18,9 @@ const PAGES: usize = 16;
 const SECTOR: u32 = 512;
 
 /// What one operation (listing a directory, reading the catalog) may cost, whatever the ISO says: calls of the reader,
-/// and pages fetched. 65,536 well-formed entries need half of it; a structure built to make the reader go round
+/// and pages fetched. 131,072 well-formed entries need half of it; a structure built to make the reader go round
 /// in circles ends here.
-const CALLS: u32 = 1_000_000;
+const CALLS: u32 = 2_000_000;
 const FETCHES: u32 = 1024;
 
 /// A source as a block device with a page cache.

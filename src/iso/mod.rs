@@ -30,7 +30,7 @@ use hadris_iso::{Detail, IsoId, Namespace};
 use std::io;
 
 /// Most entries that a directory may have. (The largest directories of Linux distributions' ISOs have a few thousand.)
-pub const MAX_ENTRIES: usize = 65_536;
+pub const MAX_ENTRIES: usize = 131_072;
 /// Most extents that a file may have: at nearly 4 GiB each, far more than an ISO can hold.
 const MAX_EXTENTS: usize = 1024;
 /// Most bytes of names and extents that one listing may take in memory.

@@ -324,7 +324,7 @@ fn iso_trees_that_are_deep_or_loop_or_are_wide_end() {
     // The volume descriptor knows the length of the medium.
     let sectors = (wide.len() / 2048) as u32;
     wide[16 * 2048 + 80..16 * 2048 + 88].copy_from_slice(&both(sectors));
-    look("wide.iso", &wide, "more than 65536 entries");
+    look("wide.iso", &wide, "more than 131072 entries");
 }
 
 #[test]
