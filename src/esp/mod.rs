@@ -6,6 +6,7 @@
 mod altered;
 mod context;
 mod counting;
+mod finder;
 mod loader;
 mod names;
 mod place;
@@ -40,7 +41,7 @@ use read::{
     unhealthy,
 };
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// More addons than any board has.
@@ -432,27 +433,24 @@ impl<S: ReadAt> Inventory<S> {
 
     fn mark_duplicates(&mut self) {
         // The one that starts is the original; else the one highest in the menu.
-        let menu: Vec<String> = {
-            let w = &self.predictions.next;
-            w.selected_file()
-                .into_iter()
-                .chain(w.menu.iter().filter_map(|e| e.file.as_deref()))
-                .map(str::to_owned)
-                .collect()
-        };
-        let rank = |f: &EspFile| menu.iter().position(|name| name == f.name()).unwrap_or(usize::MAX);
-        let key = EspFile::identity;
-        let originals: Vec<_> = self
-            .files
-            .iter()
-            .map(|f| {
-                let in_menu =
-                    self.files.iter().filter(|o| o.kind == FileKind::Uki && key(o).is_some() && key(o) == key(f));
-                in_menu.min_by_key(|o| rank(o)).map(|o| o.name().to_owned())
-            })
-            .collect();
-        for (file, original) in self.files.iter_mut().zip(originals) {
-            file.duplicate_of = original.filter(|o| file.kind == FileKind::Uki && o != file.name());
+        let next = &self.predictions.next;
+        let menu = next.selected_file().into_iter().chain(next.menu.iter().filter_map(|e| e.file.as_deref()));
+        let mut ranks = HashMap::new();
+        for (rank, name) in menu.enumerate() {
+            ranks.entry(name).or_insert(rank);
+        }
+        let mut originals: HashMap<uki::Identity, (usize, String)> = HashMap::new();
+        for file in self.files.iter().filter(|f| f.kind == FileKind::Uki) {
+            let Some(identity) = file.identity() else { continue };
+            let rank = ranks.get(file.name()).copied().unwrap_or(usize::MAX);
+            let best = originals.entry(identity).or_insert_with(|| (rank, file.name().to_owned()));
+            if rank < best.0 {
+                *best = (rank, file.name().to_owned());
+            }
+        }
+        for file in self.files.iter_mut().filter(|f| f.kind == FileKind::Uki) {
+            let original = file.identity().and_then(|identity| originals.get(&identity));
+            file.duplicate_of = original.map(|(_, name)| name.clone()).filter(|name| name != file.name());
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Reading an ESP: what its files are, and what cannot be read.
 
 use super::context::slashes;
+use super::finder::{Finder, Listing};
 use super::loader::LoaderRules;
 use super::{BackupName, EspContext, EspFile, FileKind, Surroundings};
-use crate::block::{Pieces, ReadAt};
+use crate::block::{Pieces, ReadAt, read_vec};
 use crate::boot::{Loader, LoaderVersion, OtherLoaders, Skip, Type1File, UkiFile, type1_target};
 use crate::fat::{Entry, Volume};
 use crate::pe::{Arch, Head};
@@ -28,9 +29,10 @@ pub(super) fn find_targets<S: ReadAt>(
     rules: &[LoaderRules],
 ) -> (EntryTargets, Option<String>) {
     let (mut found, mut trouble) = (EntryTargets::new(), None);
+    let mut finder = Finder::new(volume);
     let named = rules.iter().flat_map(|r| type1.iter().filter_map(|file| type1_target(file, &r.version)));
     for path in named {
-        found.entry(path.to_lowercase()).or_insert_with(|| match volume.find(&slashes(&path)) {
+        found.entry(path.to_lowercase()).or_insert_with(|| match finder.find(&slashes(&path)) {
             Ok(entry) => entry.map(|entry| entry.name),
             Err(e) => {
                 if e.code().is_failed_access() {
@@ -67,14 +69,18 @@ impl Surroundings {
 /// The files of `loader/entries`.
 pub(super) fn type1_files<S: ReadAt>(volume: &Volume<S>, damaged: bool) -> Result<Vec<Type1File>> {
     let mut type1 = Vec::new();
-    for e in as_far_as_it_goes(volume.list("loader/entries"), damaged)?.unwrap_or_default().into_iter().take(MAX_TYPE1)
-    {
-        let text = if e.is_dir() {
-            None
-        } else {
-            as_far_as_it_goes(volume.read_small(&format!("loader/entries/{}", e.name), MAX_TEXT), damaged)?
+    let Some(directory) = as_far_as_it_goes(volume.find_directory("loader/entries"), damaged)? else {
+        return Ok(type1);
+    };
+    let listing = Listing::of(directory);
+    for e in listing.directory.entries.iter().filter(|e| !e.is_dot()).take(MAX_TYPE1) {
+        let text = || match listing.find(&e.name).filter(|e| !e.is_dir()) {
+            None => Ok(None),
+            Some(entry) if entry.bytes > MAX_TEXT => volume.read_small(&format!("loader/entries/{}", e.name), MAX_TEXT),
+            Some(entry) => Ok(Some(read_vec(&volume.file(entry)?, 0, entry.bytes as usize)?)),
         };
-        type1.push(Type1File { is_dir: e.is_dir(), text: text.unwrap_or_default(), name: e.name });
+        let text = if e.is_dir() { None } else { as_far_as_it_goes(text(), damaged)? };
+        type1.push(Type1File { is_dir: e.is_dir(), text: text.unwrap_or_default(), name: e.name.clone() });
     }
     Ok(type1)
 }

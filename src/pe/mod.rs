@@ -23,7 +23,7 @@ const FIRST_LOOK: u64 = 4096;
 const MAX_SECTIONS: usize = 1024;
 
 /// The processor architectures this tool knows by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arch {
     /// `IMAGE_FILE_MACHINE_ARM64`, 0xAA64.

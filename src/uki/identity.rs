@@ -7,7 +7,7 @@ use crate::pe::Arch;
 
 /// What two images share of which one is enough in the menu: the same system, built again, perhaps with other
 /// extensions or another signature.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Identity {
     family: Family,
