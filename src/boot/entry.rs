@@ -194,10 +194,13 @@ pub(super) fn first_difference(a: &MenuEntry, b: &MenuEntry, loader: &LoaderVers
     // Sort keys hold nothing outside UCS-2, where the order of UTF-8 is that of UTF-16.
     let both = a.sort_key.is_some() && b.sort_key.is_some();
     let versions = || {
-        let text = |e: &MenuEntry| e.version.clone().unwrap_or_default();
-        verscmp::compare(&text(a), &text(b)).reverse()
+        let [a, b] = [a, b].map(|e| e.version.as_deref().unwrap_or_default());
+        verscmp::compare(a, b).reverse()
     };
-    let sorting_id = |e: &MenuEntry| e.id_without_profile.clone().unwrap_or_else(|| e.id.clone());
+    let ids = || {
+        let [a, b] = [a, b].map(|e| e.id_without_profile.as_ref().unwrap_or(&e.id));
+        verscmp::compare(a, b).reverse()
+    };
     let tries = || match (a.tries_left, b.tries_left) {
         (Some(x), Some(y)) => y.cmp(&x).then(a.tries_done.cmp(&b.tries_done)),
         _ => Ordering::Equal,
@@ -210,7 +213,7 @@ pub(super) fn first_difference(a: &MenuEntry, b: &MenuEntry, loader: &LoaderVers
         (both, Criterion::MachineId, &|| a.machine_id.cmp(&b.machine_id)),
         (both, Criterion::Version, &versions),
         (both && loader.sorts_by_profile_first(), Criterion::Profile, &|| a.profile.cmp(&b.profile)),
-        (true, Criterion::Id, &|| verscmp::compare(&sorting_id(a), &sorting_id(b)).reverse()),
+        (true, Criterion::Id, &ids),
         (both_profiles, Criterion::Profile, &|| a.profile.cmp(&b.profile)),
         (true, Criterion::Tries, &tries),
     ];
@@ -222,7 +225,20 @@ pub(super) fn first_difference(a: &MenuEntry, b: &MenuEntry, loader: &LoaderVers
 
 /// Sorts the menu. An insertion sort, like upstream's: with counters "equal" is not transitive, and then the result
 /// depends on the algorithm.
-pub(super) fn sort(menu: &mut [MenuEntry], loader: &LoaderVersion) {
+///
+/// Where the order is total every stable sort has the same result, and ten thousand entries need not be compared each
+/// with each. (No sort of the standard library: they may panic where an order is not what it should be.)
+pub(super) fn sort(menu: &mut Vec<MenuEntry>, loader: &LoaderVersion) {
+    if is_total(menu) {
+        let mut order: Vec<usize> = Vec::with_capacity(menu.len());
+        for (i, entry) in menu.iter().enumerate() {
+            let at = order.partition_point(|other| compare(entry, &menu[*other], loader) != Ordering::Less);
+            order.insert(at, i);
+        }
+        let mut unsorted: Vec<Option<MenuEntry>> = std::mem::take(menu).into_iter().map(Some).collect();
+        menu.extend(order.into_iter().filter_map(|i| unsorted[i].take()));
+        return;
+    }
     for i in 1..menu.len() {
         let mut at = i;
         while at > 0 && compare(&menu[at], &menu[at - 1], loader) == Ordering::Less {
@@ -230,6 +246,11 @@ pub(super) fn sort(menu: &mut [MenuEntry], loader: &LoaderVersion) {
             at -= 1;
         }
     }
+}
+
+/// Whether these entries have one order only: no name has a counter, and every entry is a whole image's.
+pub(super) fn is_total(menu: &[MenuEntry]) -> bool {
+    menu.iter().all(|entry| entry.tries_left.is_none() && entry.id_without_profile.is_none())
 }
 
 /// What may be added to a title.

@@ -9,8 +9,10 @@ use super::{Esp, Targets, Type1File, Variables, type1};
 use crate::uki::cmdline::wipes;
 use serde::Serialize;
 
-/// More lines than any menu has. Sorting takes time in the square of their number.
-const MAX_ENTRIES: usize = 4096;
+/// More lines than any menu has.
+const MAX_ENTRIES: usize = 16_384;
+/// Where names have counters: sorting takes time in the square of their number.
+const MAX_COUNTED: usize = 4096;
 /// `EFI_OS_INDICATIONS_BOOT_TO_FW_UI`.
 const FIRMWARE_SETUP: u64 = 1;
 
@@ -176,9 +178,10 @@ fn entries(esp: &Esp, warnings: &mut Vec<String>) -> Vec<MenuEntry> {
     if let Some(x) = &esp.xbootldr {
         scan(esp, &x.linux, &x.type1, None, &x.targets, &mut menu, warnings);
     }
-    if menu.len() > MAX_ENTRIES {
-        warnings.push(format!("only the first {MAX_ENTRIES} of {} entries are considered", menu.len()));
-        menu.truncate(MAX_ENTRIES);
+    let most = if entry::is_total(&menu) { MAX_ENTRIES } else { MAX_COUNTED };
+    if menu.len() > most {
+        warnings.push(format!("only the first {most} of {} entries are considered", menu.len()));
+        menu.truncate(most);
     }
     menu
 }

@@ -9,6 +9,7 @@ use super::skip::Skip;
 use super::text::{Lines, decode, value};
 use super::version::LoaderVersion;
 use crate::block::ReadAt;
+use std::sync::Arc;
 
 /// `UNIFIED_PROFILES_MAX`.
 const MAX_PROFILES: u32 = 256;
@@ -16,6 +17,7 @@ const MAX_PROFILES: u32 = 256;
 /// A file of `\EFI\Linux` as systemd-boot sees it.
 ///
 /// Name and content are kept apart, so that a plan can ask what would be if the file had another name: change `name`.
+/// A copy shares the content: plans make one of every file for every state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UkiFile {
     /// Its long name with its case.
@@ -25,7 +27,7 @@ pub struct UkiFile {
     /// Whether it carries the read-only attribute; systemd-boot 262 does not count down such a file.
     pub read_only: bool,
     /// The profiles in it that can become menu entries, or why there are none, whatever the name says.
-    pub content: Result<Vec<ProfileEntry>, Skip>,
+    pub content: Result<Arc<[ProfileEntry]>, Skip>,
     /// Profiles that are there but cannot become entries, although others of the file can.
     pub lost: Vec<(u32, Skip)>,
     /// The same for other versions of systemd-boot that may run.
@@ -38,7 +40,7 @@ pub struct Reading {
     /// That version.
     pub loader: LoaderVersion,
     /// As [`UkiFile::content`].
-    pub content: Result<Vec<ProfileEntry>, Skip>,
+    pub content: Result<Arc<[ProfileEntry]>, Skip>,
     /// As [`UkiFile::lost`].
     pub lost: Vec<(u32, Skip)>,
 }
@@ -158,7 +160,7 @@ fn read_profiles(
     loader: &LoaderVersion,
     machine: u16,
     lost: &mut Vec<(u32, Skip)>,
-) -> Result<Vec<ProfileEntry>, Skip> {
+) -> Result<Arc<[ProfileEntry]>, Skip> {
     let mut file = FirmwareFile::new(source, !loader.strict_sections());
     let image = Image::read(&mut file, loader, Some(machine))?;
     let base = Found::default().overlaid(&image.base());
@@ -188,7 +190,7 @@ fn read_profiles(
         lost.clear();
         return Err(skip);
     }
-    Ok(profiles)
+    Ok(profiles.into())
 }
 
 fn read_profile(

@@ -129,7 +129,7 @@ fn truncated_images_are_listed_as_long_as_their_texts_are_there() {
         for version in VERSIONS {
             let expected = if v(version).profiles() { modern } else { old };
             let file = probe(version, "x.efi", bytes);
-            let n = file.content.as_ref().map_or(0, Vec::len);
+            let n = file.content.as_ref().map_or(0, |profiles| profiles.len());
             assert_eq!(n, expected, "{version} cut at {cut}: {file:?}");
         }
     }
@@ -154,7 +154,7 @@ fn j_quotes_and_empty_values_of_os_release() {
     let empty = plain_uki("PRETTY_NAME=\"\"\nNAME=Named\nID=\n");
     for version in VERSIONS {
         let new = ["257.13", "259.5", "262"].contains(&version);
-        let first = |image: &[u8]| probe(version, "x.efi", image).content.unwrap().remove(0);
+        let first = |image: &[u8]| probe(version, "x.efi", image).content.unwrap()[0].clone();
         let p = first(&quoted);
         let expected = if new { ("Quoted OS", "q") } else { ("'Quoted OS'", "'q'") };
         assert_eq!((p.os.as_str(), p.sort_key.as_deref().unwrap()), expected, "{version}");
@@ -168,7 +168,7 @@ fn j_quotes_and_empty_values_of_os_release() {
 #[test]
 fn os_release_fields_in_their_order() {
     let first = |text: &str| {
-        let p = probe("257.9", "x.efi", &plain_uki(text)).content.unwrap().remove(0);
+        let p = probe("257.9", "x.efi", &plain_uki(text)).content.unwrap()[0].clone();
         [Some(p.os), p.version, p.sort_key].map(Option::unwrap_or_default).join("/")
     };
     for (text, expected) in [
