@@ -230,6 +230,17 @@ impl<S: ReadAt> Inventory<S> {
         }
     }
 
+    /// Whether a file in `EFI/Linux` can change what starts: a systemd-boot lists it, or a Type #1 entry names it.
+    /// Backups cannot.
+    pub(crate) fn may_start(&self, file: &UkiFile) -> bool {
+        let is_named = |(path, found): (&String, &Option<String>)| {
+            let names = linux_file(path).into_iter().flat_map(|name| [Some(name), found.as_deref()]);
+            names.flatten().any(|name| same_name(&file.name, name))
+        };
+        self.rules.iter().any(|rules| file.listed(&rules.version).is_ok())
+            || self.surroundings.found.iter().any(is_named)
+    }
+
     /// What the systemd-boot of one scenario shows and starts.
     pub(super) fn predict_in(&self, scenario: BootScenario, linux: &[UkiFile]) -> Prediction {
         self.predict_scene(scenario, &Scene::of(self, linux))

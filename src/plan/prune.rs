@@ -13,6 +13,7 @@ use crate::surgery::{LINUX_DIR, Tidying};
 use crate::uki::Family;
 use crate::{Code, Error, Result};
 use serde::Serialize;
+use std::collections::HashSet;
 
 /// What the user asked of `prune`.
 #[derive(Debug, Clone, Default)]
@@ -87,8 +88,10 @@ impl PrunePlan {
             }
         };
         // What is listed and cannot start leaves, also where it is selected: what starts without it is what counts.
-        let broken = |name: &str| esp.file(name).is_some_and(|f| f.kind == FileKind::Broken);
-        let alive: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !broken(&f.name)).cloned().collect();
+        let broken = esp.files.iter().filter(|f| f.kind == FileKind::Broken);
+        let broken: HashSet<&str> = broken.map(EspFile::name).collect();
+        let alive = esp.as_seen().iter().filter(|f| !broken.contains(f.name.as_str()));
+        let alive: Vec<UkiFile> = alive.cloned().collect();
         let predictions = esp.predict(&alive);
         let starts = |prediction: &Prediction| {
             let entry = prediction.selected_entry().filter(|e| !e.xbootldr)?;
@@ -99,7 +102,7 @@ impl PrunePlan {
         let later = predictions.later.as_ref().and_then(|(prediction, _)| starts(prediction));
         hold(next.as_deref(), "starts next");
         hold(reset.as_deref(), "starts if the EFI variables are lost");
-        let alive_now = |name: &&str| !esp.file(name).is_some_and(|f| broken(f.name()));
+        let alive_now = |name: &&str| !esp.file(name).is_some_and(|f| broken.contains(f.name()));
         hold(roles.running_file.as_deref().filter(alive_now), "was started at the last boot");
         for scenario in [BootScenario::Next, BootScenario::Reset] {
             for start in esp.starts(scenario, &alive) {
@@ -166,8 +169,8 @@ impl PrunePlan {
             keep.push((name, "holds what was started at the last boot".to_owned()));
         }
         refuse_long_names(esp, renames.iter().map(|r| r.to.as_str()))?;
-        let gone = |name: &str| delete.iter().any(|d| d == name) || renames.iter().any(|r| r.from == name);
-        let left: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !gone(&f.name)).cloned().collect();
+        let gone: HashSet<&String> = delete.iter().chain(renames.iter().map(|r| &r.from)).collect();
+        let left: Vec<UkiFile> = esp.as_seen().iter().filter(|f| !gone.contains(&f.name)).cloned().collect();
         let starts_then = esp.predict(&left).selected_files().map(|file| file.map(str::to_owned));
         keeps_booting(esp, &renames, &delete)
             .map_err(|fault| Error::new(Code::WouldNotBoot, format!("no order of the steps is safe: {fault}")))?;

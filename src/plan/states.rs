@@ -13,9 +13,10 @@
 
 use crate::block::ReadAt;
 use crate::boot::{EntryKind, Prediction, UkiFile};
-use crate::esp::{FileKind, Inventory, Predictions};
+use crate::esp::{EspFile, FileKind, Inventory, Predictions};
 use crate::fat::same_name;
 use crate::surgery::Rename;
+use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
 
@@ -143,6 +144,15 @@ struct Held {
     content: Rc<UkiFile>,
     /// Listed, and would not start.
     dead: bool,
+    /// It can change what starts ([`Inventory::may_start`]).
+    counts: bool,
+}
+
+impl Held {
+    /// As systemd-boot sees it.
+    fn seen(&self) -> UkiFile {
+        UkiFile { name: self.name.clone(), ..(*self.content).clone() }
+    }
 }
 
 /// What a board starts.
@@ -195,12 +205,14 @@ impl<S> Clone for States<'_, S> {
 
 impl<'e, S: ReadAt> States<'e, S> {
     fn new(esp: &'e Inventory<S>) -> Self {
-        let dead = |name: &str| esp.file(name).is_some_and(|f| f.kind == FileKind::Broken);
+        let broken = esp.files.iter().filter(|f| f.kind == FileKind::Broken);
+        let broken: HashSet<&str> = broken.map(EspFile::name).collect();
         let held = |(i, file): (usize, &UkiFile)| Held {
             name: file.name.clone(),
             image: Image::Present(i),
             content: Rc::new(file.clone()),
-            dead: dead(&file.name),
+            dead: broken.contains(file.name.as_str()),
+            counts: esp.may_start(file),
         };
         let files: Vec<Held> = esp.as_seen().iter().enumerate().map(held).collect();
         let mut states = Self { esp, files, expected: Vec::new(), committed: false, may_wake: false };
@@ -220,7 +232,7 @@ impl<'e, S: ReadAt> States<'e, S> {
     /// The new name appears, then the old one goes. Where both stand in one sector it is one step.
     fn rename(&mut self, rename: &Rename) -> Result<(), UnsafeState> {
         let Some(at) = self.place(&rename.from) else { return Ok(()) };
-        let copy = Held { name: rename.to.clone(), ..self.files[at].clone() };
+        let copy = self.named(&rename.to, &self.files[at]);
         self.files.push(copy);
         self.check(|| format!("with both {} and {} there", rename.from, rename.to))?;
         self.files.remove(at);
@@ -234,7 +246,8 @@ impl<'e, S: ReadAt> States<'e, S> {
             let mut states = self.clone();
             for rename in renames.iter().rev() {
                 let Some(at) = states.place(&rename.to) else { continue };
-                let back = Held { name: rename.from.clone(), ..states.files.remove(at) };
+                let back = states.files.remove(at);
+                let back = states.named(&rename.from, &back);
                 let place = if first { 0 } else { states.files.len() };
                 states.files.insert(place, back);
                 states.check(|| format!("if the power goes before the commit and {} is put back", rename.from))?;
@@ -245,7 +258,11 @@ impl<'e, S: ReadAt> States<'e, S> {
 
     fn remove(&mut self, name: &str) -> Result<(), UnsafeState> {
         let Some(at) = self.place(name) else { return Ok(()) };
-        self.files.remove(at);
+        let gone = self.files.remove(at);
+        // No state of its own, to whoever starts what is left. There may be a thousand backups.
+        if !gone.counts {
+            return Ok(());
+        }
         self.check(|| format!("after {name} was deleted"))
     }
 
@@ -253,8 +270,8 @@ impl<'e, S: ReadAt> States<'e, S> {
     /// Then the target holds the new content. At last, for a restore, the name goes that it had.
     fn commit(&mut self, commit: &Commit<'_>) -> Result<(), UnsafeState> {
         let target = commit.target.name.as_str();
-        let new =
-            Held { name: target.to_owned(), image: Image::New, content: Rc::new(commit.target.clone()), dead: false };
+        let content = Rc::new(commit.target.clone());
+        let new = Held { name: target.to_owned(), image: Image::New, content, dead: false, counts: true };
         match self.place(target) {
             None => {
                 // Its entry may stand before all others.
@@ -267,11 +284,10 @@ impl<'e, S: ReadAt> States<'e, S> {
             Some(at) => {
                 let old = self.files[at].clone();
                 if let Some(backup) = commit.backup {
-                    let backup = backup.to_owned();
                     let place = self.files.len();
-                    self.files.push(Held { name: backup.clone(), ..new.clone() });
+                    self.files.push(self.named(backup, &new));
                     self.check(|| format!("with {backup} prepared"))?;
-                    self.files[place] = Held { name: backup.clone(), ..old };
+                    self.files[place] = self.named(backup, &old);
                     self.check(|| format!("with {backup} prepared"))?;
                 }
                 self.files[at] = new;
@@ -290,10 +306,16 @@ impl<'e, S: ReadAt> States<'e, S> {
         self.files.iter().position(|f| f.name == name)
     }
 
+    /// The same file under another name.
+    fn named(&self, name: &str, file: &Held) -> Held {
+        let mut file = Held { name: name.to_owned(), ..file.clone() };
+        file.counts = self.esp.may_start(&file.seen());
+        file
+    }
+
     /// Predicts this state in every scenario.
     fn predict(&self) -> Predictions {
-        let seen = |f: &Held| UkiFile { name: f.name.clone(), ..(*f.content).clone() };
-        let linux: Vec<UkiFile> = self.files.iter().map(seen).collect();
+        let linux: Vec<UkiFile> = self.files.iter().filter(|f| f.counts).map(Held::seen).collect();
         self.esp.predict(&linux)
     }
 
