@@ -24,6 +24,8 @@ pub struct BoardReport {
     pub files: Vec<Compared>,
     /// Why files were not compared with a source's; `null` where they were.
     pub not_compared: Option<String>,
+    /// What of either could not be looked at, or is beyond the limits of a comparison: files are missing here.
+    pub not_looked_at: Vec<String>,
     /// The systemd-boots among the files.
     pub loaders: Vec<BoardLoader>,
     /// The release of systemd that the stub of the image is from, if it says so.
@@ -81,7 +83,8 @@ impl BoardReport {
     ) -> Self {
         let mut report = Self::of_esp(target, esp);
         match compared(esp, opened, Some(candidate)) {
-            Ok((place, files, versions)) => {
+            Ok((place, files, versions, trouble)) => {
+                report.not_looked_at = trouble;
                 for loader in &mut report.loaders {
                     let there = versions.iter().find(|(path, _)| same_name(path, &loader.path));
                     loader.source_version = there.map(|(_, version)| version.clone());
@@ -112,7 +115,7 @@ impl BoardReport {
 }
 
 /// The files of both, or why they were not compared.
-type Found = (String, Vec<Compared>, Vec<(String, String)>);
+type Found = (String, Vec<Compared>, Vec<(String, String)>, Vec<String>);
 
 fn compared<S: ReadAt>(esp: &Volume<S>, opened: &OpenImage, candidate: Option<&Candidate>) -> Result<Found, String> {
     if opened.is_sequential() {
@@ -128,13 +131,21 @@ fn compared<S: ReadAt>(esp: &Volume<S>, opened: &OpenImage, candidate: Option<&C
         let ours = BoardFiles::read(esp).while_doing(|| "reading the files of the ESP")?;
         let files = compare((&theirs.volume, &theirs.files), (esp, &ours))?;
         let versions = loaders(&theirs.volume, &theirs.files).into_iter().map(|l| (l.path, l.version)).collect();
-        Ok(Some((theirs.place, files, versions)))
+        Ok(Some((theirs.place, files, versions, not_looked_at(&theirs.files, &ours))))
     };
     match found() {
         Ok(Some(found)) => Ok(found),
         Ok(None) => Err(format!("the {} holds no file system with such files", opened.found.kind)),
         Err(e) => Err(e.to_string()),
     }
+}
+
+/// What of the files of a source and of an ESP could not be looked at.
+pub(super) fn not_looked_at(theirs: &BoardFiles, ours: &BoardFiles) -> Vec<String> {
+    let of = |files: &BoardFiles, whose: &str| -> Vec<String> {
+        files.trouble.iter().map(|what| format!("of the board's files {whose}: {what}")).collect()
+    };
+    [of(theirs, "beside the new image"), of(ours, "on the ESP")].concat()
 }
 
 /// The systemd-boots among the files of a volume.
@@ -174,7 +185,7 @@ impl BoardDifference {
             None => Err("the old image brings no files beside it".to_owned()),
         });
         match compared {
-            Ok((_, files, _)) => Self { files, not_compared: None },
+            Ok((_, files, _, _)) => Self { files, not_compared: None },
             Err(why) => Self { files: Vec::new(), not_compared: Some(why) },
         }
     }

@@ -1,5 +1,6 @@
 //! `swap --with-board-files`: the board's own files change with the image, as one set.
 
+use super::board::not_looked_at;
 use super::image::OpenImage;
 use super::source::ImageSource;
 use super::{Event, ImageRequest, Ui, check_cancelled};
@@ -59,7 +60,13 @@ impl PreparedSet {
         // The image that is replaced in its own place is no file of the set.
         let image = place.filter(|place| place.partition.is_none()).map(|place| place.path(place.name()));
         compared.retain(|file| !image.as_ref().is_some_and(|image| same_name(image, &file.path)));
-        let plan = BoardSetPlan::make(esp, &compared, installed.as_deref(), &options)?;
+        let plan =
+            BoardSetPlan::make(esp, &compared, installed.as_deref(), &options).map_err(|e| {
+                match not_looked_at(&source.files, &ours).first().filter(|_| e.code() == Code::Usage) {
+                    Some(trouble) => Error::new(e.code(), format!("{}; {trouble}", e.message())),
+                    None => e,
+                }
+            })?;
         Ok(Self { source, plan })
     }
 

@@ -33,6 +33,7 @@ use crate::uki::Family;
 use crate::units::count;
 use crate::verify::{ImageChange, ImageFacts, Policy, Report, installer_image, verify};
 use crate::{Code, Context, Error, Result, uki};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 /// An image that comes over a network is read back while the rest arrives, in pieces of so many bytes: long enough that
@@ -173,6 +174,7 @@ impl Swap {
         };
         let replaced = place.as_ref().filter(|place| place.partition.is_none()).map(|place| place.path(place.name()));
         let board = BoardReport::against(target, &esp.volume, &opened, candidate, replaced.as_deref());
+        warnings.extend(board.not_looked_at.iter().cloned());
         let job = Job {
             swap: self,
             target,
@@ -184,6 +186,7 @@ impl Swap {
             candidate,
             stream: opened.stream.as_deref(),
             facts: None,
+            keeps_all: Cell::new(false),
             time,
             set,
             warnings: &warnings,
@@ -242,6 +245,8 @@ struct Job<'a, S> {
     stream: Option<&'a StreamSource>,
     /// What was read of the image, once it was.
     facts: Option<ImageFacts>,
+    /// The target has the image's bytes already: no backup is deleted.
+    keeps_all: Cell<bool>,
     time: u64,
     /// What changes with the image.
     set: Option<PreparedSet>,
@@ -274,7 +279,12 @@ impl<S: ReadAt> Job<'_, S> {
             return Err(halts(&facts, &self.policy));
         }
         let is_changing = self.set.as_ref().is_some_and(|set| !set.plan.change.is_empty());
-        if let Some(sha256) = self.in_place(&plan, remote)? {
+        let in_place = self.in_place(&plan, remote)?;
+        let plan = match in_place {
+            Some(_) => self.plan_without_deleting(plan, &self.candidate.bytes, &facts)?,
+            None => plan,
+        };
+        if let Some(sha256) = in_place.filter(|_| plan.renames.is_empty()) {
             return match self.set.take() {
                 Some(set) if is_changing => self.change_set_alone(plan, set, sha256),
                 set => Ok(with_set(report(plan, None, false, sha256, true), set)),
@@ -370,20 +380,22 @@ impl<S: ReadAt> Job<'_, S> {
         };
         self.refuse_other_arrival()?;
         let image = staged.image()?;
-        let plan = self.plan(&image, &uki::probe(&image)?)?;
-        drop(image);
+        let facts = uki::probe(&image)?;
+        let mut plan = self.plan(&image, &facts)?;
         // What lies beside the image depends on the name that it gets.
         let judged = self.judge_beside(&plan.target)?;
         if let Some(installed) = self.installed(&plan.target)?
-            && plan.renames.is_empty()
-            && plan.delete.is_empty()
             && installed.size() == u64::from(staged.bytes())
         {
             let hash = hex::encode(sha256_of(&installed, installed.size())?);
             if hash == judged.image.sha256 {
-                return Ok(report(plan, Some(judged), false, hash, true));
+                plan = self.plan_without_deleting(plan, &image, &facts)?;
+                if plan.renames.is_empty() {
+                    return Ok(report(plan, Some(judged), false, hash, true));
+                }
             }
         }
+        drop(image);
         self.commit(plan, judged, staged, opened.medium())
     }
 
@@ -402,11 +414,8 @@ impl<S: ReadAt> Job<'_, S> {
             return Err(e);
         }
         match self.plan(&installed, &uki::probe(&installed)?) {
-            Ok(plan)
-                if plan.renames.is_empty()
-                    && plan.delete.is_empty()
-                    && (self.place.is_some() || plan.target == name) =>
-            {
+            Ok(plan) if plan.renames.is_empty() && (self.place.is_some() || plan.target == name) => {
+                let plan = self.plan_without_deleting(plan, &installed, &uki::probe(&installed)?)?;
                 Ok(report(plan, None, false, hex::encode(sha256), true))
             }
             _ => Err(e),
@@ -423,13 +432,29 @@ impl<S: ReadAt> Job<'_, S> {
         let options = SwapOptions {
             target: self.swap.target.clone(),
             keep_duplicates: self.swap.keep_duplicates,
-            keep_backups: self.swap.keep_backups,
+            keep_backups: self.swap.keep_backups.filter(|_| !self.keeps_all.get()),
             time: self.time,
         };
         match self.place {
             Some(place) => SwapPlan::in_place(self.esp, place, &image, &options),
             None => SwapPlan::make(self.esp, &image, &options),
         }
+    }
+
+    /// The same plan for an image whose bytes the target has already: it deletes no backup. The one that it would make is
+    /// of these very bytes, and the older ones are the way back.
+    fn plan_without_deleting(&self, plan: SwapPlan, image: &dyn ReadAt, facts: &uki::Facts) -> Result<SwapPlan> {
+        if plan.delete.is_empty() {
+            return Ok(plan);
+        }
+        self.keeps_all.set(true);
+        let mut plan = self.plan(image, facts)?;
+        let keep = self.swap.keep_backups.unwrap_or_default();
+        plan.warnings.push(format!(
+            "no backup is deleted, since {} holds these very bytes already: `prune --keep-backups {keep}` deletes old ones",
+            plan.target
+        ));
+        Ok(plan)
     }
 
     /// Writes the image into free clusters while it is verified, and reads it back.
@@ -538,12 +563,10 @@ impl<S: ReadAt> Job<'_, S> {
         }
     }
 
-    /// The hash, if the target holds the very same bytes and nothing else is to be done.
+    /// The hash, if the target holds the very same bytes.
     fn in_place(&self, plan: &SwapPlan, remote: bool) -> Result<Option<String>> {
         let Some(installed) = self.installed(&plan.target)? else { return Ok(None) };
-        let tidy = plan.renames.is_empty() && plan.delete.is_empty();
-        let size = self.candidate.bytes.size();
-        if !tidy || installed.size() != size {
+        if installed.size() != self.candidate.bytes.size() {
             return Ok(None);
         }
         if remote {

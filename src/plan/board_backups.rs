@@ -156,8 +156,8 @@ impl PrunePlan {
     }
 }
 
-/// Whether this program has made a backup, and nobody else who names files alike: its number is a time, and beside a boot
-/// loader it is a systemd-boot in the place of one, for no other is replaced.
+/// Whether this program has made a backup, and nobody else who names files alike: its number is a time, beside a boot
+/// loader it is a systemd-boot in the place of one, and of settings of the loader and other programs none is made.
 fn is_ours<S: ReadAt>(esp: &Inventory<S>, backup: &BoardBackup) -> bool {
     let original = backup.original_path();
     let is_loader = |path: &str| match esp.program(path) {
@@ -166,7 +166,12 @@ fn is_ours<S: ReadAt>(esp: &Inventory<S>, backup: &BoardBackup) -> bool {
         Ok(None) | Err(_) => path == original,
     };
     (FIRST_TIME..END_OF_TIME).contains(&backup.time)
-        && (Sort::of(&original) != Some(Sort::Loader) || is_loader(&original) && is_loader(&backup.path()))
+        && match Sort::of(&original) {
+            Some(Sort::Loader) => is_loader(&original) && is_loader(&backup.path()),
+            Some(Sort::Other) => !original.to_ascii_lowercase().ends_with(".efi"),
+            Some(Sort::LoaderConfiguration) | None => false,
+            Some(_) => true,
+        }
 }
 
 /// Why the newest backup of a file stays, however few are wanted.

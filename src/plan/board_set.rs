@@ -5,7 +5,8 @@ use crate::block::ReadAt;
 use crate::board::{Compared, Relation, Sort};
 use crate::boot::glob;
 use crate::esp::backup_of;
-use crate::fat::{Volume, folded, same_name};
+use crate::fat::{Volume, check_long_name, folded, same_name};
+use crate::sorting::Sort as _;
 use crate::surgery::{SetContent, SetFile};
 use crate::units::count;
 use crate::{Code, Error, Result};
@@ -96,16 +97,23 @@ impl BoardSetPlan {
                 .advise("`diff` and a dry run without a pattern list the files; * stands for any text, / included"));
         }
         for path in &options.overwrite {
-            if !in_source().any(|file| folded(&file.path) == folded(path)) {
+            let Some(file) = in_source().find(|file| folded(&file.path) == folded(path)) else {
                 return Err(Error::usage(format!("--overwrite {path}: the source has no such file")));
+            };
+            if let Some(pattern) = options.only.as_ref().filter(|pattern| !fits(pattern, file)) {
+                return Err(Error::usage(format!("--overwrite {path}: --with-board-files={pattern} leaves it out")));
             }
         }
         let changed: Option<HashMap<String, Relation>> =
             installed.map(|all| all.iter().map(|file| (folded(&file.path), file.relation)).collect());
         let mut plan = Self::default();
+        let mut staying = Vec::new();
         let mut directories: HashMap<String, Option<Vec<String>>> = HashMap::new();
         for file in in_source() {
+            let is_another =
+                matches!(file.relation, Relation::Differs | Relation::NotCompared) && file.esp_bytes.is_some();
             if options.only.as_ref().is_some_and(|pattern| !fits(pattern, file)) {
+                staying.extend(is_another.then(|| (file.path.clone(), file.sort)));
                 continue;
             }
             if file.relation == Relation::Same {
@@ -127,11 +135,12 @@ impl BoardSetPlan {
                 }
             };
             if let Some(why) = why {
+                staying.extend(is_another.then(|| (file.path.clone(), file.sort)));
                 plan.keep.push(BoardKept { path: file.path.clone(), sort: file.sort, why });
             }
         }
         plan.change.sort_by_key(BoardChange::rank);
-        plan.checked(options)
+        plan.checked(&staying, options)
     }
 
     /// Plans the way back of a set: the backups that were made together with an image's, at `made`, outside of the
@@ -142,7 +151,9 @@ impl BoardSetPlan {
     pub fn restoring<S: ReadAt>(esp: &Volume<S>, made: u64, options: &BoardSetOptions) -> Result<Self> {
         let mut plan = Self::default();
         let mut directories = HashMap::new();
-        for backup in board_backups(esp)?.into_iter().filter(|backup| backup.time == made) {
+        let (backups, mut others): (Vec<_>, Vec<_>) = board_backups(esp)?.into_iter().partition(|b| b.time == made);
+        others.put_in_order_by(|backup| backup.time);
+        for backup in backups {
             let (path, restored) = (backup.original_path(), backup.path());
             let Some(sort) = Sort::of(&path).filter(|sort| *sort != Sort::Loader) else { continue };
             let names = names_in(esp, &mut directories, &backup.directory)?.unwrap_or_default();
@@ -157,17 +168,28 @@ impl BoardSetPlan {
             });
         }
         plan.change.sort_by_key(BoardChange::rank);
-        plan.checked(options)
+        // What changed later, and not with this image: the first of those backups is what it was then.
+        for later in others.iter().filter(|backup| backup.time > made && backup.is_replaced) {
+            let path = later.original_path();
+            let is_known = |known: &str| same_name(known, &path);
+            let is_back = plan.change.iter().any(|file| is_known(&file.path));
+            if let Some(sort) = Sort::of(&path).filter(|sort| *sort != Sort::Loader && !is_back)
+                && !plan.keep.iter().any(|file| is_known(&file.path))
+            {
+                let why = format!("it was changed later; {} is what it was before that", later.path());
+                plan.keep.push(BoardKept { path, sort, why });
+            }
+        }
+        let staying: Vec<_> = plan.keep.iter().map(|file| (file.path.clone(), file.sort)).collect();
+        plan.checked(&staying, options)
     }
 
-    /// The plan, where it may be carried out.
-    fn checked(mut self, options: &BoardSetOptions) -> Result<Self> {
-        self.mixture = self.mixture();
+    /// The plan, where it may be carried out. `staying` are files that would have another content, too, if all changed.
+    fn checked(mut self, staying: &[(String, Sort)], options: &BoardSetOptions) -> Result<Self> {
+        self.mixture = self.mixture(staying);
         match &self.mixture {
-            Some(why) if !options.accept_mixture => Err(Error::new(Code::Mixture, why.clone()).advise(
-                "run it with --accept-mixture where you can get at the medium, should it come to that; or take a part \
-                 of the files, with a pattern: --with-board-files=GLOB",
-            )),
+            Some(why) if !options.accept_mixture => Err(Error::new(Code::Mixture, why.clone())
+                .advise("run it with --accept-mixture where you can get at the medium, should it come to that")),
             _ => Ok(self),
         }
     }
@@ -208,6 +230,12 @@ impl BoardSetPlan {
         };
         let taken = |name: &str| names.iter().any(|known| *known == folded(name));
         let backup = file.esp_bytes.map(|_| backup_of(name, time, taken));
+        if backup.is_none() && taken(name) {
+            return Err("on the ESP a directory has this name".to_owned());
+        }
+        if let Some(Err(e)) = backup.as_deref().map(check_long_name) {
+            return Err(format!("the name of its backup would be none: {e}"));
+        }
         let backup = backup.map(|name| join(directory, &name));
         for directory in missing {
             if !self.directories.iter().any(|known| same_name(known, directory)) {
@@ -220,28 +248,50 @@ impl BoardSetPlan {
         Ok(())
     }
 
-    /// What a board may make of new files beside old ones.
-    fn mixture(&self) -> Option<String> {
-        let replaced = || self.change.iter().filter(|file| file.backup.is_some());
-        let named = |begin: &'static str, end: &'static str| {
-            replaced().filter(move |file| {
-                let name = split(&file.path).1.to_ascii_lowercase();
-                name.starts_with(begin) && name.ends_with(end)
-            })
+    /// What a board may make of new files beside old ones: in between, and for good where some of those that have to fit
+    /// each other stay.
+    fn mixture(&self, staying: &[(String, Sort)]) -> Option<String> {
+        let is_start = |path: &str| {
+            let name = split(path).1.to_ascii_lowercase();
+            let is = |begin: &str, end: &str| name.starts_with(begin) && name.ends_with(end);
+            is("start", ".elf") || is("fixup", ".dat")
         };
-        let of = |sort: Sort| replaced().filter(|file| file.sort == sort).count();
-        let start = named("start", ".elf").chain(named("fixup", ".dat")).count();
-        let (trees, overlays) = (of(Sort::DeviceTree), of(Sort::Overlay));
-        let what = match () {
-            () if start > 1 => format!(
-                "{} of the Raspberry Pi's firmware (start*.elf, fixup*.dat) have to be of one version",
-                count(start, "file")
+        let replaced: Vec<(&str, Sort)> = self
+            .change
+            .iter()
+            .filter(|file| file.backup.is_some())
+            .map(|file| (file.path.as_str(), file.sort))
+            .collect();
+        let staying: Vec<(&str, Sort)> = staying.iter().map(|(path, sort)| (path.as_str(), *sort)).collect();
+        let starts = |files: &[(&str, Sort)]| files.iter().filter(|(path, _)| is_start(path)).count();
+        let of = |files: &[(&str, Sort)], sort: Sort| files.iter().filter(|(_, of)| *of == sort).count();
+        let (start, start_stays) = (starts(&replaced), starts(&staying));
+        let (trees, trees_stay) = (of(&replaced, Sort::DeviceTree), of(&staying, Sort::DeviceTree));
+        let (overlays, overlays_stay) = (of(&replaced, Sort::Overlay), of(&staying, Sort::Overlay));
+        let fit = trees + trees_stay > 0 && overlays + overlays_stay > 0 && trees + overlays > 0;
+        let (what, stay) = match () {
+            () if start > 0 && start + start_stays > 1 => (
+                format!(
+                    "{} of the Raspberry Pi's firmware (start*.elf, fixup*.dat) have to be of one version",
+                    count(start + start_stays, "file")
+                ),
+                start_stays,
             ),
-            () if trees > 0 && overlays > 0 => {
-                format!("{} and {} have to fit each other", count(trees, "device tree"), count(overlays, "overlay"))
-            }
+            () if fit => (
+                format!(
+                    "{} and {} have to fit each other",
+                    count(trees + trees_stay, "device tree"),
+                    count(overlays + overlays_stay, "overlay")
+                ),
+                trees_stay + overlays_stay,
+            ),
             () => return None,
         };
+        if stay > 0 {
+            return Some(format!(
+                "{what}, and {stay} of them would stay as they are: the board may not start with both"
+            ));
+        }
         Some(format!(
             "{what}, and each file changes in a write of its own: after a power cut between two of them the board may \
              not start until `recover` has run on the medium in another machine"

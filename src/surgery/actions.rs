@@ -223,7 +223,7 @@ impl Action {
             Self::LeaveAlone { target } => write!(
                 f,
                 "{leave} {target} and its backup alone: it holds neither the old content nor the new one: somebody else \
-                 wrote it since, or the medium has changed it"
+                 wrote it or took it away since, or the medium has changed it"
             ),
             Self::LeaveOutRest => {
                 write!(f, "{leave} out {}: look at `status`", verb("what follows", "what was to follow"))

@@ -30,6 +30,8 @@ pub(super) enum Course {
     TakeBack,
     /// Somebody else has changed what it was about.
     Leave,
+    /// The same; the files that were to change with it get their old contents back.
+    UndoSet,
 }
 
 /// What a name leads to, next to what the record says of it.
@@ -58,7 +60,7 @@ impl Settling<'_, '_> {
                 if !committed && !self.holds_old(dir, install)? {
                     // The board may have run since and replaced it. The names of this operation then lead to images
                     // that somebody may need: none of them is touched.
-                    return Ok(Course::Leave);
+                    return self.course_without_image(install, direction);
                 }
                 committed
             }
@@ -78,17 +80,43 @@ impl Settling<'_, '_> {
         }
     }
 
+    /// The same where somebody has replaced the image, or what took its part. Files of a set that still have their old
+    /// content say that the cut was before the commit: no board should keep a part of the new ones for good.
+    fn course_without_image(&self, image: &Install, direction: Option<Direction>) -> Result<Course> {
+        let set = &self.record.operation.set;
+        if set.is_empty() {
+            return Ok(Course::Leave);
+        }
+        match direction {
+            Some(Direction::Forward) => {
+                let what =
+                    format!("the operation cannot be carried to its end: {} is another file since", image.target);
+                Err(Error::refused(what).advise(
+                    "run `recover` without --forward: the board's files get their old contents back, and the image stays",
+                ))
+            }
+            Some(Direction::Back) => Ok(Course::UndoSet),
+            None => {
+                let mut is_cut_before_commit = false;
+                for SetInstall { directory, install } in set {
+                    is_cut_before_commit |= self.holds_old(directory, install)?;
+                }
+                Ok(if is_cut_before_commit { Course::UndoSet } else { Course::Leave })
+            }
+        }
+    }
+
     pub(super) fn settle(&mut self, course: Course) -> Result<()> {
         let operation = &self.record.operation;
         self.done.cut_behind_commit = match course {
             Course::Undo | Course::Complete => Some(false),
             Course::Finish | Course::TakeBack => Some(true),
-            Course::Leave => None,
+            Course::Leave | Course::UndoSet => None,
         };
         self.done.finished = match course {
             Course::Undo | Course::TakeBack => Some(false),
             Course::Complete | Course::Finish => Some(true),
-            Course::Leave => None,
+            Course::Leave | Course::UndoSet => None,
         };
         match course {
             Course::Undo => self.undo(operation),
@@ -111,9 +139,19 @@ impl Settling<'_, '_> {
                 }
                 self.undo(operation)
             }
-            Course::Leave => {
-                let installs = operation.installs().map(|(_, install)| install.target.clone());
-                self.done.actions.extend(installs.map(|target| Action::LeaveAlone { target }));
+            Course::Leave | Course::UndoSet => {
+                let image = operation.install.iter().map(|install| install.target.clone());
+                self.done.actions.extend(image.map(|target| Action::LeaveAlone { target }));
+                if course == Course::UndoSet {
+                    return self.undo_set(operation);
+                }
+                for SetInstall { directory, install } in &operation.set {
+                    let path = join(directory, &install.target);
+                    self.leave(match self.holds_new(directory, install)? {
+                        true => format!("{path} keeps its new content, and its backup stays"),
+                        false => format!("{path} is another file since"),
+                    });
+                }
                 Ok(())
             }
         }
@@ -305,6 +343,11 @@ impl Settling<'_, '_> {
                 break;
             }
         }
+        self.undo_set(operation)
+    }
+
+    /// The files that changed with the image get their old contents back; the directories go that were made for them.
+    fn undo_set(&mut self, operation: &Operation) -> Result<()> {
         for SetInstall { directory, install } in operation.set.iter().rev() {
             self.undo_install(directory, install)?;
         }

@@ -3,6 +3,7 @@
 //! describes it.
 
 mod addons;
+mod again;
 mod board;
 mod board_backups;
 mod board_set;

@@ -31,6 +31,12 @@ fn board() -> (Board, String) {
         ("", "start4.elf.bak.20240102"),
         // What it was is gone: it is the last copy.
         ("", "fixup4.dat.bak.1771000000"),
+        // Of these no backup is made here: a menu program, settings of the boot loader.
+        ("EFI/BOOT", "grubaa64.efi.bak.1771000000"),
+        ("loader", "loader.conf"),
+        ("loader", "loader.conf.bak.1771000000"),
+        ("", "shell.efi"),
+        ("", "shell.efi.bak.1771000000"),
         // No files of the board.
         ("", "start4.elf.bak.x"),
         ("loader", "random-seed.bak.1771000000"),
@@ -79,6 +85,9 @@ fn issue19_prune_deletes_old_backups_of_the_boards_files() {
     assert!(there("").contains(&"start4.elf.bak.x".to_owned()));
     assert!(there("").contains(&"start4.elf.bak.20240102".to_owned()));
     assert!(there("loader").contains(&"random-seed.bak.1771000000".to_owned()));
+    assert!(there("loader").contains(&"loader.conf.bak.1771000000".to_owned()));
+    assert!(there("").contains(&"shell.efi.bak.1771000000".to_owned()));
+    assert!(there("EFI/BOOT").contains(&"grubaa64.efi.bak.1771000000".to_owned()));
     assert!(fsck_clean(&board.lab.path(&disk), crate::cli::ESP));
     let again = prune(&board, &disk, &["--keep-backups", "0", "--yes"]);
     assert_eq!(again["committed"], false, "{again:#}");

@@ -413,3 +413,117 @@ fn issue19_3_what_is_not_whole_is_not_carried_to_its_end() {
     }
     assert!(spoilt > 2, "{spoilt}");
 }
+
+/// A system writes its image anew between the cut and `recover`: the files of the board go back all the same, or all are
+/// new already. None is left half.
+#[test]
+fn issue19_3_the_image_is_another_since_and_no_half_of_the_set_stays() {
+    if !tools(&["mcopy", "mmd", "mdel", "xz"]) {
+        return;
+    }
+    let Interrupted { _lab, disk, image, old, cut, sectors } = Interrupted::new();
+    let (mut halves, mut whole) = (0, 0);
+    let paths = ["start4.elf", "fixup4.dat"];
+    let target = "EFI/Linux/Talos-v1.12.4.efi";
+    for writes in sectors.. {
+        let Some(left) = cut_set(&disk, &image, writes) else { break };
+        for (way, is_gone) in
+            [("--no-progress", false), ("--no-progress", true), ("--back", false), ("--forward", true)]
+        {
+            std::fs::write(&cut, &left).unwrap();
+            if bootsurgeon!("status", cut, "--json").json()["interrupted"].is_null() {
+                continue;
+            }
+            if is_gone {
+                let esp = format!("{}@@{ESP}", cut.display());
+                support::run_ok("mdel", &["-i", &esp, &format!("::/{target}")]);
+            } else {
+                put(&cut, ESP, target, b"somebody else's image");
+            }
+            let before = files(&cut, ESP);
+            let is_new = paths.map(|path| before[path] != old[path]);
+            let did = bootsurgeon!("recover", cut, way, "--yes", "--json");
+            let now = files(&cut, ESP);
+            if way == "--forward" {
+                assert_eq!(did.code, 4, "{writes}: {}", did.err);
+                assert!(did.err.contains("without --forward"), "{writes}: {}", did.err);
+                assert!(now == before);
+                continue;
+            }
+            let report = did.code(0).json();
+            assert_eq!(now.get(target), before.get(target), "{writes} {way}");
+            let contents = paths.map(|path| now[path] != old[path]);
+            if is_new == [true; 2] && way != "--back" {
+                assert_eq!(contents, [true; 2], "{writes}: {report:#}");
+                assert!(paths.iter().all(|path| now[&format!("{path}.bak.1771000000")] == old[*path]), "{writes}");
+                whole += 1;
+            } else {
+                assert_eq!(contents, [false; 2], "{writes} {way}: {report:#}");
+                assert!(paths.iter().all(|path| !now.contains_key(&format!("{path}.bak.1771000000"))), "{writes}");
+                halves += usize::from(is_new != [false; 2]);
+            }
+            assert!(bootsurgeon!("status", cut, "--json").json()["interrupted"].is_null());
+            assert!(fsck_clean(&cut, ESP), "{writes} {way}");
+        }
+    }
+    assert!(halves > 3 && whole > 1, "{halves} {whole}");
+}
+
+/// A pattern, a file that somebody has changed, or a restore may leave a part of what has to fit each other.
+#[test]
+fn issue19_3_files_that_have_to_fit_and_stay_make_a_mixture() {
+    if !tools(&["mcopy", "mmd", "xz"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let (disk, source) = board(&lab);
+    let untouched = sha256(&disk);
+    for pattern in ["start4.elf", "fixup*", "*.dtb", "overlays/*"] {
+        let glob = format!("--with-board-files={pattern}");
+        for how in ["--dry-run", "--yes"] {
+            let _ =
+                bootsurgeon!("swap", disk, source, glob, how).fails(4, &["would stay as they are", "--accept-mixture"]);
+        }
+    }
+    // What is left out is not overwritten in silence.
+    let _ = bootsurgeon!("swap", disk, source, "--with-board-files=*.dtb", "--overwrite", "config.txt", "--yes")
+        .fails(2, &["--overwrite config.txt", "leaves it out"]);
+    assert_eq!(sha256(&disk), untouched);
+    // Alone, a new overlay fits the trees that are the same.
+    put(&disk, ESP, "bcm2711-rpi-4-b.dtb", b"the new tree");
+    let overlay = "--with-board-files=overlays/*";
+    let done = bootsurgeon!("swap", disk, source, overlay, "--yes", "--json").code(0).json();
+    assert_eq!(paths(&done, "change"), ["overlays/vc4-kms-v3d.dtbo"]);
+    // The firmware later, by itself: with the image alone it does not come back, and that is said.
+    let firmware = bootsurgeon!("swap", disk, source, "--with-board-files", "--accept-mixture", "--yes", "--json");
+    assert_eq!(paths(&firmware.code(0).json(), "change").len(), 4);
+    let back = bootsurgeon!("restore", disk, "--with-board-files", "--dry-run", "--json").code(0).json();
+    assert_eq!(paths(&back, "change"), ["overlays/vc4-kms-v3d.dtbo"]);
+    let kept = back["board_files"]["keep"].as_array().unwrap();
+    let start = kept.iter().find(|file| file["path"] == "start4.elf").unwrap_or_else(|| panic!("{back:#}"));
+    assert!(start["why"].as_str().unwrap().contains("start4.elf.bak."), "{start:#}");
+}
+
+/// A directory has the name of a file of the source, or a name leaves no room for that of a backup: the file stays, and
+/// is named.
+#[test]
+fn issue19_3_a_file_that_cannot_be_changed_stays_and_is_named() {
+    if !tools(&["mcopy", "mmd", "xz"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let disk = lab.fixture("disk-512.img.zst");
+    let source = copy(&disk, &lab.path("source.raw"));
+    let long = format!("{}.dtb", "x".repeat(240));
+    directory(&disk, ESP, "clash.dtb");
+    put(&source, ESP, "clash.dtb", b"a tree");
+    for (image, content) in [(&disk, b"old"), (&source, b"new")] {
+        put(image, ESP, &long, content);
+        put(image, ESP, "u-boot.bin", content);
+    }
+    let _ = bootsurgeon!("swap", source, uki(&lab, "v1.12.4-arm64-installer"), "--yes").code(0);
+    let done = bootsurgeon!("swap", disk, source, "--with-board-files", "--yes", "--json").code(0).json();
+    assert_eq!(paths(&done, "change"), ["u-boot.bin"]);
+    let kept = paths(&done, "keep");
+    assert!(kept.contains(&"clash.dtb".into()) && kept.contains(&long), "{kept:?}");
+}

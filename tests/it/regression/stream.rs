@@ -10,7 +10,7 @@ use std::process::Stdio;
 const INSTALLER: &str = "v1.12.4-arm64-installer";
 
 /// Runs the program with these bytes on its standard input, in small pieces.
-fn piped(args: &[OsString], bytes: &[u8]) -> Ran {
+pub(super) fn piped(args: &[OsString], bytes: &[u8]) -> Ran {
     let mut command = crate::cli::command(args);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut pipe = child.stdin.take().unwrap();

@@ -1,0 +1,59 @@
+//! A command that is run a second time.
+
+use super::stream::piped;
+use crate::cli::{ESP, files, uki};
+use crate::support::{Lab, fsck_clean, sha256, tools};
+
+/// The second of two equal swaps deletes nothing: the backup that it would make is of the new image itself, and the old
+/// one is the only way back.
+#[test]
+fn issue19_a_swap_of_the_same_bytes_deletes_no_backup() {
+    if !tools(&["mcopy"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let image = uki(&lab, "v1.12.4-arm64-uki");
+    let bytes = std::fs::read(&image).unwrap();
+    for (keep, first_keeps) in [("0", 0), ("1", 1)] {
+        let disk = lab.fixture_as("disk-512.img.zst", &format!("keep-{keep}.img"));
+        let swap = |how: &str| bootsurgeon!("swap", disk, image, "--keep-backups", keep, how, "--json").code(0).json();
+        let done = swap("--yes");
+        assert_eq!(done["committed"], true, "{done:#}");
+        let there = files(&disk, ESP);
+        let backups: Vec<_> = there.keys().filter(|name| name.contains(".bak.")).collect();
+        assert!(backups.len() >= first_keeps, "{backups:?}");
+        let hash = sha256(&disk);
+        for how in ["--dry-run", "--yes"] {
+            let again = swap(how);
+            assert_eq!(again["already_in_place"], true, "{how}: {again:#}");
+            assert_eq!(again["plan"]["delete"], serde_json::json!([]), "{again:#}");
+            assert_eq!(sha256(&disk), hash, "{how}");
+        }
+        let piped = piped(&args!["swap", disk, "-", "--keep-backups", keep, "--yes", "--json"], &bytes).code(0).json();
+        assert_eq!(piped["already_in_place"], true, "{piped:#}");
+        assert_eq!(files(&disk, ESP).keys().collect::<Vec<_>>(), there.keys().collect::<Vec<_>>());
+        assert!(fsck_clean(&disk, ESP));
+    }
+}
+
+/// Duplicates leave the menu, and the backups stay all the same.
+#[test]
+fn issue19_a_swap_of_the_same_bytes_that_tidies_the_menu_deletes_no_backup() {
+    if !tools(&["mcopy"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let disk = lab.fixture("disk-512.img.zst");
+    let image = uki(&lab, "v1.12.4-arm64-uki");
+    let before = files(&disk, ESP);
+    bootsurgeon!("swap", disk, image, "--yes", "--keep-duplicates").code(0);
+    let old = files(&disk, ESP);
+    let done = bootsurgeon!("swap", disk, image, "--yes", "--keep-backups", "1", "--json").code(0).json();
+    let after = files(&disk, ESP);
+    for content in before.values() {
+        assert!(after.values().any(|bytes| bytes == content), "{done:#}");
+    }
+    for backup in old.keys().filter(|name| name.contains(".bak.")) {
+        assert!(after.contains_key(backup), "{backup}: {done:#}");
+    }
+}
