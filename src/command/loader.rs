@@ -201,7 +201,8 @@ impl ReplaceLoader {
         let backups = plan.places.iter().filter_map(|step| step.backup.as_deref());
         let way_back = |backup: &str| {
             let mut run = words.arguments("restore");
-            run.splice(run.len()..run.len(), [backup.to_owned()]);
+            run.push(backup.to_owned());
+            run.extend(self.trust.believing());
             NextStep::new(run, "the way back")
         };
         let next = if self.change.out.is_some() { Vec::new() } else { backups.map(way_back).collect() };

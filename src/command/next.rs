@@ -1,5 +1,6 @@
 //! What is left to do once the ESP is as it should be: things on the node, in order, as commands to copy.
 
+use super::trust::TrustRequest;
 use crate::config::service_document;
 use crate::disk::{Shape, Target};
 use crate::doctor::DiskWords;
@@ -55,6 +56,8 @@ pub(super) struct After<'a> {
     pub(super) waiting: &'a [String],
     /// The installer's image that holds the same.
     pub(super) installer: Option<&'a str>,
+    /// What the image that was replaced may need to be believed.
+    pub(super) trust: &'a TrustRequest,
     /// Whether files of the board changed with the image, and have to fit each other.
     pub(super) set: Option<bool>,
 }
@@ -83,6 +86,7 @@ impl After<'_> {
                 way_back.push("--with-board-files".to_owned());
                 way_back.extend(is_mixture.then(|| "--accept-mixture".to_owned()));
             }
+            way_back.extend(self.trust.believing());
             steps.push(NextStep::new(way_back, "the way back"));
         }
         steps
@@ -176,6 +180,7 @@ mod tests {
         let words = DiskWords::new(&path, &path, None, None);
         let after = After {
             set: None,
+            trust: &TrustRequest::default(),
             target: &target,
             words: &words,
             on_a_copy: false,

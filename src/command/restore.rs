@@ -375,6 +375,7 @@ impl Restore {
             extensions: &report.image.extensions,
             waiting: &report.image.waiting_services,
             installer: installer.as_deref(),
+            trust: &self.trust,
             set: set.as_ref().filter(|set| set.replaces()).map(|set| set.mixture.is_some()),
         };
         Ok(RestoreReport { next: after.steps(), ..done(plan, true) })

@@ -435,10 +435,18 @@ impl<S: ReadAt> Job<'_, S> {
             keep_backups: self.swap.keep_backups.filter(|_| !self.keeps_all.get()),
             time: self.time,
         };
-        match self.place {
-            Some(place) => SwapPlan::in_place(self.esp, place, &image, &options),
-            None => SwapPlan::make(self.esp, &image, &options),
+        let mut plan = match self.place {
+            Some(place) => SwapPlan::in_place(self.esp, place, &image, &options)?,
+            None => SwapPlan::make(self.esp, &image, &options)?,
+        };
+        if let (true, Some(keep)) = (self.keeps_all.get(), self.swap.keep_backups) {
+            plan.warnings.push(format!(
+                "no backup is deleted, since {} holds these very bytes already: `prune --keep-backups {keep}` deletes \
+                 old ones",
+                plan.target
+            ));
         }
+        Ok(plan)
     }
 
     /// The same plan for an image whose bytes the target has already: it deletes no backup. The one that it would make is
@@ -448,13 +456,7 @@ impl<S: ReadAt> Job<'_, S> {
             return Ok(plan);
         }
         self.keeps_all.set(true);
-        let mut plan = self.plan(image, facts)?;
-        let keep = self.swap.keep_backups.unwrap_or_default();
-        plan.warnings.push(format!(
-            "no backup is deleted, since {} holds these very bytes already: `prune --keep-backups {keep}` deletes old ones",
-            plan.target
-        ));
-        Ok(plan)
+        self.plan(image, facts)
     }
 
     /// Writes the image into free clusters while it is verified, and reads it back.
@@ -527,6 +529,7 @@ impl<S: ReadAt> Job<'_, S> {
             extensions: &judged.image.extensions,
             waiting: &judged.image.waiting_services,
             installer: installer.as_deref(),
+            trust: &self.swap.trust,
             set: self.set.as_ref().filter(|set| set.plan.replaces()).map(|set| set.plan.mixture.is_some()),
         };
         let next = after.steps();

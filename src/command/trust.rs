@@ -46,6 +46,12 @@ pub struct TrustRequest {
 }
 
 impl TrustRequest {
+    /// What makes a command believe the images that this one did: `--cert` and `--allow-untrusted`, as arguments.
+    pub(super) fn believing(&self) -> Vec<String> {
+        let certificates = self.cert.iter().flat_map(|file| ["--cert".to_owned(), file.display().to_string()]);
+        certificates.chain(self.allow_untrusted.then(|| "--allow-untrusted".to_owned())).collect()
+    }
+
     /// The policy as far as it does not depend on a disk.
     ///
     /// # Errors

@@ -254,7 +254,7 @@ impl Settling<'_, '_> {
     fn refuse_irreversible(&self) -> Result<()> {
         let impossible = |why: String| {
             Err(Error::refused(format!("the operation cannot be taken back: {why}"))
-                .advise("run `recover` without --back: it is finished; `restore` puts a backup back then"))
+                .advise("run `recover` without --back: it is finished"))
         };
         let operation = &self.record.operation;
         if operation.install.is_none() {

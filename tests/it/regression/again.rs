@@ -29,7 +29,9 @@ fn issue19_a_swap_of_the_same_bytes_deletes_no_backup() {
             assert_eq!(again["plan"]["delete"], serde_json::json!([]), "{again:#}");
             assert_eq!(sha256(&disk), hash, "{how}");
         }
-        let piped = piped(&args!["swap", disk, "-", "--keep-backups", keep, "--yes", "--json"], &bytes).code(0).json();
+        let hash = sha256(&image);
+        let args = args!["swap", disk, "-", "--sha256", hash, "--keep-backups", keep, "--yes", "--json"];
+        let piped = piped(&args, &bytes).code(0).json();
         assert_eq!(piped["already_in_place"], true, "{piped:#}");
         assert_eq!(files(&disk, ESP).keys().collect::<Vec<_>>(), there.keys().collect::<Vec<_>>());
         assert!(fsck_clean(&disk, ESP));
@@ -56,4 +58,21 @@ fn issue19_a_swap_of_the_same_bytes_that_tidies_the_menu_deletes_no_backup() {
     for backup in old.keys().filter(|name| name.contains(".bak.")) {
         assert!(after.contains_key(backup), "{backup}: {done:#}");
     }
+}
+
+/// The way back that is printed runs as it stands there, whatever the swap was told to believe.
+#[test]
+fn issue19_the_way_back_believes_what_the_swap_believed() {
+    let lab = Lab::new();
+    let disk = lab.fixture("disk-512.img.zst");
+    let image = uki(&lab, "v1.12.4-arm64-uki");
+    let options = ["--efivars", "none", "--allow-untrusted", "--yes", "--json"];
+    let done = crate::cli::run(&[&["swap", disk.to_str().unwrap(), image.to_str().unwrap()][..], &options].concat());
+    let done = done.code(0).json();
+    let steps = done["next"].as_array().unwrap();
+    let way_back = steps.iter().find(|step| step["why"] == "the way back").unwrap();
+    let words: Vec<&str> = way_back["run"].as_array().unwrap()[1..].iter().map(|word| word.as_str().unwrap()).collect();
+    assert!(words.contains(&"--allow-untrusted"), "{words:?}");
+    let back = crate::cli::run(&[&words[..], &["--yes", "--json"]].concat()).code(0).json();
+    assert_eq!(back["committed"], true, "{back:#}");
 }
