@@ -113,7 +113,7 @@ fn issue19_2_both_places_get_the_new_one_and_the_started_one_comes_last() {
     for (n, path) in [REMOVABLE, INSTALLED].into_iter().enumerate() {
         let next: Vec<&str> = done["next"][n]["run"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
         assert!(next.contains(&backups[n].as_str()), "{next:?}");
-        let restore = [&next[1..], &["--allow-untrusted", "--yes", "--json"]].concat();
+        let restore = [&next[1..], &["--yes", "--json"]].concat();
         let report = board.json(&restore);
         assert_eq!((&report["restored"], &report["plan"]["target"]), (&backups[n].as_str().into(), &path.into()));
         assert!(file(&board, &disk, path).unwrap() == old && file(&board, &disk, &backups[n]).is_none());
