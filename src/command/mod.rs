@@ -42,7 +42,6 @@ mod schematic;
 mod source;
 mod status;
 mod swap;
-mod swap_report;
 mod trust;
 mod ui;
 mod variables;
@@ -83,8 +82,7 @@ pub use status::{
     BesideReport, BootReport, DiskReport, EntryReport, EspReport, FileReport, LoaderReport, PartitionReport, Status,
     StatusReport, status, status_without_hashes,
 };
-pub use swap::Swap;
-pub use swap_report::SwapReport;
+pub use swap::{Swap, SwapReport};
 pub use trust::TrustRequest;
 pub(crate) use ui::check_cancelled;
 pub use ui::{Collecting, Event, Proposal, Silent, Ui};

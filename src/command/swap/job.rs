@@ -1,265 +1,70 @@
-//! `swap`: the whole job. Plan, write into free clusters while verifying, read back, ask, commit, tidy.
+//! One swap: planned, staged and verified, shown, committed.
 
-use super::beside::{beside, beside_place, pointed};
-use super::board::BoardReport;
-use super::board_set::{BoardSetRequest, PreparedSet, confirm_set, refuse_source};
-use super::change::{Change, confirm_on_medium, refuse_changed, unconfirmed};
-use super::examine::{Examined, examine};
-use super::image::OpenImage;
-use super::in_place::{hash_if_equal, open_target, same_by_signature, summary_of};
-use super::loss::refusal;
-use super::medium::{Again, Side};
-use super::next::After;
-use super::programs::refuse_distrusted;
-use super::refusals::{firmware_refuses, halts, rejected};
-use super::remote::Remote;
-use super::room::advise_room;
-use super::source::ImageSource;
-use super::swap_report::{SwapReport, report, with_set};
-use super::trust::{TrustRequest, add_contents, add_disk};
-use super::verify::{accepted, without_halt};
-use super::{DiskRequest, Event, ImageRequest, Proposal, Ui, boot_variables, check_cancelled, now, ui::watching};
-use crate::block::{ReadAt, Sink, StreamSource, WriteAt, check_free, check_not_itself, sha256_of};
+use super::super::beside::{beside, beside_place, pointed};
+use super::super::board::BoardReport;
+use super::super::board_set::{PreparedSet, confirm_set};
+use super::super::change::{confirm_on_medium, refuse_changed, unconfirmed};
+use super::super::examine::{Examined, examine};
+use super::super::in_place::{hash_if_equal, open_target, same_by_signature};
+use super::super::loss::refusal;
+use super::super::medium::Again;
+use super::super::next::After;
+use super::super::refusals::{firmware_refuses, halts, rejected};
+use super::super::ui::watching;
+use super::super::verify::{accepted, without_halt};
+use super::super::{Event, Proposal, Ui, check_cancelled};
+use super::Swap;
+use super::report::{SwapReport, report, with_set};
+use crate::block::{ReadAt, Sink, StreamSource, WriteAt, sha256_of};
 use crate::disk::Target;
 use crate::efivars::EfiVars;
 use crate::esp::{BackupName, Inventory, Place};
-use crate::factory::is_url;
 use crate::image::Candidate;
 use crate::pcr::Bank;
-use crate::pe::Arch;
-use crate::plan::{NewImage, SwapOptions, SwapPlan, place_of, refuse_unreached};
+use crate::plan::{NewImage, SwapOptions, SwapPlan};
 use crate::surgery::{Order, Staged, Staging, open_healthy};
 use crate::uki::Family;
 use crate::units::count;
 use crate::verify::{ImageChange, ImageFacts, Policy, Report, installer_image, verify};
 use crate::{Code, Context, Error, Result, uki};
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// An image that comes over a network is read back while the rest arrives, in pieces of so many bytes: long enough that
 /// waiting for the medium does not count, and short enough for what arrives meanwhile to find room in memory.
 const PIECE: u64 = 4 << 20;
 
-/// What `swap` is asked for.
-#[derive(Debug)]
-pub struct Swap {
-    /// Which disk.
-    pub disk: DiskRequest,
-    /// The image; with a factory it is asked for there.
-    pub image: ImageSource,
-    /// Held against what.
-    pub trust: TrustRequest,
-    /// How.
-    pub change: Change,
-    /// `--target`.
-    pub target: Option<String>,
-    /// `--keep-duplicates`.
-    pub keep_duplicates: bool,
-    /// `--keep-backups`.
-    pub keep_backups: Option<usize>,
-    /// `--backup-to`.
-    pub backup_to: Option<PathBuf>,
-    /// `--force`: replace the file of `--backup-to` if it exists.
-    pub force: bool,
-    /// `--allow-halt-if-installed`.
-    pub allow_halt_if_installed: bool,
-    /// `--allow-extension-loss`.
-    pub allow_extension_loss: bool,
-    /// `--no-extension-check`: what the installed image has stays unknown.
-    pub no_extension_check: bool,
-    /// `--with-board-files`.
-    pub board_files: Option<BoardSetRequest>,
-    /// The node's name, for what is said to do next.
-    pub node: Option<String>,
-}
-
-impl Swap {
-    /// A swap without any options.
-    #[must_use]
-    pub fn new(disk: DiskRequest, image: ImageSource, trust: TrustRequest, change: Change) -> Self {
-        Self {
-            disk,
-            image,
-            trust,
-            change,
-            target: None,
-            keep_duplicates: false,
-            keep_backups: None,
-            backup_to: None,
-            force: false,
-            allow_halt_if_installed: false,
-            allow_extension_loss: false,
-            no_extension_check: false,
-            board_files: None,
-            node: None,
-        }
-    }
-
-    /// Does the job.
-    ///
-    /// # Errors
-    /// [`crate::Kind::Rejected`] when the image fails a check; [`crate::Kind::Unsafe`] when the board would not boot it, or the ESP
-    /// is busy, full or damaged; what disk and network report.
-    pub fn run(&self, ui: &dyn Ui) -> Result<SwapReport> {
-        self.check_backup_to().map_err(|e| e.with_esp_changed(false))?;
-        if self.board_files.is_some() {
-            refuse_source(&self.image).map_err(|e| e.with_esp_changed(false))?;
-        }
-        let done = self.change.on(&self.disk, ui, |target| self.swap(target, ui));
-        let report = done.map_err(|e| e.with_esp_changed(false))?;
-        Ok(SwapReport { out: self.change.written(), members: self.disk.member_names(), ..report })
-    }
-
-    /// Whether the old image can be copied there: said before anything else, and by a dry run, too.
-    fn check_backup_to(&self) -> Result<()> {
-        let Some(path) = &self.backup_to else { return Ok(()) };
-        let check = || {
-            check_not_itself(path, &self.disk.path, "the disk")?;
-            match &self.image {
-                ImageSource::Named(image) if !is_url(&image.image) && !image.is_stream() => {
-                    check_not_itself(path, Path::new(&image.image), "the new image")?;
-                }
-                _ => {}
-            }
-            if self.change.out.as_ref().is_some_and(|out| out.file == *path) {
-                return Err(Error::usage("it is the file of --out, too").advise("choose two names"));
-            }
-            check_free(path, self.force)
-        };
-        check().while_doing(|| format!("--backup-to {}", path.display()))
-    }
-
-    fn swap(&self, target: &Target, ui: &dyn Ui) -> Result<SwapReport> {
-        let side = Side::of(target)?;
-        let claimed = self.claimed(&side.esp, ui);
-        let target = claimed.as_ref().unwrap_or(&side.esp);
-        let vars = self.disk.efivars(target);
-        let (variables, mut warnings) = boot_variables(&vars);
-        warnings.extend(target.warnings.iter().cloned());
-        let context = self.disk.context(target, &vars, self.trust.arch);
-        let esp = Inventory::read_in(target.open()?, variables, context)?;
-        esp.refuse_unsafe()?;
-        warnings.extend(esp.lost.warning());
-        let place = place_of(&esp, self.target.as_deref())?;
-        if place.is_none() {
-            warnings.extend(refuse_unreached(&esp)?);
-        }
-        let medium = side.medium(&esp, place.as_ref())?;
-        let are_the_boards = self.disk.variables_are_the_boards(target);
-        warnings.extend(refuse_distrusted(&esp, &vars, are_the_boards, place.as_ref())?);
-
-        let mut policy = self.trust.policy(&vars, ui)?;
-        policy.firmware_is_the_boards = are_the_boards;
-        policy.refuse_halt = !self.allow_halt_if_installed;
-        let placed = place.as_ref().and_then(|place| Arch::from_machine(place.program.machine));
-        policy.arch = policy.arch.or(placed).or(esp.arch());
-        add_disk(&mut policy, &esp, place.as_ref(), ui)?;
-        if !self.no_extension_check {
-            add_contents(&mut policy, &esp, place.as_ref(), ui);
-        }
-
-        let opened = match &self.image {
-            ImageSource::Named(request) => self.open_named(request, ui)?,
-            #[cfg(feature = "net")]
-            ImageSource::Factory(from) => self.open_from_factory(from, &mut policy, ui)?,
-        };
-        let candidate = opened.uki()?;
-        let candidate_bytes = candidate.bytes.size();
-        let time = place.as_ref().map_or_else(|| esp.stamp(now()), |place| place.stamp(now()));
-        let set = match &self.board_files {
-            Some(request) => {
-                Some(PreparedSet::prepare(request, (&opened, candidate), (&esp, place.as_ref()), time, ui)?)
-            }
-            None => None,
-        };
-        let replaced = place.as_ref().filter(|place| place.partition.is_none()).map(|place| place.path(place.name()));
-        let board = BoardReport::against(target, &esp.volume, &opened, candidate, replaced.as_deref());
-        warnings.extend(board.not_looked_at.iter().cloned());
-        let job = Job {
-            swap: self,
-            target,
-            medium: medium.as_ref().unwrap_or(target),
-            esp: &esp,
-            place: place.as_ref(),
-            vars: &vars,
-            policy,
-            candidate,
-            stream: opened.stream.as_deref(),
-            facts: None,
-            keeps_all: Cell::new(false),
-            time,
-            set,
-            warnings: &warnings,
-            board: &board,
-            ui,
-        };
-        let done =
-            if opened.is_sequential() { job.stage_and_plan() } else { job.plan_and_stage(opened.remote.is_some()) };
-        let words = self.disk.words(target, esp.arch());
-        let elsewhere = place.as_ref().zip(medium.as_ref());
-        let mut report = done.map_err(|e| advise_room(e, &esp, elsewhere, candidate_bytes, &words))?;
-        if report.image.is_none() {
-            report.image = summary_of(&esp, place.as_ref(), &report.plan.target, ui)?;
-            report.waiting_services = report.image.iter().flat_map(|i| i.waiting_services.clone()).collect();
-        }
-        report.board = board.for_stub(report.image.as_ref().and_then(|image| image.stub));
-        report.wire_bytes = opened.remote.as_ref().map(Remote::wire_bytes);
-        warnings.extend(report.plan.warnings.iter().cloned());
-        report.warnings = warnings;
-        Ok(report)
-    }
-
-    /// The ESP, claimed before it is looked at, where this will write to it and to nothing else. Why it could not be
-    /// claimed, if it could not, is for later: there may be nothing to do, or something worse to say.
-    fn claimed(&self, esp: &Target, ui: &dyn Ui) -> Option<Target> {
-        let is_alone = esp.xbootldr().is_none();
-        let writes = !self.change.dry_run && !self.change.cannot_be_confirmed(ui);
-        // Who sends an image through a pipe may be gone: nothing is held while nothing comes.
-        let waits = matches!(&self.image, ImageSource::Named(request) if request.is_stream());
-        (is_alone && writes && !waits).then(|| esp.claimed().ok()).flatten()
-    }
-
-    /// What plans without writing has to look at the image more than once.
-    pub(super) fn open_named(&self, request: &ImageRequest, ui: &dyn Ui) -> Result<OpenImage> {
-        if self.change.dry_run || self.change.cannot_be_confirmed(ui) {
-            request.open_to_look_around(ui)
-        } else {
-            request.open_once(ui)
-        }
-    }
-}
-
 /// A planned swap of one image.
-struct Job<'a, S> {
-    swap: &'a Swap,
-    target: &'a Target,
+pub(super) struct Job<'a, S> {
+    pub(super) swap: &'a Swap,
+    pub(super) target: &'a Target,
     /// The partition that is written: the ESP, or the Extended Boot Loader Partition.
-    medium: &'a Target,
-    esp: &'a Inventory<S>,
+    pub(super) medium: &'a Target,
+    pub(super) esp: &'a Inventory<S>,
     /// The image that is replaced in its own place.
-    place: Option<&'a Place>,
-    vars: &'a EfiVars,
-    policy: Policy,
-    candidate: &'a Candidate,
+    pub(super) place: Option<&'a Place>,
+    pub(super) vars: &'a EfiVars,
+    pub(super) policy: Policy,
+    pub(super) candidate: &'a Candidate,
     /// The pipe that it comes through.
-    stream: Option<&'a StreamSource>,
+    pub(super) stream: Option<&'a StreamSource>,
     /// What was read of the image, once it was.
-    facts: Option<ImageFacts>,
+    pub(super) facts: Option<ImageFacts>,
     /// The target has the image's bytes already: no backup is deleted.
-    keeps_all: Cell<bool>,
-    time: u64,
+    pub(super) keeps_all: Cell<bool>,
+    pub(super) time: u64,
     /// What changes with the image.
-    set: Option<PreparedSet>,
+    pub(super) set: Option<PreparedSet>,
     /// What is known before there is a plan.
-    warnings: &'a [String],
-    board: &'a BoardReport,
-    ui: &'a dyn Ui,
+    pub(super) warnings: &'a [String],
+    pub(super) board: &'a BoardReport,
+    pub(super) ui: &'a dyn Ui,
 }
 
 impl<S: ReadAt> Job<'_, S> {
     /// The usual order: the plan comes from the image's headers, the checks from the one pass over it in which it is
     /// staged. The user agrees to both before anything refers to it.
-    fn plan_and_stage(mut self, remote: bool) -> Result<SwapReport> {
+    pub(super) fn plan_and_stage(mut self, remote: bool) -> Result<SwapReport> {
         let facts = uki::probe(&self.candidate.bytes)?;
         let plan = match self.plan(&self.candidate.bytes, &facts) {
             Ok(plan) => plan,
@@ -372,7 +177,7 @@ impl<S: ReadAt> Job<'_, S> {
 
     /// For an image that can be read only once: it goes into free clusters first, and the plan comes from there.
     /// Nothing refers to those clusters until there is a plan.
-    fn stage_and_plan(mut self) -> Result<SwapReport> {
+    pub(super) fn stage_and_plan(mut self) -> Result<SwapReport> {
         let opened = self.medium.open_surgery()?;
         let staged = match self.stage(opened.medium(), None) {
             Ok((_, staged)) => staged,
@@ -579,13 +384,13 @@ impl<S: ReadAt> Job<'_, S> {
     }
 
     /// `--backup-to`: the image that boots now, on another medium, before anything refers to the new one.
-    fn copy_old(&self, path: &std::path::Path) -> Result<()> {
+    fn copy_old(&self, path: &Path) -> Result<()> {
         let old = match (self.place, self.esp.selected()) {
             (Some(place), _) => self.esp.open_at(&place.at)?,
             (None, Some(file)) => Some(Box::new(self.esp.volume.file(&file.entry)?) as Box<dyn ReadAt + '_>),
             (None, None) => None,
         };
-        old.map_or(Ok(()), |old| super::copy::copy_out(&old, path, self.swap.force))
+        old.map_or(Ok(()), |old| super::super::copy::copy_out(&old, path, self.swap.force))
     }
 
     /// The file that the plan's target is now.
@@ -595,7 +400,7 @@ impl<S: ReadAt> Job<'_, S> {
 }
 
 /// What changes for the user, what becomes of the old image, in one line.
-pub(super) fn question(plan: &SwapPlan, change: &ImageChange, files: usize, target: &Target) -> String {
+fn question(plan: &SwapPlan, change: &ImageChange, files: usize, target: &Target) -> String {
     let mut parts = vec![format!("{} on {}: {change}", plan.target, target.in_words())];
     if files > 0 {
         parts.push(format!("with it {} of the board", count(files, "file")));

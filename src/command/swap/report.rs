@@ -1,8 +1,8 @@
 //! What `swap` reports.
 
-use super::NextStep;
-use super::board::BoardReport;
-use super::board_set::PreparedSet;
+use super::super::NextStep;
+use super::super::board::BoardReport;
+use super::super::board_set::PreparedSet;
 use crate::plan::{BoardSetPlan, SwapPlan};
 use crate::verify::{Check, ExtensionLoss, ImageChange, ImageSummary, Report};
 use serde::Serialize;
