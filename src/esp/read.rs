@@ -96,6 +96,12 @@ pub(super) fn as_far_as_it_goes<T>(read: Result<Option<T>>, damaged: bool) -> Re
 
 /// A volume that is no FAT at all, or without a root directory: it is the ESP that is bad, not an image.
 pub(super) fn unhealthy(e: Error) -> Error {
+    if e.code() == Code::Unsupported {
+        return e.with_code(Code::Unsafe).advise(
+            "copy its files to another place, make its file system anew with larger clusters (`mkfs.fat -s 8`), and copy \
+             them back",
+        );
+    }
     if !e.code().is_bad_content() {
         return e;
     }

@@ -190,7 +190,7 @@ impl Editor<'_> {
         for copy in self.geometry.live_copies() {
             let at = self.geometry.fat_copy_offset(copy);
             for (begin, bytes) in &parts {
-                let Some(part) = self.table.read_back(*begin, *bytes) else {
+                let Some(part) = self.table.bytes_at(*begin, *bytes) else {
                     return Err(Error::io("a change outside the allocation table"));
                 };
                 self.write(&part, at + *begin as u64)?;

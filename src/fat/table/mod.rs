@@ -7,7 +7,7 @@ use super::geometry::{FatKind, Geometry};
 use super::runs::Run;
 use crate::block::{KEPT_READ, ReadAt, check_range};
 use crate::units::size;
-use crate::{Error, Result};
+use crate::{Code, Error, Result};
 
 /// What of a table is neither free nor chains without gaps may take so many bytes of memory: eight million clusters of
 /// FAT32, each somewhere else than the one before.
@@ -96,11 +96,12 @@ impl AllocationTable {
             }
             memory += entries.push(part);
             if memory > MAX_MEMORY {
-                return Err(Error::rejected(format!(
+                let what = format!(
                     "the clusters of this volume are scattered more than on any EFI System Partition: its allocation \
                      table would take more than {} of memory",
                     size(MAX_MEMORY as u64)
-                )));
+                );
+                return Err(Error::new(Code::Unsupported, what));
             }
         }
         Ok(Self { kind: geometry.kind, clusters: geometry.clusters, entries })
@@ -113,7 +114,7 @@ impl AllocationTable {
     }
 
     /// Bytes from `at` on, as they stand on the medium; `None` when they go beyond the end.
-    pub(super) fn read_back(&self, at: usize, bytes: usize) -> Option<Vec<u8>> {
+    pub(super) fn bytes_at(&self, at: usize, bytes: usize) -> Option<Vec<u8>> {
         self.entries.read(at, bytes)
     }
 
@@ -366,7 +367,7 @@ mod tests {
             for (cluster, link) in changes.into_iter().filter(|(c, _)| *c < clusters + 2) {
                 let changed = table.set(cluster, link);
                 prop_assert_eq!(table.link(cluster), link);
-                let now = table.read_back(0, bytes).unwrap();
+                let now = table.bytes_at(0, bytes).unwrap();
                 for (at, (old, new)) in raw.iter().zip(&now).enumerate() {
                     prop_assert!(old == new || changed.contains(&at));
                 }

@@ -22,7 +22,7 @@ pub(super) struct Packed {
 enum Piece {
     One(Stretch),
     /// In the order of `first`, which is 0 in the first one.
-    Some(Box<[Stretch]>),
+    Few(Box<[Stretch]>),
     Raw(Box<[u8]>),
 }
 
@@ -31,7 +31,7 @@ impl Piece {
     fn memory(&self) -> usize {
         match self {
             Self::One(_) => 0,
-            Self::Some(stretches) => std::mem::size_of_val::<[Stretch]>(stretches),
+            Self::Few(stretches) => std::mem::size_of_val::<[Stretch]>(stretches),
             Self::Raw(raw) => raw.len(),
         }
     }
@@ -101,7 +101,7 @@ impl Packed {
         match self.pieces.get(piece) {
             None => 0,
             Some(Piece::One(stretch)) => stretch.at(n),
-            Some(Piece::Some(stretches)) => stretch_of(stretches, n).1.at(n),
+            Some(Piece::Few(stretches)) => stretch_of(stretches, n).1.at(n),
             Some(Piece::Raw(raw)) => number(raw, n, self.width),
         }
     }
@@ -118,7 +118,7 @@ impl Packed {
         match self.pieces.get(piece) {
             None => Span { value: 0, count: 0, counts: false },
             Some(Piece::One(stretch)) => span(stretch, end),
-            Some(Piece::Some(stretches)) => {
+            Some(Piece::Few(stretches)) => {
                 let (i, stretch) = stretch_of(stretches, n);
                 span(stretch, stretches.get(i + 1).map_or(end, |next| usize::from(next.first)))
             }
@@ -198,7 +198,7 @@ impl Packed {
         match self.pieces.get(piece) {
             None => Vec::new(),
             Some(Piece::One(stretch)) => fill(std::slice::from_ref(stretch)),
-            Some(Piece::Some(stretches)) => fill(stretches),
+            Some(Piece::Few(stretches)) => fill(stretches),
             Some(Piece::Raw(raw)) => raw.to_vec(),
         }
     }
@@ -245,7 +245,7 @@ fn pack(raw: &[u8], width: usize) -> Piece {
     }
     match stretches[..] {
         [one] => Piece::One(one),
-        _ => Piece::Some(stretches.into()),
+        _ => Piece::Few(stretches.into()),
     }
 }
 

@@ -168,3 +168,29 @@ fn issue20_4_a_table_is_not_kept_whole() {
     run_ok("mcopy", &["-i", name, "::/EFI/Linux/Talos-v1.12.4.efi", new.to_str().unwrap()]);
     assert!(std::fs::read(new).unwrap() == std::fs::read(image).unwrap());
 }
+
+/// A table that cannot be kept in little memory is refused, and nothing that does not help is recommended.
+#[test]
+fn issue20_4_a_table_that_is_scattered_beyond_reason_is_refused() {
+    if !tools(&["mkfs.vfat", "mmd", "mcopy"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let esp = esp_of(&lab, 6, &["-s", "1"]);
+    let geometry = Volume::open(FileSource::open(&esp).unwrap()).unwrap().geometry().clone();
+    // One-cluster files, each with a free cluster behind it.
+    let table: Vec<u8> =
+        (0..9 << 20).flat_map(|n| (if n % 2 == 0 { 0x0FFF_FFFFu32 } else { 0 }).to_le_bytes()).collect();
+    let file = File::options().write(true).open(&esp).unwrap();
+    for copy in 0..2 {
+        file.write_all_at(&table, geometry.fat_copy_offset(copy) + (4 << 20)).unwrap();
+    }
+    let name = esp.to_str().unwrap();
+    let image = uki(&lab, "v1.12.4-arm64-installer");
+    for args in [&["status", name][..], &["swap", name, image.to_str().unwrap(), "--yes"]] {
+        let ran = within_limits(args);
+        assert_eq!(ran.code, 4, "{args:?}: {}", ran.err);
+        assert!(ran.err.contains("scattered") && ran.err.contains("mkfs.fat"), "{args:?}: {}", ran.err);
+        assert!(!ran.err.contains("fsck"), "{args:?}: {}", ran.err);
+    }
+}
