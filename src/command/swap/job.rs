@@ -27,7 +27,6 @@ use crate::uki::Family;
 use crate::units::count;
 use crate::verify::{ImageChange, ImageFacts, Policy, Report, installer_image, verify};
 use crate::{Code, Context, Error, Result, uki};
-use std::cell::Cell;
 use std::path::Path;
 
 /// An image that comes over a network is read back while the rest arrives, in pieces of so many bytes: long enough that
@@ -50,8 +49,6 @@ pub(super) struct Job<'a, S> {
     pub(super) stream: Option<&'a StreamSource>,
     /// What was read of the image, once it was.
     pub(super) facts: Option<ImageFacts>,
-    /// The target has the image's bytes already: no backup is deleted.
-    pub(super) keeps_all: Cell<bool>,
     pub(super) time: u64,
     /// What changes with the image.
     pub(super) set: Option<PreparedSet>,
@@ -85,10 +82,8 @@ impl<S: ReadAt> Job<'_, S> {
         }
         let is_changing = self.set.as_ref().is_some_and(|set| !set.plan.change.is_empty());
         let in_place = self.in_place(&plan, remote)?;
-        let plan = match in_place {
-            Some(_) => self.plan_without_deleting(plan, &self.candidate.bytes, &facts)?,
-            None => plan,
-        };
+        let mut is_there = in_place.is_some();
+        let plan = if is_there { self.without_deleting(plan) } else { plan };
         if let Some(sha256) = in_place.filter(|_| plan.renames.is_empty()) {
             return match self.set.take() {
                 Some(set) if is_changing => self.change_set_alone(plan, set, sha256),
@@ -107,18 +102,30 @@ impl<S: ReadAt> Job<'_, S> {
         order.rehearse(&*self.medium.open()?, self.medium.sector_size, self.candidate.bytes.size())?;
         if self.swap.change.dry_run {
             let (judged, sha256) = self.judge(&mut [], Some(&plan.target))?;
-            return Ok(with_set(report(plan, Some(judged), false, hex::encode(sha256), false), self.set));
+            let sha256 = hex::encode(sha256);
+            is_there |= remote && self.holds(&plan.target, self.candidate.bytes.size(), &sha256)?;
+            let plan = if is_there { self.without_deleting(plan) } else { plan };
+            let is_done = is_there && plan.renames.is_empty();
+            return Ok(with_set(report(plan, Some(judged), false, sha256, is_done), self.set));
         }
         if self.swap.change.cannot_be_confirmed(self.ui) {
             return Err(unconfirmed());
         }
         let opened = self.medium.open_surgery()?;
         let (judged, mut staged) = self.stage(opened.medium(), Some(&plan.target))?;
+        // Of an image on a server that nobody signed it is known only now.
+        is_there |= remote && self.holds(&plan.target, u64::from(staged.bytes()), &judged.image.sha256)?;
+        let plan = if is_there { self.without_deleting(plan) } else { plan };
+        if is_there && plan.renames.is_empty() {
+            let sha256 = judged.image.sha256.clone();
+            return Ok(with_set(report(plan, Some(judged), false, sha256, true), self.set));
+        }
         if let Some(set) = self.set.as_ref().filter(|_| is_changing) {
             set.stage(&mut staged, self.ui)?;
         }
         let image = staged.image()?;
-        if self.plan(&image, &uki::probe(&image)?)? != plan {
+        let again = self.plan(&image, &uki::probe(&image)?)?;
+        if (if is_there { self.without_deleting(again) } else { again }) != plan {
             return Err(Error::refused("the image is not the one that was planned for: it changed while it was read")
                 .advise("run it again, when nobody writes to the image"));
         }
@@ -185,19 +192,14 @@ impl<S: ReadAt> Job<'_, S> {
         };
         self.refuse_other_arrival()?;
         let image = staged.image()?;
-        let facts = uki::probe(&image)?;
-        let mut plan = self.plan(&image, &facts)?;
+        let mut plan = self.plan(&image, &uki::probe(&image)?)?;
         // What lies beside the image depends on the name that it gets.
         let judged = self.judge_beside(&plan.target)?;
-        if let Some(installed) = self.installed(&plan.target)?
-            && installed.size() == u64::from(staged.bytes())
-        {
-            let hash = hex::encode(sha256_of(&installed, installed.size())?);
-            if hash == judged.image.sha256 {
-                plan = self.plan_without_deleting(plan, &image, &facts)?;
-                if plan.renames.is_empty() {
-                    return Ok(report(plan, Some(judged), false, hash, true));
-                }
+        if self.holds(&plan.target, u64::from(staged.bytes()), &judged.image.sha256)? {
+            plan = self.without_deleting(plan);
+            if plan.renames.is_empty() {
+                let sha256 = judged.image.sha256.clone();
+                return Ok(report(plan, Some(judged), false, sha256, true));
             }
         }
         drop(image);
@@ -215,13 +217,13 @@ impl<S: ReadAt> Job<'_, S> {
         self.refuse_other_arrival()?;
         let name = self.esp.selected().map(|file| file.name().to_owned()).unwrap_or_default();
         let Some(installed) = self.installed(&name)? else { return Err(e) };
-        if installed.size() != self.candidate.bytes.size() || sha256_of(&installed, installed.size())? != sha256 {
+        let sha256 = hex::encode(sha256);
+        if !self.holds(&name, self.candidate.bytes.size(), &sha256)? {
             return Err(e);
         }
         match self.plan(&installed, &uki::probe(&installed)?) {
             Ok(plan) if plan.renames.is_empty() && (self.place.is_some() || plan.target == name) => {
-                let plan = self.plan_without_deleting(plan, &installed, &uki::probe(&installed)?)?;
-                Ok(report(plan, None, false, hex::encode(sha256), true))
+                Ok(report(self.without_deleting(plan), None, false, sha256, true))
             }
             _ => Err(e),
         }
@@ -237,31 +239,27 @@ impl<S: ReadAt> Job<'_, S> {
         let options = SwapOptions {
             target: self.swap.target.clone(),
             keep_duplicates: self.swap.keep_duplicates,
-            keep_backups: self.swap.keep_backups.filter(|_| !self.keeps_all.get()),
+            keep_backups: self.swap.keep_backups,
             time: self.time,
         };
-        let mut plan = match self.place {
-            Some(place) => SwapPlan::in_place(self.esp, place, &image, &options)?,
-            None => SwapPlan::make(self.esp, &image, &options)?,
-        };
-        if let (true, Some(keep)) = (self.keeps_all.get(), self.swap.keep_backups) {
+        match self.place {
+            Some(place) => SwapPlan::in_place(self.esp, place, &image, &options),
+            None => SwapPlan::make(self.esp, &image, &options),
+        }
+    }
+
+    /// The plan for an image whose bytes the target has already: it deletes no backup. The one that it would make is of
+    /// these very bytes, and the older ones are the way back.
+    fn without_deleting(&self, mut plan: SwapPlan) -> SwapPlan {
+        if let Some(keep) = self.swap.keep_backups.filter(|_| !plan.delete.is_empty()) {
+            plan.delete.clear();
             plan.warnings.push(format!(
                 "no backup is deleted, since {} holds these very bytes already: `prune --keep-backups {keep}` deletes \
                  old ones",
                 plan.target
             ));
         }
-        Ok(plan)
-    }
-
-    /// The same plan for an image whose bytes the target has already: it deletes no backup. The one that it would make is
-    /// of these very bytes, and the older ones are the way back.
-    fn plan_without_deleting(&self, plan: SwapPlan, image: &dyn ReadAt, facts: &uki::Facts) -> Result<SwapPlan> {
-        if plan.delete.is_empty() {
-            return Ok(plan);
-        }
-        self.keeps_all.set(true);
-        self.plan(image, facts)
+        plan
     }
 
     /// Writes the image into free clusters while it is verified, and reads it back.
@@ -381,6 +379,14 @@ impl<S: ReadAt> Job<'_, S> {
             return same_by_signature(&installed, &self.candidate.bytes);
         }
         hash_if_equal(&installed, &self.candidate.bytes)
+    }
+
+    /// Whether the target holds these bytes.
+    fn holds(&self, target: &str, bytes: u64, sha256: &str) -> Result<bool> {
+        let Some(installed) = self.installed(target)?.filter(|installed| installed.size() == bytes) else {
+            return Ok(false);
+        };
+        Ok(hex::encode(sha256_of(&installed, bytes)?) == sha256)
     }
 
     /// `--backup-to`: the image that boots now, on another medium, before anything refers to the new one.

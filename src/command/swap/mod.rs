@@ -27,7 +27,6 @@ use crate::factory::is_url;
 use crate::pe::Arch;
 use crate::plan::{place_of, refuse_unreached};
 use crate::{Context, Error, Result};
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 /// What `swap` is asked for.
@@ -176,7 +175,6 @@ impl Swap {
             candidate,
             stream: opened.stream.as_deref(),
             facts: None,
-            keeps_all: Cell::new(false),
             time,
             set,
             warnings: &warnings,

@@ -3,6 +3,7 @@
 use super::stream::piped;
 use crate::cli::{ESP, files, uki};
 use crate::support::{Lab, fsck_clean, sha256, tools};
+use bootsurgeon::testkit::factory::{Behaviour, LocalFactory};
 
 /// The second of two equal swaps deletes nothing: the backup that it would make is of the new image itself, and the old
 /// one is the only way back.
@@ -75,4 +76,33 @@ fn issue19_the_way_back_believes_what_the_swap_believed() {
     assert!(words.contains(&"--allow-untrusted"), "{words:?}");
     let back = crate::cli::run(&[&words[..], &["--yes", "--json"]].concat()).code(0).json();
     assert_eq!(back["committed"], true, "{back:#}");
+}
+
+/// Of an image on a server that nobody signed it is known only behind the transfer that its bytes are in place.
+#[test]
+fn issue19_a_swap_of_the_same_bytes_from_a_server_deletes_no_backup() {
+    if !tools(&["mcopy"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let disk = lab.fixture("disk-512.img.zst");
+    let factory = LocalFactory::start().unwrap();
+    let bytes = std::fs::read(uki(&lab, "v1.12.4-arm64-unsigned")).unwrap();
+    let url = factory.serve_path("/unsigned.efi", bytes, Behaviour { ranges: true, ..Behaviour::default() });
+    let swap = |how: &str| {
+        let args = args!["swap", disk, url, "--keep-backups", "1", "--allow-untrusted", how, "--json"];
+        crate::cli::run(&args).code(0).json()
+    };
+    assert_eq!(swap("--yes")["committed"], true);
+    let there = files(&disk, ESP);
+    for how in ["--dry-run", "--yes"] {
+        let again = swap(how);
+        assert_eq!(
+            (&again["already_in_place"], &again["committed"]),
+            (&true.into(), &false.into()),
+            "{how}: {again:#}"
+        );
+        assert_eq!(again["plan"]["delete"], serde_json::json!([]), "{how}: {again:#}");
+    }
+    assert!(files(&disk, ESP) == there, "free clusters alone may have another content");
 }
