@@ -316,7 +316,15 @@ impl<'e, S: ReadAt> States<'e, S> {
     /// Predicts this state in every scenario.
     fn predict(&self) -> Predictions {
         let linux: Vec<UkiFile> = self.files.iter().filter(|f| f.counts).map(Held::seen).collect();
-        self.esp.predict(&linux)
+        let predictions = self.esp.predict(&linux);
+        debug_assert!(self.starts_the_same_with_all(&predictions), "a file that does not count changes what starts");
+        predictions
+    }
+
+    /// Whether the files that were left out of these predictions change nothing.
+    fn starts_the_same_with_all(&self, without: &Predictions) -> bool {
+        let with = self.esp.predict(&self.files.iter().map(Held::seen).collect::<Vec<_>>());
+        with.all().zip(without.all()).all(|((a, _), (b, _))| self.start(a) == self.start(b) && title(a) == title(b))
     }
 
     /// Holds this state against what has to start.
