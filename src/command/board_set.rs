@@ -60,13 +60,13 @@ impl PreparedSet {
         // The image that is replaced in its own place is no file of the set.
         let image = place.filter(|place| place.partition.is_none()).map(|place| place.path(place.name()));
         compared.retain(|file| !image.as_ref().is_some_and(|image| same_name(image, &file.path)));
-        let plan =
-            BoardSetPlan::make(esp, &compared, installed.as_deref(), &options).map_err(|e| {
-                match not_looked_at(&source.files, &ours).first().filter(|_| e.code() == Code::Usage) {
-                    Some(trouble) => Error::new(e.code(), format!("{}; {trouble}", e.message())),
-                    None => e,
-                }
-            })?;
+        let plan = BoardSetPlan::make(esp, &compared, installed.as_deref(), &options).map_err(|e| {
+            // What the user named may be there, and out of sight.
+            match not_looked_at(&source.files, &ours).into_iter().next().filter(|_| e.code() == Code::Usage) {
+                Some(trouble) => e.while_doing(trouble),
+                None => e,
+            }
+        })?;
         Ok(Self { source, plan })
     }
 

@@ -40,6 +40,15 @@ impl BoardBackup {
     pub(super) fn original_path(&self) -> String {
         join(&self.directory, &self.original)
     }
+
+    /// Whether it is of a file that sets replace. Boot loaders, their settings and other programs are none.
+    pub(super) fn is_of_a_set(&self) -> bool {
+        match Sort::of(&self.original_path()) {
+            None | Some(Sort::Loader | Sort::LoaderConfiguration) => false,
+            Some(Sort::Other) => !self.original.to_ascii_lowercase().ends_with(".efi"),
+            Some(_) => true,
+        }
+    }
 }
 
 /// Every backup of a file of the board, outside of the directory of the images.
@@ -165,13 +174,9 @@ fn is_ours<S: ReadAt>(esp: &Inventory<S>, backup: &BoardBackup) -> bool {
         // What is broken by now may have been one.
         Ok(None) | Err(_) => path == original,
     };
-    (FIRST_TIME..END_OF_TIME).contains(&backup.time)
-        && match Sort::of(&original) {
-            Some(Sort::Loader) => is_loader(&original) && is_loader(&backup.path()),
-            Some(Sort::Other) => !original.to_ascii_lowercase().ends_with(".efi"),
-            Some(Sort::LoaderConfiguration) | None => false,
-            Some(_) => true,
-        }
+    let is_of_a_loader =
+        || Sort::of(&original) == Some(Sort::Loader) && is_loader(&original) && is_loader(&backup.path());
+    (FIRST_TIME..END_OF_TIME).contains(&backup.time) && (backup.is_of_a_set() || is_of_a_loader())
 }
 
 /// Why the newest backup of a file stays, however few are wanted.

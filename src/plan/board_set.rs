@@ -1,10 +1,10 @@
 //! Which of the board's own files change with an image, and which stay as they are: for `swap --with-board-files`.
 
-use super::board_backups::board_backups;
+use super::board_backups::{BoardBackup, board_backups};
 use crate::block::ReadAt;
 use crate::board::{Compared, Relation, Sort};
 use crate::boot::glob;
-use crate::esp::backup_of;
+use crate::esp::{END_OF_TIME, backup_of};
 use crate::fat::{Volume, check_long_name, folded, same_name};
 use crate::sorting::Sort as _;
 use crate::surgery::{SetContent, SetFile};
@@ -151,11 +151,12 @@ impl BoardSetPlan {
     pub fn restoring<S: ReadAt>(esp: &Volume<S>, made: u64, options: &BoardSetOptions) -> Result<Self> {
         let mut plan = Self::default();
         let mut directories = HashMap::new();
-        let (backups, mut others): (Vec<_>, Vec<_>) = board_backups(esp)?.into_iter().partition(|b| b.time == made);
+        let of_sets = board_backups(esp)?.into_iter().filter(BoardBackup::is_of_a_set);
+        let (backups, mut others): (Vec<_>, Vec<_>) = of_sets.partition(|backup| backup.time == made);
         others.put_in_order_by(|backup| backup.time);
         for backup in backups {
             let (path, restored) = (backup.original_path(), backup.path());
-            let Some(sort) = Sort::of(&path).filter(|sort| *sort != Sort::Loader) else { continue };
+            let Some(sort) = Sort::of(&path) else { continue };
             let names = names_in(esp, &mut directories, &backup.directory)?.unwrap_or_default();
             let taken = |name: &str| names.iter().any(|known| *known == folded(name));
             let name = backup.is_replaced.then(|| backup_of(&backup.original, options.time, taken));
@@ -169,13 +170,14 @@ impl BoardSetPlan {
         }
         plan.change.sort_by_key(BoardChange::rank);
         // What changed later, and not with this image: the first of those backups is what it was then.
-        for later in others.iter().filter(|backup| backup.time > made && backup.is_replaced) {
+        let is_later =
+            |backup: &&BoardBackup| (made.saturating_add(1)..END_OF_TIME).contains(&backup.time) && backup.is_replaced;
+        for later in others.iter().filter(is_later) {
             let path = later.original_path();
             let is_known = |known: &str| same_name(known, &path);
             let is_back = plan.change.iter().any(|file| is_known(&file.path));
-            if let Some(sort) = Sort::of(&path).filter(|sort| *sort != Sort::Loader && !is_back)
-                && !plan.keep.iter().any(|file| is_known(&file.path))
-            {
+            let is_named = plan.keep.iter().any(|file| is_known(&file.path));
+            if let Some(sort) = Sort::of(&path).filter(|_| !is_back && !is_named) {
                 let why = format!("it was changed later; {} is what it was before that", later.path());
                 plan.keep.push(BoardKept { path, sort, why });
             }

@@ -5,7 +5,7 @@ use super::recovery::Overlay;
 use crate::cli::{ESP, copy, files, put, uki};
 use crate::support::{self, Lab, fsck_clean, sha256, tools};
 use bootsurgeon::block::{ReadAt, Sink};
-use bootsurgeon::surgery::{LINUX_DIR, Order, SetContent, SetFile, Staging, open_healthy};
+use bootsurgeon::surgery::{LINUX_DIR, Order, SetContent, SetFile, Staging, open_healthy, recover};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -526,4 +526,78 @@ fn issue19_3_a_file_that_cannot_be_changed_stays_and_is_named() {
     assert_eq!(paths(&done, "change"), ["u-boot.bin"]);
     let kept = paths(&done, "keep");
     assert!(kept.contains(&"clash.dtb".into()) && kept.contains(&long), "{kept:?}");
+}
+
+/// What lies too deep to be looked at is said, and what the user names there is not said to be missing without that.
+#[test]
+fn issue19_3_what_is_not_looked_at_is_said() {
+    if !tools(&["mcopy", "mmd"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let disk = lab.fixture("disk-512.img.zst");
+    let source = copy(&disk, &lab.path("source.raw"));
+    for depth in 1..=10 {
+        directory(&source, ESP, &vec!["d"; depth].join("/"));
+    }
+    put(&source, ESP, &format!("{}/deep.dtb", ["d"; 10].join("/")), b"a tree");
+    let _ = bootsurgeon!("swap", source, uki(&lab, "v1.12.4-arm64-installer"), "--yes").code(0);
+    for how in [&["--dry-run"][..], &["--dry-run", "--with-board-files"]] {
+        let report =
+            crate::cli::run(&[&["swap", disk.to_str().unwrap(), source.to_str().unwrap(), "--json"][..], how].concat());
+        let report = report.code(0).json();
+        assert!(
+            report["warnings"].to_string().contains("beside the new image: d/d/d/d/d/d/d/d/d lies too deep"),
+            "{report:#}"
+        );
+        assert!(!report["board"]["not_looked_at"].as_array().unwrap().is_empty(), "{report:#}");
+    }
+    let _ = bootsurgeon!("swap", disk, source, "--with-board-files=*deep.dtb", "--dry-run")
+        .fails(2, &["no file of the source fits", "lies too deep", "list the files"]);
+}
+
+/// The recovery that takes a set back around somebody else's image is cut at each of its writes, and run again.
+#[test]
+fn issue19_3_a_recovery_around_another_image_is_cut_anywhere() {
+    if !tools(&["mcopy", "mmd", "xz"]) {
+        return;
+    }
+    let Interrupted { _lab, disk, image, old, cut, sectors } = Interrupted::new();
+    let target = "EFI/Linux/Talos-v1.12.4.efi";
+    let paths = ["start4.elf", "fixup4.dat"];
+    let (mut states, mut cuts) = (0, 0);
+    for writes in sectors.. {
+        let Some(left) = cut_set(&disk, &image, writes) else { break };
+        std::fs::write(&cut, &left).unwrap();
+        if bootsurgeon!("status", cut, "--json").json()["interrupted"].is_null() {
+            continue;
+        }
+        put(&cut, ESP, target, b"somebody else's image");
+        let before = files(&cut, ESP);
+        let is_half = paths.iter().any(|path| before[*path] == old[*path]);
+        if !is_half {
+            continue;
+        }
+        states += 1;
+        let start = std::fs::read(&cut).unwrap();
+        for writes in 0.. {
+            let medium = Overlay::cut_after(&start[ESP as usize..], writes);
+            let is_done = recover(&medium).is_ok();
+            std::fs::write(&cut, [&start[..ESP as usize], &medium.to_bytes()].concat()).unwrap();
+            let now = files(&cut, ESP);
+            for path in paths {
+                assert!(now[path] == old[path] || now[path] == before[path], "{path} is neither, cut at {writes}");
+            }
+            assert!(now[target] == before[target]);
+            if is_done {
+                break;
+            }
+            cuts += 1;
+            let _ = bootsurgeon!("recover", cut, "--yes").code(0);
+            let now = files(&cut, ESP);
+            assert!(paths.iter().all(|path| now[*path] == old[*path]), "cut at {writes}");
+            assert!(now[target] == before[target] && fsck_clean(&cut, ESP));
+        }
+    }
+    assert!(states > 5 && cuts > 30, "{states} {cuts}");
 }
