@@ -150,7 +150,7 @@ fn dispatch(command: Command, global: &Global, ui: &Terminal, out: &Output) -> R
             out.show(&command::Inspect { image }.run(ui)?)?;
         }
         Command::Verify(a) => {
-            let variables = variables(a.trust.efivars.clone());
+            let variables = variables(a.trust.variables.efivars.clone());
             let efivars = match &variables {
                 VariablesChoice::None => None,
                 VariablesChoice::Unspecified => Some(PathBuf::from(crate::efivars::DEFAULT_DIR)),
@@ -188,7 +188,7 @@ fn dispatch(command: Command, global: &Global, ui: &Terminal, out: &Output) -> R
                 check_not_itself(file, &a.disk.disk, "the disk image").while_doing(drawing)?;
                 check_free(file, a.force).while_doing(drawing)?;
             }
-            let request = disk(a.disk, a.efivars);
+            let request = disk(a.disk, a.variables.efivars);
             let report = match a.no_hashes {
                 true => command::status_without_hashes(&request, ui)?,
                 false => command::status(&request, ui)?,
@@ -202,7 +202,7 @@ fn dispatch(command: Command, global: &Global, ui: &Terminal, out: &Output) -> R
             let request = command::Doctor {
                 disks: a.disks,
                 partition: a.partition,
-                efivars: variables(a.efivars),
+                efivars: variables(a.variables.efivars),
                 root: a.root,
                 error: a.error,
             };
@@ -230,7 +230,7 @@ fn dispatch(command: Command, global: &Global, ui: &Terminal, out: &Output) -> R
         }
         Command::Prune(a) => {
             let request = command::Prune {
-                disk: written_disk(a.disk, a.efivars, None)?.0,
+                disk: written_disk(a.disk, a.variables.efivars, None)?.0,
                 change: change(&a.change),
                 delete: a.delete,
                 keep_backups: a.keep_backups,
@@ -240,7 +240,7 @@ fn dispatch(command: Command, global: &Global, ui: &Terminal, out: &Output) -> R
             out.show_change(&report, report.committed && report.out.is_none())?;
         }
         Command::Restore(a) => {
-            let (disk, backup) = written_disk(a.disk, a.trust.efivars.clone(), Some(a.backup))?;
+            let (disk, backup) = written_disk(a.disk, a.trust.variables.efivars.clone(), Some(a.backup))?;
             if a.list {
                 out.show(&command::list_backups(&disk, ui)?)?;
             } else {
@@ -259,7 +259,7 @@ fn dispatch(command: Command, global: &Global, ui: &Terminal, out: &Output) -> R
             out.show_change(&report, report.committed && report.out.is_none())?;
         }
         Command::Pin(a) => {
-            let (disk, entry) = written_disk(a.disk, a.efivars, Some(a.entry))?;
+            let (disk, entry) = written_disk(a.disk, a.variables.efivars, Some(a.entry))?;
             if a.clear == entry.is_some() {
                 let what = if a.clear { "--clear goes with no ENTRY" } else { "there is no ENTRY, and no --clear" };
                 return Err(Error::usage(what).advise("see --help"));
@@ -334,7 +334,7 @@ fn schematic_command(command: SchematicCommand, ui: &Terminal, out: &Output) -> 
 }
 
 fn swap(a: SwapArgs) -> Result<command::Swap> {
-    let (disk, named) = written_disk(a.disk, a.trust.efivars.clone(), Some(a.image))?;
+    let (disk, named) = written_disk(a.disk, a.trust.variables.efivars.clone(), Some(a.image))?;
     if named.is_none() && a.trust.schematic.is_none() {
         return Err(
             crate::Error::usage("there is no IMAGE, and no --schematic to ask the factory for").advise("see --help")
@@ -402,7 +402,7 @@ fn factory_image(args: &FactoryArgs, cache: CacheArgs, asset: SwapAsset, assets:
 }
 
 fn loader(a: LoaderArgs) -> Result<command::ReplaceLoader> {
-    let (disk, named) = written_disk(a.disk, a.efivars, Some(a.image))?;
+    let (disk, named) = written_disk(a.disk, a.variables.efivars, Some(a.image))?;
     if a.talos.is_some() && a.schematic.is_none() {
         return Err(Error::usage("--talos goes with --schematic: the factory is asked for both").advise("see --help"));
     }

@@ -1,7 +1,7 @@
 //! The options of commands that take a disk: which ESP, what is changed there, and what is accepted for that.
 
 use super::image::arch;
-use super::{CacheArgs, FactoryArgs, SwapAsset, TrustArgs};
+use super::{CacheArgs, FactoryArgs, SwapAsset, TrustArgs, VariablesArgs};
 use crate::pe::Arch;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
@@ -36,10 +36,8 @@ pub(in crate::cli) struct WrittenDiskArgs {
 pub(in crate::cli) struct StatusArgs {
     #[command(flatten)]
     pub(in crate::cli) disk: DiskArgs,
-    /// Directory or file with EFI variables, "esp" for the file in which the firmware keeps them on the ESP, or "none"
-    /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
-    #[arg(long, value_name = "DIR|FILE")]
-    pub(in crate::cli) efivars: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) variables: VariablesArgs,
     /// Read the headers of the images and not all of them: no hashes, schematics, extensions. For slow media
     #[arg(long)]
     pub(in crate::cli) no_hashes: bool,
@@ -60,10 +58,8 @@ pub(in crate::cli) struct DoctorArgs {
     /// Look at this EFI System Partition only
     #[arg(long, value_name = "N|LABEL|PARTUUID", requires = "disks")]
     pub(in crate::cli) partition: Option<String>,
-    /// Directory or file with EFI variables, "esp" for the file in which the firmware keeps them on the ESP, or "none"
-    /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
-    #[arg(long, value_name = "DIR|FILE")]
-    pub(in crate::cli) efivars: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) variables: VariablesArgs,
     /// Where the machine's /proc, /sys and /dev are; /host in a debug container that has the node's tree there
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(in crate::cli) root: PathBuf,
@@ -218,10 +214,8 @@ pub(in crate::cli) struct PruneArgs {
     /// Take the only fallback out of the menu too
     #[arg(long)]
     pub(in crate::cli) no_fallback: bool,
-    /// Directory or file with EFI variables, "esp" for the file in which the firmware keeps them on the ESP, or "none"
-    /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
-    #[arg(long, value_name = "DIR|FILE")]
-    pub(in crate::cli) efivars: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) variables: VariablesArgs,
 }
 
 /// `restore`
@@ -262,10 +256,8 @@ pub(in crate::cli) struct LoaderArgs {
     /// Trusted signer, PEM or DER (repeatable)
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) cert: Vec<PathBuf>,
-    /// Directory or file with EFI variables, "esp" for the file in which the firmware keeps them on the ESP, or "none"
-    /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
-    #[arg(long, value_name = "DIR|FILE")]
-    pub(in crate::cli) efivars: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) variables: VariablesArgs,
     /// In place of IMAGE: the factory's ISO of this schematic, an ID or a YAML file
     #[arg(long, value_name = "ID|FILE", requires = "talos", conflicts_with = "image")]
     pub(in crate::cli) schematic: Option<String>,
@@ -308,10 +300,8 @@ pub(in crate::cli) struct PinArgs {
     pub(in crate::cli) clear: bool,
     #[command(flatten)]
     pub(in crate::cli) change: ChangeArgs,
-    /// Directory or file with EFI variables, "esp" for the file in which the firmware keeps them on the ESP, or "none"
-    /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
-    #[arg(long, value_name = "DIR|FILE")]
-    pub(in crate::cli) efivars: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) variables: VariablesArgs,
 }
 
 /// `recover`

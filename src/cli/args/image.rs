@@ -1,5 +1,6 @@
 //! The options of commands that take an image: where it comes from, and what it is held against.
 
+use super::VariablesArgs;
 use crate::pe::Arch;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
@@ -169,10 +170,8 @@ pub(in crate::cli) struct TrustArgs {
     /// Trusted signer, PEM or DER (repeatable)
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) cert: Vec<PathBuf>,
-    /// Directory or file with EFI variables, "esp" for the file in which the firmware keeps them on the ESP, or "none"
-    /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
-    #[arg(long, value_name = "DIR|FILE")]
-    pub(in crate::cli) efivars: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) variables: VariablesArgs,
     /// The schematic it must be built from: ID or YAML file
     #[arg(long, value_name = "ID|FILE")]
     pub(in crate::cli) schematic: Option<String>,

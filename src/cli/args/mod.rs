@@ -43,6 +43,15 @@ pub(in crate::cli) struct Global {
     pub(in crate::cli) quiet: bool,
 }
 
+/// Where the EFI variables are.
+#[derive(Debug, Clone, Default, Args)]
+pub(in crate::cli) struct VariablesArgs {
+    /// Directory or file with EFI variables, "esp" for the file in which the firmware keeps them on the ESP, or "none"
+    /// [default: this machine's, for a disk in this machine; for an image the file on its ESP, if there is one]
+    #[arg(long, value_name = "DIR|FILE")]
+    pub(in crate::cli) efivars: Option<PathBuf>,
+}
+
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum Color {

@@ -204,15 +204,19 @@ impl Needs {
             Command::Restore(a) => {
                 Self { confirmation: !a.list && unconfirmed(&a.change), efivars: trust(&a.trust, files)? }
             }
-            Command::Prune(a) => Self { confirmation: unconfirmed(&a.change), efivars: efivars(a.efivars.as_deref())? },
-            Command::Pin(a) => Self { confirmation: unconfirmed(&a.change), efivars: efivars(a.efivars.as_deref())? },
+            Command::Prune(a) => {
+                Self { confirmation: unconfirmed(&a.change), efivars: efivars(a.variables.efivars.as_deref())? }
+            }
+            Command::Pin(a) => {
+                Self { confirmation: unconfirmed(&a.change), efivars: efivars(a.variables.efivars.as_deref())? }
+            }
             Command::Recover(a) => Self { confirmation: unconfirmed(&a.change), efivars: false },
-            Command::Status(a) => Self { confirmation: false, efivars: efivars(a.efivars.as_deref())? },
+            Command::Status(a) => Self { confirmation: false, efivars: efivars(a.variables.efivars.as_deref())? },
             Command::Doctor(a) => {
                 if a.root != Path::new("/") {
                     return Err(no_such_file("--root", &a.root.display().to_string()));
                 }
-                Self { confirmation: false, efivars: efivars(a.efivars.as_deref())? }
+                Self { confirmation: false, efivars: efivars(a.variables.efivars.as_deref())? }
             }
             _ => return Err(Error::usage("this command does not run in a pod")),
         })
@@ -228,7 +232,7 @@ fn trust(args: &TrustArgs, files: bool) -> Result<bool> {
     if let Some(file) = args.schematic.as_ref().filter(|s| !is_id(s)) {
         return Err(no_such_file("--schematic", file));
     }
-    efivars(args.efivars.as_deref())
+    efivars(args.variables.efivars.as_deref())
 }
 
 /// Whether the EFI variables are needed. The container has them at their usual place or not at all.
