@@ -344,9 +344,19 @@ fn jobs() -> Vec<(Job, Shape)> {
 /// What the phases of a run write, for people: `FAT`, `directory` (of the image) …
 fn phases(scenario: &Scenario, events: &[IoEvent]) -> Vec<String> {
     let directories = directory_sectors(&scenario.volume);
+    let mut end = scenario.volume.clone();
+    for event in events {
+        if let IoEvent::Write { sector, data, .. } = event {
+            end.frame.set(*sector, data.clone());
+        }
+    }
+    let directories_at_end = directory_sectors(&end);
     let label = |span: &[IoEvent]| {
         let sectors = span.iter().filter_map(|e| match e {
-            IoEvent::Write { sector, .. } => Some(what_is(*sector, &scenario.volume.geometry, &directories)),
+            IoEvent::Write { sector, .. } => Some(match what_is(*sector, &scenario.volume.geometry, &directories) {
+                "data" if directories_at_end.contains(sector) => "new part of a directory",
+                kind => kind,
+            }),
             _ => None,
         });
         describe(&sectors.collect())
@@ -455,20 +465,30 @@ fn reason(v: &Verdict) -> Option<&'static str> {
         (NoBarrier(_) | Late(_), "FAT | root") => {
             Some("what was to be freed is lost clusters without a record, and recover frees those")
         }
+        (
+            NoBarrier(_) | Late(_),
+            "directory | directory" | "directory | new part of a directory" | "new part of a directory | directory",
+        ) if v.subject.contains("with a set") => Some(
+            "names of the set before the commit: whichever are there, recover takes them back by the record; those of \
+             one sector keep their order",
+        ),
         (NoBarrier(_), "directory | directory") => {
             Some("both write the same sector, and the writes of one sector keep their order")
         }
-        (Late(_), "directory | directory") | (NoBarrier(_) | Late(_), "directory | data") => Some(
+        (Late(_), "directory | directory") | (NoBarrier(_) | Late(_), "directory | new part of a directory") => Some(
             "room is made here, slots marked as deleted: no name among them, and looked at again before it is used",
         ),
         (NoBarrier(_) | Late(_), "FAT | directory") if v.subject.contains("SectorFull") => {
             Some("this name leads to the old chain; the new one gets its name a phase later")
         }
-        (NoBarrier(_) | Late(_), "FAT | data") => {
-            Some("the data is the directory's next cluster, which has nothing to do with the new chain")
+        (NoBarrier(_) | Late(_), "FAT | new part of a directory") => {
+            Some("the new part is the directory's next cluster, which has nothing to do with the new chain")
         }
         (NoBarrier(_) | Late(_), "root | directory" | "directory | root") if prune => {
             Some("one file leaves the menu in one step, which needs no record")
+        }
+        (NoBarrier(_) | Late(_), "root | new part of a directory") => {
+            Some("what is written in a directory shows with its own name only, which is written in the root")
         }
         (Forgotten(_), "FAT") => Some("a later phase writes the same sector of the table, before anything leads there"),
         (Forgotten(_), "directory") => Some("the room that was to be made is looked for again, and made then"),
