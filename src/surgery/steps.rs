@@ -4,7 +4,7 @@ use super::discard::discard;
 use super::order::{ContentSource, FileStep, Install, NewDirectory, Operation, Rename, SetInstall};
 use super::staging::{compare_read_back, nobody};
 use super::{Action, intent};
-use crate::fat::{Attributes, Content, Editor, Entry, Run, Stamp, empty_directory, same_name};
+use crate::fat::{Attributes, Content, Directory, Editor, Entry, Run, Stamp, empty_directory, same_name};
 use crate::{Code, Error, Result};
 use sha2::{Digest, Sha256};
 
@@ -83,8 +83,19 @@ pub(super) fn change(editor: &mut Editor<'_>, operation: &Operation, unlinked: &
     for (directory, install) in operation.installs() {
         drop_source(editor, directory, install)?;
     }
-    for step in &operation.after {
-        take(editor, dir, step)?;
+    // A thousand backups go from one reading of the directory.
+    for steps in operation.after.chunk_by(|a, b| matches!((a, b), (FileStep::Remove(_), FileStep::Remove(_)))) {
+        match steps {
+            [step @ FileStep::Rename(_)] => {
+                take(editor, dir, step)?;
+            }
+            steps => {
+                let directory = editor.directory(dir)?;
+                for entry in steps.iter().filter_map(|step| directory.find(step.name())) {
+                    delete(editor, &directory, entry)?;
+                }
+            }
+        }
     }
     Ok(exchanged)
 }
@@ -216,17 +227,23 @@ pub(super) fn take(editor: &mut Editor<'_>, dir: &str, step: &FileStep) -> Resul
     match step {
         FileStep::Rename(rename) => rename_file(editor, dir, rename),
         FileStep::Remove(name) => {
-            let Some(entry) = editor.directory(dir)?.find(name).cloned() else { return Ok(None) };
-            let runs = match entry.first_cluster {
-                0 => Vec::new(),
-                first => editor.table().chain(first)?,
-            };
-            editor.remove(dir, &entry)?;
-            editor.free(&runs)?;
-            editor.barrier()?;
+            let directory = editor.directory(dir)?;
+            let Some(entry) = directory.find(name) else { return Ok(None) };
+            delete(editor, &directory, entry)?;
             Ok(Some(Action::Delete(name.clone())))
         }
     }
+}
+
+/// The name goes, then its clusters.
+fn delete(editor: &mut Editor<'_>, directory: &Directory, entry: &Entry) -> Result<()> {
+    let runs = match entry.first_cluster {
+        0 => Vec::new(),
+        first => editor.table().chain(first)?,
+    };
+    editor.remove_from(directory, entry)?;
+    editor.free(&runs)?;
+    editor.barrier()
 }
 
 /// Renames a file, or finishes that. Says what was done, if anything.

@@ -108,14 +108,26 @@ impl Editor<'_> {
     /// # Errors
     /// What the medium reports.
     pub fn remove(&mut self, path: &str, entry: &Entry) -> Result<()> {
-        let directory = self.directory(path)?;
-        let sector = self.sector_of(&directory, entry.short_slot());
+        self.remove_from(&self.directory(path)?, entry)
+    }
+
+    /// As [`Self::remove`], from a directory that was read before. Other entries may have been removed from it since:
+    /// that moves none.
+    ///
+    /// # Errors
+    /// What the medium reports; a caller's mistake when the entry is not in its place any more.
+    pub fn remove_from(&self, directory: &Directory, entry: &Entry) -> Result<()> {
+        let sector = self.sector_of(directory, entry.short_slot());
+        let now = self.read_sector(directory, &sector)?;
+        if now[(entry.short_slot() - sector.start) * SLOT..][..SLOT] != entry.raw {
+            return Err(Error::new(Code::Bug, format!("{} has left its place in the directory", entry.name)));
+        }
         let here = entry.slots.start.max(sector.start)..entry.slots.end;
         let before = entry.slots.start..here.start;
-        self.clear(path, &here)?;
+        self.clear_in(directory, &here)?;
         self.barrier()?;
         if !before.is_empty() {
-            self.clear(path, &before)?;
+            self.clear_in(directory, &before)?;
             self.barrier()?;
         }
         Ok(())
@@ -167,16 +179,19 @@ impl Editor<'_> {
     /// # Errors
     /// What the medium reports.
     pub fn clear(&self, path: &str, slots: &Range<Slot>) -> Result<()> {
-        let directory = self.directory(path)?;
+        self.clear_in(&self.directory(path)?, slots)
+    }
+
+    fn clear_in(&self, directory: &Directory, slots: &Range<Slot>) -> Result<()> {
         let mut at = slots.start;
         while at < slots.end {
-            let sector = self.sector_of(&directory, at);
+            let sector = self.sector_of(directory, at);
             let upto = slots.end.min(sector.end);
-            let mut bytes = self.read_sector(&directory, &sector)?;
+            let mut bytes = self.read_sector(directory, &sector)?;
             for slot in at..upto {
                 bytes[(slot - sector.start) * SLOT] = 0xE5;
             }
-            self.write_sector(&directory, &sector, &bytes)?;
+            self.write_sector(directory, &sector, &bytes)?;
             at = upto;
         }
         Ok(())
