@@ -143,7 +143,7 @@ impl Inputs {
             head.sections.iter().fold(Builder::new(Arch::Arm64), |builder, section| {
                 let data = section.data();
                 let old = small.get(data.offset as usize..(data.offset + data.bytes) as usize).unwrap_or_default();
-                match section.name.as_str() {
+                match &*section.name {
                     ".initrd" => builder.section(".initrd", &initrd[..]),
                     ".pcrsig" => builder.section(".pcrsig", policies.next().map_or("{}", |p| p).as_bytes()),
                     name => builder.section(name, old),

@@ -228,15 +228,14 @@ pub(super) fn first_difference(a: &MenuEntry, b: &MenuEntry, loader: &LoaderVers
 ///
 /// Where the order is total every stable sort has the same result, and ten thousand entries need not be compared each
 /// with each. (No sort of the standard library: they may panic where an order is not what it should be.)
-pub(super) fn sort(menu: &mut Vec<MenuEntry>, loader: &LoaderVersion) {
+pub(super) fn sort(menu: &mut [MenuEntry], loader: &LoaderVersion) {
     if is_total(menu) {
         let mut order: Vec<usize> = Vec::with_capacity(menu.len());
         for (i, entry) in menu.iter().enumerate() {
             let at = order.partition_point(|other| compare(entry, &menu[*other], loader) != Ordering::Less);
             order.insert(at, i);
         }
-        let mut unsorted: Vec<Option<MenuEntry>> = std::mem::take(menu).into_iter().map(Some).collect();
-        menu.extend(order.into_iter().filter_map(|i| unsorted[i].take()));
+        put_in_order(menu, order);
         return;
     }
     for i in 1..menu.len() {
@@ -245,6 +244,20 @@ pub(super) fn sort(menu: &mut Vec<MenuEntry>, loader: &LoaderVersion) {
             menu.swap(at, at - 1);
             at -= 1;
         }
+    }
+}
+
+/// Moves to each place what `order` names for it, without a second menu in memory.
+fn put_in_order(menu: &mut [MenuEntry], mut order: Vec<usize>) {
+    for first in 0..order.len() {
+        // Along a cycle: what belongs here comes from a place that is filled next. A place that is done names itself.
+        let mut at = first;
+        while order[at] != first {
+            let from = std::mem::replace(&mut order[at], at);
+            menu.swap(at, from);
+            at = from;
+        }
+        order[at] = at;
     }
 }
 

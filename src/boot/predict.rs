@@ -8,6 +8,7 @@ use super::version::LoaderVersion;
 use super::{Esp, Targets, Type1File, Variables, type1};
 use crate::uki::cmdline::wipes;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// More lines than any menu has.
 const MAX_ENTRIES: usize = 16_384;
@@ -23,8 +24,9 @@ const FIRMWARE_SETUP: u64 = 1;
 pub struct Prediction {
     /// The systemd-boot whose rules were applied.
     pub loader: LoaderVersion,
-    /// The menu from top to bottom, whether it is drawn or not; the ids are those of `LoaderEntries`.
-    pub menu: Vec<MenuEntry>,
+    /// The menu from top to bottom, whether it is drawn or not; the ids are those of `LoaderEntries`. A copy shares it:
+    /// it may have ten thousand lines.
+    pub menu: Arc<[MenuEntry]>,
     /// The entry that starts without a key press. `None` when there is no menu, or keys are enrolled instead.
     pub selected: Option<usize>,
     /// Why that one, in words.
@@ -50,7 +52,7 @@ impl Prediction {
     pub(crate) fn unknown() -> Self {
         Self {
             loader: LoaderVersion::assumed(),
-            menu: Vec::new(),
+            menu: Arc::default(),
             selected: None,
             reason: String::new(),
             fallback: None,
@@ -106,7 +108,7 @@ pub fn predict(esp: &Esp, vars: &Variables) -> Prediction {
         renamed_to: None,
         mode: config.menu_mode(choice.as_ref().is_none_or(|c| c.nothing_to_start)),
         enrolls_keys,
-        menu,
+        menu: menu.into(),
         warnings,
     };
     if enrolls_keys {
@@ -172,7 +174,8 @@ fn is_taken(name: &str, entry: &MenuEntry, esp: &Esp) -> bool {
 
 /// The entries of both partitions, in the order of the scan.
 fn entries(esp: &Esp, warnings: &mut Vec<String>) -> Vec<MenuEntry> {
-    let mut menu = Vec::new();
+    let on_xbootldr = esp.xbootldr.as_ref().map_or(0, |x| x.linux.len() + x.type1.len());
+    let mut menu = Vec::with_capacity(esp.linux.len() + esp.type1.len() + on_xbootldr);
     let own_path = Some(esp.loader_path.as_str());
     scan(esp, &esp.linux, &esp.type1, own_path, &esp.targets, &mut menu, warnings);
     if let Some(x) = &esp.xbootldr {

@@ -115,7 +115,7 @@ impl Program {
         if has("mods") {
             return Ok(new(ProgramKind::Grub, None, "it has a section of GRUB modules (mods)"));
         }
-        if is_kernel(&head.bytes) {
+        if is_kernel(&bytes) {
             return Ok(new(ProgramKind::Kernel, None, "it has the header of a Linux kernel"));
         }
         let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();

@@ -102,7 +102,7 @@ pub(super) fn confirm_on_medium<S: ReadAt>(
 ) -> Result<()> {
     let look = || -> Result<()> {
         medium.drop_written()?;
-        let esp = Inventory::read_in(medium, before.variables.clone(), Arc::clone(&before.context))?;
+        let esp = Inventory::read_without_facts(medium, before.variables.clone(), Arc::clone(&before.context))?;
         esp.refuse_unreadable()?;
         let holds = |name: &str, content: &ContentRef| {
             esp.file(name).is_some_and(|f| f.entry.first_cluster == content.cluster && f.entry.bytes == content.bytes)

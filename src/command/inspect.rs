@@ -326,7 +326,7 @@ impl UkiReport {
             pcr_key: facts.pcrpkey.as_deref().and_then(|key| key_fingerprint(key).ok()),
             sections: uki.map_or(Vec::new(), |u| {
                 let all = u.facts.head.sections.iter();
-                all.map(|s| SectionReport { name: s.name.clone(), offset: s.raw.offset, bytes: s.virtual_bytes })
+                all.map(|s| SectionReport { name: s.name.to_string(), offset: s.raw.offset, bytes: s.virtual_bytes })
                     .collect()
             }),
             companions: facts.companions.as_ref().ok().map(|all| CompanionReport::all(all, facts)),

@@ -289,7 +289,8 @@ impl Restore {
         }
 
         let time = place.map_or_else(|| esp.stamp(now()), |place| place.stamp(now()));
-        let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
+        let image =
+            NewImage { source: &bytes, facts: file.facts.as_deref(), bytes_to_write: 0, from_file: Some(&name) };
         let options = SwapOptions { target: Some(original.clone()), keep_duplicates: false, keep_backups: None, time };
         let plan = match place {
             Some(place) => SwapPlan::in_place(&esp, place, &image, &options)?,

@@ -78,7 +78,7 @@ pub struct EspFile {
     /// Its directory entry.
     pub entry: Entry,
     /// What its headers and small sections say, if it is a whole PE image.
-    pub facts: Option<uki::Facts>,
+    pub facts: Option<Box<uki::Facts>>,
     /// Why it is broken.
     pub trouble: Option<String>,
     /// It is for another architecture whose boot loader is on this ESP, too: another board starts it.
@@ -118,7 +118,7 @@ impl EspFile {
     /// Whose image it is; unknown for what is none.
     #[must_use]
     pub fn family(&self) -> Family {
-        self.facts.as_ref().map_or(Family::Unknown, Family::of)
+        self.facts.as_deref().map_or(Family::Unknown, Family::of)
     }
 
     /// What it is a copy of, if of anything.
@@ -194,6 +194,18 @@ impl<S: ReadAt> Inventory<S> {
     /// # Errors
     /// As [`Self::read`].
     pub fn read_in(source: S, variables: Variables, context: Arc<EspContext>) -> Result<Self> {
+        Self::read_with(source, variables, context, true)
+    }
+
+    /// As [`Self::read_in`], without [`EspFile::facts`]: for a look at what starts beside an inventory that has them.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn read_without_facts(source: S, variables: Variables, context: Arc<EspContext>) -> Result<Self> {
+        Self::read_with(source, variables, context, false)
+    }
+
+    fn read_with(source: S, variables: Variables, context: Arc<EspContext>, keeps_facts: bool) -> Result<Self> {
         let volume = Volume::open(source).map_err(unhealthy)?;
         let health = Health::check(&volume).map_err(unhealthy)?;
         let interrupted = interrupted(&volume)?;
@@ -208,12 +220,15 @@ impl<S: ReadAt> Inventory<S> {
         let ways = predict::ways(&watched, &context);
         let rules = ways.each_ref().map(|way| LoaderRules::of(way, &watched, context.this(), arch));
         let others: Vec<Arch> = Arch::ALL.into_iter().filter(|a| *a != arch && has_loader(&watched, *a)).collect();
-        let mut files = Vec::new();
-        let mut linux = Vec::new();
-        for entry in as_far_as_it_goes(watched.list(LINUX_DIR), damaged)?.unwrap_or_default() {
+        let entries = as_far_as_it_goes(watched.list(LINUX_DIR), damaged)?.unwrap_or_default();
+        let mut files = Vec::with_capacity(entries.len());
+        let mut linux = Vec::with_capacity(entries.len());
+        for entry in entries {
             let seen = predict::seen(&watched, &entry, &rules);
             if !entry.is_dir() {
-                files.push(describe(&watched, entry, &seen, &rules[0].version, &others));
+                let mut file = describe(&watched, entry, &seen, &rules[0].version, &others);
+                file.facts = file.facts.filter(|_| keeps_facts);
+                files.push(file);
             }
             linux.push(seen);
         }

@@ -266,7 +266,7 @@ fn describe<S: ReadAt>(volume: &Volume<S>, entry: &Entry) -> EspFile {
     EspFile {
         kind,
         entry: entry.clone(),
-        facts: facts.ok(),
+        facts: facts.ok().map(Box::new),
         trouble,
         is_foreign: false,
         duplicate_of: None,

@@ -216,18 +216,23 @@ impl<S: ReadAt> Inventory<S> {
     /// What systemd-boot would show and start if `EFI/Linux` held these files, at every start that a plan has to hold
     /// for.
     pub fn predict(&self, linux: &[UkiFile]) -> Predictions {
-        let later = || self.predict_in(BootScenario::Later, linux);
-        Predictions {
-            next: self.predict_in(BootScenario::Next, linux),
-            reset: self.predict_in(BootScenario::Reset, linux),
-            later: if self.variables.oneshot.is_some() {
-                Some((later(), OneShot::Entry))
-            } else if self.rules[place(BootScenario::Next)] != self.rules[place(BootScenario::Later)] {
-                Some((later(), OneShot::BootNext))
-            } else {
-                None
-            },
-        }
+        let next = self.predict_in(BootScenario::Next, linux);
+        // The menu is mostly the same, and may be long.
+        let another = |scenario| {
+            let mut prediction = self.predict_in(scenario, linux);
+            if prediction.menu == next.menu {
+                prediction.menu = next.menu.clone();
+            }
+            prediction
+        };
+        let later = if self.variables.oneshot.is_some() {
+            Some((another(BootScenario::Later), OneShot::Entry))
+        } else if self.rules[place(BootScenario::Next)] != self.rules[place(BootScenario::Later)] {
+            Some((another(BootScenario::Later), OneShot::BootNext))
+        } else {
+            None
+        };
+        Predictions { reset: another(BootScenario::Reset), later, next }
     }
 
     /// Whether a file in `EFI/Linux` can change what starts: a systemd-boot lists it, or a Type #1 entry names it.

@@ -176,7 +176,7 @@ pub(super) fn describe<S: ReadAt>(
             if trouble.is_some() { FileKind::Broken } else { FileKind::Uki }
         }
     };
-    let facts = facts.ok();
+    let facts = facts.ok().map(Box::new);
     EspFile {
         kind,
         entry,

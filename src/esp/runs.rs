@@ -108,7 +108,7 @@ impl<S: ReadAt> Inventory<S> {
     /// What the headers of an image say.
     fn facts_at(&self, at: &Located) -> Result<uki::Facts, String> {
         if let Some(facts) = self.in_linux(at).and_then(|name| self.file(name)).and_then(|f| f.facts.clone()) {
-            return Ok(facts);
+            return Ok(*facts);
         }
         let path = slashes(&at.path);
         self.on(at, |v| probe(v, &path), |v| probe(v, &path)).unwrap_or(Err("it is not there".into()))

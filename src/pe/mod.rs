@@ -13,6 +13,7 @@ use crate::block::{Extent, ReadAt, read_vec};
 use crate::{Error, Result};
 use goblin::pe::header::Header;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::fmt;
 
 /// How much of a file's head is read, in bytes. Talos' UKIs need less than 4 KiB.
@@ -21,6 +22,12 @@ const HEAD: u64 = 64 * 1024;
 const FIRST_LOOK: u64 = 4096;
 /// systemd-boot takes any number; the format allows 65,535. No UKI comes near this.
 const MAX_SECTIONS: usize = 1024;
+/// The names of the sections that UKIs and their stubs have.
+const USUAL_NAMES: [&str; 22] = [
+    ".text", ".rodata", ".data", ".reloc", ".dynamic", ".rela", ".dynsym", ".sdmagic", ".sbat", ".osrel", ".cmdline",
+    ".uname", ".profile", ".dtb", ".dtbauto", ".hwids", ".ucode", ".splash", ".linux", ".initrd", ".pcrpkey",
+    ".pcrsig",
+];
 
 /// The processor architectures this tool knows by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -95,8 +102,9 @@ impl std::str::FromStr for Arch {
 /// One entry of the section table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
-    /// Name without its padding; several sections may share one.
-    pub name: String,
+    /// Name without its padding; several sections may share one. Those of UKIs take no memory of their own: there may be
+    /// ten thousand images.
+    pub name: Cow<'static, str>,
     /// `VirtualAddress`.
     pub virtual_address: u32,
     /// `VirtualSize`: how many bytes of data there are.
@@ -118,8 +126,6 @@ impl Section {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Head {
-    /// The first bytes of the file, up to 64 KiB, headers included.
-    pub bytes: Vec<u8>,
     /// Length of the whole file in bytes.
     pub file_bytes: u64,
     /// COFF machine type.
@@ -207,7 +213,9 @@ impl Head {
         for (i, entry) in table.as_chunks::<40>().0.iter().enumerate() {
             let field = |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
             let end = entry[..8].iter().position(|b| *b == 0).unwrap_or(8);
-            let name = String::from_utf8_lossy(&entry[..end]).into_owned();
+            let name = String::from_utf8_lossy(&entry[..end]);
+            let usual = USUAL_NAMES.iter().find(|usual| **usual == name);
+            let name = usual.map_or_else(|| Cow::Owned(name.into_owned()), |usual| Cow::Borrowed(*usual));
             let raw = Extent { offset: u64::from(field(20)), bytes: u64::from(field(16)) };
             if raw.bytes > 0 && raw.offset + raw.bytes > file_bytes {
                 return Err(Error::malformed(
@@ -252,7 +260,6 @@ impl Head {
             security_directory_at,
             certificate_table,
             sections,
-            bytes,
         })
     }
 }

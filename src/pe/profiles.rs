@@ -84,10 +84,11 @@ fn is_present(sections: &[Section], at: usize) -> bool {
 mod tests {
     use super::*;
     use crate::block::Extent;
+    use std::borrow::Cow;
 
     fn table(sections: &[(&str, u32)]) -> Vec<Section> {
         let section = |(name, bytes): &(&str, u32)| Section {
-            name: (*name).to_owned(),
+            name: Cow::Owned((*name).to_owned()),
             virtual_address: 0,
             virtual_bytes: *bytes,
             raw: Extent { offset: 0, bytes: u64::from(*bytes) },

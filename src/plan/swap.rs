@@ -365,7 +365,7 @@ fn candidates<S: ReadAt>(esp: &Inventory<S>, image: &NewImage<'_>, options: &Swa
     let is_same_system =
         now.and_then(EspFile::identity).is_some_and(|id| image.facts.and_then(Facts::identity) == Some(id));
     if let Some(facts) = image.facts.filter(|_| !is_same_system) {
-        names.extend(facts.usual_names(now.and_then(|f| Some((f.name(), f.facts.as_ref()?)))));
+        names.extend(facts.usual_names(now.and_then(|f| Some((f.name(), f.facts.as_deref()?)))));
         names.retain(|name| crate::fat::check_long_name(name).is_ok());
         // What lies beside the file that boots belongs to its name.
         names.retain(|name| left_beside(esp, name).is_none());

@@ -183,7 +183,7 @@ mod tests {
             .iter()
             .map(|s| {
                 let e = s.data();
-                (s.name.as_str(), &pe[e.offset as usize..(e.offset + e.bytes) as usize])
+                (&*s.name, &pe[e.offset as usize..(e.offset + e.bytes) as usize])
             })
             .collect();
         assert_eq!(data, [(".text", &[0xC3][..]), (".osrel", b"ID=talos\n"), (".linux", &[7; 1000])]);

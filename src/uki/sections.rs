@@ -73,9 +73,7 @@ pub fn check_layout(head: &Head) -> Vec<SectionProblem> {
             }
         }
     }
-    for s in
-        head.sections.iter().filter(|s| KNOWN.contains(&s.name.as_str()) && s.raw.bytes == 0 && s.virtual_bytes > 0)
-    {
+    for s in head.sections.iter().filter(|s| KNOWN.contains(&&*s.name) && s.raw.bytes == 0 && s.virtual_bytes > 0) {
         add(true, format!("section {} has a size in memory and no data in the file", s.name));
     }
 

@@ -3,7 +3,6 @@
 use crate::block::{Extent, Load, ReadAt, Sink, read_vec};
 use crate::pe::Head;
 use crate::{Context, Error, Result};
-use std::collections::BTreeMap;
 
 /// The sections this reads.
 const TEXTS: [&str; 8] = [".osrel", ".cmdline", ".uname", ".profile", ".pcrsig", ".pcrpkey", ".sbat", ".sdmagic"];
@@ -12,9 +11,9 @@ const MAX_BYTES: u64 = 1 << 20;
 /// The most that all of them together may have: a thousand profiles of 1 MiB each would be a way to fill the memory.
 const MAX_TOTAL: u64 = 4 << 20;
 
-/// The content of the small sections, by their place in [`Head::sections`].
+/// The content of the small sections, with their places in [`Head::sections`], in that order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Texts(BTreeMap<usize, Vec<u8>>);
+pub struct Texts(Box<[(usize, Box<[u8]>)]>);
 
 impl Texts {
     /// Reads them one by one.
@@ -23,7 +22,7 @@ impl Texts {
     /// [`crate::Kind::Rejected`] when one has more than 1 MiB, or all together more than 4 MiB; else what the source
     /// reports.
     pub fn read(source: &dyn ReadAt, head: &Head) -> Result<Self> {
-        let mut found = BTreeMap::new();
+        let mut found = Vec::new();
         for (i, extent) in wanted(head)? {
             // Without data in the file, the place may be anywhere, also behind its end.
             let content = match extent.bytes {
@@ -31,15 +30,16 @@ impl Texts {
                 bytes => read_vec(source, extent.offset, bytes as usize)
                     .while_doing(|| format!("reading section {}", head.sections[i].name))?,
             };
-            found.insert(i, content);
+            found.push((i, content.into()));
         }
-        Ok(Self(found))
+        Ok(Self(found.into()))
     }
 
     /// The content of the section at a place in [`Head::sections`], without padding.
     #[must_use]
     pub fn get(&self, section: usize) -> Option<&[u8]> {
-        self.0.get(&section).map(Vec::as_slice)
+        let at = self.0.binary_search_by_key(&section, |(i, _)| *i).ok()?;
+        Some(&self.0[at].1)
     }
 }
 
@@ -47,7 +47,7 @@ impl Texts {
 fn wanted(head: &Head) -> Result<Vec<(usize, Extent)>> {
     let mut found = Vec::new();
     let mut total = 0;
-    for (i, section) in head.sections.iter().enumerate().filter(|(_, s)| TEXTS.contains(&s.name.as_str())) {
+    for (i, section) in head.sections.iter().enumerate().filter(|(_, s)| TEXTS.contains(&&*s.name)) {
         let extent = section.data();
         total += extent.bytes;
         if extent.bytes > MAX_BYTES || total > MAX_TOTAL {
@@ -87,7 +87,7 @@ impl TextSink {
         if self.parts.iter().any(|(_, extent, content)| content.len() as u64 != extent.bytes) {
             return Err(Error::io("the image ended before its last section"));
         }
-        Ok(Texts(self.parts.into_iter().map(|(i, _, content)| (i, content)).collect()))
+        Ok(Texts(self.parts.into_iter().map(|(i, _, content)| (i, content.into())).collect()))
     }
 }
 

@@ -185,7 +185,7 @@ fn restore(medium: &Recorder, shape: &Shape) {
     let name = backups(&esp).first().unwrap().0.clone();
     let file = esp.file(&name).unwrap();
     let bytes = esp.volume.file(&file.entry).unwrap();
-    let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
+    let image = NewImage { source: &bytes, facts: file.facts.as_deref(), bytes_to_write: 0, from_file: Some(&name) };
     let time = esp.stamp(NOW);
     let target = Some(BackupName::parse(&name).unwrap().original);
     let plan = SwapPlan::make(&esp, &image, &SwapOptions { target, time, ..SwapOptions::default() }).unwrap();

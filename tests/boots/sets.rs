@@ -101,7 +101,7 @@ fn restore(medium: &Recorder, shape: &Shape) {
     let (name, backup) = backups(&esp).first().cloned().unwrap();
     let file = esp.file(&name).unwrap();
     let bytes = esp.volume.file(&file.entry).unwrap();
-    let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
+    let image = NewImage { source: &bytes, facts: file.facts.as_deref(), bytes_to_write: 0, from_file: Some(&name) };
     let time = esp.stamp(NOW);
     let options = SwapOptions { target: Some(backup.original), time, ..SwapOptions::default() };
     let plan = SwapPlan::make(&esp, &image, &options).unwrap();

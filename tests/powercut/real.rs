@@ -309,8 +309,12 @@ impl Planned {
                 let name = file_name(BACKUP);
                 let file = esp.file(&name).ok_or_else(|| Error::refused("no backup"))?;
                 let source = esp.volume.file(&file.entry)?;
-                let image =
-                    NewImage { source: &source, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
+                let image = NewImage {
+                    source: &source,
+                    facts: file.facts.as_deref(),
+                    bytes_to_write: 0,
+                    from_file: Some(&name),
+                };
                 let plan = SwapPlan::make(esp, &image, &self.options())?;
                 Ok(Surgery::Restore(plan.order("restore", TIME), name))
             }

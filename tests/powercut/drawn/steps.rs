@@ -398,7 +398,7 @@ fn restore(medium: &dyn WriteAt, how: &How<'_>, backup: Option<&str>) -> Result<
         None => Box::new(esp.volume.file(&file.entry)?),
     };
     let time = place.as_ref().map_or_else(|| esp.stamp(how.now()), |place| place.stamp(how.now()));
-    let image = NewImage { source: &bytes, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
+    let image = NewImage { source: &bytes, facts: file.facts.as_deref(), bytes_to_write: 0, from_file: Some(&name) };
     let options = SwapOptions { target: Some(parsed.original), keep_duplicates: false, keep_backups: None, time };
     let plan = match &place {
         Some(place) => SwapPlan::in_place(&esp, place, &image, &options)?,

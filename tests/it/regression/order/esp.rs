@@ -293,8 +293,12 @@ impl Esp {
                 let file = esp.file(&name).unwrap();
                 let source = esp.volume.file(&file.entry)?;
                 comes(&read_vec(&source, 0, source.size() as usize).unwrap());
-                let image =
-                    NewImage { source: &source, facts: file.facts.as_ref(), bytes_to_write: 0, from_file: Some(&name) };
+                let image = NewImage {
+                    source: &source,
+                    facts: file.facts.as_deref(),
+                    bytes_to_write: 0,
+                    from_file: Some(&name),
+                };
                 let options = SwapOptions { target: Some(parsed.original), time, ..SwapOptions::default() };
                 let plan = SwapPlan::make(&esp, &image, &options)?;
                 note(&plan);
