@@ -6,6 +6,7 @@ use super::version::LoaderVersion;
 use crate::counter::Counter;
 use serde::Serialize;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// Where systemd-boot looks for UKIs.
 const LINUX: &str = "\\EFI\\Linux";
@@ -27,14 +28,15 @@ pub enum EntryKind {
     EnrollKeys,
 }
 
-/// A line of the menu.
+/// A line of the menu. What it shares with the file that it is of, and with other menus, is one text: there may be ten
+/// thousand lines, and several menus at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MenuEntry {
     /// What variables and loader.conf name it by, as systemd-boot writes it into `LoaderEntries`.
     pub id: String,
     /// The text of the line.
-    pub title: String,
+    pub title: Arc<str>,
     /// What it stands for.
     pub kind: EntryKind,
     /// Name of the UKI in `\EFI\Linux`, with its case.
@@ -46,13 +48,13 @@ pub struct MenuEntry {
     /// Number of the UKI's profile; 0 is the system itself.
     pub profile: u32,
     /// The version it sorts by.
-    pub version: Option<String>,
+    pub version: Option<Arc<str>>,
     /// The key it sorts by before anything else.
-    pub sort_key: Option<String>,
+    pub sort_key: Option<Arc<str>>,
     /// The machine it belongs to; Type #1 only.
     pub machine_id: Option<String>,
     /// Kernel command line: of the UKI, or of the Type #1 entry.
-    pub options: Option<String>,
+    pub options: Option<Arc<str>>,
     /// Boot counting: tries left, if the name has a counter. 0 means the entry is bad.
     pub tries_left: Option<u32>,
     /// Boot counting: tries done.
@@ -72,10 +74,10 @@ impl MenuEntry {
         self.tries_left == Some(0)
     }
 
-    pub(super) fn new(id: String, title: String, kind: EntryKind) -> Self {
+    pub(super) fn new(id: String, title: impl Into<Arc<str>>, kind: EntryKind) -> Self {
         Self {
             id,
-            title,
+            title: title.into(),
             kind,
             file: None,
             path: None,
@@ -118,11 +120,11 @@ pub(super) fn of_uki(file: &UkiFile, loader: &LoaderVersion, xbootldr: bool, men
     let counter = Counter::parse(&file.name, ".efi");
     for profile in profiles {
         let (id, id_without_profile) = uki_id(&file.name, profile, counter.as_ref(), loader);
-        let title = match (&profile.title, &profile.id, profile.number) {
-            (Some(title), _, _) => format!("{} ({title})", profile.os),
+        let title: Arc<str> = match (&profile.title, &profile.id, profile.number) {
+            (Some(title), _, _) => format!("{} ({title})", profile.os).into(),
             (None, _, 0) => profile.os.clone(),
-            (None, Some(id), _) => format!("{} ({id})", profile.os),
-            (None, None, n) => format!("{} (Profile #{})", profile.os, u64::from(n) + 1),
+            (None, Some(id), _) => format!("{} ({id})", profile.os).into(),
+            (None, None, n) => format!("{} (Profile #{})", profile.os, u64::from(n) + 1).into(),
         };
         let mut entry = MenuEntry {
             file: Some(file.name.clone()),
@@ -271,19 +273,19 @@ type Detail<'a> = &'a dyn Fn(&MenuEntry) -> Option<String>;
 
 /// Makes equal titles different, as far as that goes (`generate_boot_entry_titles`).
 pub(super) fn distinguish_titles(menu: &mut [MenuEntry]) {
-    let with_version = |e: &MenuEntry| e.version.clone();
+    let with_version = |e: &MenuEntry| e.version.as_deref().map(str::to_owned);
     let with_machine = |e: &MenuEntry| e.machine_id.as_ref().map(|id| id.chars().take(8).collect());
     let with_id = |e: &MenuEntry| Some(e.id.clone());
     let passes: [Detail<'_>; 3] = [&with_version, &with_machine, &with_id];
     for detail in passes {
-        let mut seen = std::collections::HashMap::<String, usize>::new();
+        let mut seen = std::collections::HashMap::<Arc<str>, usize>::new();
         for entry in menu.iter() {
             *seen.entry(entry.title.clone()).or_default() += 1;
         }
         for entry in menu.iter_mut() {
             let twice = seen.get(&entry.title).is_some_and(|n| *n > 1);
             if let Some(detail) = detail(entry).filter(|_| twice) {
-                entry.title = format!("{} ({detail})", entry.title);
+                entry.title = format!("{} ({detail})", entry.title).into();
             }
         }
     }

@@ -52,17 +52,17 @@ pub struct ProfileEntry {
     /// Its number; 0 is the UKI itself.
     pub number: u32,
     /// From os-release: PRETTY_NAME, IMAGE_ID, NAME or ID.
-    pub os: String,
+    pub os: Arc<str>,
     /// From os-release: IMAGE_VERSION, VERSION, VERSION_ID or BUILD_ID.
-    pub version: Option<String>,
+    pub version: Option<Arc<str>>,
     /// From os-release: IMAGE_ID or ID.
-    pub sort_key: Option<String>,
+    pub sort_key: Option<Arc<str>>,
     /// `ID` of `.profile`.
     pub id: Option<String>,
     /// `TITLE` of `.profile`.
     pub title: Option<String>,
     /// The kernel command line as the menu's editor would show it.
-    pub options: Option<String>,
+    pub options: Option<Arc<str>>,
 }
 
 impl UkiFile {
@@ -219,7 +219,15 @@ fn read_profile(
         .cmdline
         .and_then(|section| file.read(section.offset, section.bytes).ok())
         .map(|text| displayed_options(&decode(&text)));
-    Ok(ProfileEntry { number, os: os.name, version: os.version, sort_key: os.sort_key, id, title, options })
+    Ok(ProfileEntry {
+        number,
+        os: os.name.into(),
+        version: os.version.map(Into::into),
+        sort_key: os.sort_key.map(Into::into),
+        id,
+        title,
+        options: options.map(Into::into),
+    })
 }
 
 /// Control characters become spaces, those at the ends go (`mangle_stub_cmdline`).

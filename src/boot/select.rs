@@ -5,6 +5,7 @@ use super::entry::{Criterion, EntryKind, MenuEntry, first_difference};
 use super::glob;
 use super::version::LoaderVersion;
 use crate::sorting::Sort as _;
+use std::sync::Arc;
 
 /// The outcome of the search for an entry.
 #[derive(Debug, Clone)]
@@ -121,7 +122,7 @@ fn order_reason(menu: &[MenuEntry], candidates: &[usize], loader: &LoaderVersion
     owners.dedup();
     let n = owners.len();
     let Some(rival) = rival else { return "only entry".to_owned() };
-    let show = |text: &Option<String>| text.as_deref().filter(|t| !t.is_empty()).unwrap_or("none").to_owned();
+    let show = |text: &Option<Arc<str>>| text.as_deref().filter(|t| !t.is_empty()).unwrap_or("none").to_owned();
     match first_difference(winner, rival, loader).map(|(_, criterion)| criterion) {
         Some(Criterion::Bad) => format!("first among {n} entries that has tries left"),
         Some(Criterion::HasSortKey) => format!("first among {n} entries: {} has no sort key", rival.id),

@@ -83,8 +83,8 @@ pub(super) fn of_file(
         }
         match key {
             b"title" => title = value(v, loader),
-            b"sort-key" => entry.sort_key = value(v, loader),
-            b"version" => entry.version = value(v, loader),
+            b"sort-key" => entry.sort_key = value(v, loader).map(Into::into),
+            b"version" => entry.version = value(v, loader).map(Into::into),
             b"machine-id" => entry.machine_id = value(v, loader),
             b"architecture" if !v.eq_ignore_ascii_case(architecture(machine)) => {
                 return Err(Unlisted::OtherArchitecture);
@@ -117,7 +117,7 @@ pub(super) fn of_file(
         let all: Vec<String> = initrds.iter().map(|path| format!("initrd={path}")).chain(options).collect();
         options = Some(all.join(" "));
     }
-    entry.options = options;
+    entry.options = options.map(Into::into);
     if let Some(counter) = Counter::parse(&file.name, ".conf") {
         entry.count(&counter);
         if loader.counter_left_out_of_id() {
@@ -127,7 +127,7 @@ pub(super) fn of_file(
             }
         }
     }
-    entry.title = title.unwrap_or_else(|| entry.id.clone());
+    entry.title = title.unwrap_or_else(|| entry.id.clone()).into();
     Ok(entry)
 }
 

@@ -7,7 +7,6 @@ use crate::esp::{Inventory, Place};
 use crate::fat::Volume;
 use crate::surgery::{ContentRef, Operation};
 use crate::{Code, Error, Kind, Result};
-use std::sync::Arc;
 
 /// How a change is to be made.
 #[derive(Debug, Clone, Default)]
@@ -102,7 +101,7 @@ pub(super) fn confirm_on_medium<S: ReadAt>(
 ) -> Result<()> {
     let look = || -> Result<()> {
         medium.drop_written()?;
-        let esp = Inventory::read_without_facts(medium, before.variables.clone(), Arc::clone(&before.context))?;
+        let esp = Inventory::read_again(medium, before)?;
         esp.refuse_unreadable()?;
         let holds = |name: &str, content: &ContentRef| {
             esp.file(name).is_some_and(|f| f.entry.first_cluster == content.cluster && f.entry.bytes == content.bytes)

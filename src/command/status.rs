@@ -527,7 +527,7 @@ fn boot_report<S: ReadAt>(esp: &Inventory<S>) -> BootReport {
             .iter()
             .map(|e| EntryReport {
                 id: e.id.clone(),
-                title: e.title.clone(),
+                title: e.title.to_string(),
                 file: e.file.clone(),
                 profile: e.profile,
                 danger: danger(e),

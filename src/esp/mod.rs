@@ -194,18 +194,26 @@ impl<S: ReadAt> Inventory<S> {
     /// # Errors
     /// As [`Self::read`].
     pub fn read_in(source: S, variables: Variables, context: Arc<EspContext>) -> Result<Self> {
-        Self::read_with(source, variables, context, true)
+        Self::read_with(source, variables, context, None)
     }
 
-    /// As [`Self::read_in`], without [`EspFile::facts`]: for a look at what starts beside an inventory that has them.
+    /// The same ESP once more, with the variables as they were. What images say of themselves is not kept
+    /// ([`EspFile::facts`]), and what systemd-boot sees of them is shared where it is the same.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub(crate) fn read_without_facts(source: S, variables: Variables, context: Arc<EspContext>) -> Result<Self> {
-        Self::read_with(source, variables, context, false)
+    pub(crate) fn read_again<B>(source: S, before: &Inventory<B>) -> Result<Self> {
+        let known = before.linux.iter().map(|file| (file.name.as_str(), file)).collect();
+        Self::read_with(source, before.variables.clone(), Arc::clone(&before.context), Some(&known))
     }
 
-    fn read_with(source: S, variables: Variables, context: Arc<EspContext>, keeps_facts: bool) -> Result<Self> {
+    /// `known`: the files that another inventory has, by their names.
+    fn read_with(
+        source: S,
+        variables: Variables,
+        context: Arc<EspContext>,
+        known: Option<&HashMap<&str, &UkiFile>>,
+    ) -> Result<Self> {
         let volume = Volume::open(source).map_err(unhealthy)?;
         let health = Health::check(&volume).map_err(unhealthy)?;
         let interrupted = interrupted(&volume)?;
@@ -224,10 +232,15 @@ impl<S: ReadAt> Inventory<S> {
         let mut files = Vec::with_capacity(entries.len());
         let mut linux = Vec::with_capacity(entries.len());
         for entry in entries {
-            let seen = predict::seen(&watched, &entry, &rules);
+            let mut seen = predict::seen(&watched, &entry, &rules);
+            if let Some(known) = known.and_then(|known| known.get(seen.name.as_str()))
+                && known.content == seen.content
+            {
+                seen.content.clone_from(&known.content);
+            }
             if !entry.is_dir() {
                 let mut file = describe(&watched, entry, &seen, &rules[0].version, &others);
-                file.facts = file.facts.filter(|_| keeps_facts);
+                file.facts = file.facts.filter(|_| known.is_none());
                 files.push(file);
             }
             linux.push(seen);

@@ -337,7 +337,10 @@ impl<S: ReadAt> Inventory<S> {
         handed: Option<HandedCmdline>,
         cmdline: Option<String>,
     ) -> WayStep {
-        let own = entry.filter(|e| e.kind == EntryKind::Uki).and_then(|e| e.options.clone()).or(cmdline);
+        let own = entry
+            .filter(|e| e.kind == EntryKind::Uki)
+            .and_then(|e| e.options.as_deref().map(str::to_owned))
+            .or(cmdline);
         let addons = self.addons(at);
         let mut why = match profile {
             0 => "the image's own command line".to_owned(),

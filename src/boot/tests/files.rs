@@ -76,7 +76,7 @@ fn images_that_no_version_accepts() {
 fn hardly_anything_is_needed() {
     for version in VERSIONS {
         let file = probe(version, "x.efi", &pe(X64, &[(".text", b"code"), (".osrel", b"NAME=x")]));
-        assert_eq!(file.content.unwrap()[0].os, "x", "{version}");
+        assert_eq!(&*file.content.unwrap()[0].os, "x", "{version}");
         assert_eq!(probe(version, "a.addon.efi", &pe(X64, &[(".cmdline", b"x")])).content, Err(Skip::NoOsRelease));
         let nameless = pe(X64, &[(".osrel", b"VERSION_ID=1\nHOME_URL=x")]);
         assert_eq!(probe(version, "x.efi", &nameless).content, Err(Skip::Nameless));
@@ -90,7 +90,7 @@ fn the_first_or_the_last_section_of_a_name() {
     for (version, expected) in
         [("252.39", "longer"), ("254.26", "longer"), ("257.9", "first"), ("259.5", "first"), ("262", "first")]
     {
-        assert_eq!(probe(version, "x.efi", &image).content.unwrap()[0].os, expected, "{version}");
+        assert_eq!(&*probe(version, "x.efi", &image).content.unwrap()[0].os, expected, "{version}");
     }
 }
 
@@ -141,7 +141,7 @@ fn truncated_images_are_listed_as_long_as_their_texts_are_there() {
     let bytes = &plain_uki(&talos_os_release("v1"))[..1024 - 512 + 16];
     let file = UkiFile::probe("x.efi", &bytes.to_vec(), &v("257.9"), X64);
     let profile = &file.content.unwrap()[0];
-    assert_eq!((profile.os.as_str(), &profile.version), ("Talos", &None));
+    assert_eq!((&*profile.os, &profile.version), ("Talos", &None));
 
     let warnings =
         predict(&esp_of("257.9", &[("x.efi", whole[..start(3) - 1].to_vec())]), &Variables::default()).warnings;
@@ -157,11 +157,11 @@ fn j_quotes_and_empty_values_of_os_release() {
         let first = |image: &[u8]| probe(version, "x.efi", image).content.unwrap()[0].clone();
         let p = first(&quoted);
         let expected = if new { ("Quoted OS", "q") } else { ("'Quoted OS'", "'q'") };
-        assert_eq!((p.os.as_str(), p.sort_key.as_deref().unwrap()), expected, "{version}");
+        assert_eq!((&*p.os, p.sort_key.as_deref().unwrap()), expected, "{version}");
 
         let p = first(&empty);
         let expected = if v(version).major >= 259 { ("", Some("")) } else { ("Named", None) };
-        assert_eq!((p.os.as_str(), p.sort_key.as_deref()), expected, "{version}");
+        assert_eq!((&*p.os, p.sort_key.as_deref()), expected, "{version}");
     }
 }
 
@@ -198,7 +198,7 @@ fn profiles_without_names_are_numbered() {
     );
     for version in ["257.9", "257.13", "259.5", "262"] {
         let p = predict(&esp_of(version, &[("X.efi", image.clone())]), &Variables::default());
-        let all: Vec<_> = p.menu.iter().map(|e| (e.id.as_str(), e.title.as_str())).collect();
+        let all: Vec<_> = p.menu.iter().map(|e| (e.id.as_str(), &*e.title)).collect();
         assert_eq!(all, [("x.efi", "x (Main)"), ("x.efi@1", "x (Profile #2)"), ("x.efi@two", "y (two)")], "{version}");
         assert_eq!(p.menu[0].options.as_deref(), Some("a b"));
     }

@@ -115,7 +115,7 @@ pub(super) fn ids(p: &Prediction) -> Vec<&str> {
 }
 
 pub(super) fn titles(p: &Prediction) -> Vec<&str> {
-    p.menu.iter().map(|e| e.title.as_str()).collect()
+    p.menu.iter().map(|e| &*e.title).collect()
 }
 
 pub(super) fn selected(p: &Prediction) -> &str {

@@ -183,8 +183,8 @@ fn issue20_4_a_menu_without_counters_sorts_as_by_insertion() {
         let mut menu: Vec<MenuEntry> = (0..12)
             .map(|n| {
                 let mut entry = MenuEntry::new(format!("{}.efi", text(4)), n.to_string(), EntryKind::Uki);
-                entry.version = Some(text(5)).filter(|t| !t.is_empty());
-                entry.sort_key = Some(text(2)).filter(|t| !t.is_empty());
+                entry.version = Some(text(5).into()).filter(|t: &std::sync::Arc<str>| !t.is_empty());
+                entry.sort_key = Some(text(2).into()).filter(|t: &std::sync::Arc<str>| !t.is_empty());
                 entry
             })
             .collect();
