@@ -497,9 +497,13 @@ impl BesideReport {
 
 /// What the addons that its stub takes add to the command line of a file in the menu.
 fn added_to<'e, S: ReadAt>(esp: &'e Inventory<S>, name: &str) -> Vec<&'e str> {
+    let addons: Vec<_> = esp.companions.of(name).filter_map(|c| esp.addons.get(&c.path)?.as_ref().ok()).collect();
+    // The file is looked for among all, and there may be ten thousand lines.
+    if addons.is_empty() {
+        return Vec::new();
+    }
     let Some(host) = esp.file(name).and_then(|f| f.facts.as_deref()).map(Host::of) else { return Vec::new() };
-    let addons = esp.companions.of(name).filter_map(|c| esp.addons.get(&c.path)?.as_ref().ok());
-    addons.filter(|says| host.passes_over(says).is_none()).filter_map(|says| says.cmdline()).collect()
+    addons.into_iter().filter(|says| host.passes_over(says).is_none()).filter_map(|says| says.cmdline()).collect()
 }
 
 fn boot_report<S: ReadAt>(esp: &Inventory<S>) -> BootReport {
