@@ -206,7 +206,8 @@ pub fn truncate(path: &Path, length: u64) {
 
 /// Copies a file, holes and all.
 pub fn copy(from: &Path, to: &Path) -> PathBuf {
-    std::fs::copy(from, to).expect("a copy");
+    let mut source = File::open(from).expect("a file to copy");
+    File::create(to).and_then(|mut copy| support::copy_sparse(&mut source, &mut copy)).expect("a copy");
     to.to_owned()
 }
 

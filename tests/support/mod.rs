@@ -116,7 +116,10 @@ fn find_fixture(name: &str) -> PathBuf {
 }
 
 /// Copies everything, leaving holes where the source has 64 KiB of zeros.
-fn copy_sparse(source: &mut impl Read, target: &mut File) -> io::Result<()> {
+///
+/// # Errors
+/// What the files report.
+pub fn copy_sparse(source: &mut impl Read, target: &mut File) -> io::Result<()> {
     static ZEROS: [u8; 65536] = [0; 65536];
     let mut buffer = vec![0; ZEROS.len()];
     let mut length = 0;
@@ -133,6 +136,15 @@ fn copy_sparse(source: &mut impl Read, target: &mut File) -> io::Result<()> {
         }
     }
     target.set_len(length)
+}
+
+/// Writes a file anew, with holes as [`copy_sparse`].
+///
+/// # Panics
+/// When that fails.
+pub fn write_sparse(path: &Path, mut content: impl Read) {
+    let written = File::create(path).and_then(|mut file| copy_sparse(&mut content, &mut file));
+    written.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }
 
 /// Reads until the buffer is full or the source has ended.

@@ -9,6 +9,7 @@ use bootsurgeon::surgery::{LINUX_DIR, Order, SetContent, SetFile, Staging, open_
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// What the board was installed with, and what the source has: path, old bytes, new bytes.
@@ -342,7 +343,7 @@ fn issue19_3_recover_goes_the_way_that_it_is_asked_to() {
     for writes in sectors.. {
         let Some(left) = cut_set(&disk, &image, writes) else { break };
         for way in ["--forward", "--back", "--no-progress"] {
-            std::fs::write(&cut, &left).unwrap();
+            support::write_sparse(&cut, &left[..]);
             let says = bootsurgeon!("recover", cut, way, "--dry-run", "--json");
             let did = bootsurgeon!("recover", cut, way, "--yes", "--json");
             assert_eq!(says.code, did.code, "{writes} {way}");
@@ -392,13 +393,13 @@ fn issue19_3_what_is_not_whole_is_not_carried_to_its_end() {
         let Some(mut left) = cut_set(&disk, &image, writes) else { break };
         let content = b"new str.";
         let Some(at) = left.windows(content.len()).position(|bytes| bytes == content) else { continue };
-        std::fs::write(&cut, &left).unwrap();
+        support::write_sparse(&cut, &left[..]);
         let is_new = files(&cut, ESP)["start4.elf"] == content;
         if is_new || bootsurgeon!("recover", cut, "--forward", "--dry-run").code != 0 {
             continue;
         }
         left[at] ^= 1;
-        std::fs::write(&cut, &left).unwrap();
+        support::write_sparse(&cut, &left[..]);
         if bootsurgeon!("recover", cut, "--dry-run", "--json").code(0).json()["interrupted"].is_null() {
             continue;
         }
@@ -430,7 +431,7 @@ fn issue19_3_the_image_is_another_since_and_no_half_of_the_set_stays() {
         for (way, is_gone) in
             [("--no-progress", false), ("--no-progress", true), ("--back", false), ("--forward", true)]
         {
-            std::fs::write(&cut, &left).unwrap();
+            support::write_sparse(&cut, &left[..]);
             if bootsurgeon!("status", cut, "--json").json()["interrupted"].is_null() {
                 continue;
             }
@@ -568,7 +569,7 @@ fn issue19_3_a_recovery_around_another_image_is_cut_anywhere() {
     let (mut states, mut cuts) = (0, 0);
     for writes in sectors.. {
         let Some(left) = cut_set(&disk, &image, writes) else { break };
-        std::fs::write(&cut, &left).unwrap();
+        support::write_sparse(&cut, &left[..]);
         if bootsurgeon!("status", cut, "--json").json()["interrupted"].is_null() {
             continue;
         }
@@ -583,7 +584,7 @@ fn issue19_3_a_recovery_around_another_image_is_cut_anywhere() {
         for writes in 0.. {
             let medium = Overlay::cut_after(&start[ESP as usize..], writes);
             let is_done = recover(&medium).is_ok();
-            std::fs::write(&cut, [&start[..ESP as usize], &medium.to_bytes()].concat()).unwrap();
+            support::write_sparse(&cut, start[..ESP as usize].chain(&medium.to_bytes()[..]));
             let now = files(&cut, ESP);
             for path in paths {
                 assert!(now[path] == old[path] || now[path] == before[path], "{path} is neither, cut at {writes}");
