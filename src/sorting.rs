@@ -12,11 +12,21 @@ pub(crate) trait Sort<T> {
 
     /// As [`slice::sort_by_key`].
     fn put_in_order_by<K: Ord>(&mut self, key: impl Fn(&T) -> K);
+
+    /// Moves to each place the item of the place that `from` names for it; each is named once.
+    fn arrange(&mut self, from: Vec<usize>);
 }
 
 impl<T> Sort<T> for [T] {
     fn put_in_order(&mut self, mut compare: impl FnMut(&T, &T) -> Ordering) {
-        let mut from = places(self.len(), &mut |a, b| compare(&self[a], &self[b]));
+        self.arrange(places(self.len(), &mut |a, b| compare(&self[a], &self[b])));
+    }
+
+    fn put_in_order_by<K: Ord>(&mut self, key: impl Fn(&T) -> K) {
+        self.put_in_order(|a, b| key(a).cmp(&key(b)));
+    }
+
+    fn arrange(&mut self, mut from: Vec<usize>) {
         // Each cycle of the permutation in turn.
         for start in 0..from.len() {
             let mut at = start;
@@ -29,10 +39,6 @@ impl<T> Sort<T> for [T] {
                 at = next;
             }
         }
-    }
-
-    fn put_in_order_by<K: Ord>(&mut self, key: impl Fn(&T) -> K) {
-        self.put_in_order(|a, b| key(a).cmp(&key(b)));
     }
 }
 

@@ -4,6 +4,7 @@ use super::probe::{ProfileEntry, UkiFile};
 use super::verscmp;
 use super::version::LoaderVersion;
 use crate::counter::Counter;
+use crate::sorting::Sort as _;
 use serde::Serialize;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -237,7 +238,7 @@ pub(super) fn sort(menu: &mut [MenuEntry], loader: &LoaderVersion) {
             let at = order.partition_point(|other| compare(entry, &menu[*other], loader) != Ordering::Less);
             order.insert(at, i);
         }
-        put_in_order(menu, order);
+        menu.arrange(order);
         return;
     }
     for i in 1..menu.len() {
@@ -246,20 +247,6 @@ pub(super) fn sort(menu: &mut [MenuEntry], loader: &LoaderVersion) {
             menu.swap(at, at - 1);
             at -= 1;
         }
-    }
-}
-
-/// Moves to each place what `order` names for it, without a second menu in memory.
-fn put_in_order(menu: &mut [MenuEntry], mut order: Vec<usize>) {
-    for first in 0..order.len() {
-        // Along a cycle: what belongs here comes from a place that is filled next. A place that is done names itself.
-        let mut at = first;
-        while order[at] != first {
-            let from = std::mem::replace(&mut order[at], at);
-            menu.swap(at, from);
-            at = from;
-        }
-        order[at] = at;
     }
 }
 
