@@ -7,6 +7,7 @@ use super::{Action, intent};
 use crate::fat::{Attributes, Content, Directory, Editor, Entry, Run, Stamp, empty_directory, same_name};
 use crate::{Code, Error, Result};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 
 /// The clusters that an operation has reserved or filled, and that no file has yet.
 #[derive(Debug, Default)]
@@ -91,8 +92,12 @@ pub(super) fn change(editor: &mut Editor<'_>, operation: &Operation, unlinked: &
             }
             steps => {
                 let directory = editor.directory(dir)?;
+                let mut gone = HashSet::new();
                 for entry in steps.iter().filter_map(|step| directory.find(step.name())) {
-                    delete(editor, &directory, entry)?;
+                    // A record may name a file twice, by its short name as well.
+                    if gone.insert(entry.short_slot()) {
+                        delete(editor, &directory, entry)?;
+                    }
                 }
             }
         }

@@ -250,7 +250,7 @@ fn an_interrupted_operation_is_named_and_everything_else_refused() {
 }
 
 /// A medium as a power cut leaves it after so many writes of `run`.
-fn cut_after(medium: &Memory, writes: usize, run: impl Fn(&dyn WriteAt)) -> Memory {
+fn cut_after(medium: &Memory, writes: usize, run: impl FnOnce(&dyn WriteAt)) -> Memory {
     struct Cut<'m> {
         below: &'m Memory,
         left: std::sync::atomic::AtomicUsize,
@@ -375,6 +375,57 @@ fn deleting_is_the_way_out_of_a_full_volume() {
     assert!(!files(&medium).contains_key("/EFI/Linux/Talos-v1.12.4~1.efi"));
     assert!(interrupted(&Volume::open(&medium).unwrap()).unwrap().is_none());
     assert!(Health::check(&Volume::open(&medium).unwrap()).unwrap().is_healthy());
+}
+
+/// Several deletions go from one reading of the directory. Cut anywhere, each file is there whole or gone, and nothing
+/// else is touched. A file that is named twice, by its short name as well, goes once.
+#[test]
+fn issue20_4_deletions_that_follow_each_other_are_cut_anywhere() {
+    let medium = volume(fatfs::FatType::Fat16, 16 << 20, 2048, 512);
+    let name = |n: u32| format!("Talos-v1.12.4.efi.bak.177100000{n}");
+    let mut editor = Editor::open(&medium).unwrap();
+    for n in 0..6 {
+        editor.make_file(LINUX_DIR, &name(n), &pattern(n, 9_000), STAMP).unwrap();
+    }
+    editor.write_fsinfo().unwrap();
+    let directory = editor.directory(LINUX_DIR).unwrap();
+    let short = directory.find(&name(1)).unwrap().short;
+    let short = String::from_utf8(short.to_vec()).unwrap();
+    let short = format!("{}.{}", short[..8].trim_end(), short[8..].trim_end());
+    assert!(directory.find(&short).unwrap().is_named(&name(1)), "{short}");
+    let tidying = Tidying {
+        steps: [name(0), name(1), short, name(3), name(0)].map(FileStep::Remove).to_vec(),
+        ..prune(FileStep::Remove(name(0)))
+    };
+
+    let before = files(&medium);
+    let going = [0, 1, 3].map(|n| format!("/EFI/Linux/{}", name(n)));
+    let mut states = std::collections::BTreeSet::new();
+    let mut is_done = false;
+    for writes in 0..200 {
+        let cut = cut_after(&medium, writes, |medium| is_done = tidying.run(open_healthy(medium).unwrap()).is_ok());
+        let left = files(&cut);
+        for (path, content) in &before {
+            assert!(left.get(path).map_or(going.contains(path), |now| now == content), "{path}, {writes} writes");
+        }
+        recover(&cut).unwrap();
+        assert_clean(&cut);
+        let after = files(&cut);
+        assert!(before.iter().all(|(path, content)| going.contains(path) || after.get(path) == Some(content)));
+        states.insert(going.iter().filter(|path| left.contains_key(*path)).count());
+        if is_done {
+            assert!(going.iter().all(|path| !after.contains_key(path)));
+            break;
+        }
+    }
+    assert!(is_done, "it never ends well");
+    assert_eq!(states.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+
+    // What is not in its place any more is not removed a second time.
+    let editor = Editor::open(&medium).unwrap();
+    let entry = directory.find(&name(2)).unwrap();
+    editor.remove_from(&directory, entry).unwrap();
+    assert_eq!(editor.remove_from(&directory, entry).unwrap_err().code(), bootsurgeon::Code::Bug);
 }
 
 /// Writes the record of a cut operation anew as the version before this one did, which knew no directory but
