@@ -36,8 +36,8 @@ pub(super) fn summary_of<S: ReadAt>(
 /// So much is compared at once, in bytes.
 const COMPARED_AT_ONCE: u64 = 1 << 20;
 
-/// More headers than any image has, in bytes.
-const MAX_HEADERS: u64 = 64 << 10;
+/// So much of an image's begin is compared where nothing else is read of it, in bytes: more headers than any has.
+const COMPARED_HEADERS: u64 = 64 << 10;
 
 /// The hash of two sources of one length, if they are equal. Neither is read further than to the first difference.
 pub(super) fn hash_if_equal(installed: &dyn ReadAt, image: &dyn ReadAt) -> Result<Option<String>> {
@@ -60,10 +60,7 @@ pub(super) fn hash_if_equal(installed: &dyn ReadAt, image: &dyn ReadAt) -> Resul
 pub(super) fn same_by_signature(installed: &dyn ReadAt, remote: &dyn ReadAt) -> Result<Option<String>> {
     let (Ok(old), new) = (Head::read(installed), Head::read(remote)?) else { return Ok(None) };
     let Some(table) = new.certificate_table.filter(|t| t.bytes <= 1 << 20) else { return Ok(None) };
-    if old.size_of_headers != new.size_of_headers {
-        return Ok(None);
-    }
-    let headers = installed.size().min(remote.size()).min(u64::from(new.size_of_headers).min(MAX_HEADERS)) as usize;
+    let headers = installed.size().min(remote.size()).min(COMPARED_HEADERS) as usize;
     if read_vec(installed, 0, headers)? != read_vec(remote, 0, headers)? {
         return Ok(None);
     }
