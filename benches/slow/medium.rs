@@ -24,9 +24,8 @@ const BLOCK: usize = 4096;
 const NAME: &str = "medium.img";
 /// How long the kernel may go by what it was told of the file: it does not change.
 const TTL: Duration = Duration::from_secs(3600);
-/// A pause between two requests that is no pause to a medium: the kernel, which writes behind and reads ahead, has the
-/// next one. On the way through FUSE a megabyte is copied four times and two threads are woken, which takes as long.
-const QUEUE: Duration = Duration::from_millis(5);
+/// A pause between two requests that is no pause to a medium: its own buffer has the next one.
+const QUEUE: Duration = Duration::from_millis(1);
 
 /// Bytes a second.
 #[derive(Debug, Clone, Copy)]
@@ -145,10 +144,11 @@ impl State {
         Ok(())
     }
 
-    /// When a transfer is through that was asked for at `asked`.
-    fn through(&mut self, asked: Instant, bytes: usize, speed: impl Fn(Speed) -> f64) -> Instant {
-        let Some(own) = self.speed else { return asked };
-        let begin = self.busy_until.max(asked.checked_sub(QUEUE).unwrap_or(asked));
+    /// When a transfer that begins now is through.
+    fn through(&mut self, bytes: usize, speed: impl Fn(Speed) -> f64) -> Instant {
+        let now = Instant::now();
+        let Some(own) = self.speed else { return now };
+        let begin = self.busy_until.max(now.checked_sub(QUEUE).unwrap_or(now));
         self.busy_until = begin + Duration::from_secs_f64(bytes as f64 / speed(own));
         self.busy_until
     }
@@ -238,13 +238,12 @@ impl Filesystem for Shown {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let asked = Instant::now();
         let mut state = lock(&self.0);
         let bytes = state.bytes.saturating_sub(offset).min(u64::from(size)) as usize;
         let mut buf = vec![0; bytes];
         let outcome = state.read(&mut buf, offset);
         state.traffic.read += bytes as u64;
-        let through = state.through(asked, bytes, |speed| speed.read);
+        let through = state.through(bytes, |speed| speed.read);
         drop(state);
         wait_until(through);
         match outcome {
@@ -265,14 +264,13 @@ impl Filesystem for Shown {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let asked = Instant::now();
         let mut state = lock(&self.0);
         if offset.checked_add(data.len() as u64).is_none_or(|end| end > state.bytes) {
             return reply.error(Errno::ENOSPC);
         }
         let outcome = state.write(data, offset);
         state.traffic.written += data.len() as u64;
-        let through = state.through(asked, data.len(), |speed| speed.write);
+        let through = state.through(data.len(), |speed| speed.write);
         drop(state);
         wait_until(through);
         match outcome {

@@ -392,8 +392,7 @@ fn memory_stays_within_limits_and_bombs_are_refused() {
     let disk = lab.fixture("disk-512.img.zst");
     noise(&disk, 68 << 20, 8 << 20);
     File::options().write(true).open(&disk).unwrap().set_len(192 << 20).unwrap();
-    // Nothing but the window decides here: the same megabyte again and again is packed soon.
-    (80..128).for_each(|mib| noise(&disk, mib << 20, 1 << 20));
+    noise(&disk, 80 << 20, 48 << 20);
     for (tool, options, name, out) in [
         ("zstd", &["-1", "--zstd=wlog=25"][..], "a.zst", "new.xz"),
         ("xz", &["--lzma2=preset=0,dict=32MiB"], "a.xz", "new.zst"),
@@ -505,7 +504,7 @@ fn sigterm_leaves_nothing_behind() {
     let lab = Lab::new();
     let (disk, new) = (lab.fixture("disk-512.img.zst"), uki(&lab, INSTALLER));
     // Much to do at each step: zeros behind the disk's end are no harm but a missing backup table.
-    File::options().write(true).open(&disk).unwrap().set_len(6 << 30).unwrap();
+    File::options().write(true).open(&disk).unwrap().set_len(12 << 30).unwrap();
     let packed = pack(&disk, "zstd", &["-1", "--sparse"], "disk.zst");
     let [out, temporary] = [lab.path("out"), lab.path("tmp")];
     for folder in [&out, &temporary] {
@@ -513,7 +512,7 @@ fn sigterm_leaves_nothing_behind() {
     }
     let raw = lab.fixture_as("disk-512.img.zst", "raw.img");
     noise(&raw, 54 << 20, 11 << 20);
-    File::options().write(true).open(&raw).unwrap().set_len(6 << 30).unwrap();
+    File::options().write(true).open(&raw).unwrap().set_len(12 << 30).unwrap();
     let before = [sha256(&packed), sha256(&new)];
     let (to, status, swap) =
         (out.join("new.xz"), ["status", text(&packed), "-v"], ["swap", "DISK", text(&new), "--yes", "-v", "--out"]);
