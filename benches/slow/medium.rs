@@ -1,31 +1,9 @@
-//! A slow medium: a file shown through FUSE, on which every read and write takes the time that its speed allows, one
-//! after the other, and is counted. The kernel caches nothing of it (`FOPEN_DIRECT_IO`), so what is counted is what a
-//! program asks for.
-//!
-//! What is written stays in memory: [`SlowMedium::reset`] gives the file back as it was.
+//! A slow medium for as long as a bench needs it: shown by the program of `medium/`, which this builds and starts.
 
 use super::measure::Outcome;
-use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyWrite, Request, WriteFlags,
-};
-use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
-
-/// What is written is kept in blocks of this length, in bytes.
-const BLOCK: usize = 4096;
-/// The name of the file.
-const NAME: &str = "medium.img";
-/// How long the kernel may go by what it was told of the file: it does not change.
-const TTL: Duration = Duration::from_secs(3600);
-/// A pause between two requests that is no pause to a medium: its own buffer has the next one.
-const QUEUE: Duration = Duration::from_millis(1);
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// Bytes a second.
 #[derive(Debug, Clone, Copy)]
@@ -43,19 +21,30 @@ pub(super) struct Traffic {
 
 /// The medium, shown as long as this lives.
 pub(super) struct SlowMedium {
-    shared: Arc<Mutex<State>>,
-    session: Option<BackgroundSession>,
+    program: Child,
+    /// Its commands; closing it ends the program.
+    commands: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
     folder: tempfile::TempDir,
 }
 
-struct State {
-    below: File,
-    bytes: u64,
-    written: HashMap<u64, Box<[u8; BLOCK]>>,
-    /// `None`: as fast as it goes.
-    speed: Option<Speed>,
-    busy_until: Instant,
-    traffic: Traffic,
+/// Builds the program: with the profile of the benches, beside them.
+fn build() -> Outcome<PathBuf> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--locked", "--release", "--package", "slow-medium", "--message-format", "json"])
+        .arg("--manifest-path")
+        .arg(manifest)
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        return Err("the slow medium's program was not built".into());
+    }
+    let built = String::from_utf8(output.stdout)?
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    built.ok_or_else(|| "cargo has not said where the slow medium's program is".into())
 }
 
 impl SlowMedium {
@@ -64,227 +53,63 @@ impl SlowMedium {
     /// # Errors
     /// Where FUSE is not there, or this user may not mount.
     pub(super) fn show(file: &Path) -> Outcome<Self> {
-        let below = File::open(file)?;
-        let bytes = below.metadata()?.len();
-        let (written, traffic) = (HashMap::new(), Traffic::default());
-        let state = State { below, bytes, written, speed: None, busy_until: Instant::now(), traffic };
-        let shared = Arc::new(Mutex::new(state));
         let folder = tempfile::tempdir()?;
-        let mut config = Config::default();
-        config.mount_options = vec![MountOption::FSName("slow".into()), MountOption::NoAtime];
-        let session = fuser::spawn_mount(Shown(Arc::clone(&shared)), folder.path(), &config)?;
-        Ok(Self { shared, session: Some(session), folder })
+        let mut program = Command::new(build()?)
+            .args([file, folder.path()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()?;
+        let commands = program.stdin.take();
+        let answers = BufReader::new(program.stdout.take().ok_or("no standard output")?);
+        let mut medium = Self { program, commands, answers, folder };
+        match medium.answer()?.as_str() {
+            "shown" => Ok(medium),
+            _ => Err("the slow medium's program has ended".into()),
+        }
     }
 
     /// Where it is.
     pub(super) fn path(&self) -> PathBuf {
-        self.folder.path().join(NAME)
+        self.folder.path().join("medium.img")
     }
 
     /// From now on it has this speed, `None` for as fast as it goes, and nothing was counted yet.
-    pub(super) fn run_at(&self, speed: Option<Speed>) {
-        let mut state = lock(&self.shared);
-        (state.speed, state.traffic, state.busy_until) = (speed, Traffic::default(), Instant::now());
+    pub(super) fn run_at(&mut self, speed: Option<Speed>) -> Outcome<()> {
+        let Speed { read, write } = speed.unwrap_or(Speed { read: 0.0, write: 0.0 });
+        self.tell(&format!("speed {read} {write}")).map(drop)
     }
 
     /// What went over it since [`Self::run_at`].
-    pub(super) fn traffic(&self) -> Traffic {
-        lock(&self.shared).traffic
+    pub(super) fn traffic(&mut self) -> Outcome<Traffic> {
+        self.tell("traffic")
     }
 
     /// Forgets what was written.
-    pub(super) fn reset(&self) {
-        lock(&self.shared).written.clear();
+    pub(super) fn reset(&mut self) -> Outcome<()> {
+        self.tell("reset").map(drop)
+    }
+
+    fn tell(&mut self, command: &str) -> Outcome<Traffic> {
+        let commands = self.commands.as_mut().ok_or("the slow medium's program has no standard input")?;
+        writeln!(commands, "{command}")?;
+        let answer = self.answer()?;
+        let (read, written) = answer.split_once(' ').ok_or_else(|| format!("{command}: answered with {answer:?}"))?;
+        Ok(Traffic { read: read.parse()?, written: written.parse()? })
+    }
+
+    fn answer(&mut self) -> Outcome<String> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        Ok(line.trim_end().to_string())
     }
 }
 
 impl Drop for SlowMedium {
     fn drop(&mut self) {
-        if let Some(session) = self.session.take()
-            && let Err(e) = session.umount_and_join()
-        {
+        drop(self.commands.take());
+        if let Err(e) = self.program.wait() {
             eprintln!("{}: {e}", self.folder.path().display());
         }
-    }
-}
-
-fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl State {
-    fn read(&mut self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-        self.below.read_exact_at(buf, offset)?;
-        for (block, from, to) in blocks(offset, buf.len()) {
-            if let Some(bytes) = self.written.get(&block) {
-                let at = (block * BLOCK as u64 + from as u64 - offset) as usize;
-                buf[at..at + to - from].copy_from_slice(&bytes[from..to]);
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, data: &[u8], offset: u64) -> std::io::Result<()> {
-        for (block, from, to) in blocks(offset, data.len()) {
-            let begin = block * BLOCK as u64;
-            let at = (begin + from as u64 - offset) as usize;
-            let bytes = match self.written.entry(block) {
-                std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::hash_map::Entry::Vacant(entry) => {
-                    let mut bytes = Box::new([0; BLOCK]);
-                    if to - from < BLOCK {
-                        let there = (self.bytes - begin).min(BLOCK as u64) as usize;
-                        self.below.read_exact_at(&mut bytes[..there], begin)?;
-                    }
-                    entry.insert(bytes)
-                }
-            };
-            bytes[from..to].copy_from_slice(&data[at..at + to - from]);
-        }
-        Ok(())
-    }
-
-    /// When a transfer that begins now is through.
-    fn through(&mut self, bytes: usize, speed: impl Fn(Speed) -> f64) -> Instant {
-        let now = Instant::now();
-        let Some(own) = self.speed else { return now };
-        let begin = self.busy_until.max(now.checked_sub(QUEUE).unwrap_or(now));
-        self.busy_until = begin + Duration::from_secs_f64(bytes as f64 / speed(own));
-        self.busy_until
-    }
-}
-
-/// The blocks of a range, and which bytes of each.
-fn blocks(offset: u64, bytes: usize) -> impl Iterator<Item = (u64, usize, usize)> {
-    let (size, end) = (BLOCK as u64, offset + bytes as u64);
-    (offset / size..end.div_ceil(size)).map(move |block| {
-        let begin = block * size;
-        (block, offset.saturating_sub(begin) as usize, (end - begin).min(size) as usize)
-    })
-}
-
-/// The folder with the one file in it.
-struct Shown(Arc<Mutex<State>>);
-
-impl Shown {
-    fn attributes(&self, inode: INodeNo) -> Option<FileAttr> {
-        let (kind, size, perm) = match u64::from(inode) {
-            1 => (FileType::Directory, 0, 0o755),
-            2 => (FileType::RegularFile, lock(&self.0).bytes, 0o644),
-            _ => return None,
-        };
-        let time = SystemTime::UNIX_EPOCH;
-        Some(FileAttr {
-            ino: inode,
-            size,
-            blocks: size / 512,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            crtime: time,
-            kind,
-            perm,
-            nlink: 1,
-            uid: rustix::process::getuid().as_raw(),
-            gid: rustix::process::getgid().as_raw(),
-            rdev: 0,
-            blksize: BLOCK as u32,
-            flags: 0,
-        })
-    }
-}
-
-fn wait_until(when: Instant) {
-    if let Some(left) = when.checked_duration_since(Instant::now()) {
-        std::thread::sleep(left);
-    }
-}
-
-impl Filesystem for Shown {
-    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // The largest that goes: a request costs this machine time that a medium does not take.
-        if let Err(most) = config.set_max_write(1 << 20) {
-            let _ = config.set_max_write(most);
-        }
-        Ok(())
-    }
-
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.attributes(INodeNo(2)).filter(|_| parent == INodeNo::ROOT && name == NAME) {
-            Some(attributes) => reply.entry(&TTL, &attributes, Generation(0)),
-            None => reply.error(Errno::ENOENT),
-        }
-    }
-
-    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.attributes(inode) {
-            Some(attributes) => reply.attr(&TTL, &attributes),
-            None => reply.error(Errno::ENOENT),
-        }
-    }
-
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
-    }
-
-    fn read(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        size: u32,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        let mut state = lock(&self.0);
-        let bytes = state.bytes.saturating_sub(offset).min(u64::from(size)) as usize;
-        let mut buf = vec![0; bytes];
-        let outcome = state.read(&mut buf, offset);
-        state.traffic.read += bytes as u64;
-        let through = state.through(bytes, |speed| speed.read);
-        drop(state);
-        wait_until(through);
-        match outcome {
-            Ok(()) => reply.data(&buf),
-            Err(_) => reply.error(Errno::EIO),
-        }
-    }
-
-    fn write(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        data: &[u8],
-        _: WriteFlags,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyWrite,
-    ) {
-        let mut state = lock(&self.0);
-        if offset.checked_add(data.len() as u64).is_none_or(|end| end > state.bytes) {
-            return reply.error(Errno::ENOSPC);
-        }
-        let outcome = state.write(data, offset);
-        state.traffic.written += data.len() as u64;
-        let through = state.through(data.len(), |speed| speed.write);
-        drop(state);
-        wait_until(through);
-        match outcome {
-            Ok(()) => reply.written(data.len() as u32),
-            Err(_) => reply.error(Errno::EIO),
-        }
-    }
-
-    /// Nothing is cached anywhere.
-    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.ok();
-    }
-
-    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply.ok();
     }
 }

@@ -83,26 +83,26 @@ impl Slow<'_> {
     }
 
     /// Seconds that a step takes on the medium at this speed, as it was.
-    fn timed(&self, speed: Speed, steps: &[Step]) -> Outcome<f64> {
-        self.medium.reset();
-        self.medium.run_at(Some(speed));
+    fn timed(&mut self, speed: Speed, steps: &[Step]) -> Outcome<f64> {
+        self.medium.reset()?;
+        self.medium.run_at(Some(speed))?;
         steps.iter().map(|step| step.seconds(&self.inputs.folder)).sum()
     }
 
     /// A swap that did nothing would be fast: mtools reads the new UKI under its version's name.
-    fn check_swapped(&self) -> Outcome<()> {
-        self.medium.run_at(None);
+    fn check_swapped(&mut self) -> Outcome<()> {
+        self.medium.run_at(None)?;
         let (esp, target) = (volume(&self.medium.path(), 0), format!("::/{}", Inputs::IN_ISO));
         let found = Step::new(&[&"mcopy", &"-n", &"-i", &esp, &target, &"-"]).run(&self.inputs.folder)?;
         if found == fs::read(&self.uki)? { Ok(()) } else { Err("the swap has not put the new UKI in place".into()) }
     }
 
     /// Seconds to write the image once and to read it back once, by `dd`.
-    fn write_and_read(&self, speed: Speed) -> Outcome<f64> {
-        let medium = self.medium.path();
-        let (from, to) = (format!("if={}", self.uki.display()), format!("of={}", medium.display()));
+    fn write_and_read(&mut self, speed: Speed) -> Outcome<f64> {
+        let (from, to) = (format!("if={}", self.uki.display()), format!("of={}", self.medium.path().display()));
         let write = Step::new(&[&"dd", &from, &to, &"bs=1M", &"conv=notrunc", &"status=none"]);
-        Ok(self.timed(speed, &[write])? + self.read(speed)?)
+        let read = self.read();
+        self.timed(speed, &[write, read])
     }
 
     /// What was measured of that.
@@ -110,12 +110,11 @@ impl Slow<'_> {
         self.there_and_back.iter().find(|(write, _)| *write == speed.write).map_or(f64::NAN, |(_, seconds)| *seconds)
     }
 
-    /// Seconds to read so many bytes.
-    fn read(&self, speed: Speed) -> Outcome<f64> {
+    /// `dd` reads so many bytes.
+    fn read(&self) -> Step {
         let from = format!("if={}", self.medium.path().display());
         let count = format!("count={}", self.uki_bytes);
-        let flag = "iflag=count_bytes";
-        self.timed(speed, &[Step::new(&[&"dd", &from, &"of=/dev/null", &"bs=1M", &count, &flag, &"status=none"])])
+        Step::new(&[&"dd", &from, &"of=/dev/null", &"bs=1M", &count, &"iflag=count_bytes", &"status=none"])
     }
 
     fn local(&mut self) -> Outcome<Vec<Row>> {
@@ -124,7 +123,7 @@ impl Slow<'_> {
             let mut times = Times::default();
             for _ in 0..self.rounds {
                 times.add("swap", self.timed(speed, &[self.swap(&self.uki)])?);
-                traffic = self.medium.traffic();
+                traffic = self.medium.traffic()?;
                 self.check_swapped()?;
                 times.add("limit", self.write_and_read(speed)?);
             }
@@ -140,7 +139,8 @@ impl Slow<'_> {
             });
         }
         // The installed image is of the same length.
-        let limit = self.there_and_back(FAIR) + self.read(FAIR)?;
+        let read = self.read();
+        let limit = self.there_and_back(FAIR) + self.timed(FAIR, &[read])?;
         let compared = self.timed(FAIR, &[self.swap_with(&self.uki, &[])])?;
         rows.push(Row {
             what: format!("the same, the installed image read for its extensions, medium {}", shown(FAIR)),
@@ -164,11 +164,11 @@ impl Slow<'_> {
             1.03,
         ));
         rows.push(count("bytes written to it", traffic.written, 1.02));
-        self.medium.reset();
-        self.medium.run_at(None);
+        self.medium.reset()?;
+        self.medium.run_at(None)?;
         let path = self.medium.path();
         ours(&[&"status", &path, &"--efivars", &"none", &"--no-hashes"]).run(&self.inputs.folder)?;
-        let read = self.medium.traffic().read as f64;
+        let read = self.medium.traffic()?.read as f64;
         rows.push(Row {
             what: "bytes read by `status --no-hashes`, 2 GiB with four UKIs".into(),
             ours: mb(read),
@@ -180,7 +180,7 @@ impl Slow<'_> {
         Ok(rows)
     }
 
-    fn remote(&self) -> Outcome<Vec<Row>> {
+    fn remote(&mut self) -> Outcome<Vec<Row>> {
         let factory = LocalFactory::start()?;
         let mut rows = Vec::new();
         let mut lines: Vec<(u64, f64)> = Vec::new();
