@@ -9,7 +9,6 @@ use bootsurgeon::surgery::{LINUX_DIR, Order, SetContent, SetFile, Staging, open_
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// What the board was installed with, and what the source has: path, old bytes, new bytes.
@@ -275,9 +274,8 @@ fn issue19_3_a_file_in_the_place_of_a_directory_stays_and_what_is_named_is_added
 }
 
 /// What a swap with a set leaves that is cut after so many writes behind the staging; `None` when it came to its end.
-fn cut_set(disk: &Path, image: &[u8], writes: usize) -> Option<Vec<u8>> {
-    let whole = std::fs::read(disk).unwrap();
-    let medium = Overlay::cut_after(&whole[ESP as usize..], writes);
+fn cut_set<'b>(esp: &'b [u8], image: &[u8], writes: usize) -> Option<Overlay<'b>> {
+    let medium = Overlay::cut_after(esp, writes);
     let name = |name: &str| SetFile {
         directory: String::new(),
         target: name.to_owned(),
@@ -304,14 +302,15 @@ fn cut_set(disk: &Path, image: &[u8], writes: usize) -> Option<Vec<u8>> {
         staged.commit(&order).map(drop)
     };
     let done = run().is_ok();
-    let left = [&whole[..ESP as usize], &medium.to_bytes()].concat();
-    (!done).then_some(left)
+    (!done).then_some(medium)
 }
 
 /// A board whose swap with a set is cut.
 struct Interrupted {
-    _lab: Lab,
+    lab: Lab,
     disk: PathBuf,
+    /// The bytes of the disk from its ESP on.
+    esp: Vec<u8>,
     image: Vec<u8>,
     /// Its files before.
     old: BTreeMap<String, Vec<u8>>,
@@ -328,8 +327,15 @@ impl Interrupted {
         let image = std::fs::read(uki(&lab, "v1.12.4-arm64-installer")).unwrap();
         let (old, cut) = (files(&disk, ESP), lab.path("cut.img"));
         let sectors = image.len().div_ceil(512) + 2;
-        Self { _lab: lab, disk, image, old, cut, sectors }
+        let esp = std::fs::read(&disk).unwrap().split_off(ESP as usize);
+        Self { lab, disk, esp, image, old, cut, sectors }
     }
+}
+
+/// Puts a disk at `cut`, with what was written to its ESP.
+fn put_cut(disk: &Path, medium: &Overlay<'_>, cut: &Path) {
+    copy(disk, cut);
+    medium.write_to(cut, ESP);
 }
 
 /// `recover` by itself, with `--forward` and with `--back`, wherever a set was cut: each says first what it then does.
@@ -338,12 +344,12 @@ fn issue19_3_recover_goes_the_way_that_it_is_asked_to() {
     if !tools(&["mcopy", "mmd", "xz"]) {
         return;
     }
-    let Interrupted { _lab, disk, image, old, cut, sectors } = Interrupted::new();
+    let Interrupted { lab: _lab, disk, esp, image, old, cut, sectors } = Interrupted::new();
     let (mut forward, mut back, mut refused) = (0, 0, 0);
     for writes in sectors.. {
-        let Some(left) = cut_set(&disk, &image, writes) else { break };
+        let Some(left) = cut_set(&esp, &image, writes) else { break };
         for way in ["--forward", "--back", "--no-progress"] {
-            support::write_sparse(&cut, &left[..]);
+            put_cut(&disk, &left, &cut);
             let says = bootsurgeon!("recover", cut, way, "--dry-run", "--json");
             let did = bootsurgeon!("recover", cut, way, "--yes", "--json");
             assert_eq!(says.code, did.code, "{writes} {way}");
@@ -387,19 +393,20 @@ fn issue19_3_what_is_not_whole_is_not_carried_to_its_end() {
     if !tools(&["mcopy", "mmd", "xz"]) {
         return;
     }
-    let Interrupted { _lab, disk, image, old, cut, sectors } = Interrupted::new();
+    let Interrupted { lab: _lab, disk, esp, image, old, cut, sectors } = Interrupted::new();
     let mut spoilt = 0;
     for writes in (sectors..).step_by(3) {
-        let Some(mut left) = cut_set(&disk, &image, writes) else { break };
+        let Some(left) = cut_set(&esp, &image, writes) else { break };
         let content = b"new str.";
-        let Some(at) = left.windows(content.len()).position(|bytes| bytes == content) else { continue };
-        support::write_sparse(&cut, &left[..]);
+        let whole = left.to_bytes();
+        let Some(at) = whole.windows(content.len()).position(|bytes| bytes == content) else { continue };
+        put_cut(&disk, &left, &cut);
         let is_new = files(&cut, ESP)["start4.elf"] == content;
         if is_new || bootsurgeon!("recover", cut, "--forward", "--dry-run").code != 0 {
             continue;
         }
-        left[at] ^= 1;
-        support::write_sparse(&cut, &left[..]);
+        put_cut(&disk, &left, &cut);
+        crate::cli::patch(&cut, ESP + at as u64, &[whole[at] ^ 1]);
         if bootsurgeon!("recover", cut, "--dry-run", "--json").code(0).json()["interrupted"].is_null() {
             continue;
         }
@@ -422,16 +429,16 @@ fn issue19_3_the_image_is_another_since_and_no_half_of_the_set_stays() {
     if !tools(&["mcopy", "mmd", "mdel", "xz"]) {
         return;
     }
-    let Interrupted { _lab, disk, image, old, cut, sectors } = Interrupted::new();
+    let Interrupted { lab: _lab, disk, esp, image, old, cut, sectors } = Interrupted::new();
     let (mut halves, mut whole) = (0, 0);
     let paths = ["start4.elf", "fixup4.dat"];
     let target = "EFI/Linux/Talos-v1.12.4.efi";
     for writes in sectors.. {
-        let Some(left) = cut_set(&disk, &image, writes) else { break };
+        let Some(left) = cut_set(&esp, &image, writes) else { break };
         for (way, is_gone) in
             [("--no-progress", false), ("--no-progress", true), ("--back", false), ("--forward", true)]
         {
-            support::write_sparse(&cut, &left[..]);
+            put_cut(&disk, &left, &cut);
             if bootsurgeon!("status", cut, "--json").json()["interrupted"].is_null() {
                 continue;
             }
@@ -563,13 +570,13 @@ fn issue19_3_a_recovery_around_another_image_is_cut_anywhere() {
     if !tools(&["mcopy", "mmd", "xz"]) {
         return;
     }
-    let Interrupted { _lab, disk, image, old, cut, sectors } = Interrupted::new();
+    let Interrupted { lab, disk, esp, image, old, cut, sectors } = Interrupted::new();
     let target = "EFI/Linux/Talos-v1.12.4.efi";
     let paths = ["start4.elf", "fixup4.dat"];
     let (mut states, mut cuts) = (0, 0);
     for writes in sectors.. {
-        let Some(left) = cut_set(&disk, &image, writes) else { break };
-        support::write_sparse(&cut, &left[..]);
+        let Some(left) = cut_set(&esp, &image, writes) else { break };
+        put_cut(&disk, &left, &cut);
         if bootsurgeon!("status", cut, "--json").json()["interrupted"].is_null() {
             continue;
         }
@@ -580,11 +587,12 @@ fn issue19_3_a_recovery_around_another_image_is_cut_anywhere() {
             continue;
         }
         states += 1;
-        let start = std::fs::read(&cut).unwrap();
+        let start = copy(&cut, &lab.path("start.img"));
+        let esp = std::fs::read(&start).unwrap().split_off(ESP as usize);
         for writes in 0.. {
-            let medium = Overlay::cut_after(&start[ESP as usize..], writes);
+            let medium = Overlay::cut_after(&esp, writes);
             let is_done = recover(&medium).is_ok();
-            support::write_sparse(&cut, start[..ESP as usize].chain(&medium.to_bytes()[..]));
+            put_cut(&start, &medium, &cut);
             let now = files(&cut, ESP);
             for path in paths {
                 assert!(now[path] == old[path] || now[path] == before[path], "{path} is neither, cut at {writes}");

@@ -11,7 +11,10 @@ use bootsurgeon::surgery::{
 };
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -44,6 +47,14 @@ impl<'b> Overlay<'b> {
     /// How many sectors were written.
     pub(super) fn writes(&self) -> usize {
         self.written.lock().unwrap().len()
+    }
+
+    /// Writes to a file what was written here, `offset` bytes from the file's beginning.
+    pub(super) fn write_to(&self, path: &Path, offset: u64) {
+        let file = File::options().write(true).open(path).unwrap();
+        for (at, sector) in self.written.lock().unwrap().iter() {
+            file.write_all_at(sector, offset + at).unwrap();
+        }
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
