@@ -59,7 +59,8 @@ sbom() { # TARGET ARCH
             | .dependsOn |= (. // [] | map(select(. as $r | $kept | index($r))) | sort)) | sort_by(.ref))
         | (.. | strings) |= (split($root) | join("/source"))
     ' "sbom-$2.json" >"$dir/bootsurgeon-$version-linux-$2.cdx.json"
-    rm "sbom-$2.json"
+    # It writes one for each package of the workspace.
+    find . -name "sbom-$2.json" -not -path "./target/*" -delete
 }
 sbom x86_64 amd64
 sbom aarch64 arm64
