@@ -1,8 +1,6 @@
 //! Step one of every swap: the new image in free clusters, read back from the medium. Nothing refers to it yet.
 
-use crate::block::{
-    Light, Load, Pieces as MediumPieces, ReadAt, Sink, Watching, WriteAt, fan_out, read_vec, sha256_watched,
-};
+use crate::block::{Load, Pieces as MediumPieces, ReadAt, Sink, Watching, WriteAt, read_vec, sha256_watched};
 use crate::fat::{Editor, Geometry, Run, Volume};
 use crate::units::{exact, size};
 use crate::{Code, Error, Result};
@@ -109,19 +107,16 @@ impl<'m> Staging<'m> {
         self.editor.forget()?;
         let volume = self.editor.volume();
         let image = MediumPieces::new(volume.source(), volume.extents_of(&self.runs))?;
-        let (from, total) = (pieces.upto, self.bytes);
-        let Pieced { upto, hash, begins, .. } = pieces;
-        let mut note = Light(|part: &[u8]| {
-            begins.push((*upto, part[..part.len().min(SAMPLE)].to_vec()));
-            *upto += part.len() as u64;
-            watching(*upto, total)
-        });
-        // Beside the reading: the medium does not wait for it.
-        let mut digest = |part: &[u8]| -> Result<()> {
-            hash.update(part);
-            Ok(())
-        };
-        fan_out(&image, from, self.written - from, &mut [&mut note, &mut digest])
+        let mut buf = vec![0; COPIED_AT_ONCE];
+        while pieces.upto < self.written {
+            let part = &mut buf[..(self.written - pieces.upto).min(COPIED_AT_ONCE as u64) as usize];
+            image.read_exact_at(part, pieces.upto)?;
+            pieces.hash.update(&*part);
+            pieces.begins.push((pieces.upto, part[..part.len().min(SAMPLE)].to_vec()));
+            pieces.upto += part.len() as u64;
+            watching(pieces.upto, self.bytes)?;
+        }
+        Ok(())
     }
 
     /// Reads the beginning of every part once more: a medium that has less room than it says may have put a later
