@@ -28,8 +28,11 @@ pub(super) struct SlowMedium {
     folder: tempfile::TempDir,
 }
 
-/// Builds the program: with the profile of the benches, beside them.
-fn build() -> Outcome<PathBuf> {
+/// Builds the program: with the profile of the benches, beside them. Returns where it is.
+///
+/// # Errors
+/// What cargo has said on standard error.
+pub(super) fn build() -> Outcome<PathBuf> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let output = Command::new(env!("CARGO"))
         .args(["build", "--locked", "--release", "--package", "slow-medium", "--message-format", "json"])
@@ -48,13 +51,13 @@ fn build() -> Outcome<PathBuf> {
 }
 
 impl SlowMedium {
-    /// Shows a file.
+    /// Shows a file, by the program that [`build`] has built.
     ///
     /// # Errors
     /// Where FUSE is not there, or this user may not mount.
-    pub(super) fn show(file: &Path) -> Outcome<Self> {
+    pub(super) fn show(program: &Path, file: &Path) -> Outcome<Self> {
         let folder = tempfile::tempdir()?;
-        let mut program = Command::new(build()?)
+        let mut program = Command::new(program)
             .args([file, folder.path()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -108,8 +111,10 @@ impl SlowMedium {
 impl Drop for SlowMedium {
     fn drop(&mut self) {
         drop(self.commands.take());
-        if let Err(e) = self.program.wait() {
-            eprintln!("{}: {e}", self.folder.path().display());
+        match self.program.wait() {
+            Ok(status) if status.success() => {}
+            Ok(status) => eprintln!("{}: the slow medium's program: {status}", self.folder.path().display()),
+            Err(e) => eprintln!("{}: {e}", self.folder.path().display()),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::inputs::{Inputs, SCHEMATIC_ID};
 use super::measure::{Outcome, Step, Times, ours, there, volume};
-use super::medium::{SlowMedium, Speed, Traffic};
+use super::medium::{self, SlowMedium, Speed, Traffic};
 use super::table::{Goal, Row, mb};
 use bootsurgeon::testkit::factory::{AssetContent, Behaviour, LocalFactory};
 use std::fs;
@@ -22,7 +22,8 @@ const LIMIT: Goal = Goal::AtMost(1.05);
 
 /// The table's rows. `is_full` for the longer image and medians of three rounds.
 pub(super) fn rows(inputs: &Inputs, is_full: bool, complete: &mut bool) -> Outcome<Vec<Row>> {
-    let medium = match SlowMedium::show(&inputs.full_esp()?) {
+    let program = medium::build()?;
+    let medium = match SlowMedium::show(&program, &inputs.full_esp()?) {
         Ok(medium) => medium,
         Err(e) => {
             println!("not run: slow media: a file cannot be shown through FUSE here: {e}");

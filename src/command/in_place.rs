@@ -36,7 +36,7 @@ pub(super) fn summary_of<S: ReadAt>(
 /// So much is compared at once, in bytes.
 const COMPARED_AT_ONCE: u64 = 1 << 20;
 
-/// So much of an image's begin is compared where nothing else is read of it, in bytes: more headers than any has.
+/// So much of an image's beginning is compared where the rest of it is not read, in bytes: more than any headers take.
 const COMPARED_HEADERS: u64 = 64 << 10;
 
 /// The hash of two sources of one length, if they are equal. Neither is read further than to the first difference.

@@ -10,7 +10,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -205,29 +204,9 @@ pub fn truncate(path: &Path, length: u64) {
     OpenOptions::new().write(true).open(path).and_then(|f| f.set_len(length)).expect("a file to cut");
 }
 
-/// Copies a file, holes and all; what is no hole is all that is read.
+/// Copies a file, holes and all: `cp` does not read them.
 pub fn copy(from: &Path, to: &Path) -> PathBuf {
-    use rustix::fs::SeekFrom;
-    let source = File::open(from).expect("a file to copy");
-    let copied = || -> io::Result<()> {
-        let (length, target) = (source.metadata()?.len(), File::create(to)?);
-        target.set_len(length)?;
-        let (mut at, mut hole, mut buffer) = (0, 0, vec![0; 1 << 20]);
-        while at < length {
-            if at == hole {
-                // Behind the last data there is nothing but a hole.
-                let Ok(data) = rustix::fs::seek(&source, SeekFrom::Data(at)) else { break };
-                hole = rustix::fs::seek(&source, SeekFrom::Hole(data))?;
-                at = data;
-            }
-            let part = &mut buffer[..(hole - at).min(1 << 20) as usize];
-            source.read_exact_at(part, at)?;
-            target.write_all_at(part, at)?;
-            at += part.len() as u64;
-        }
-        Ok(())
-    };
-    copied().expect("a copy");
+    support::run_ok("cp", &["--sparse=auto", &from.display().to_string(), &to.display().to_string()]);
     to.to_owned()
 }
 

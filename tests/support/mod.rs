@@ -138,15 +138,6 @@ pub fn copy_sparse(source: &mut impl Read, target: &mut File) -> io::Result<()> 
     target.set_len(length)
 }
 
-/// Writes a file anew, with holes as [`copy_sparse`].
-///
-/// # Panics
-/// When that fails.
-pub fn write_sparse(path: &Path, mut content: impl Read) {
-    let written = File::create(path).and_then(|mut file| copy_sparse(&mut content, &mut file));
-    written.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-}
-
 /// Reads until the buffer is full or the source has ended.
 fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
