@@ -87,6 +87,8 @@ struct Bench {
     factory: LocalFactory,
     /// The ISO at the factory.
     iso_url: String,
+    /// The UKI at a server without byte ranges.
+    plain_url: String,
 }
 
 impl Bench {
@@ -95,15 +97,13 @@ impl Bench {
         let ranges = || Behaviour { ranges: true, ..Behaviour::default() };
         let iso = AssetContent::file(&inputs.iso)?;
         let iso_url = factory.serve(SCHEMATIC_ID, "v1.12.4", "metal-arm64-secureboot.iso", iso, ranges());
-        factory.serve(
-            SCHEMATIC_ID,
-            "v1.12.4",
-            "metal-arm64-secureboot-uki.efi",
-            AssetContent::file(&inputs.uki)?,
-            ranges(),
-        );
+        let serve_uki = |name: &str, behaviour: Behaviour| -> Outcome<String> {
+            Ok(factory.serve(SCHEMATIC_ID, "v1.12.4", name, AssetContent::file(&inputs.uki)?, behaviour))
+        };
+        serve_uki("metal-arm64-secureboot-uki.efi", ranges())?;
+        let plain_url = serve_uki("without-ranges.efi", Behaviour::default())?;
         let uki_bytes = fs::metadata(&inputs.uki)?.len() as f64;
-        Ok(Self { disk: inputs.folder.join("work.img"), inputs, uki_bytes, factory, iso_url })
+        Ok(Self { disk: inputs.folder.join("work.img"), inputs, uki_bytes, factory, iso_url, plain_url })
     }
 
     /// Runs a step in the folder of the inputs.
@@ -388,6 +388,8 @@ impl Bench {
         }
         self.reset()?;
         add("swap DISK.img URL", &self.swap(&self.iso_url))?;
+        self.reset()?;
+        add("swap DISK.img URL, without byte ranges", &self.swap(&self.plain_url))?;
         self.reset()?;
         add("swap DISK.img RAW.zst --with-board-files", &self.swap_set())?;
         self.remove(&["extracted.efi", "fetched.efi", "copy.efi"]);

@@ -12,7 +12,7 @@ pub type Chunk = Arc<Vec<u8>>;
 /// Size of a chunk in bytes, and how many of them may wait for the slowest consumer. The consumers share the chunks:
 /// memory is bounded by the product, and by what a consumer holds back.
 const CHUNK: usize = 1024 * 1024;
-const WAITING: usize = 6;
+const WAITING: usize = 4;
 
 /// What it takes to hand a chunk to a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,13 +26,15 @@ impl Kept {
 
     /// The next bytes.
     pub(crate) fn push(&mut self, chunk: &[u8]) {
-        if self.beginning.len() < BEGINNING {
-            let room = BEGINNING - self.beginning.len();
-            self.beginning.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        }
-        self.window.extend(chunk);
-        let surplus = self.window.len().saturating_sub(WINDOW);
+        // At once: to grow step by step would take twice as much. What is not written to takes no memory.
+        self.beginning.reserve_exact(BEGINNING - self.beginning.len());
+        self.window.reserve_exact(WINDOW - self.window.len());
+        let room = BEGINNING - self.beginning.len();
+        self.beginning.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        let last = &chunk[chunk.len().saturating_sub(WINDOW)..];
+        let surplus = (self.window.len() + last.len()).saturating_sub(WINDOW);
         self.window.drain(..surplus);
+        self.window.extend(last);
         self.at += chunk.len() as u64;
     }
 
@@ -91,6 +93,7 @@ mod tests {
         let mut kept = Kept::default();
         bytes.chunks(70_001).for_each(|chunk| kept.push(chunk));
         assert_eq!(kept.at(), bytes.len() as u64);
+        assert!(kept.beginning.capacity() == BEGINNING && kept.window.capacity() == WINDOW);
         let mut buf = [0; 100];
         for at in [0, 5, BEGINNING - 100, bytes.len() - WINDOW, bytes.len() - 100] {
             assert_eq!(kept.take(&mut buf, at as u64), Some(100));

@@ -12,13 +12,13 @@ use crate::{Error, Kind, Result};
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Chunks that may wait for the reader.
-const WAITING: usize = 8;
+const WAITING: usize = 2;
 /// How often the cancel flag is looked at while nothing comes.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -32,6 +32,8 @@ pub struct SequentialSource {
 
 struct State {
     chunks: Receiver<Vec<u8>>,
+    /// Takes chunks back, for their memory.
+    spares: Sender<Vec<u8>>,
     cancel: Arc<AtomicBool>,
     transfer: Option<JoinHandle<Result<u64>>>,
     kept: Kept,
@@ -49,17 +51,20 @@ impl SequentialSource {
         events: &mut dyn FnMut(TransferEvent),
     ) -> Result<Option<Self>> {
         let (chunk_in, chunks) = sync_channel::<Vec<u8>>(WAITING);
+        let (spares, spares_out) = channel::<Vec<u8>>();
         let (event_in, news) = sync_channel::<TransferEvent>(64);
         let (stop, wire) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let transfer = {
             let (url, options) = (url.to_owned(), options.clone());
             let (stop, wire) = (Arc::clone(&stop), Arc::clone(&wire));
-            std::thread::spawn(move || run(&url, &options, &stop, &wire, &chunk_in, &event_in))
+            let feed = Feed { chunks: chunk_in, spares: spares_out, stop, wire };
+            std::thread::spawn(move || feed.run(&url, &options, &event_in))
         };
         let mut source = Self {
             bytes: 0,
             state: Mutex::new(State {
                 chunks,
+                spares,
                 cancel: Arc::clone(&cancel),
                 transfer: Some(transfer),
                 kept: Kept::default(),
@@ -107,23 +112,29 @@ fn check(cancel: &AtomicBool) -> Result<()> {
     }
 }
 
-fn run(
-    url: &str,
-    options: &Options,
-    stop: &AtomicBool,
-    wire: &AtomicU64,
-    chunks: &SyncSender<Vec<u8>>,
-    news: &SyncSender<TransferEvent>,
-) -> Result<u64> {
-    // Only the beginning is worth telling: afterwards the reader tells how far it is.
-    let mut tell = |event: TransferEvent| {
-        let _ = news.try_send(event);
-    };
-    stream(url, options, stop, &mut tell, &mut |bytes| {
-        wire.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let taken = chunks.send(bytes.to_vec()).is_ok() && !stop.load(Ordering::Relaxed);
-        Ok(if taken { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-    })
+/// The side of the transfer.
+struct Feed {
+    chunks: SyncSender<Vec<u8>>,
+    spares: Receiver<Vec<u8>>,
+    stop: Arc<AtomicBool>,
+    wire: Arc<AtomicU64>,
+}
+
+impl Feed {
+    fn run(&self, url: &str, options: &Options, news: &SyncSender<TransferEvent>) -> Result<u64> {
+        // Only the beginning is worth telling: afterwards the reader tells how far it is.
+        let mut tell = |event: TransferEvent| {
+            let _ = news.try_send(event);
+        };
+        stream(url, options, &self.stop, &mut tell, &mut |bytes| {
+            self.wire.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            let mut chunk = self.spares.try_recv().unwrap_or_default();
+            chunk.clear();
+            chunk.extend_from_slice(bytes);
+            let taken = self.chunks.send(chunk).is_ok() && !self.stop.load(Ordering::Relaxed);
+            Ok(if taken { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })
+    }
 }
 
 impl AsRef<Kept> for State {
@@ -154,6 +165,7 @@ impl State {
         // A slow server, too, has to be left at once: whoever reads wants a lot of chunks at a time.
         check(&self.cancel)?;
         self.kept.push(&chunk);
+        let _ = self.spares.send(chunk);
         Ok(())
     }
 }

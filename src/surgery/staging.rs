@@ -5,14 +5,18 @@ use crate::fat::{Editor, Geometry, Run, Volume};
 use crate::units::{exact, size};
 use crate::{Code, Error, Result};
 use sha2::{Digest, Sha256};
+use std::sync::mpsc;
 
 /// Clusters that every operation needs beside the image: the intent record. What its names need in the directory, only
 /// the plan tells; a rehearsal counts all of it.
 const RECORD_CLUSTERS: u64 = 1;
 /// So much of a set's file is read and written at once, in bytes: a multiple of every sector size.
 const COPIED_AT_ONCE: usize = 1 << 20;
-/// So much of each part that was read back at once is read a second time in the end, in bytes.
+/// So much of a piece is read back at once, in bytes: two of these are in memory.
+const PART: usize = 512 << 10;
+/// So much of each piece's beginning, and once in so many bytes, is read a second time in the end.
 const SAMPLE: usize = 4096;
+const SAMPLE_EVERY: u64 = 1 << 20;
 
 /// Free clusters that are being filled. Dropping it leaves the volume exactly as it was.
 #[must_use = "nothing is staged before `seal`"]
@@ -31,8 +35,44 @@ struct Pieced {
     /// So much was read back.
     upto: u64,
     hash: Sha256,
-    /// Where each part that was read back at once began, in bytes of the image, and what was there.
-    begins: Vec<(u64, Vec<u8>)>,
+    /// Where samples were taken, in bytes of the image, and what was there.
+    samples: Vec<(u64, Vec<u8>)>,
+    /// Memory for two parts.
+    memory: Vec<Vec<u8>>,
+}
+
+impl Pieced {
+    /// Reads on to the byte `end`. A part is hashed while the next one is read: a medium that waits for a hash is slower
+    /// than it could be.
+    fn read(&mut self, image: &dyn ReadAt, end: u64, seen: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+        let Self { upto, hash, samples, memory, .. } = self;
+        let begun = *upto;
+        let (to_hash, parts) = mpsc::channel::<Vec<u8>>();
+        let (hashed, free) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let hasher = scope.spawn(move || {
+                for part in parts {
+                    hash.update(&part);
+                    let _ = hashed.send(part);
+                }
+            });
+            while *upto < end {
+                let Some(mut part) = memory.pop().or_else(|| free.recv().ok()) else { break };
+                part.resize((end - *upto).min(PART as u64) as usize, 0);
+                image.read_exact_at(&mut part, *upto)?;
+                if (*upto - begun).is_multiple_of(SAMPLE_EVERY) {
+                    samples.push((*upto, part[..part.len().min(SAMPLE)].to_vec()));
+                }
+                *upto += part.len() as u64;
+                let _ = to_hash.send(part);
+                seen(*upto)?;
+            }
+            drop(to_hash);
+            let outcome = hasher.join();
+            memory.extend(free.try_iter());
+            outcome.map_err(|_| Error::new(Code::Bug, "what was read back could not be hashed"))
+        })
+    }
 }
 
 /// An image that is on the medium, byte for byte, and not part of the file system yet.
@@ -93,7 +133,8 @@ impl<'m> Staging<'m> {
     /// Reads back what is written in pieces of `length` bytes, each as soon as it is on the medium: for an image that
     /// comes more slowly than the medium takes it, so that nothing but the last piece is left to do when it is there.
     pub fn in_pieces(self, length: u64) -> Self {
-        let pieces = Pieced { length: length.max(1), upto: 0, hash: Sha256::new(), begins: Vec::new() };
+        let memory = vec![Vec::with_capacity(PART), Vec::with_capacity(PART)];
+        let pieces = Pieced { length: length.max(1), upto: 0, hash: Sha256::new(), samples: Vec::new(), memory };
         Self { pieces: Some(pieces), ..self }
     }
 
@@ -107,27 +148,18 @@ impl<'m> Staging<'m> {
         self.editor.forget()?;
         let volume = self.editor.volume();
         let image = MediumPieces::new(volume.source(), volume.extents_of(&self.runs))?;
-        let mut buf = vec![0; COPIED_AT_ONCE];
-        while pieces.upto < self.written {
-            let part = &mut buf[..(self.written - pieces.upto).min(COPIED_AT_ONCE as u64) as usize];
-            image.read_exact_at(part, pieces.upto)?;
-            pieces.hash.update(&*part);
-            pieces.begins.push((pieces.upto, part[..part.len().min(SAMPLE)].to_vec()));
-            pieces.upto += part.len() as u64;
-            watching(pieces.upto, self.bytes)?;
-        }
-        Ok(())
+        pieces.read(&image, self.written, &mut |upto| watching(upto, self.bytes))
     }
 
-    /// Reads the beginning of every part once more: a medium that has less room than it says may have put a later
-    /// piece where an earlier one was. Returns the hash of all that was read back.
+    /// Reads the samples once more: a medium that has less room than it says may have put a later piece where an earlier
+    /// one was. Returns the hash of all that was read back.
     fn hash_of_pieces(&self, pieces: Pieced) -> Result<[u8; 32]> {
         // The read-back itself has filled the caches.
         self.editor.forget()?;
         let volume = self.editor.volume();
         let image = MediumPieces::new(volume.source(), volume.extents_of(&self.runs))?;
-        for (at, begin) in &pieces.begins {
-            if read_vec(&image, *at, begin.len())? != *begin {
+        for (at, sample) in &pieces.samples {
+            if read_vec(&image, *at, sample.len())? != *sample {
                 return Err(not_given_back(&format!("byte {at} of the image and what follows have changed since")));
             }
         }
