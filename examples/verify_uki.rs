@@ -1,7 +1,7 @@
 //! Whether a UKI can be trusted: `cargo run --example verify_uki -- IMAGE CERTIFICATE`. `IMAGE` is a UKI, or an ISO or
 //! disk image that holds one; `CERTIFICATE` is that of a signer to trust.
 
-use bootsurgeon::command::{ImageRequest, Silent, TrustRequest, Verify};
+use bootsurgeon::command::{FileHash, ImageRequest, Silent, TrustRequest, Verify};
 use bootsurgeon::verify::{CheckStatus, Verdict};
 use std::process::ExitCode;
 
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         trust: TrustRequest { cert: vec![certificate.into()], ..TrustRequest::default() },
         efivars: None,
         installed: None,
+        hash: FileHash::Unwanted,
     };
     match request.run(&Silent::default()) {
         Ok(report) => {

@@ -14,7 +14,7 @@ mod ui;
 
 use crate::block::{check_free, check_not_itself, write_whole};
 use crate::command::{
-    self, Change, CopyOut, DiskRequest, EditFrom, Event, FactoryImage, FactoryRequest, Flavour, ImageRequest,
+    self, Change, CopyOut, DiskRequest, EditFrom, Event, FactoryImage, FactoryRequest, FileHash, Flavour, ImageRequest,
     ImageSource, TrustRequest, Ui as _, VariablesChoice,
 };
 use crate::config::Fit;
@@ -165,6 +165,7 @@ fn dispatch(command: Command, global: &Global, ui: &Terminal, out: &Output) -> R
                 installed: a.installed.map(disk),
                 trust: trust(a.trust, a.require_pcr_key, a.sbat_level),
                 efivars,
+                hash: if global.json || global.verbose > 0 { FileHash::Wanted } else { FileHash::Unwanted },
             };
             let report = request.run(ui)?;
             out.show(&report)?;

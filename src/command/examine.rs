@@ -29,11 +29,34 @@ pub struct Examined {
     pub pcr: Vec<(usize, Bank, pcr::PcrValues)>,
 }
 
-/// Reads a UKI once. `extra` sinks get every byte in the same pass.
+/// Whether somebody wants to know the SHA-256 of the whole file, which is none of the hashes that are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileHash {
+    /// It is taken.
+    Wanted,
+    /// It is left out.
+    Unwanted,
+}
+
+/// Reads a UKI once, with the SHA-256 of the file. `extra` sinks get every byte in the same pass.
 ///
 /// # Errors
 /// What the source or an extra sink reports; [`Kind::Cancelled`]. A malformed image is no error: its facts say so.
 pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink], ui: &dyn Ui) -> Result<Examined> {
+    examine_hashed(source, banks, FileHash::Wanted, extra, ui)
+}
+
+/// As [`examine`], with or without the SHA-256 of the file.
+///
+/// # Errors
+/// As [`examine`].
+pub fn examine_hashed(
+    source: &dyn ReadAt,
+    banks: &[Bank],
+    hash: FileHash,
+    extra: &mut [&mut dyn Sink],
+    ui: &dyn Ui,
+) -> Result<Examined> {
     let total = source.size();
     let mut done = 0;
     let mut progress = Light(|chunk: &[u8]| -> Result<()> {
@@ -53,19 +76,21 @@ pub fn examine(source: &dyn ReadAt, banks: &[Bank], extra: &mut [&mut dyn Sink],
         Ok(analyser) => analyser,
         Err(e) => return unreadable(source, &e, extra, &mut progress),
     };
+    if hash == FileHash::Unwanted {
+        analyser = analyser.without_hash();
+    }
     let mut digest = DigestSink::new(&head);
     let mut hashes = SectionHashes::new(&head, banks);
     {
         let (file, mut sinks) = analyser.parts();
         // Two hashes over nearly the same bytes: one thread computes both in the time of one and a half.
-        let mut both = match &mut digest {
-            Ok(digest) => Ok(BothSinks(file, digest)),
-            Err(_) => Err(file),
-        };
-        sinks.push(match &mut both {
-            Ok(both) => both,
-            Err(file) => *file,
-        });
+        let mut both = None;
+        match (file, &mut digest) {
+            (Some(file), Ok(digest)) => sinks.push(both.insert(BothSinks(file, digest))),
+            (Some(file), Err(_)) => sinks.push(file),
+            (None, Ok(digest)) => sinks.push(digest),
+            (None, Err(_)) => {}
+        }
         sinks.extend(hashes.as_mut().ok().map(|s| s as &mut dyn Sink));
         sinks.push(&mut progress);
         for sink in extra {
@@ -287,7 +312,7 @@ fn unreadable(
     }
     let unknown = || "unknown, because the headers cannot be read".to_owned();
     let facts = ImageFacts {
-        sha256: hash.finish(),
+        sha256: Some(hash.finish()),
         bytes: source.size(),
         family: Family::Unknown,
         pe_problems: vec![why.to_string()],

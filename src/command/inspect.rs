@@ -308,7 +308,7 @@ impl UkiReport {
         let problems = facts.pe_problems.iter().chain(&facts.section_problems).cloned();
         let unread = facts.unread_services.iter().map(|(extension, why)| format!("services of {extension}: {why}"));
         Self {
-            sha256: hex::encode(facts.sha256),
+            sha256: facts.sha256.map(hex::encode).unwrap_or_default(),
             bytes: facts.bytes,
             family: facts.family,
             arch: facts.arch,

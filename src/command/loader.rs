@@ -466,7 +466,7 @@ pub(super) fn restore<S: ReadAt>(
     let policy = Policy { way_back: true, ..policy };
     let bytes = esp.volume.file(&entry)?;
     let report = judge(&bytes, &loader, &policy, ui)?;
-    let sha256 = report.image.sha256.clone();
+    let sha256 = report.image.taken_sha256()?;
     let version_before = place.loader.as_ref().map(|loader| loader.version.text.clone());
     let mut plan = SwapPlan {
         target: original,

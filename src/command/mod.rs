@@ -54,7 +54,7 @@ pub use config::{CheckConfig, ConfigCheckReport};
 pub use copy::CopyOut;
 pub use disk::DiskRequest;
 pub use doctor::{Doctor, DoctorReport};
-pub use examine::{Examined, examine};
+pub use examine::{Examined, FileHash, examine, examine_hashed};
 pub use extract::{Extract, ExtractReport};
 #[cfg(feature = "net")]
 pub use fetch::{FactoryRequest, Fetch, FetchReport, create_schematic, show_schematic};

@@ -6,7 +6,7 @@
 //! here.
 
 use super::Silent;
-use super::examine::examine;
+use super::examine::{FileHash, examine_hashed};
 use crate::block::ReadAt;
 use crate::boot::lenient_string;
 use crate::bootpath::{BootScenario, Located, ProgramKind};
@@ -48,7 +48,7 @@ fn objections_but<S: ReadAt>(
     let mut behind_shim = false;
     for (at, kind) in esp.way(scenario).programs.iter().filter(|(at, _)| Some(at) != replaced) {
         let Some(file) = esp.open_at(at)? else { continue };
-        let facts = examine(&file, &[], &mut [], &Silent::default())?.facts;
+        let facts = examine_hashed(&file, &[], FileHash::Unwanted, &mut [], &Silent::default())?.facts;
         let is_shim = *kind == ProgramKind::Shim;
         let is_image = image.as_ref() == Some(at);
         let objection = |judge, why: Option<String>| {
@@ -149,7 +149,8 @@ pub(super) fn refused_images<S: ReadAt>(esp: &Inventory<S>, vars: &EfiVars) -> R
     let mut found = Vec::new();
     let images: Vec<_> = esp.files.iter().filter(|f| f.kind == FileKind::Uki && !f.is_foreign).collect();
     for file in &images {
-        let facts = examine(&esp.volume.file(&file.entry)?, &[], &mut [], &Silent::default())?.facts;
+        let bytes = esp.volume.file(&file.entry)?;
+        let facts = examine_hashed(&bytes, &[], FileHash::Unwanted, &mut [], &Silent::default())?.facts;
         found.extend(refused(&facts, firmware.clone()).map(|why| (file.name().to_owned(), why)));
     }
     if found.len() == images.len() {

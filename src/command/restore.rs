@@ -308,7 +308,7 @@ impl Restore {
         }
         warnings.extend(plan.warnings.iter().cloned());
         let set = self.board_set(&esp, &name, place, time, &mut warnings)?;
-        let sha256 = report.image.sha256.clone();
+        let sha256 = report.image.taken_sha256()?;
         let done = |plan, committed| RestoreReport {
             restored: shown.clone(),
             plan,

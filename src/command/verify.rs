@@ -1,10 +1,11 @@
 //! `verify`: every check with its verdict.
 
 use super::beside::{beside_candidate, pointed_of_candidate};
-use super::examine::examine;
+use super::examine::{FileHash, examine_hashed};
 use super::trust::{TrustRequest, add_installed};
 use super::{DiskRequest, Event, ImageRequest, Ui};
 use crate::Result;
+use crate::block::ReadAt;
 use crate::doctor::quoted;
 use crate::efivars::EfiVars;
 use crate::factory::{Schematic, is_url};
@@ -25,6 +26,9 @@ pub struct Verify {
     pub efivars: Option<PathBuf>,
     /// The disk whose installed UKI it is compared with.
     pub installed: Option<DiskRequest>,
+    /// Whether the report is to have the SHA-256 of the whole file: of a file here, a second look at every byte. What
+    /// comes from a server or through a pipe has it either way.
+    pub hash: FileHash,
 }
 
 impl Verify {
@@ -40,7 +44,10 @@ impl Verify {
         let opened = self.image.open(true, ui)?;
         let candidate = opened.uki()?;
         ui.event(Event::Step("verifying".into()));
-        let mut examined = examine(&candidate.bytes, &[Bank::Sha256], &mut [], ui)?;
+        // Which bytes were judged is not to be found out later where they come by once.
+        let comes_by = candidate.bytes.is_remote() || self.image.is_stream();
+        let hash = if comes_by { FileHash::Wanted } else { self.hash };
+        let mut examined = examine_hashed(&candidate.bytes, &[Bank::Sha256], hash, &mut [], ui)?;
         examined.facts.companions = match &policy.installed {
             // A swap leaves the image the name that what lies there belongs to.
             Some(installed) => Ok(installed.companions.clone()),

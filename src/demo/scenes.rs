@@ -3,8 +3,8 @@
 use super::{Answer, Cost, DemoStep, Proof, StepOutcome, judge, milliseconds, word};
 use crate::block::Extent;
 use crate::command::{
-    Change, DiskRequest, Event, FactoryImage, FactoryRequest, Fetch, Flavour, ImageRequest, ImageSource, Prune,
-    Restore, StatusReport, Swap, SwapReport, TrustRequest, Ui, VariablesChoice, Verify, check_cancelled, status,
+    Change, DiskRequest, Event, FactoryImage, FactoryRequest, Fetch, FileHash, Flavour, ImageRequest, ImageSource,
+    Prune, Restore, StatusReport, Swap, SwapReport, TrustRequest, Ui, VariablesChoice, Verify, check_cancelled, status,
 };
 use crate::disk::Target;
 use crate::factory::{Asset, Options, Schematic};
@@ -304,7 +304,9 @@ impl<'a> Session<'a> {
         let run = |w: &DemoFiles, ui: &dyn Ui| {
             let image = ImageRequest::new(w.iso.display().to_string());
             let installed = DiskRequest { efivars: VariablesChoice::None, ..w.disk_request() };
-            Verify { image, trust: w.trust(), efivars: None, installed: Some(installed) }.run(ui).map(Answer::Verify)
+            let hash = FileHash::Wanted;
+            let verify = Verify { image, trust: w.trust(), efivars: None, installed: Some(installed), hash };
+            verify.run(ui).map(Answer::Verify)
         };
         self.step(plan, run, |_, outcome, proofs| {
             if let Some(Answer::Verify(report)) = outcome.answer() {

@@ -383,7 +383,7 @@ impl<S: ReadAt> Inventory<S> {
             if file.facts.is_some()
                 && let Ok(uki) = uki::analyse(&bytes, &mut [])
             {
-                file.sha256 = Some(hex::encode(uki.sha256));
+                file.sha256 = uki.sha256.map(hex::encode);
                 file.schematic = uki.schematic().map(|s| s.id.clone());
                 file.waiting_services = uki.waiting_services().0;
                 file.extensions = uki.extensions.ok().map(Option::unwrap_or_default);

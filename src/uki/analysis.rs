@@ -17,8 +17,8 @@ use crate::{Context, Error, Result};
 pub struct Uki {
     /// Length of the file in bytes.
     pub bytes: u64,
-    /// The SHA-256 of the file.
-    pub sha256: [u8; 32],
+    /// The SHA-256 of the file; `None` after [`Analyser::without_hash`].
+    pub sha256: Option<[u8; 32]>,
     /// What headers and small sections say.
     pub facts: Facts,
     /// What the initrd holds, or why the kernel could not unpack it; `Ok(None)` without a `.initrd` section.
@@ -95,7 +95,7 @@ impl Uki {
 #[derive(Debug)]
 pub struct Analyser {
     head: Head,
-    hash: Sha256Sink,
+    hash: Option<Sha256Sink>,
     texts: TextSink,
     initrd: Option<InitrdSink>,
 }
@@ -114,21 +114,27 @@ impl Analyser {
         let place = place.filter(|_| !is_path);
         let extent = place.and_then(|i| head.sections.get(i)).map(crate::pe::Section::data);
         let initrd = extent.map(|extent| InitrdSink::new(extent, members)).transpose()?;
-        Ok(Self { head, hash: Sha256Sink::new(), texts, initrd })
+        Ok(Self { head, hash: Some(Sha256Sink::new()), texts, initrd })
+    }
+
+    /// Leaves the SHA-256 of the file out: a third of what a pass takes, where Authenticode and PCR 11 are hashed, too.
+    #[must_use]
+    pub fn without_hash(self) -> Self {
+        Self { hash: None, ..self }
     }
 
     /// What has to see the whole file.
     pub fn sinks(&mut self) -> Vec<&mut dyn Sink> {
         let (hash, mut sinks) = self.parts();
-        sinks.insert(0, hash);
+        sinks.extend(hash.map(|hash| hash as &mut dyn Sink));
         sinks
     }
 
     /// The same, with the hash of the file by itself: another one may be computed beside it.
-    pub(crate) fn parts(&mut self) -> (&mut Sha256Sink, Vec<&mut dyn Sink>) {
+    pub(crate) fn parts(&mut self) -> (Option<&mut Sha256Sink>, Vec<&mut dyn Sink>) {
         let mut sinks: Vec<&mut dyn Sink> = vec![&mut self.texts];
         sinks.extend(self.initrd.as_mut().map(|s| s as &mut dyn Sink));
-        (&mut self.hash, sinks)
+        (self.hash.as_mut(), sinks)
     }
 
     /// What they saw.
@@ -148,7 +154,7 @@ impl Analyser {
         };
         Ok(Uki {
             bytes: self.head.file_bytes,
-            sha256: self.hash.finish(),
+            sha256: self.hash.map(Sha256Sink::finish),
             facts: Facts::new(self.head, texts),
             initrd,
             extensions,
@@ -216,7 +222,7 @@ mod tests {
         let uki = analyse(&pe, &mut [&mut count]).unwrap();
         assert_eq!(seen, pe.len());
         assert_eq!(uki.bytes, pe.len() as u64);
-        assert_eq!(uki.sha256, <[u8; 32]>::from(Sha256::digest(&pe)));
+        assert_eq!(uki.sha256, Some(Sha256::digest(&pe).into()));
         let facts = &uki.facts;
         assert_eq!((facts.arch, facts.version()), (Some(Arch::Arm64), Some("v1.12.4")));
         assert_eq!(facts.cmdline(), Some("talos.platform=metal console=tty0"));

@@ -135,7 +135,7 @@ pub struct Addon {
 #[non_exhaustive]
 pub struct ImageFacts {
     /// SHA-256 of the whole file.
-    pub sha256: [u8; 32],
+    pub sha256: Option<[u8; 32]>,
     /// Length of the file in bytes.
     pub bytes: u64,
     /// Whose UKI it is.

@@ -30,6 +30,7 @@ use crate::config::service_document;
 use crate::pe::Arch;
 use crate::trust::{Anchor, Firmware, Sbat};
 use crate::uki::{Family, Host};
+use crate::{Code, Error, Result};
 use serde::Serialize;
 use std::time::SystemTime;
 
@@ -146,8 +147,8 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ImageSummary {
-    /// SHA-256 of the whole file as hexadecimal.
-    pub sha256: String,
+    /// SHA-256 of the whole file as hexadecimal; `null` where nobody asked for it.
+    pub sha256: Option<String>,
     /// Its length in bytes.
     pub bytes: u64,
     /// The architecture, if known.
@@ -169,10 +170,15 @@ pub struct ImageSummary {
 }
 
 impl ImageSummary {
+    /// The SHA-256 of the whole file, where it was read for that.
+    pub(crate) fn taken_sha256(&self) -> Result<String> {
+        self.sha256.clone().ok_or_else(|| Error::new(Code::Bug, "the SHA-256 of the image was not taken"))
+    }
+
     /// What is known of an image.
     pub(crate) fn of(facts: &ImageFacts) -> Self {
         Self {
-            sha256: hex::encode(facts.sha256),
+            sha256: facts.sha256.map(hex::encode),
             bytes: facts.bytes,
             arch: facts.arch,
             version: facts.version.clone(),

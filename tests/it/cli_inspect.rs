@@ -157,6 +157,17 @@ fn status_keeps_its_contract() {
 }
 
 #[test]
+fn issue20_verify_takes_the_hash_of_the_file_for_those_who_ask() {
+    let lab = Lab::new();
+    let image = uki(&lab, INSTALLER);
+    let hash = sha256(&image);
+    let short = bootsurgeon!("verify", image, "--allow-untrusted", "--efivars", "none").code(0).out;
+    assert!(short.contains("accept") && !short.contains("accept  sha256"), "{short}");
+    let long = bootsurgeon!("verify", image, "--allow-untrusted", "--efivars", "none", "--verbose").code(0).out;
+    assert!(long.ends_with(&format!("accept  sha256 {hash}\n")), "{long}");
+}
+
+#[test]
 fn verify_keeps_its_contract() {
     let lab = Lab::new();
     let image = uki(&lab, INSTALLER);

@@ -76,6 +76,8 @@ pub(in crate::cli) enum Command {
     /// Say what something is and what is in it
     Inspect(InspectArgs),
     /// Check an image: signature, identity, what it would do to an installed node
+    ///
+    /// With --verbose or --json the report has the SHA-256 of the whole file, too.
     Verify(VerifyArgs),
     /// Compare two images
     Diff(DiffArgs),

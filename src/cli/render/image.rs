@@ -53,9 +53,13 @@ impl Render for Report {
             lost(f, p, loss)?;
         }
         service_configs(f, p, &self.image.waiting_services)?;
-        match self.verdict {
-            Verdict::Accept => writeln!(f, "{}  sha256 {}", p.good("accept"), self.image.sha256),
-            Verdict::Reject => writeln!(f, "{}  sha256 {}", p.bad("reject"), self.image.sha256),
+        let verdict = match self.verdict {
+            Verdict::Accept => p.good("accept"),
+            Verdict::Reject => p.bad("reject"),
+        };
+        match &self.image.sha256 {
+            Some(sha256) => writeln!(f, "{verdict}  sha256 {sha256}"),
+            None => writeln!(f, "{verdict}"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One ESP: what is on it, and whether the image that starts next is sound.
 
-use super::super::examine::examine;
+use super::super::examine::{FileHash, examine_hashed};
 use super::super::programs::objections;
 use super::super::status::report;
 use super::super::trust::{TrustRequest, add_disk};
@@ -164,7 +164,7 @@ fn verified<S: ReadAt>(view: &EspView<'_, S>, vars: &EfiVars, ui: &dyn Ui) -> Re
     let mut policy = TrustRequest { allow_untrusted: true, ..TrustRequest::default() }.policy(vars, ui)?;
     policy.firmware_is_the_boards = true;
     add_disk(&mut policy, esp, place.as_ref(), ui)?;
-    let examined = examine(&bytes, &[Bank::Sha256], &mut [], ui)?;
+    let examined = examine_hashed(&bytes, &[Bank::Sha256], FileHash::Unwanted, &mut [], ui)?;
     let report = verify(&examined.facts, &policy);
     let way_out = format!("{}, or {}", words.command("restore", ""), words.swap_from_factory());
     let mut findings = Vec::new();

@@ -114,10 +114,10 @@ impl<S: ReadAt> Job<'_, S> {
         let opened = self.medium.open_surgery()?;
         let (judged, mut staged) = self.stage(opened.medium(), Some(&plan.target))?;
         // Of an image on a server that nobody signed it is known only now.
-        is_there |= remote && self.holds(&plan.target, u64::from(staged.bytes()), &judged.image.sha256)?;
+        let sha256 = judged.image.taken_sha256()?;
+        is_there |= remote && self.holds(&plan.target, u64::from(staged.bytes()), &sha256)?;
         let plan = if is_there { self.without_deleting(plan) } else { plan };
         if is_there && plan.renames.is_empty() {
-            let sha256 = judged.image.sha256.clone();
             return Ok(with_set(report(plan, Some(judged), false, sha256, true), self.set));
         }
         if let Some(set) = self.set.as_ref().filter(|_| is_changing) {
@@ -195,10 +195,10 @@ impl<S: ReadAt> Job<'_, S> {
         let mut plan = self.plan(&image, &uki::probe(&image)?)?;
         // What lies beside the image depends on the name that it gets.
         let judged = self.judge_beside(&plan.target)?;
-        if self.holds(&plan.target, u64::from(staged.bytes()), &judged.image.sha256)? {
+        let sha256 = judged.image.taken_sha256()?;
+        if self.holds(&plan.target, u64::from(staged.bytes()), &sha256)? {
             plan = self.without_deleting(plan);
             if plan.renames.is_empty() {
-                let sha256 = judged.image.sha256.clone();
                 return Ok(report(plan, Some(judged), false, sha256, true));
             }
         }
@@ -213,7 +213,7 @@ impl<S: ReadAt> Job<'_, S> {
             // Nothing of it was read yet.
             self.facts = Some(examine(&self.candidate.bytes, &[Bank::Sha256], &mut [], self.ui)?.facts);
         }
-        let Some(sha256) = self.facts.as_ref().map(|facts| facts.sha256) else { return Err(e) };
+        let Some(sha256) = self.facts.as_ref().and_then(|facts| facts.sha256) else { return Err(e) };
         self.refuse_other_arrival()?;
         let name = self.esp.selected().map(|file| file.name().to_owned()).unwrap_or_default();
         let Some(installed) = self.installed(&name)? else { return Err(e) };
@@ -319,7 +319,7 @@ impl<S: ReadAt> Job<'_, S> {
             }
             None => confirm_on_medium(medium, &done.operation, self.esp, [plan.boot_after.as_deref(); 2])?,
         }
-        let sha256 = judged.image.sha256.clone();
+        let sha256 = judged.image.taken_sha256()?;
         let asked = self.swap.trust.arch.filter(|_| self.esp.is_arch_chosen());
         let words = self.swap.disk.words(self.target, self.esp.arch()).for_asked_arch(asked);
         let installer = self.facts.as_ref().and_then(|facts| installer_image(facts, self.swap.image.factory_host()));
@@ -343,7 +343,7 @@ impl<S: ReadAt> Job<'_, S> {
     fn judge(&mut self, extra: &mut [&mut dyn Sink], target: Option<&str>) -> Result<(Report, [u8; 32])> {
         let examined: Examined = examine(&self.candidate.bytes, &[Bank::Sha256], extra, self.ui)?;
         without_halt(&mut self.policy, examined.uki.as_ref());
-        let sha256 = examined.facts.sha256;
+        let sha256 = examined.facts.sha256.ok_or_else(|| Error::new(Code::Bug, "the SHA-256 was not taken"))?;
         let pointed = pointed(&self.candidate.bytes, examined.facts.family, &self.esp.volume);
         self.facts = Some(ImageFacts { pointed, ..examined.facts });
         let name = target.or_else(|| Some(self.esp.selected()?.name())).unwrap_or_default().to_owned();
