@@ -79,15 +79,21 @@ pub fn fan_out(source: &dyn ReadAt, offset: u64, bytes: u64, sinks: &mut [&mut d
     check_range(source.size(), offset, bytes)?;
     source.will_read(offset, bytes);
     let (mut light, mut heavy) = (Vec::<&mut dyn Sink>::new(), Vec::<&mut dyn Sink>::new());
-    let mut threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut waiting = 0;
     for sink in sinks {
-        threads += usize::from(sink.load() == Load::Wait);
+        waiting += usize::from(sink.load() == Load::Wait);
         let kind = if sink.load() == Load::Light { &mut light } else { &mut heavy };
         kind.push(&mut **sink);
     }
     // Of one chunk nothing can be read while it is served. Else two at least: the source may wait, too. No more than
     // there are things to do at a time.
-    let threads = if bytes <= CHUNK as u64 { 1 } else { threads.clamp(2, (heavy.len() + 1).max(2)) };
+    let threads = match bytes <= CHUNK as u64 {
+        true => 1,
+        false => {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            (processors + waiting).clamp(2, (heavy.len() + 1).max(2))
+        }
+    };
     let pass = Pass::new(Reader { source, at: offset, end: offset + bytes, light }, heavy);
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| pass.work())).collect();

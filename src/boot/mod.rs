@@ -35,6 +35,7 @@ use std::collections::BTreeSet;
 pub use crate::counter::Counter;
 pub use config::MenuMode;
 pub use entry::{EntryKind, MenuEntry};
+pub(crate) use predict::predict_with;
 pub use predict::{Prediction, predict};
 pub use probe::{Loader, ProfileEntry, Reading, UkiFile};
 pub use roles::{Roles, roles};

@@ -84,31 +84,59 @@ impl Prediction {
     }
 }
 
+/// The menu of an ESP. The variables decide about what stands at its end, and that is mostly the same.
+pub(crate) struct Menu {
+    entries: Arc<[MenuEntry]>,
+    /// What stands at its end.
+    automatic: Vec<MenuEntry>,
+    warnings: Vec<String>,
+}
+
+impl Menu {
+    fn of(esp: &Esp, automatic: Vec<MenuEntry>) -> Self {
+        let mut warnings = Vec::new();
+        let mut menu = entries(esp, &mut warnings);
+        entry::sort(&mut menu, &esp.loader);
+        menu.extend(automatic.iter().cloned());
+        entry::distinguish_titles(&mut menu);
+        Self { entries: menu.into(), automatic, warnings }
+    }
+}
+
 /// Predicts what the systemd-boot of `esp` shows and starts with these variables.
 pub fn predict(esp: &Esp, vars: &Variables) -> Prediction {
+    predict_with(esp, vars, &mut None)
+}
+
+/// The same where it is asked for several sets of variables: `known` is the menu that an earlier call for this ESP has
+/// left, and is made anew where these variables have another one.
+pub(crate) fn predict_with(esp: &Esp, vars: &Variables, known: &mut Option<Menu>) -> Prediction {
     let loader = &esp.loader;
     let mut config = Config::read(esp.loader_conf.as_deref(), vars, loader);
     let mut warnings: Vec<String> = loader.caveat().into_iter().collect();
     warnings.append(&mut config.warnings);
 
-    let mut menu = entries(esp, &mut warnings);
-    entry::sort(&mut menu, loader);
-    append_automatic(&mut menu, esp, vars, &config);
-    entry::distinguish_titles(&mut menu);
+    let automatic = automatic(esp, vars, &config);
+    if known.as_ref().is_some_and(|known| known.automatic != automatic) {
+        *known = None;
+    }
+    let known = known.get_or_insert_with(|| Menu::of(esp, automatic));
+    warnings.extend(known.warnings.iter().cloned());
+    let menu = &known.entries;
 
-    let choice = select::choose(&menu, &config.patterns, loader, |_| true);
+    let choice = select::choose(menu, &config.patterns, loader, |_| true);
     let enrolls_keys = enrolls(esp, vars, &config, &mut warnings);
     let mut prediction = Prediction {
         loader: loader.clone(),
         selected: None,
         reason: "there is no entry at all: control returns to the firmware".to_owned(),
-        fallback: choice.as_ref().and_then(|c| fallback(&menu, &config, loader, c.index)),
+        fallback: choice.as_ref().and_then(|c| fallback(menu, &config, loader, c.index)),
         marked: choice.as_ref().filter(|c| c.marked).map(|c| c.index),
         load_options: None,
         renamed_to: None,
         mode: config.menu_mode(choice.as_ref().is_none_or(|c| c.nothing_to_start)),
         enrolls_keys,
-        menu: menu.into(),
+        menu: Arc::clone(menu),
         warnings,
     };
     if enrolls_keys {
@@ -214,7 +242,8 @@ fn scan(
 }
 
 /// What stands behind the sorted entries, in fixed order.
-fn append_automatic(menu: &mut Vec<MenuEntry>, esp: &Esp, vars: &Variables, config: &Config) {
+fn automatic(esp: &Esp, vars: &Variables, config: &Config) -> Vec<MenuEntry> {
+    let mut menu = Vec::new();
     let (others, auto) = (&esp.others, config.auto_entries);
     let setup = config.auto_firmware && vars.os_indications_supported & FIRMWARE_SETUP != 0;
     let loader = EntryKind::OtherLoader;
@@ -241,6 +270,7 @@ fn append_automatic(menu: &mut Vec<MenuEntry>, esp: &Esp, vars: &Variables, conf
             ));
         }
     }
+    menu
 }
 
 fn key_dirs(esp: &Esp) -> impl Iterator<Item = &String> {

@@ -77,7 +77,7 @@ pub struct EspFile {
     pub kind: FileKind,
     /// Its directory entry.
     pub entry: Entry,
-    /// What its headers and small sections say, if it is a whole PE image.
+    /// What its headers and small sections say, if it is a whole PE image ([`uki::Facts::without_contents`]).
     pub facts: Option<Box<uki::Facts>>,
     /// Why it is broken.
     pub trouble: Option<String>,
@@ -91,7 +91,7 @@ pub struct EspFile {
     /// The schematic it was built from, once examined.
     pub schematic: Option<String>,
     /// Its system extensions, once examined.
-    pub extensions: Option<Extensions>,
+    pub extensions: Option<Box<Extensions>>,
     /// Names of its extension services that wait for an ExtensionServiceConfig, once examined.
     pub waiting_services: Vec<String>,
 }
@@ -386,7 +386,7 @@ impl<S: ReadAt> Inventory<S> {
                 file.sha256 = uki.sha256.map(hex::encode);
                 file.schematic = uki.schematic().map(|s| s.id.clone());
                 file.waiting_services = uki.waiting_services().0;
-                file.extensions = uki.extensions.ok().map(Option::unwrap_or_default);
+                file.extensions = uki.extensions.ok().map(|extensions| Box::new(extensions.unwrap_or_default()));
             } else {
                 file.sha256 = Some(hex::encode(sha256_of(&bytes, bytes.size())?));
             }

@@ -134,6 +134,7 @@ impl Predictions {
 }
 
 /// What systemd-boot reads in its menu's directories, as it is or as it might be.
+#[derive(Clone)]
 pub(super) struct Scene {
     pub(super) linux: Vec<UkiFile>,
     type1: Vec<Type1File>,
@@ -216,14 +217,13 @@ impl<S: ReadAt> Inventory<S> {
     /// What systemd-boot would show and start if `EFI/Linux` held these files, at every start that a plan has to hold
     /// for.
     pub fn predict(&self, linux: &[UkiFile]) -> Predictions {
-        let next = self.predict_in(BootScenario::Next, linux);
         // The menu is mostly the same, and may be long.
-        let another = |scenario| {
-            let mut prediction = self.predict_in(scenario, linux);
-            if prediction.menu == next.menu {
-                prediction.menu = next.menu.clone();
-            }
-            prediction
+        let esp = self.seen_in(BootScenario::Next, Scene::of(self, linux));
+        let mut menu = None;
+        let next = boot::predict_with(&esp, &self.variables_in(BootScenario::Next), &mut menu);
+        let mut another = |scenario| match self.rules[place(scenario)] == self.rules[place(BootScenario::Next)] {
+            true => boot::predict_with(&esp, &self.variables_in(scenario), &mut menu),
+            false => self.predict_in(scenario, linux),
         };
         let later = if self.variables.oneshot.is_some() {
             Some((another(BootScenario::Later), OneShot::Entry))
@@ -248,7 +248,7 @@ impl<S: ReadAt> Inventory<S> {
 
     /// What the systemd-boot of one scenario shows and starts.
     pub(super) fn predict_in(&self, scenario: BootScenario, linux: &[UkiFile]) -> Prediction {
-        self.predict_scene(scenario, &Scene::of(self, linux))
+        boot::predict(&self.seen_in(scenario, Scene::of(self, linux)), &self.variables_in(scenario))
     }
 
     /// What stands in `loader/loader.conf`, if it is there.
@@ -265,7 +265,25 @@ impl<S: ReadAt> Inventory<S> {
 
     /// The same, of everything that the menu is made from.
     pub(super) fn predict_scene(&self, scenario: BootScenario, scene: &Scene) -> Prediction {
-        let Scene { linux, type1, found, companion, loader_conf, last_booted } = scene;
+        let mut variables = self.variables_in(scenario);
+        if scene.last_booted.is_some() {
+            variables.last_booted.clone_from(&scene.last_booted);
+        }
+        boot::predict(&self.seen_in(scenario, scene.clone()), &variables)
+    }
+
+    /// The variables of a scenario.
+    fn variables_in(&self, scenario: BootScenario) -> Variables {
+        match scenario {
+            BootScenario::Next => self.variables.clone(),
+            BootScenario::Later => self.variables.after_one_boot(),
+            BootScenario::Reset => self.variables.reset(),
+        }
+    }
+
+    /// What the systemd-boot of one scenario would see.
+    fn seen_in(&self, scenario: BootScenario, scene: Scene) -> Esp {
+        let Scene { linux, type1, found, companion, loader_conf, .. } = scene;
         // A Type #1 entry may name a file of the directory that is looked at as it would be.
         let held = |name: &str| linux.iter().any(|f| same_name(&f.name, name));
         let here = |(path, found): &(&String, &Option<String>)| match (linux_file(path), found) {
@@ -277,33 +295,25 @@ impl<S: ReadAt> Inventory<S> {
         let rules = &self.rules[place(scenario)];
         let s: &Surroundings = &self.surroundings;
         let xbootldr = self.companion.is_some().then(|| Xbootldr {
-            linux: companion.linux.clone(),
-            type1: companion.type1.clone(),
+            linux: companion.linux,
+            type1: companion.type1,
             targets: Targets::these(
                 companion.found.iter().filter(|(_, name)| name.is_some()).map(|(path, _)| path.clone()),
             ),
         });
-        let esp = Esp {
+        let targets = Targets::these(found.iter().filter(here).map(|(path, _)| path.clone()));
+        Esp {
             loader: rules.version.clone(),
             machine: rules.machine,
             loader_path: rules.path.clone(),
-            linux: linux.clone(),
-            type1: type1.clone(),
-            loader_conf: loader_conf.clone(),
+            linux,
+            type1,
+            loader_conf,
             key_dirs: s.key_dirs.clone(),
             others: s.others,
-            targets: Targets::these(found.iter().filter(here).map(|(path, _)| path.clone())),
+            targets,
             xbootldr,
-        };
-        let mut variables: Variables = match scenario {
-            BootScenario::Next => self.variables.clone(),
-            BootScenario::Later => self.variables.after_one_boot(),
-            BootScenario::Reset => self.variables.reset(),
-        };
-        if last_booted.is_some() {
-            variables.last_booted.clone_from(last_booted);
         }
-        boot::predict(&esp, &variables)
     }
 }
 

@@ -176,7 +176,7 @@ pub(super) fn describe<S: ReadAt>(
             if trouble.is_some() { FileKind::Broken } else { FileKind::Uki }
         }
     };
-    let facts = facts.ok().map(Box::new);
+    let facts = facts.ok().map(|facts| Box::new(facts.without_contents()));
     EspFile {
         kind,
         entry,

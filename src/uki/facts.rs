@@ -109,7 +109,14 @@ impl Facts {
         Some(self.head.sections.get(i)?.data())
     }
 
-    /// The bytes of a small section, by its place in [`Head::sections`]; `None` for `.linux` and the like.
+    /// Without the bytes of the small sections: what they say is kept. For those who keep the facts of thousands of images.
+    #[must_use]
+    pub fn without_contents(self) -> Self {
+        Self { texts: Texts::default(), ..self }
+    }
+
+    /// The bytes of a small section, by its place in [`Head::sections`]; `None` for `.linux` and the like, and after
+    /// [`Self::without_contents`].
     #[must_use]
     pub fn content(&self, section: usize) -> Option<&[u8]> {
         self.texts.get(section)
