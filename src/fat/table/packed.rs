@@ -213,11 +213,12 @@ impl PartialEq for Packed {
 impl Eq for Packed {}
 
 fn number(raw: &[u8], n: usize, width: usize) -> u32 {
-    let mut value = [0; 4];
-    if let Some(bytes) = raw.get(n * width..(n + 1) * width) {
-        value[..width].copy_from_slice(bytes);
-    }
-    u32::from_le_bytes(value)
+    let value = match width {
+        4 => raw.as_chunks().0.get(n).map(|bytes| u32::from_le_bytes(*bytes)),
+        2 => raw.as_chunks().0.get(n).map(|bytes| u32::from(u16::from_le_bytes(*bytes))),
+        _ => raw.get(n).map(|byte| u32::from(*byte)),
+    };
+    value.unwrap_or_default()
 }
 
 /// The stretch that the `n`th number of a piece is in, with its place.

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -SE
 """A kubectl with a cluster in a folder, for tests: its pods are processes of this machine.
 
 CLUSTER names the folder:

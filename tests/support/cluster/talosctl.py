@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -SE
 """A talosctl for the cluster in a folder (see kubectl.py): what a node runs is what its disk started last.
 
 CLUSTER names the folder:
