@@ -4,17 +4,17 @@
 //! byte, and nothing else has changed. Then the medium works again, and `recover` has to bring it to exactly the state
 //! before the operation or the state behind it, to `fsck.fat`'s satisfaction; a second `recover` finds nothing to do.
 
-use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt, read_vec};
+use bootsurgeon::block::{Memory, ReadAt, Sink, WriteAt};
 use bootsurgeon::fat::{Editor, Health, Stamp, Volume};
 use bootsurgeon::surgery::{
     ContentRef, FileStep, LINUX_DIR, Order, Recovery, Rename, Staging, Tidying, interrupted, open_healthy, recover,
 };
+use bootsurgeon::testkit::crash::frame::{Sector, sector};
+use bootsurgeon::testkit::crash::{Flush, Frame, MediumStream};
 use bootsurgeon::{Code, Kind, Result};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, Cursor, Read};
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -62,19 +62,33 @@ impl Count {
 }
 
 struct Faulty {
-    below: Memory,
+    below: Mutex<Frame>,
+    bytes: u64,
+    sector: u32,
     fault: Fault,
     reads: AtomicUsize,
     writes: AtomicUsize,
     barriers: AtomicUsize,
-    /// What stood where something was written since the last barrier, in order.
-    undo: Mutex<Vec<(u64, Vec<u8>)>>,
+    /// What stood in the sectors that were written since the last barrier, in order.
+    undo: Mutex<Vec<(u64, Sector)>>,
 }
 
 impl Faulty {
-    fn new(below: Memory, fault: Fault) -> Self {
+    fn new(below: Frame, fault: Fault) -> Self {
         let zero = || AtomicUsize::new(0);
-        Self { below, fault, reads: zero(), writes: zero(), barriers: zero(), undo: Mutex::default() }
+        let (bytes, sector) = (below.size(), below.sector_size() as u32);
+        let below = Mutex::new(below);
+        Self { below, bytes, sector, fault, reads: zero(), writes: zero(), barriers: zero(), undo: Mutex::default() }
+    }
+
+    /// One that works.
+    fn sound(below: Frame) -> Self {
+        Self::new(below, Fault::None)
+    }
+
+    /// What it holds now.
+    fn frame(&self) -> Frame {
+        self.below.lock().unwrap().clone()
     }
 
     fn count(&self) -> Count {
@@ -85,7 +99,7 @@ impl Faulty {
         }
     }
 
-    fn undo(&self) -> MutexGuard<'_, Vec<(u64, Vec<u8>)>> {
+    fn undo(&self) -> MutexGuard<'_, Vec<(u64, Sector)>> {
         self.undo.lock().unwrap()
     }
 
@@ -95,9 +109,13 @@ impl Faulty {
     }
 
     fn put(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let old = read_vec(&self.below, offset, buf.len())?;
-        self.undo().push((offset, old));
-        self.below.write_all_at(buf, offset)
+        let size = u64::from(self.sector);
+        assert!(offset % size == 0 && buf.len() as u64 % size == 0, "a write of whole sectors");
+        let (mut below, mut undo) = (self.below.lock().unwrap(), self.undo());
+        for (n, bytes) in (offset / size..).zip(buf.chunks(size as usize)) {
+            undo.push((n, below.set(n, sector(bytes))));
+        }
+        Ok(())
     }
 }
 
@@ -108,7 +126,7 @@ fn fails<T>() -> io::Result<T> {
 
 impl ReadAt for Faulty {
     fn size(&self) -> u64 {
-        self.below.size()
+        self.bytes
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
@@ -116,13 +134,13 @@ impl ReadAt for Faulty {
         if self.fault == Fault::Read(n) || self.vanished() {
             return fails();
         }
-        self.below.read_exact_at(buf, offset)
+        self.below.lock().unwrap().read_exact_at(buf, offset)
     }
 }
 
 impl WriteAt for Faulty {
     fn sector_size(&self) -> u32 {
-        self.below.sector_size()
+        self.sector
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
@@ -148,8 +166,8 @@ impl WriteAt for Faulty {
         }
         let mut undo = self.undo();
         if self.fault == Fault::BarrierLosesAll(n) {
-            for (at, old) in undo.drain(..).rev() {
-                self.below.write_all_at(&old, at)?;
+            for (n, old) in undo.drain(..).rev() {
+                self.below.lock().unwrap().set(n, old);
             }
             return fails();
         }
@@ -179,7 +197,7 @@ const FAT16: Shape = Shape { kind: fatfs::FatType::Fat16, bytes: 20 << 20, clust
 const FAT32: Shape = Shape { kind: fatfs::FatType::Fat32, bytes: 36 << 20, cluster: 512, sector: 512, fillers: 0 };
 
 impl Shape {
-    fn make(&self) -> Vec<u8> {
+    fn make(&self) -> Frame {
         let mut raw = Cursor::new(vec![0; self.bytes]);
         let options = fatfs::FormatVolumeOptions::new()
             .fat_type(self.kind)
@@ -187,7 +205,7 @@ impl Shape {
             .bytes_per_sector(self.sector)
             .volume_label(*b"EFI        ");
         fatfs::format_volume(&mut raw, options).unwrap();
-        let medium = self.medium(raw.into_inner());
+        let medium = Memory::with_sector_size(raw.into_inner(), u32::from(self.sector));
         let mut editor = Editor::open(&medium).unwrap();
         for dir in ["EFI/BOOT", "EFI/Linux", "loader"] {
             editor.make_directories(dir, STAMP).unwrap();
@@ -200,11 +218,7 @@ impl Shape {
             editor.make_file(LINUX_DIR, &format!("filler {i}.txt"), b"x", STAMP).unwrap();
         }
         editor.write_fsinfo().unwrap();
-        medium.into_bytes()
-    }
-
-    fn medium(&self, bytes: Vec<u8>) -> Memory {
-        Memory::with_sector_size(bytes, u32::from(self.sector))
+        Frame::new(&medium.into_bytes(), usize::from(self.sector))
     }
 }
 
@@ -217,8 +231,9 @@ fn new_image() -> Vec<u8> {
 }
 
 /// Every file by path, as the fatfs crate reads it.
-fn files(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
-    let fs = fatfs::FileSystem::new(Cursor::new(bytes.to_vec()), fatfs::FsOptions::new()).unwrap();
+fn files(frame: &Frame) -> BTreeMap<String, Vec<u8>> {
+    let copy = Faulty::sound(frame.clone());
+    let fs = fatfs::FileSystem::new(MediumStream::new(&copy, Flush::Nothing), fatfs::FsOptions::new()).unwrap();
     let mut all = BTreeMap::new();
     let mut dirs = vec![(String::new(), fs.root_dir())];
     while let Some((path, dir)) = dirs.pop() {
@@ -239,6 +254,13 @@ fn files(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
     all
 }
 
+/// A hash of all that a volume holds.
+fn key(frame: &Frame) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    (0..frame.sector_count()).for_each(|n| hash.update(frame.get(n).id.to_le_bytes()));
+    hash.finalize().into()
+}
+
 /// Asks `fsck.fat -n` about volumes, through one file that holds whatever was written last.
 struct Fsck {
     file: tempfile::NamedTempFile,
@@ -256,16 +278,12 @@ impl Fsck {
         }
     }
 
-    fn assert_clean(&mut self, bytes: &[u8], what: &str) {
-        if !self.there || !self.seen.insert(Sha256::digest(bytes).into()) {
+    fn assert_clean(&mut self, frame: &Frame, what: &str) {
+        if !self.there || !self.seen.insert(key(frame)) {
             return;
         }
-        let out: &File = self.file.as_file();
-        out.set_len(0).unwrap();
-        out.set_len(bytes.len() as u64).unwrap();
-        for (i, block) in bytes.chunks(65536).enumerate().filter(|(_, b)| b.iter().any(|b| *b != 0)) {
-            out.write_all_at(block, i as u64 * 65536).unwrap();
-        }
+        self.file.as_file().set_len(0).unwrap();
+        frame.write_sparse(self.file.as_file()).unwrap();
         let output = crate::support::run("fsck.fat", &["-n".as_ref(), self.file.path().as_os_str()]);
         assert!(output.status.success(), "{what}: fsck.fat: {}", String::from_utf8_lossy(&output.stdout));
     }
@@ -341,21 +359,20 @@ fn recovery(medium: &dyn WriteAt) -> Result<()> {
 }
 
 /// Adds an old backup for prune and restore.
-fn with_backup(shape: &Shape, bytes: Vec<u8>) -> Vec<u8> {
-    let medium = shape.medium(bytes);
+fn with_backup(volume: Frame) -> Frame {
+    let medium = Faulty::sound(volume);
     let mut editor = Editor::open(&medium).unwrap();
     editor.make_file(LINUX_DIR, "Talos-v1.12.4.efi.bak.1700000000", &new_image(), STAMP).unwrap();
     editor.write_fsinfo().unwrap();
-    medium.into_bytes()
+    medium.frame()
 }
 
 // ---- the judgement ------------------------------------------------------------------------------------------------
 
 struct Case<'a> {
     name: &'a str,
-    shape: &'a Shape,
     /// The volume it begins with.
-    begin: Vec<u8>,
+    begin: Frame,
     run: Run,
     /// The files of a volume on which nothing was done; what it begins with, but for the recovery of a cut volume.
     untouched: BTreeMap<String, Vec<u8>>,
@@ -376,12 +393,11 @@ struct Tally {
 impl Case<'_> {
     /// Every fault there is, in every place.
     fn test(&self, fsck: &mut Fsck) -> Tally {
-        let whole = Faulty::new(self.shape.medium(self.begin.clone()), Fault::None);
+        let whole = Faulty::sound(self.begin.clone());
         (self.run)(&whole).unwrap();
         let count = whole.count();
-        let done_bytes = whole.below.into_bytes();
-        let done = files(&done_bytes);
-        fsck.assert_clean(&done_bytes, self.name);
+        let done = files(&whole.frame());
+        fsck.assert_clean(&whole.frame(), self.name);
         let writes = || 0..count.writes;
         let faults = (0..count.reads)
             .step_by(self.stride)
@@ -404,9 +420,9 @@ impl Case<'_> {
 
     fn judge(&self, fault: Fault, done: &BTreeMap<String, Vec<u8>>, fsck: &mut Fsck, tally: &mut Tally) {
         let what = format!("{}, {fault:?}", self.name);
-        let medium = Faulty::new(self.shape.medium(self.begin.clone()), fault);
+        let medium = Faulty::new(self.begin.clone(), fault);
         let outcome = (self.run)(&medium);
-        let bytes = medium.below.into_bytes();
+        let volume = medium.frame();
         tally.faults += 1;
 
         // 1. The error says what happened; success means that all is done.
@@ -415,24 +431,24 @@ impl Case<'_> {
                 assert_eq!(e.kind(), Kind::Io, "{what}: {e}");
                 assert!(e.to_string().contains(INJECTED), "{what}: {e}");
             }
-            Ok(()) => assert!(files(&bytes) == *done, "{what}: reported as done"),
+            Ok(()) => assert!(files(&volume) == *done, "{what}: reported as done"),
         }
 
         // 2. As it lies there: it boots, and nothing is lost.
-        let now = files(&bytes);
+        let now = files(&volume);
         self.assert_bootable(&now, done, &what);
 
         // 3. The medium works again.
         let unfinished = {
-            let volume = Volume::open(&bytes).unwrap();
+            let volume = Volume::open(&volume).unwrap();
             interrupted(&volume).unwrap().is_some() || !Health::check(&volume).unwrap().is_healthy()
         };
         tally.needed_recover += usize::from(unfinished);
-        let medium = self.shape.medium(bytes);
+        let medium = Faulty::sound(volume);
         if let Err(e) = recover(&medium) {
             panic!("{what}: recover: {e}");
         }
-        let after = files(&read_vec(&medium, 0, medium.size() as usize).unwrap());
+        let after = files(&medium.frame());
         let settled = [&self.untouched, done].iter().any(|state| after == **state);
         assert!(settled, "{what}: neither the old state nor the new one: {:?}", after.keys());
         if after == *done {
@@ -442,13 +458,13 @@ impl Case<'_> {
         }
 
         // 4. And there is nothing left to do.
-        let again = Faulty::new(medium, Fault::None);
+        let again = Faulty::sound(medium.frame());
         assert_eq!(recover(&again).unwrap(), Recovery::default(), "{what}: the second recover");
         assert_eq!((again.count().writes, again.count().barriers), (0, 0), "{what}: the second recover");
-        let bytes = again.below.into_bytes();
-        let health = Health::check(&Volume::open(&bytes).unwrap()).unwrap();
+        let volume = again.frame();
+        let health = Health::check(&Volume::open(&volume).unwrap()).unwrap();
         assert!(health.is_healthy() && !health.fsinfo_stale, "{what}: {:?}", health.problems);
-        fsck.assert_clean(&bytes, &what);
+        fsck.assert_clean(&volume, &what);
     }
 
     /// Every file outside the operation is as it was; the old and the new image are whole wherever they have a name;
@@ -481,9 +497,9 @@ impl Case<'_> {
     }
 }
 
-fn case<'a>(name: &'a str, shape: &'a Shape, begin: Vec<u8>, run: Run) -> Case<'a> {
+fn case(name: &str, begin: Frame, run: Run) -> Case<'_> {
     let untouched = files(&begin);
-    Case { name, shape, begin, run, found: untouched.clone(), untouched, stride: 1 }
+    Case { name, begin, run, found: untouched.clone(), untouched, stride: 1 }
 }
 
 #[test]
@@ -492,26 +508,26 @@ fn swap_survives_every_fault() {
     for (name, shape) in
         [("swap, FAT12", &FAT12), ("swap across two sectors, FAT12", &FAT12_CROWDED), ("swap, FAT16, 4096", &FAT16)]
     {
-        case(name, shape, shape.make(), swap).test(&mut fsck);
+        case(name, shape.make(), swap).test(&mut fsck);
     }
-    case("swap to another name, FAT12", &FAT12, FAT12.make(), swap_to_another_name).test(&mut fsck);
+    case("swap to another name, FAT12", FAT12.make(), swap_to_another_name).test(&mut fsck);
 }
 
 #[test]
 fn swap_on_fat32_survives_every_fault() {
-    // The smallest FAT32 volume has 33 MiB, and every state is copied: FAULTS=all takes every read, else every third.
+    // The smallest FAT32 volume has 33 MiB, and every state is checked: FAULTS=all takes every read, else every third.
     let stride = if std::env::var_os("FAULTS").is_some_and(|v| v == "all") { 1 } else { 3 };
-    Case { stride, ..case("swap, FAT32", &FAT32, FAT32.make(), swap) }.test(&mut Fsck::new());
+    Case { stride, ..case("swap, FAT32", FAT32.make(), swap) }.test(&mut Fsck::new());
 }
 
 #[test]
 fn prune_and_restore_survive_every_fault() {
     let mut fsck = Fsck::new();
     for (name, run) in [("prune, FAT12", prune as Run), ("restore, FAT12", restore)] {
-        case(name, &FAT12, with_backup(&FAT12, FAT12.make()), run).test(&mut fsck);
+        case(name, with_backup(FAT12.make()), run).test(&mut fsck);
     }
     let name = "restore across two sectors, FAT12";
-    case(name, &FAT12_CROWDED, with_backup(&FAT12_CROWDED, FAT12_CROWDED.make()), restore).test(&mut fsck);
+    case(name, with_backup(FAT12_CROWDED.make()), restore).test(&mut fsck);
 }
 
 /// Every volume that a vanishing medium leaves of a swap, and every fault in the recovery of each.
@@ -520,23 +536,23 @@ fn recover_survives_every_fault() {
     let mut fsck = Fsck::new();
     for (shape, run) in [(&FAT12, swap as Run), (&FAT12_CROWDED, swap), (&FAT12, swap_to_another_name)] {
         let begin = shape.make();
-        let whole = Faulty::new(shape.medium(begin.clone()), Fault::None);
+        let whole = Faulty::sound(begin.clone());
         run(&whole).unwrap();
         let mut seen = BTreeSet::new();
         for n in 0..whole.count().writes {
             // Cut behind write n, which is there though it was reported as failed.
-            let cut = Faulty::new(shape.medium(begin.clone()), Fault::WriteAllTheSame(n));
+            let cut = Faulty::new(begin.clone(), Fault::WriteAllTheSame(n));
             let _ = run(&cut).unwrap_err();
-            let cut = cut.below.into_bytes();
-            let probe = Faulty::new(shape.medium(cut.clone()), Fault::None);
+            let cut = cut.frame();
+            let probe = Faulty::sound(cut.clone());
             recover(&probe).unwrap();
-            if probe.count().writes == 0 || !seen.insert(Sha256::digest(&cut)) {
+            if probe.count().writes == 0 || !seen.insert(key(&cut)) {
                 continue;
             }
             // Here old and new are one: recovery leads to one state alone, wherever it is cut.
-            let untouched = files(&probe.below.into_bytes());
+            let untouched = files(&probe.frame());
             let name = format!("recover of write {n}");
-            Case { untouched, ..case(&name, shape, cut, recovery) }.test(&mut fsck);
+            Case { untouched, ..case(&name, cut, recovery) }.test(&mut fsck);
         }
         assert!(seen.len() > 5, "only {} states need recovery", seen.len());
     }
@@ -546,19 +562,19 @@ fn recover_survives_every_fault() {
 #[test]
 fn a_refusal_comes_before_anything_is_written() {
     // The intent record needs a slot in a root directory that is full and cannot grow.
-    let medium = FAT12.medium(FAT12.make());
+    let medium = Faulty::sound(FAT12.make());
     let mut editor = Editor::open(&medium).unwrap();
     let mut n = 0;
     while editor.make_file("", &format!("F{n}"), b"", STAMP).is_ok() {
         n += 1;
     }
-    let before = files(&read_vec(&medium, 0, medium.size() as usize).unwrap());
+    let before = files(&medium.frame());
     let e = swap(&medium).unwrap_err();
     assert_eq!((e.code(), e.esp_changed()), (Code::NoRoom, Some(false)));
     assert!(e.to_string().contains("root directory is full"), "{e}");
-    let bytes = medium.into_bytes();
-    assert!(files(&bytes) == before);
-    let health = Health::check(&Volume::open(&bytes).unwrap()).unwrap();
+    let volume = medium.frame();
+    assert!(files(&volume) == before);
+    let health = Health::check(&Volume::open(&volume).unwrap()).unwrap();
     assert!(health.is_healthy(), "{:?}", health.problems);
-    Fsck::new().assert_clean(&bytes, "a refusal");
+    Fsck::new().assert_clean(&volume, "a refusal");
 }
