@@ -53,10 +53,13 @@ impl<S: ReadAt> Cached<S> {
         let mut bytes = vec![0; (self.source.size().min(to * PAGE) - begin) as usize];
         self.source.read_exact_at(&mut bytes, begin)?;
         for (page, bytes) in (from..to).zip(bytes.chunks(PAGE as usize)) {
-            if state.pages.len() >= MOST
-                && let Some(surplus) = state.surplus.replace(page)
-            {
-                state.pages.remove(&surplus);
+            if state.pages.len() >= MOST {
+                if page + 1 < to {
+                    continue;
+                }
+                if let Some(surplus) = state.surplus.replace(page) {
+                    state.pages.remove(&surplus);
+                }
             }
             state.pages.insert(page, bytes.into());
         }
