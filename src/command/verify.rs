@@ -26,8 +26,8 @@ pub struct Verify {
     pub efivars: Option<PathBuf>,
     /// The disk whose installed UKI it is compared with.
     pub installed: Option<DiskRequest>,
-    /// Whether the report is to have the SHA-256 of the whole file: of a file here, a second look at every byte. What
-    /// comes from a server or through a pipe has it either way.
+    /// Whether the report is to have the SHA-256 of the whole file, a hash more over every byte. What comes from a
+    /// server or through a pipe has it either way.
     pub hash: FileHash,
 }
 

@@ -134,7 +134,7 @@ pub struct Addon {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ImageFacts {
-    /// SHA-256 of the whole file.
+    /// SHA-256 of the whole file; `None` where it was not taken.
     pub sha256: Option<[u8; 32]>,
     /// Length of the file in bytes.
     pub bytes: u64,

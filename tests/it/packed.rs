@@ -508,7 +508,7 @@ fn sigterm_leaves_nothing_behind() {
     let lab = Lab::new();
     let (disk, new) = (lab.fixture("disk-512.img.zst"), uki(&lab, INSTALLER));
     // Much to do at each step: zeros behind the disk's end are no harm but a missing backup table.
-    File::options().write(true).open(&disk).unwrap().set_len(3 << 30).unwrap();
+    File::options().write(true).open(&disk).unwrap().set_len(6 << 30).unwrap();
     let packed = pack(&disk, "zstd", &["-1", "--sparse"], "disk.zst");
     let [out, temporary] = [lab.path("out"), lab.path("tmp")];
     for folder in [&out, &temporary] {
@@ -516,7 +516,7 @@ fn sigterm_leaves_nothing_behind() {
     }
     let raw = lab.fixture_as("disk-512.img.zst", "raw.img");
     noise(&raw, 54 << 20, 11 << 20);
-    File::options().write(true).open(&raw).unwrap().set_len(3 << 30).unwrap();
+    File::options().write(true).open(&raw).unwrap().set_len(6 << 30).unwrap();
     let before = [sha256(&packed), sha256(&new)];
     let (to, status, swap) =
         (out.join("new.xz"), ["status", text(&packed), "-v"], ["swap", "DISK", text(&new), "--yes", "-v", "--out"]);
